@@ -1,0 +1,50 @@
+"""The trainer under its installed name, and the ComfyUI that some tests drive."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def _alias_trainer() -> None:
+    """Tests run the checkout they stand in, not a copy that happens to be installed."""
+    folder = ROOT / "trainer"
+    spec = importlib.util.spec_from_file_location(
+        "lora_crucible", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["lora_crucible"] = module
+    spec.loader.exec_module(module)
+
+
+_alias_trainer()
+
+
+def find_comfyui() -> Path | None:
+    candidates = [Path(os.environ["COMFYUI_PATH"])] if os.environ.get("COMFYUI_PATH") else []
+    candidates += [parent.parent for parent in ROOT.parents if parent.name == "custom_nodes"]
+    candidates += [Path.home() / "comfy" / "ComfyUI"]
+    return next((path for path in candidates if (path / "main.py").is_file()), None)
+
+
+@pytest.fixture(scope="session")
+def comfyui_path() -> Path:
+    path = find_comfyui()
+    if path is None:
+        pytest.skip("no ComfyUI found: set COMFYUI_PATH to run the tests that need one")
+    return path
+
+
+@pytest.fixture(scope="session")
+def comfyui_python(comfyui_path: Path) -> str:
+    """ComfyUI's own Python: the standalone one has another torch and none of ComfyUI's packages."""
+    if os.environ.get("COMFYUI_PYTHON"):
+        return os.environ["COMFYUI_PYTHON"]
+    for name in ("bin/python", "Scripts/python.exe"):
+        if (comfyui_path / ".venv" / name).exists():
+            return str(comfyui_path / ".venv" / name)
+    pytest.skip(f"ComfyUI in {comfyui_path} has no .venv: set COMFYUI_PYTHON to its Python")

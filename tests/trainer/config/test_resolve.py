@@ -1,0 +1,115 @@
+"""Automatic values suit dataset and model, and each has its reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lora_crucible.config import SETTINGS, Resolved, TrainingConfig, parse_config, resolve
+from lora_crucible.errors import CrucibleError
+
+
+def resolved(image_count: int = 30, architecture: str = "sd15", **values: Any) -> Resolved:
+    native = {"sd15": 512, "demo": 64}.get(architecture, 1024)
+    return resolve(
+        TrainingConfig(**values),
+        image_count=image_count,
+        architecture=architecture,
+        native_resolution=native,
+        sample_cfg=6.0,
+    )
+
+
+@pytest.mark.parametrize("architecture", ["demo", "sd15", "sdxl", "flux"])
+@pytest.mark.parametrize("image_count", [1, 3, 15, 99, 100, 3000])
+def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_count: int) -> None:
+    result = resolved(image_count, architecture)
+    chosen = {name for name, setting in SETTINGS.items() if setting.may_be_auto} - {
+        "epochs",
+        "mixed_precision",
+    }
+    assert set(result.reasons) == chosen
+    for name in chosen:
+        value = getattr(result.values, name)
+        assert value is not None
+        assert result.reasons[name].startswith(f"{value:g}: " if isinstance(value, float) else f"{value}: ")
+    assert parse_config(result.values.model_dump()).model_dump() == result.values.model_dump()
+
+
+def test_what_the_user_set_stays_and_needs_no_reason() -> None:
+    given = {
+        "lora_rank": 4,
+        "batch_size": 3,
+        "learning_rate": 5e-5,
+        "max_train_steps": 10,
+        "lr_warmup_steps": 0,
+    }
+    for architecture in ("demo", "sd15"):
+        result = resolved(architecture=architecture, **given)
+        assert {name: getattr(result.values, name) for name in given} == given
+        assert not set(result.reasons) & set(given)
+
+
+def test_rank_grows_with_the_dataset_and_alpha_follows_the_rank() -> None:
+    assert resolved(99).values.lora_rank == 8
+    assert resolved(100).values.lora_rank == 16
+    assert resolved(lora_rank=5).values.lora_alpha == 5
+
+
+def test_learning_rate_and_resolution_depend_on_the_model() -> None:
+    assert (resolved().values.learning_rate, resolved().values.resolution) == (2e-4, 512)
+    large = resolved(architecture="sdxl").values
+    assert (large.learning_rate, large.resolution) == (1e-4, 1024)
+
+
+@pytest.mark.parametrize(
+    ("given", "batch", "accumulation"),
+    [
+        ({}, 2, 2),
+        ({"resolution": 1024}, 1, 4),
+        ({"batch_size": 1}, 1, 4),
+        ({"batch_size": 8}, 8, 1),
+        ({"gradient_accumulation_steps": 2}, 2, 2),
+        ({"gradient_accumulation_steps": 8}, 1, 8),
+        ({"batch_size": 1, "gradient_accumulation_steps": 1}, 1, 1),
+    ],
+)
+def test_a_step_averages_at_least_four_images(given: dict[str, int], batch: int, accumulation: int) -> None:
+    values = resolved(**given).values
+    assert (values.batch_size, values.gradient_accumulation_steps) == (batch, accumulation)
+
+
+def test_a_batch_is_never_larger_than_the_dataset() -> None:
+    values = resolved(1).values
+    assert (values.batch_size, values.gradient_accumulation_steps) == (1, 4)
+    assert resolved(3, "demo").values.batch_size == 3
+
+
+@pytest.mark.parametrize(
+    ("image_count", "given", "steps"),
+    [
+        (20, {}, 500),  # 15 epochs would be 75 steps
+        (300, {}, 600),  # 8 epochs
+        (3000, {}, 2000),  # 8 epochs would be 6000 steps
+        (20, {"batch_size": 1, "gradient_accumulation_steps": 1}, 2000),  # as many images shown as at batch 4
+        (20, {"epochs": 3}, 15),
+        (21, {"epochs": 3}, 18),  # a last step with fewer images
+    ],
+)
+def test_length_of_the_run(image_count: int, given: dict[str, int], steps: int) -> None:
+    assert resolved(image_count, **given).values.max_train_steps == steps
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(5, 0), (100, 10), (5000, 100)])
+def test_warmup_is_a_tenth_of_the_run_at_most_100_steps(steps: int, warmup: int) -> None:
+    assert resolved(max_train_steps=steps).values.lr_warmup_steps == warmup
+
+
+def test_warmup_as_long_as_the_run_is_refused() -> None:
+    with pytest.raises(CrucibleError, match=r"lr_warmup_steps = 100, but the run has only 100 steps.*Set it to 10"):
+        resolved(max_train_steps=100, lr_warmup_steps=100)
+
+
+def test_samples_are_drawn_four_times() -> None:
+    assert resolved(max_train_steps=400).values.sample_every_n_steps == 100
+    assert resolved(max_train_steps=2).values.sample_every_n_steps == 1

@@ -1,0 +1,75 @@
+"""The settings describe themselves well enough to make widgets, YAML and documentation from them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import lora_crucible
+import pytest
+from lora_crucible.config import SETTINGS, Setting, TrainingConfig, from_widgets
+from pydantic import ValidationError
+
+settings = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+
+
+@settings
+def test_every_setting_can_become_a_widget(setting: Setting) -> None:
+    assert setting.title
+    assert setting.description.endswith(".")
+    assert setting.group in ("data", "adapter", "training", "samples", "output")
+    if setting.is_number:
+        assert setting.minimum is not None
+        assert setting.maximum is not None
+        assert setting.step
+        assert setting.widget_minimum is not None
+        assert setting.widget_minimum <= setting.widget_default <= setting.maximum
+    if setting.kind == "choice":
+        assert setting.widget_default in setting.choices
+
+
+def test_aliases_are_unique_and_hide_no_key() -> None:
+    names = [name for setting in SETTINGS.values() for name in (setting.name, *setting.aliases)]
+    assert len(names) == len(set(names))
+
+
+def test_untouched_widgets_are_the_default_config() -> None:
+    assert from_widgets({name: setting.widget_default for name, setting in SETTINGS.items()}) == TrainingConfig()
+
+
+def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
+    auto = {name for name, setting in SETTINGS.items() if setting.may_be_auto}
+    assert auto == {
+        "lora_rank",
+        "lora_alpha",
+        "target_modules",
+        "batch_size",
+        "gradient_accumulation_steps",
+        "epochs",
+        "max_train_steps",
+        "learning_rate",
+        "lr_warmup_steps",
+        "resolution",
+        "mixed_precision",
+        "sample_every_n_steps",
+        "sample_cfg",
+    }
+
+
+def test_a_config_cannot_be_changed_or_contradict_itself() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        TrainingConfig().lora_rank = 4  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="both say how long"):
+        TrainingConfig(epochs=1, max_train_steps=1)
+
+
+def test_the_config_loads_without_heavy_packages() -> None:
+    """ComfyUI's start waits for the node definitions, which read the settings."""
+    folder = Path(lora_crucible.__file__).parent
+    code = (
+        f"import sys; sys.path.insert(0, {str(folder.parent)!r}); import {folder.name}.config; "
+        "print([name for name in ('torch', 'PIL', 'yaml', 'numpy') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

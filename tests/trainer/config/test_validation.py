@@ -1,0 +1,133 @@
+"""Settings as people write them are understood, and everything that is wrong with them is said at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lora_crucible.config import SETTINGS, TrainingConfig, from_widgets, parse_config
+from lora_crucible.errors import CrucibleError
+
+ALIASES = {alias: setting.name for setting in SETTINGS.values() for alias in setting.aliases}
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "meant"),
+    [
+        ("learning_rate", "2e-4", 2e-4),
+        ("learning_rate", " 0.0001 ", 1e-4),
+        ("max_train_steps", "1e3", 1000),
+        ("lora_rank", 16.0, 16),
+        ("lora_rank", "auto", None),
+        ("lora_rank", None, None),
+        ("resolution", "Auto", None),
+        ("target_modules", "auto", None),
+        ("mixed_precision", "no", "fp32"),
+        ("mixed_precision", False, "fp32"),
+        ("mixed_precision", "BF16", "bf16"),
+        ("mixed_precision", "", "auto"),
+        ("save_precision", "float", "fp32"),
+        ("gradient_checkpointing", "yes", True),
+        ("lr_warmup_steps", 0, 0),
+        ("trigger_word", 2024, "2024"),
+        ("trigger_word", None, ""),
+        ("train_data_dir", "", None),
+        ("output_name", "aki.safetensors", "aki"),
+        ("sample_prompts", ["a cat", "a dog"], "a cat\na dog"),
+        ("seed", "9223372036854775807", 2**63 - 1),
+    ],
+)
+def test_values_as_people_write_them(key: str, written: Any, meant: Any) -> None:
+    value = getattr(parse_config({key: written}), key)
+    assert (value, type(value)) == (meant, type(meant))
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
+    assert getattr(parse_config({alias: 7}), name) == 7
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("lora_rank", 0, "from 1 to 512, or auto"),
+        ("lora_rank", 8.5, "a whole number from 1 to 512"),
+        ("lora_rank", True, "a whole number"),
+        ("learning_rate", 0, "above 0 up to 1"),
+        ("learning_rate", "0,0002", "a number above 0"),
+        ("learning_rate", "nan", "above 0 up to 1"),
+        ("max_grad_norm", 0, "from 0.01 to 1000"),
+        ("weight_decay", "auto", "from 0 to 1"),
+        ("epochs", "10,000,000", "from 1 to 10,000"),
+        ("mixed_precision", "bf61", "did you mean bf16?"),
+        ("target_modules", "everything", "one of auto, attention, attention_and_feed_forward"),
+        ("gradient_checkpointing", "perhaps", "true or false"),
+        ("seed", -1, "from 0 to"),
+        ("train_data_dir", ["a", "b"], "text"),
+        ("output_name", "characters/aki", "folders belong in output_dir"),
+        ("output_name", "..", "a file name"),
+        ("output_name", "", "a file name"),
+    ],
+)
+def test_wrong_value_is_shown_with_what_is_valid(key: str, value: Any, expected: str) -> None:
+    with pytest.raises(CrucibleError) as error:
+        parse_config({key: value})
+    assert key in str(error.value)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("lora_rnk", "lora_rank"),
+        ("rank", "lora_rank"),
+        ("Learning-Rate", "learning_rate"),
+        ("network_dimm", "network_dim"),
+        ("accumulation", "gradient_accumulation"),
+    ],
+)
+def test_unknown_key_names_the_nearest(wrong: str, right: str) -> None:
+    with pytest.raises(CrucibleError, match=rf"{wrong} is not a known key; did you mean {right}"):
+        parse_config({wrong: 1})
+
+
+def test_unknown_key_that_is_like_none_lists_all() -> None:
+    with pytest.raises(CrucibleError, match="the keys are base_model, train_data_dir"):
+        parse_config({"zzz": 1})
+
+
+def test_all_mistakes_are_shown_at_once() -> None:
+    wrong = {"lora_rnk": 8, "batch_size": 0, "learning_rate": 5, "num_train_epochs": 3, "max_steps": 100}
+    with pytest.raises(CrucibleError) as error:
+        parse_config(wrong)
+    text = str(error.value)
+    assert "4 mistakes" in text
+    assert all(key in text for key in wrong)
+    assert "num_train_epochs = 3 and max_steps = 100 both say how long" in text
+
+
+def test_two_names_of_one_setting_are_refused_rather_than_one_ignored() -> None:
+    with pytest.raises(CrucibleError, match="lora_rank and network_dim are two names"):
+        parse_config({"lora_rank": 8, "network_dim": 16})
+
+
+def test_automatic_epochs_beside_steps_are_no_contradiction() -> None:
+    assert parse_config({"epochs": "auto", "max_train_steps": 100}).max_train_steps == 100
+
+
+def test_a_long_wrong_value_is_cut_off() -> None:
+    with pytest.raises(CrucibleError) as error:
+        parse_config({"lora_rank": "x" * 10_000})
+    assert len(str(error.value)) < 400
+
+
+def test_a_wrong_value_is_quoted_as_it_was_written() -> None:
+    with pytest.raises(CrucibleError, match=r"learning_rate = 20e-1, but"):
+        parse_config({"learning_rate": "20e-1"})
+
+
+def test_zero_in_a_widget_is_auto_only_where_a_run_can_choose() -> None:
+    config = from_widgets({"lora_rank": 0, "learning_rate": 0.0, "lr_warmup_steps": 0, "seed": 0, "lora_dropout": 0.0})
+    assert config == TrainingConfig(seed=0)
+    with pytest.raises(CrucibleError, match="sample_steps = 0"):
+        from_widgets({"sample_steps": 0})

@@ -1,0 +1,101 @@
+"""The images of a folder are found in one order everywhere; a folder that cannot be used is explained."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from lora_crucible.data.scan import find_images, folder_signature
+from lora_crucible.errors import CrucibleError
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in find_images(folder)]
+
+
+def touch(folder: Path, *files: str) -> None:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(b"x")
+
+
+def error_of(folder: Path) -> str:
+    with pytest.raises(CrucibleError) as error:
+        find_images(folder)
+    return str(error.value)
+
+
+def test_order_is_natural_and_ignores_case(tmp_path: Path) -> None:
+    files = [
+        "10.png",
+        "2.png",
+        "B.jpg",
+        "a (2).webp",
+        "a (10).webp",
+        "c.JPEG",
+        "é.png",
+        "水 1.TIFF",
+        "02.png",
+    ]
+    touch(tmp_path, *files)
+    expected = [
+        "02.png",
+        "2.png",
+        "10.png",
+        "a (2).webp",
+        "a (10).webp",
+        "B.jpg",
+        "c.JPEG",
+        "é.png",
+        "水 1.TIFF",
+    ]
+    assert names(tmp_path) == expected
+
+
+def test_only_images_of_the_folder_itself_count(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "a.txt", "notes.md", ".hidden.png", "._a.png", "sub/b.png", "movie.png/frame.bmp")
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_missing_folder_names_the_nearest(tmp_path: Path) -> None:
+    touch(tmp_path, "my images/a.png")
+    error = error_of(tmp_path / "my_image")
+    assert str(tmp_path / "my_image") in error
+    assert f"There is {tmp_path / 'my images'}." in error
+    assert f"There is {tmp_path / 'my images'}." in error_of(tmp_path / "my-imges" / "deeper")
+    assert f"nearest folder that exists is {tmp_path}." in error_of(tmp_path / "zzz" / "a" / "b")
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    assert f"is a file. Give the folder that the images lie in: {tmp_path}" in error_of(tmp_path / "a.png")
+
+
+def test_a_folder_without_images_says_what_is_there(tmp_path: Path) -> None:
+    assert "it is empty" in error_of(tmp_path)
+    touch(tmp_path, "a.heic", "b.HEIC", "c.mp4")
+    assert "2 .heic, 1 .mp4" in error_of(tmp_path)
+    touch(tmp_path, "10_aki/a.png", "10_aki/b.png", "reg/c.png", "empty/notes.txt")
+    error = error_of(tmp_path)
+    assert "10_aki (2), reg (1)" in error
+    assert error.endswith(str(tmp_path / "10_aki"))
+
+
+def test_signature_follows_images_and_captions(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "a.txt", "log.md")
+    seen = [folder_signature(tmp_path)]
+    assert folder_signature(tmp_path) == seen[0]
+    touch(tmp_path, "log.md", "b.log")
+    assert folder_signature(tmp_path) == seen[0]
+
+    (tmp_path / "a.txt").write_bytes(b"longer")
+    seen.append(folder_signature(tmp_path))
+    os.utime(tmp_path / "a.png", ns=(1, 1))
+    seen.append(folder_signature(tmp_path))
+    touch(tmp_path, "B.PNG")
+    seen.append(folder_signature(tmp_path))
+    (tmp_path / "a.png").rename(tmp_path / "c.png")
+    seen.append(folder_signature(tmp_path))
+    assert len(set(seen)) == len(seen)
+    assert folder_signature(tmp_path / "missing")

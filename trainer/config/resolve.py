@@ -1,0 +1,186 @@
+"""Finds a value for every setting that was left on auto, and says why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CrucibleError
+from .schema import TargetModules, TrainingConfig
+
+DEMO_VALUES: dict[str, Any] = {
+    "lora_rank": 8,
+    "target_modules": "attention_and_feed_forward",
+    "batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1e-3,
+    "max_train_steps": 400,
+    "lr_warmup_steps": 20,
+    "resolution": 64,
+}
+"""For the demo model, far smaller than any real one. Its warmup is the longest, as MOST_WARMUP_STEPS."""
+
+MANY_IMAGES = 100
+"""From this many images on, more rank and more layers pay."""
+
+SMALL_MODELS = frozenset({"sd15", "sd2"})
+"""Architectures that take the higher of the two usual learning rates of AdamW."""
+
+EFFECTIVE_BATCH = 4
+"""Batch size times accumulation that is aimed at; the loss of single images swings too much."""
+
+LEAST_STEPS, MOST_STEPS = 500, 2000
+"""Optimizer steps at the effective batch of 4; a smaller batch gets more steps, for as many images shown."""
+
+MOST_WARMUP_STEPS = 100
+
+
+class ResolvedConfig(TrainingConfig):
+    """A config with nothing left to choose, but `mixed_precision`, which depends on the device.
+
+    The length is always in `max_train_steps`, and `epochs` is None: it is a valid config itself.
+    """
+
+    lora_rank: int
+    lora_alpha: float
+    target_modules: TargetModules
+    batch_size: int
+    gradient_accumulation_steps: int
+    max_train_steps: int
+    learning_rate: float
+    lr_warmup_steps: int
+    resolution: int
+    sample_every_n_steps: int
+    sample_cfg: float
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings that are complete.
+
+    Attributes:
+        values: the config with nothing left to choose, but `mixed_precision`, which depends on the device.
+            The length is always in `max_train_steps` (`epochs` is None), so that it is a valid config itself.
+        reasons: for each setting that was auto, its value and the reason for it in words.
+    """
+
+    values: ResolvedConfig
+    reasons: dict[str, str]
+
+
+def resolve(
+    config: TrainingConfig,
+    *,
+    image_count: int,
+    architecture: str,
+    native_resolution: int,
+    sample_cfg: float,
+) -> Resolved:
+    """Replaces every auto value by one that fits the dataset and the model.
+
+    Args:
+        image_count: number of training images.
+        architecture: `demo`, `sd15`, `sdxl`, …
+        native_resolution: side in pixels of the images that the model was made for.
+        sample_cfg: guidance scale that suits the model.
+
+    Raises:
+        CrucibleError: the warmup is as long as the run or longer.
+    """
+    if image_count < 1:
+        raise ValueError("image_count must be at least 1")
+    choices = _Choices(config, architecture)
+    many = image_count >= MANY_IMAGES
+    size = f"{image_count} images, {MANY_IMAGES} or more" if many else f"under {MANY_IMAGES} images"
+
+    rank = choices.take("lora_rank", 16 if many else 8, size)
+    choices.take("lora_alpha", float(rank), "the same as the rank, so that the LoRA acts at full scale")
+    layers = "attention_and_feed_forward" if many else "attention"
+    choices.take("target_modules", layers, f"{size}, so {'more' if many else 'fewer'} layers learn")
+    resolution = choices.take("resolution", native_resolution, "what the model was made for")
+    effective_batch = _choose_batch(choices, config, image_count, resolution)
+    rate, models = (2e-4, "SD1.5") if architecture in SMALL_MODELS else (1e-4, "larger models")
+    choices.take("learning_rate", rate, f"usual for AdamW on {models}")
+
+    steps_per_epoch = math.ceil(image_count / effective_batch)
+    steps = _choose_steps(choices, config, image_count, effective_batch, steps_per_epoch)
+    _choose_warmup(choices, config, steps)
+    choices.take("sample_every_n_steps", max(1, steps // 4), "a quarter of the steps")
+    choices.take("sample_cfg", sample_cfg, "suits the model")
+    values = ResolvedConfig(**{**config.model_dump(), **choices.values, "epochs": None})
+    return Resolved(values, choices.reasons)
+
+
+class _Choices:
+    """Collects the chosen values and reasons; what the user set stays, and the demo has values of its own."""
+
+    def __init__(self, config: TrainingConfig, architecture: str) -> None:
+        self.config = config
+        self.own_values = DEMO_VALUES if architecture == "demo" else {}
+        self.values: dict[str, Any] = {}
+        self.reasons: dict[str, str] = {}
+
+    def take(self, name: str, value: Any, reason: str, *, most: int | None = None) -> Any:
+        given = getattr(self.config, name)
+        if given is not None:
+            return given
+        if name in self.own_values:
+            value, reason = self.own_values[name], "suits the demo model"
+        if most is not None and value > most:
+            value, reason = most, "all images"
+        return self.set(name, value, reason)
+
+    def set(self, name: str, value: Any, reason: str) -> Any:
+        self.values[name] = value
+        self.reasons[name] = f"{value:g}: {reason}" if isinstance(value, float) else f"{value}: {reason}"
+        return value
+
+
+def _choose_batch(choices: _Choices, config: TrainingConfig, image_count: int, resolution: int) -> int:
+    """Chooses batch size and accumulation; returns their product."""
+    if config.gradient_accumulation_steps is not None:
+        batch = math.ceil(EFFECTIVE_BATCH / config.gradient_accumulation_steps)
+        reason = f"with the accumulation of {config.gradient_accumulation_steps}, {EFFECTIVE_BATCH} images a step"
+    elif resolution <= 512:
+        batch, reason = 2, f"two images of {resolution} pixels fit most devices"
+    else:
+        batch, reason = 1, f"images of {resolution} pixels need much memory"
+    batch = choices.take("batch_size", batch, reason, most=image_count)
+    accumulation = math.ceil(EFFECTIVE_BATCH / batch)
+    reason = f"{batch * accumulation} images a step, because steps on fewer than {EFFECTIVE_BATCH} swing"
+    if accumulation == 1:
+        reason = f"the batch of {batch} is large enough"
+    return int(batch * choices.take("gradient_accumulation_steps", accumulation, reason))
+
+
+def _choose_steps(
+    choices: _Choices, config: TrainingConfig, image_count: int, effective_batch: int, steps_per_epoch: int
+) -> int:
+    """Chooses the number of optimizer steps, from the epochs where these are given."""
+    if config.epochs is not None:
+        reason = f"{config.epochs} epochs of {image_count} images, {effective_batch} images a step"
+        return int(choices.set("max_train_steps", config.epochs * steps_per_epoch, reason))
+    epochs = 15 if image_count < 50 else 12 if image_count <= 100 else 8
+    scale = EFFECTIVE_BATCH / min(effective_batch, EFFECTIVE_BATCH)
+    least, most = math.ceil(LEAST_STEPS * scale), math.ceil(MOST_STEPS * scale)
+    steps, reason = epochs * steps_per_epoch, f"{epochs} epochs of {image_count} images"
+    if steps < least:
+        steps = least
+        reason = f"the least that a LoRA needs; every image is shown {steps / steps_per_epoch:.0f} times"
+    elif steps > most:
+        steps, reason = most, "more is seldom better"
+    return int(choices.take("max_train_steps", steps, reason))
+
+
+def _choose_warmup(choices: _Choices, config: TrainingConfig, steps: int) -> None:
+    if config.lr_warmup_steps is None:
+        longest = choices.own_values.get("lr_warmup_steps", MOST_WARMUP_STEPS)
+        warmup = min(longest, steps // 10)
+        reason = f"a tenth of the steps, at most {longest}" if warmup else "the run is short"
+        choices.set("lr_warmup_steps", warmup, reason)
+    elif config.lr_warmup_steps >= steps:
+        raise CrucibleError(
+            f"lr_warmup_steps = {config.lr_warmup_steps}, but the run has only {steps} steps, so the "
+            f"learning rate would never reach its value. Set it to {steps // 10} or so, or leave it on auto."
+        )

@@ -1,0 +1,320 @@
+"""Every setting of a training run, with its range, default and description.
+
+The one place where settings are defined: node widgets, YAML keys, command line and documentation are made
+from these fields. A field that is None is left to `resolve`, which finds a value for it (auto).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from .setting import Setting, describe_settings
+
+PRECISION_NAMES = {
+    "no": "fp32",
+    "false": "fp32",  # YAML 1.1 reads `no` as false
+    "float": "fp32",
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+}
+
+
+def _setting(
+    default: Any,
+    title: str,
+    description: str,
+    *,
+    group: str,
+    advanced: bool = False,
+    step: float | None = None,
+    aliases: tuple[str, ...] = (),
+    value_aliases: dict[str, str] | None = None,
+    multiline: bool = False,
+    **limits: Any,
+) -> Any:
+    extra: dict[str, Any] = {
+        "group": group,
+        "advanced": advanced,
+        "step": step,
+        "aliases": list(aliases),
+        "value_aliases": value_aliases or {},
+        "multiline": multiline,
+    }
+    return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
+
+
+TargetModules = Literal["attention", "attention_and_feed_forward", "linear_and_convolution"]
+
+
+class TrainingConfig(BaseModel):
+    """The settings of one training run. Use `parse_config` for values that a user wrote."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Data and output
+    base_model: str | None = _setting(
+        None,
+        "Base model",
+        "What the LoRA is trained on: `demo`, or the folder of a diffusers model. In ComfyUI it is the MODEL input.",
+        group="data",
+    )
+    train_data_dir: str | None = _setting(
+        None,
+        "Image folder",
+        "Folder with the images and their captions (a .txt file of the same name beside each), or `demo`.",
+        group="data",
+    )
+    trigger_word: str = _setting(
+        "",
+        "Trigger word",
+        "A word that calls the LoRA up. It is put in front of every caption that does not hold it yet.",
+        group="data",
+    )
+    output_dir: str = _setting(
+        "output",
+        "Output folder",
+        "Folder for everything that a run writes. In ComfyUI it is the output folder.",
+        group="output",
+        advanced=True,
+    )
+    output_name: str = _setting(
+        "lora",
+        "Name",
+        "File name of the LoRA. An existing file is never overwritten: a number is added.",
+        group="output",
+    )
+
+    # Adapter
+    lora_rank: int | None = _setting(
+        None,
+        "Rank",
+        "How much the LoRA can learn: 4 to 8 for one subject and few images, 16 to 32 for a rich style and "
+        "many images. A higher rank makes a larger file and overfits sooner.",
+        group="adapter",
+        step=1,
+        aliases=("network_dim",),
+        ge=1,
+        le=512,
+    )
+    lora_alpha: float | None = _setting(
+        None,
+        "Alpha",
+        "Scales the LoRA by alpha / rank. Half the rank to the rank is usual; lower acts like a lower learning rate.",
+        group="adapter",
+        advanced=True,
+        step=0.5,
+        aliases=("network_alpha",),
+        gt=0,
+        le=1024,
+    )
+    lora_dropout: float = _setting(
+        0.0,
+        "Dropout",
+        "Share of the LoRA's inputs that is switched off at random in each step. 0.05 to 0.1 slows overfitting.",
+        group="adapter",
+        advanced=True,
+        step=0.05,
+        ge=0.0,
+        le=0.9,
+    )
+    target_modules: TargetModules | None = _setting(
+        None,
+        "Layers",
+        "Which layers of the model get an adapter. With the feed-forward layers it learns more, in a larger file; "
+        "linear_and_convolution is all layers that can have one.",
+        group="adapter",
+        advanced=True,
+    )
+
+    # Optimization
+    batch_size: int | None = _setting(
+        None,
+        "Batch size",
+        "Images at a time. More needs more memory; gradient accumulation has the same effect without it.",
+        group="training",
+        step=1,
+        aliases=("train_batch_size", "per_device_train_batch_size"),
+        ge=1,
+        le=64,
+    )
+    gradient_accumulation_steps: int | None = _setting(
+        None,
+        "Gradient accumulation",
+        "Batches that are averaged into one step. Batch size times this should be 4 to 8.",
+        group="training",
+        advanced=True,
+        step=1,
+        aliases=("gradient_accumulation",),
+        ge=1,
+        le=256,
+    )
+    epochs: int | None = _setting(
+        None,
+        "Epochs",
+        "How often every image is shown. Give this or max_train_steps, not both.",
+        group="training",
+        step=1,
+        aliases=("num_train_epochs", "max_train_epochs"),
+        ge=1,
+        le=10_000,
+    )
+    max_train_steps: int | None = _setting(
+        None,
+        "Steps",
+        "Number of optimizer steps. Give this or epochs, not both.",
+        group="training",
+        step=1,
+        aliases=("max_steps",),
+        ge=1,
+        le=1_000_000,
+    )
+    learning_rate: float | None = _setting(
+        None,
+        "Learning rate",
+        "Size of a step: 0.0002 suits SD1.5, 0.0001 larger models. Halve it when the loss swings.",
+        group="training",
+        step=0.00001,
+        gt=0,
+        le=1,
+    )
+    lr_warmup_steps: int | None = _setting(
+        None,
+        "Warmup steps",
+        "Steps in which the learning rate rises from zero to its value: 5 to 10 % of all steps.",
+        group="training",
+        advanced=True,
+        step=1,
+        aliases=("warmup_steps", "num_warmup_steps"),
+        ge=0,
+        le=100_000,
+    )
+    weight_decay: float = _setting(
+        0.01,
+        "Weight decay",
+        "Pulls the LoRA's weights towards zero, against overfitting.",
+        group="training",
+        advanced=True,
+        step=0.01,
+        ge=0.0,
+        le=1.0,
+    )
+    max_grad_norm: float = _setting(
+        1.0,
+        "Gradient clipping",
+        "Longest gradient that is used as it is; longer ones are shortened to it.",
+        group="training",
+        advanced=True,
+        step=0.1,
+        ge=0.01,
+        le=1000.0,
+    )
+    resolution: int | None = _setting(
+        None,
+        "Resolution",
+        "Images are trained at about resolution x resolution pixels, in their own aspect. "
+        "512 for SD1.5, 1024 for SDXL and later.",
+        group="data",
+        step=64,
+        ge=64,
+        le=4096,
+    )
+    mixed_precision: Literal["auto", "fp32", "fp16", "bf16"] = _setting(
+        "auto",
+        "Precision",
+        "Number format of the computation; the LoRA itself is always trained in fp32.",
+        group="training",
+        advanced=True,
+        value_aliases=PRECISION_NAMES,
+    )
+    gradient_checkpointing: bool = _setting(
+        False,
+        "Gradient checkpointing",
+        "Needs much less memory and about a third more time.",
+        group="training",
+        advanced=True,
+    )
+    seed: int = _setting(
+        42,
+        "Seed",
+        "Start of all random numbers: the same seed gives the same LoRA.",
+        group="training",
+        step=1,
+        ge=0,
+        le=2**63 - 1,
+    )
+    save_precision: Literal["fp16", "fp32"] = _setting(
+        "fp16",
+        "Precision of the file",
+        "fp16 halves the file and is enough for use; fp32 loses nothing.",
+        group="output",
+        advanced=True,
+        value_aliases=PRECISION_NAMES,
+    )
+
+    # Samples during training
+    sample_prompts: str = _setting(
+        "",
+        "Sample prompts",
+        "One prompt a line, drawn while training. Empty: the first captions of the dataset.",
+        group="samples",
+        multiline=True,
+    )
+    sample_every_n_steps: int | None = _setting(
+        None,
+        "Sample every",
+        "Steps between two rounds of samples.",
+        group="samples",
+        advanced=True,
+        step=1,
+        ge=1,
+        le=1_000_000,
+    )
+    sample_steps: int = _setting(
+        20, "Sampling steps", "Steps of the sampler.", group="samples", advanced=True, step=1, ge=1, le=200
+    )
+    sample_cfg: float | None = _setting(
+        None,
+        "Sample CFG",
+        "How closely samples follow their prompt.",
+        group="samples",
+        advanced=True,
+        step=0.5,
+        gt=0,
+        le=100,
+    )
+    sample_sampler: str = _setting(
+        "euler", "Sampler", "Name of the sampler, as in ComfyUI.", group="samples", advanced=True
+    )
+    sample_scheduler: str = _setting(
+        "normal", "Scheduler", "Name of the noise schedule, as in ComfyUI.", group="samples", advanced=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        return SETTINGS[str(info.field_name)].read(value)
+
+    @field_validator("output_name")
+    @classmethod
+    def _is_file_name(cls, name: str) -> str:
+        name = re.sub(r"\.safetensors$", "", name, flags=re.IGNORECASE)
+        if not name.strip(" .") or name.endswith((".", " ")) or re.search(r'[<>:"/\\|?*\x00-\x1f]', name):
+            raise ValueError('it must be a file name without any of < > : " / \\ | ? * (folders belong in output_dir)')
+        return name
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingConfig:
+        if self.epochs is not None and self.max_train_steps is not None:
+            raise ValueError(
+                f"epochs = {self.epochs} and max_train_steps = {self.max_train_steps} both say how long to "
+                "train; keep one of them"
+            )
+        return self
+
+
+SETTINGS: dict[str, Setting] = describe_settings(TrainingConfig)
+"""What is known of each field, by its key, in the order of the class."""

@@ -1,0 +1,151 @@
+"""Reads the settings of a training run from a YAML file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .config.schema import TrainingConfig
+from .config.validation import KEYS, Problem, check_values, config_error
+from .errors import CrucibleError
+from .suggestions import nearest_path
+from .text_files import read_text
+
+NULL_WORDS = ("", "~", "null", "Null", "NULL")
+
+SETTING_START = re.compile(r"(?:^|(?<=[\s,]))([A-Za-z_]\w*):(?=\s|$)")
+
+
+def read_config(path: str | Path) -> TrainingConfig:
+    """Reads a config file: one `key: value` a line.
+
+    Values are taken as they stand in the file, and only the schema says what they mean: `2e-4` is a number
+    where one is expected, `no` and `007` stay words where a text is.
+
+    Raises:
+        CrucibleError: the file is missing or not such a list, or any of its settings is wrong; then all that
+            is wrong is named, each with its line.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise _no_file(path)
+    text = read_text(path)
+    root = _parse(text, path)
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    repeated: list[Problem] = []
+    for key_node, value_node in root.value:
+        key = str(_value(key_node))
+        line = key_node.start_mark.line + 1
+        if key in values:
+            repeated.append(Problem((key,), f"{key} stands in line {lines[key]} and again in line {line}; keep one"))
+            continue
+        values[key], lines[key] = _value(value_node), line
+    config, problems = check_values(values)
+    if config is None or repeated:
+        raise config_error([*problems, *repeated], source=str(path), lines=lines)
+    return config
+
+
+def _parse(text: str, path: Path) -> yaml.MappingNode:
+    if len(_settings_of_one_line(text)) > 1:
+        raise _one_line(text, path)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise _not_yaml(error, text, path) from error
+    if root is None:
+        raise CrucibleError(
+            f"The config file {path} is empty, so there is nothing to train. Write one setting a line, "
+            "for instance:\n  train_data_dir: path/to/images"
+        )
+    if not isinstance(root, yaml.MappingNode):
+        raise CrucibleError(
+            f"The config file {path} is not a list of settings{_missing_space(text)}. "
+            "Write one setting a line, with a colon and a space between key and value, for instance:\n"
+            "  lora_rank: 8"
+        )
+    return root
+
+
+def _value(node: yaml.Node, depth: int = 0) -> Any:
+    """The node as plain Python: texts, None, lists and mappings."""
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.style is None and node.value in NULL_WORDS else str(node.value)
+    if depth > 1:  # no setting nests deeper; aliases could nest without end
+        return "…"
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, depth + 1) for item in node.value]
+    return {str(_value(key, depth + 1)): _value(value, depth + 1) for key, value in node.value}
+
+
+def _no_file(path: Path) -> CrucibleError:
+    path = path.absolute()
+    if path.is_dir():
+        files = sorted(file.name for file in path.iterdir() if file.suffix.lower() in (".yaml", ".yml"))
+        found = f"The folder holds {', '.join(files[:5])}" if files else "The folder holds no YAML file"
+        return CrucibleError(f"The config file {path} is a folder. {found}. Give the path of a file.")
+    return CrucibleError(
+        f"The config file {path} does not exist, so there are no settings to train with. "
+        f"{nearest_path(path)} Correct the path."
+    )
+
+
+def _settings_of_one_line(text: str) -> Sequence[re.Match[str]]:
+    """Where known keys start in a text that is all on one line; nothing for a text of several lines."""
+    content = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if len(content) != 1 or content[0].lstrip().startswith("{"):
+        return ()
+    return [match for match in SETTING_START.finditer(content[0]) if match[1] in KEYS]
+
+
+def _one_line(text: str, path: Path) -> CrucibleError:
+    line = max(text.splitlines(), key=lambda line: len(SETTING_START.findall(line)))
+    starts = [match.start() for match in SETTING_START.finditer(line)]
+    settings = [line[a:b].strip(" ,") for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    return CrucibleError(
+        f"All settings of the config file {path} stand on one line, which YAML reads as one value. "
+        "Put each on a line of its own:\n" + "\n".join(f"  {setting}" for setting in settings)
+    )
+
+
+def _not_yaml(error: yaml.YAMLError, text: str, path: Path) -> CrucibleError:
+    mark = getattr(error, "problem_mark", None)
+    where, quote = "", ""
+    if mark is not None:
+        where = f" in line {mark.line + 1}"
+        written = text.splitlines()[mark.line : mark.line + 1]
+        quote = f":\n  {written[0].strip()}" if written and written[0].strip() else ""
+    problem = str(getattr(error, "problem", None) or error)
+    return CrucibleError(
+        f"The config file {path} cannot be understood{where}{quote}\n{_hint(problem, text)} "
+        f"Nothing was started. (YAML says: {problem})"
+    )
+
+
+def _hint(problem: str, text: str) -> str:
+    if "\\t" in problem or "tab" in problem:
+        return "The line starts with a tab; YAML takes only spaces there."
+    if "escape" in problem:
+        return r"In double quotes a backslash has a meaning of its own; write 'C:\images' in single quotes."
+    if "mapping values" in problem:
+        return (
+            "A line must hold one setting and start where the other lines start; a value with a colon and a "
+            "space in it must stand in quotes."
+        )
+    if missing := _missing_space(text):
+        return f"The file has a mistake{missing}."
+    return "Every line must be a key, a colon, a space and a value; quotes must be closed."
+
+
+def _missing_space(text: str) -> str:
+    """Names the first line that has no space after the colon, which makes a setting a mere word."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = re.match(r"\s*(\w+):\S", line)
+        if match and match[1] in KEYS:
+            return f" (there is no space after the colon in line {number}: {line.strip()})"
+    return ""

@@ -1,0 +1,183 @@
+"""Files loaded by diffusers' own loader into a fresh model."""
+
+import re
+
+import pytest
+import torch
+from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from diffusers.loaders import (
+    FluxLoraLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+    StableDiffusionXLLoraLoaderMixin,
+)
+from lora_crucible.base_models.diffusers.verify import unmatched_keys
+from lora_crucible.errors import CrucibleError
+from lora_crucible.formats.architectures import ARCHITECTURES
+from lora_crucible.formats.layer_names import file_key, kohya_key
+from lora_crucible.formats.lora_file import LoraLayer, to_state_dict, write_lora
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer as PeftLoraLayer
+from torch import nn
+
+LOADERS = {"sd15": StableDiffusionLoraLoaderMixin, "sdxl": StableDiffusionXLLoraLoaderMixin}
+TARGETS = {
+    "attention": r"attn\d\.to_(q|k|v|out\.0)$",
+    "attention and feed forward": r"(attn\d\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)$",
+    "every linear layer and convolution": r".",
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    # On tensors this small, a second thread on a busy machine makes things fifty times slower.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_unet(architecture):
+    torch.manual_seed(0)
+    common = {"sample_size": 16, "layers_per_block": 2, "norm_num_groups": 4, "cross_attention_dim": 8}
+    if architecture == "sd15":
+        return UNet2DConditionModel(
+            block_out_channels=(8, 8, 16, 16), attention_head_dim=2, use_linear_projection=False, **common
+        )
+    return UNet2DConditionModel(
+        block_out_channels=(8, 8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 3),
+        attention_head_dim=(1, 2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + 8,
+        **common,
+    )
+
+
+def output(unet):
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    latents, text = random(2, 4, 16, 16), random(2, 5, 8)
+    added = {"text_embeds": random(2, 8), "time_ids": 16 * torch.ones(2, 6)}
+    with torch.no_grad():
+        return unet(latents, torch.tensor([10, 500]), text, added_cond_kwargs=added).sample
+
+
+def with_adapters(architecture, targets):
+    """A UNet with random LoRA layers, and these by file key."""
+    unet = make_unet(architecture)
+    adaptable = [name for name, module in unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    chosen = [name for name in adaptable if re.search(TARGETS[targets], name)]
+    config = LoraConfig(r=4, lora_alpha=2, target_modules=chosen, init_lora_weights=False)
+    inject_adapter_in_model(config, unet)
+    layers = {
+        file_key(ARCHITECTURES[architecture], path): LoraLayer(
+            module.lora_A["default"].weight, module.lora_B["default"].weight, 2.0
+        )
+        for path, module in unet.named_modules()
+        if isinstance(module, PeftLoraLayer)
+    }
+    assert len(layers) == len(chosen)
+    return unet, layers
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("architecture", LOADERS)
+def test_a_loaded_file_gives_the_trained_output(tmp_path, architecture, targets):
+    trained, layers = with_adapters(architecture, targets)
+    path = tmp_path / "lora.safetensors"
+    write_lora(path, to_state_dict(layers, torch.float32), {"modelspec.title": "x"})
+    assert unmatched_keys(path, trained) == []
+
+    fresh = make_unet(architecture)
+    assert unmatched_keys(path, fresh) == []
+    untouched = output(fresh)
+    loader = LOADERS[architecture]
+    loaded, alphas = loader.lora_state_dict(str(path), unet_config=fresh.config)
+    loader.load_lora_into_unet(loaded, network_alphas=alphas, unet=fresh)
+    torch.testing.assert_close(output(fresh), output(trained), atol=1e-5, rtol=0)
+    assert (output(fresh) - untouched).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("architecture", LOADERS)
+def test_a_half_precision_file_matches_too(tmp_path, architecture):
+    unet, layers = with_adapters(architecture, "attention")
+    path = tmp_path / "lora.safetensors"
+    write_lora(path, to_state_dict(layers, torch.float16), {})
+    assert unmatched_keys(path, unet) == []
+
+
+def test_keys_that_do_not_arrive_are_named(tmp_path):
+    unet, layers = with_adapters("sd15", "attention")
+    path = tmp_path / "lora.safetensors"
+    some = next(iter(layers.values()))
+    no_such_block = "lora_unet_down_blocks_7_attentions_0_transformer_blocks_0_attn1_to_q"
+    write_lora(path, to_state_dict({**layers, no_such_block: some}, torch.float32), {})
+    assert unmatched_keys(path, unet) == [
+        f"{no_such_block}.lora_down.weight",
+        f"{no_such_block}.lora_up.weight",
+    ]
+
+    key = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+    wrong_width = LoraLayer(torch.ones(4, 3), layers[key].up, 2.0)
+    write_lora(path, to_state_dict({**layers, key: wrong_width}, torch.float32), {})
+    assert unmatched_keys(path, unet) == [f"{key}.lora_down.weight"]
+
+    state_dict = to_state_dict(layers, torch.float32)
+    del state_dict[f"{key}.alpha"]
+    write_lora(path, state_dict, {})
+    assert unmatched_keys(path, unet) == [f"{key}.alpha"]
+
+
+def test_a_file_that_diffusers_refuses_is_an_error(tmp_path):
+    unet, layers = with_adapters("sd15", "attention")
+    state_dict = to_state_dict(layers, torch.float32)
+    state_dict["lora_unet_conv_in.diff_b"] = torch.ones(1)
+    path = tmp_path / "lora.safetensors"
+    write_lora(path, state_dict, {})
+    with pytest.raises(CrucibleError, match=r"lora\.safetensors cannot be loaded by diffusers.*diff_b"):
+        unmatched_keys(path, unet)
+
+
+def test_flux_files_resolve_in_diffusers(tmp_path):
+    # Full width, because diffusers' conversion has Flux.1's sizes written in; without weights.
+    with torch.device("meta"):
+        model = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
+    width, mlp = 3072, 4 * 3072
+    shapes = {
+        "single_blocks.0.linear1": (width, 3 * width + mlp),
+        "single_blocks.0.linear2": (width + mlp, width),
+    }
+    for stream in ("img", "txt"):
+        shapes[f"double_blocks.0.{stream}_attn.qkv"] = (width, 3 * width)
+        shapes[f"double_blocks.0.{stream}_attn.proj"] = (width, width)
+        shapes[f"double_blocks.0.{stream}_mlp.0"] = (width, mlp)
+        shapes[f"double_blocks.0.{stream}_mlp.2"] = (mlp, width)
+    layers = {
+        kohya_key(path): LoraLayer(torch.full((2, inputs), 0.5), torch.randn(outputs, 2), 1.0)
+        for path, (inputs, outputs) in shapes.items()
+    }
+    path = tmp_path / "lora.safetensors"
+    write_lora(path, to_state_dict(layers, torch.float32), {})
+
+    loaded, alphas = FluxLoraLoaderMixin.lora_state_dict(str(path), return_alphas=True)
+    assert not alphas
+    modules = dict(model.named_modules())
+    products = {}
+    for key in loaded:
+        if key.endswith(".lora_A.weight"):
+            name = key.removesuffix(".lora_A.weight")
+            up, down = loaded[f"{name}.lora_B.weight"], loaded[key]
+            assert (up.shape[0], down.shape[1]) == modules[name.removeprefix("transformer.")].weight.shape
+            products[name.removeprefix("transformer.")] = up @ down[:, :1]
+    assert len(products) == 2 * (4 + 2) + 4 + 1
+
+    fused = layers["lora_unet_double_blocks_0_img_attn_qkv"]
+    parts = [products[f"transformer_blocks.0.attn.to_{part}"] for part in "qkv"]
+    torch.testing.assert_close(torch.cat(parts), 0.5 * fused.up @ fused.down[:, :1])

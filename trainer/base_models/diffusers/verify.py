@@ -1,0 +1,69 @@
+"""Reading a saved LoRA the way diffusers does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
+from diffusers.utils import convert_unet_state_dict_to_peft
+from torch import Tensor, nn
+
+from ...errors import CrucibleError
+from ...formats.lora_file import ALPHA, DOWN, UP, read_lora
+
+_A, _B = ".lora_A.weight", ".lora_B.weight"
+
+
+def unmatched_keys(path: Path, unet: nn.Module) -> list[str]:
+    """Keys of a saved SD1.5 or SDXL LoRA that do not arrive in the UNet, and keys that are missing.
+
+    The file goes through the conversion of diffusers' loader; each tensor must come out under the path of a
+    module that is there, and have its shape. A layer needs all three of its keys. No keys: all is well.
+
+    Args:
+        path: the file.
+        unet: a UNet2DConditionModel, with or without peft layers on it.
+
+    Raises:
+        CrucibleError: the file cannot be read, or diffusers' loader refuses it.
+    """
+    state_dict, _ = read_lora(path)
+    suffixes = (DOWN, UP, ALPHA)
+    layers = {key.removesuffix(suffix) for key in state_dict for suffix in suffixes if key.endswith(suffix)}
+    missing = {layer + suffix for layer in layers for suffix in suffixes} - state_dict.keys()
+    if missing:
+        return sorted(missing)
+
+    modules = dict(unet.named_modules())
+    arrived = {
+        id(tensor)
+        for name, tensor in _converted(path, state_dict, unet).items()
+        if name.endswith((_A, _B)) and _fits(modules.get(name[: -len(_A)]), tensor, name.endswith(_A))
+    }
+    tensors = {key: tensor for key, tensor in state_dict.items() if not key.endswith(ALPHA)}
+    return sorted(key for key, tensor in tensors.items() if id(tensor) not in arrived)
+
+
+def _converted(path: Path, state_dict: dict[str, Tensor], unet: Any) -> dict[str, Tensor]:
+    """The same tensors under the names that the loader hands to peft."""
+    is_sdxl = unet.config.get("addition_embed_type") == "text_time"
+    loader = StableDiffusionXLLoraLoaderMixin if is_sdxl else StableDiffusionLoraLoaderMixin
+    try:
+        converted, _ = loader.lora_state_dict(dict(state_dict), unet_config=unet.config)
+        prefix = "unet."
+        names = {key: key.removeprefix(prefix) for key in converted if key.startswith(prefix)}
+        return convert_unet_state_dict_to_peft({name: converted[key] for key, name in names.items()})
+    except (ValueError, KeyError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise CrucibleError(
+            f"The LoRA {path} cannot be loaded by diffusers: {reason}. It would not work outside this "
+            "program. Please report this with the name of the base model."
+        ) from error
+
+
+def _fits(module: nn.Module | None, tensor: Tensor, is_down: bool) -> bool:
+    weight = getattr(getattr(module, "base_layer", module), "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != tensor.ndim:
+        return False
+    return tensor.shape[1:] == weight.shape[1:] if is_down else tensor.shape[0] == weight.shape[0]

@@ -1,0 +1,119 @@
+"""The name of a layer in a LoRA file.
+
+Files have kohya's form: "lora_unet_" and the layer's path with underscores. Whose path differs by
+architecture: diffusers' for SD1.5, the original code's (sgm) for SDXL and Flux.1. Both kinds of base model
+write the same keys: the one for diffusers gets them here, the one for ComfyUI from ComfyUI's own map.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from .architectures import Architecture
+
+PREFIX = "lora_unet_"
+
+_OUTSIDE_BLOCKS = {
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "class_embedding.linear_1": "label_emb.0.0",
+    "class_embedding.linear_2": "label_emb.0.2",
+}
+_IN_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_IN_BLOCK = re.compile(
+    r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)"
+)
+
+
+def kohya_key(path: str) -> str:
+    """The key of a layer whose path already has the file's names."""
+    return PREFIX + path.replace(".", "_")
+
+
+def file_key(
+    architecture: Architecture,
+    path: str,
+    *,
+    layers_per_block: int = 2,
+    attention_up_blocks: Collection[int] | None = None,
+) -> str:
+    """The key of a layer of a diffusers UNet, without suffix: "lora_unet_input_blocks_4_1_proj_in".
+
+    Args:
+        architecture: row of the format table.
+        path: module path inside the UNet.
+        layers_per_block, attention_up_blocks: as for `diffusers_unet_to_sgm`.
+
+    Raises:
+        ValueError: there is no rule from diffusers' names to the file's. (For Flux.1, diffusers splits layers
+            that the file has as one.)
+    """
+    if architecture.naming == "diffusers":
+        return kohya_key(path)
+    if architecture.id == "sdxl":
+        return kohya_key(diffusers_unet_to_sgm(path, layers_per_block, attention_up_blocks))
+    raise ValueError(f"No rule leads from diffusers' {path!r} to a key of a LoRA for {architecture.name}.")
+
+
+def diffusers_unet_to_sgm(path: str, layers_per_block: int, attention_up_blocks: Collection[int] | None = None) -> str:
+    """The sgm name of a layer of a diffusers UNet2DConditionModel, for any number of blocks.
+
+    Sgm counts one list of input blocks (the first convolution, then each block's layers and its downsampler)
+    and one of output blocks (one more layer per block; the upsampler is part of the block's last layer).
+
+    Args:
+        path: "down_blocks.1.attentions.0.proj_in"; a trailing ".weight" or ".bias" is not part of it.
+        layers_per_block: of the UNet's config.
+        attention_up_blocks: indices of the up blocks that have attentions, which decides the place of their
+            upsampler. None means all that have an upsampler, as in SDXL; SD1.5 has (1, 2, 3).
+
+    Raises:
+        ValueError: no such layer in this kind of UNet.
+    """
+    if path in _OUTSIDE_BLOCKS:
+        return _OUTSIDE_BLOCKS[path]
+    match = _IN_BLOCK.fullmatch(path)
+    if match is None:
+        raise ValueError(f"{path!r} is not a layer of a diffusers UNet2DConditionModel.")
+    side, kind, inner = match[1], match[3], match[5]
+    block, index = int(match[2] or 0), int(match[4])
+    if kind == "resnets":
+        outer, _, rest = inner.partition(".")
+        if outer not in _IN_RESNET or rest:
+            raise ValueError(f"{path!r} is not a layer of a diffusers UNet2DConditionModel.")
+        inner = _IN_RESNET[outer]
+
+    first_input = 1 + block * (layers_per_block + 1)
+    first_output = block * (layers_per_block + 1)
+    match side, kind:
+        case None, "resnets":
+            return f"middle_block.{2 * index}.{inner}"
+        case None, "attentions":
+            return f"middle_block.{2 * index + 1}.{inner}"
+        case "down", "resnets":
+            return f"input_blocks.{first_input + index}.0.{inner}"
+        case "down", "attentions":
+            return f"input_blocks.{first_input + index}.1.{inner}"
+        case "down", "downsamplers" if inner == "conv":
+            return f"input_blocks.{first_input + layers_per_block}.0.op"
+        case "up", "resnets":
+            return f"output_blocks.{first_output + index}.0.{inner}"
+        case "up", "attentions":
+            return f"output_blocks.{first_output + index}.1.{inner}"
+        case "up", "upsamplers" if inner == "conv":
+            place = 2 if attention_up_blocks is None or block in attention_up_blocks else 1
+            return f"output_blocks.{first_output + layers_per_block}.{place}.conv"
+    raise ValueError(f"{path!r} is not a layer of a diffusers UNet2DConditionModel.")

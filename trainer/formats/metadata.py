@@ -1,0 +1,165 @@
+"""What a LoRA file says about itself.
+
+ss_* keys and their values follow kohya's sd-scripts, modelspec.* keys the Stability.AI Model Metadata
+Standard 1.0.0 (github.com/Stability-AI/ModelSpec), crucible.* keys are ours. All values are text. Paths are
+cut to their last part: the file is shared, and the folders on the trainer's disk are nobody's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from .architectures import Architecture
+
+TRIGGER_PHRASE = "modelspec.trigger_phrase"
+
+# Keys of the config that differ between two runs of the same training.
+_NOT_IN_CONFIG = frozenset({"output_dir", "output_name"})
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """A finished (or stopped) run, in plain values.
+
+    `steps` counts optimizer steps done, `max_train_steps` those planned; `epoch` and `epochs` likewise.
+    `batches_per_epoch` counts micro-batches. Times are Unix seconds. `captions` has one entry per training
+    image. `prediction_type` is "epsilon", "v_prediction" or another word; empty leaves it out. `version` is
+    this program's, `config` the resolved config.
+    """
+
+    output_name: str
+    trigger_word: str
+    base_model_name: str
+    base_model_identity: str
+    prediction_type: str
+    rank: int
+    alpha: float
+    dropout: float
+    learning_rate: float
+    lr_scheduler: str
+    lr_warmup_steps: int
+    optimizer: str
+    max_grad_norm: float
+    steps: int
+    max_train_steps: int
+    epoch: int
+    epochs: int
+    batch_size: int
+    gradient_accumulation_steps: int
+    gradient_checkpointing: bool
+    mixed_precision: str
+    seed: int
+    resolution: int
+    dataset_name: str
+    dataset_fingerprint: str
+    captions: tuple[str, ...]
+    batches_per_epoch: int
+    started_at: float
+    finished_at: float
+    version: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str, str]:
+    """The metadata of a LoRA file. Two runs with one seed differ in times and name only.
+
+    `write_lora` adds the hash of the tensors.
+    """
+    images, steps = len(facts.captions), facts.steps
+    dataset = _last_part(facts.dataset_name)
+    ss: dict[str, Any] = {
+        "output_name": facts.output_name,
+        "base_model_version": architecture.base_model_version,
+        "sd_model_name": _last_part(facts.base_model_name),
+        "v2": False,
+        "network_module": "networks.lora",
+        "network_dim": facts.rank,
+        "network_alpha": facts.alpha,
+        "network_dropout": facts.dropout or None,
+        "learning_rate": facts.learning_rate,
+        "unet_lr": facts.learning_rate,
+        "text_encoder_lr": None,
+        "lr_scheduler": facts.lr_scheduler,
+        "lr_warmup_steps": facts.lr_warmup_steps,
+        "optimizer": facts.optimizer,
+        "max_grad_norm": facts.max_grad_norm,
+        "steps": facts.steps,
+        "max_train_steps": facts.max_train_steps,
+        "epoch": facts.epoch,
+        "num_epochs": facts.epochs,
+        "batch_size_per_device": facts.batch_size,
+        "total_batch_size": facts.batch_size * facts.gradient_accumulation_steps,
+        "gradient_accumulation_steps": facts.gradient_accumulation_steps,
+        "gradient_checkpointing": facts.gradient_checkpointing,
+        "mixed_precision": {"fp32": "no"}.get(facts.mixed_precision, facts.mixed_precision),
+        "full_fp16": False,
+        "cache_latents": True,
+        "seed": facts.seed,
+        "resolution": (facts.resolution, facts.resolution),
+        "num_train_images": images,
+        "num_reg_images": 0,
+        "num_batches_per_epoch": facts.batches_per_epoch,
+        "dataset_dirs": _json({dataset: {"n_repeats": 1, "img_count": images}}),
+        "tag_frequency": _json({dataset: tag_frequency(facts.captions)}),
+        "training_comment": None,
+        "training_started_at": facts.started_at,
+        "training_finished_at": facts.finished_at,
+    }
+    modelspec = {
+        "sai_model_spec": "1.0.0",
+        "architecture": architecture.modelspec,
+        "implementation": architecture.implementation,
+        "title": facts.output_name,
+        "description": f"Trained with LoRA Crucible: {images} images, {steps} steps, rank {facts.rank}.",
+        "date": datetime.fromtimestamp(int(facts.finished_at), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "resolution": f"{facts.resolution}x{facts.resolution}",
+        "trigger_phrase": facts.trigger_word,
+        "prediction_type": {"v_prediction": "v"}.get(facts.prediction_type, facts.prediction_type),
+    }
+    config = {key: _shareable(value) for key, value in facts.config.items() if key not in _NOT_IN_CONFIG}
+    crucible = {
+        "version": facts.version,
+        "base_model": facts.base_model_identity,
+        "dataset": facts.dataset_fingerprint,
+        "config": _json(config),
+    }
+    return {
+        **{f"ss_{key}": str(value) for key, value in ss.items()},
+        **{f"modelspec.{key}": value for key, value in modelspec.items() if value},
+        **{f"crucible.{key}": value for key, value in crucible.items()},
+    }
+
+
+def trigger_word(metadata: Mapping[str, str]) -> str:
+    """The word or phrase that calls the LoRA up, or "" if the file does not say."""
+    return metadata.get(TRIGGER_PHRASE, "").strip()
+
+
+def tag_frequency(captions: Iterable[str]) -> dict[str, int]:
+    """How many times each comma-separated part of the captions occurs, in lower case, most frequent first."""
+    parts = (part.strip().lower() for caption in captions for part in caption.split(","))
+    counts = Counter(part for part in parts if part)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _last_part(path: str) -> str:
+    return PureWindowsPath(path).name or path
+
+
+def _shareable(value: Any) -> Any:
+    """A config value without the folders of an absolute path."""
+    if not isinstance(value, (str, PurePath)):
+        return value
+    text = str(value)
+    hidden = text.startswith("~") or PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+    return _last_part(text) if hidden else text

@@ -1,0 +1,125 @@
+"""The frozen thing that an adapter is trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adapters import Adapters, AdapterSpec
+from ..data.dataset import Dataset
+from ..formats.architectures import Architecture
+
+
+@dataclass(frozen=True)
+class Precision:
+    """`compute` is the dtype of activations and matrix products; adapters themselves are always float32."""
+
+    compute: torch.dtype
+
+    @property
+    def name(self) -> str:
+        return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.compute]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a sample is made. `seed` and the rest mean what they mean in ComfyUI's KSampler."""
+
+    prompts: tuple[str, ...]
+    width: int
+    height: int
+    seed: int
+    steps: int
+    cfg: float
+    sampler: str
+    scheduler: str
+
+
+@dataclass(frozen=True)
+class CachedSample:
+    """A training sample as the base model wants it. `inputs` is the base model's own; `group` tells which samples
+    can share a batch; `name` is what the user calls it."""
+
+    name: str
+    group: Hashable
+    inputs: Any
+
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what is being done); may raise to stop."""
+
+
+class BaseModel(ABC):
+    """One training run's view of a base model.
+
+    Everything but the constructor and `identity` is called inside `session()`.
+    """
+
+    architecture: Architecture
+    name: str
+    native_resolution: int
+    prediction_type: str
+
+    @abstractmethod
+    def identity(self) -> str:
+        """A hash of all weights (a fixed sample of each) and of everything patched onto them."""
+
+    @abstractmethod
+    def session(self, mixed_precision: str) -> AbstractContextManager[Precision]:
+        """The conditions under which gradients flow: modes, devices, precision. Undone on exit, whatever happens."""
+
+    @abstractmethod
+    def cache_inputs(self, dataset: Dataset, resolution: int, progress: Progress) -> list[CachedSample]:
+        """Run every image and caption through the frozen encoders, once."""
+
+    @abstractmethod
+    def prepare_sampling(self, sampling: Sampling) -> None:
+        """Encode the prompts that `sample` will use, while the text encoders are there."""
+
+    @abstractmethod
+    def release_encoders(self) -> None:
+        """Give back the memory of what is not needed for training."""
+
+    @abstractmethod
+    def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> AbstractContextManager[Adapters]:
+        """Put adapters on the layers; on exit the model is as it was found."""
+
+    @abstractmethod
+    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
+        """The loss of each row, (rows,), float32, with gradients to the adapters.
+
+        Row i's random numbers come from seeds[i] alone, so its loss does not depend on the rest of the batch.
+        """
+
+    @abstractmethod
+    def sample(self) -> Tensor:
+        """One picture per prompt with the adapters as they are: (prompts, height, width, 3) float32 in 0..1, CPU."""
+
+    @abstractmethod
+    def verify(self, path: Path, layers: int) -> None:
+        """Read a saved LoRA through this kind's own loader.
+
+        Raises:
+            CrucibleError: not every key of the file, or not every one of the `layers`, found its module.
+        """
+
+
+def weights_hash(parameters: Iterable[tuple[str, Tensor]], extra: Iterable[str] = ()) -> str:
+    """A hash of names, shapes, dtypes and 16 evenly spaced values of each tensor; cheap even for 20 GB of weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(parameters, key=lambda item: item[0]):
+        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+        flat = tensor.detach().reshape(-1)
+        picks = [i * (flat.numel() - 1) // 15 for i in range(16)] if flat.numel() else []
+        digest.update(flat[picks].to("cpu", torch.float32).numpy().tobytes())
+    for text in extra:
+        digest.update(text.encode())
+    return digest.hexdigest()

@@ -1,0 +1,227 @@
+"""The MODEL, CLIP and VAE of a ComfyUI graph as a base model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.sampler_helpers
+import torch
+from torch import Tensor
+
+from ...adapters import Adapters, AdapterSpec
+from ...data.buckets import bucket_for
+from ...data.dataset import Dataset
+from ...data.images import load_pixels
+from ...errors import CrucibleError
+from ...objective import Objective, prediction_from_denoised
+from ..base import BaseModel, CachedSample, Precision, Progress, Sampling, weights_hash
+from ..diffusion import diffusion_losses
+from . import attaching, conditioning, memory, naming
+from .sampling import sample_picture
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    latent: Tensor
+    conditioning: conditioning.Conditioning
+
+
+class ComfyUIBaseModel(BaseModel):
+    """A model that is loaded in ComfyUI, of any architecture that ComfyUI's own sampler can run.
+
+    Args:
+        model, clip, vae: what a checkpoint loader node gives.
+
+    Raises:
+        CrucibleError: CLIP or VAE is missing, or the model is of a kind that has no known training objective.
+    """
+
+    def __init__(self, model: Any, clip: Any, vae: Any) -> None:
+        _require(clip, "CLIP", "the captions cannot be encoded")
+        _require(vae, "VAE", "the images cannot be encoded")
+        self._model = model
+        self._clip = clip
+        self._vae = vae
+        self.architecture = naming.architecture_of(model.model)
+        self.native_resolution = self.architecture.native_resolution
+        self.name = type(model.model.model_config).__name__
+        self.objective = _objective(model.get_model_object("model_sampling"))
+        self.prediction_type = self.objective.value
+        self._patcher = model
+        self._ready = False
+
+    def identity(self) -> str:
+        patcher = self._model
+        weights = [
+            (name, patcher.backup[name].weight if name in patcher.backup else weight)
+            for name, weight in patcher.model.state_dict().items()
+        ]
+        strengths = []
+        for key, patches in patcher.patches.items():
+            for index, (strength_patch, value, strength_model, *_) in enumerate(patches):
+                strengths.append(f"{key}|{index}|{strength_patch}|{strength_model}")
+                weights += [(f"{key}|{index}|{i}", tensor) for i, tensor in enumerate(_tensors(value))]
+        return weights_hash(weights, sorted(strengths))
+
+    @contextmanager
+    def session(self, mixed_precision: str) -> Iterator[Precision]:
+        patcher = self._model.clone()
+        compute = self._compute_dtype(mixed_precision)
+        if compute != patcher.model.get_dtype_inference():
+            patcher.set_model_compute_dtype(compute)
+        self._patcher, self._compute = patcher, compute
+        with memory.gradients_allowed():
+            try:
+                yield Precision(compute)
+            finally:
+                patcher.cleanup()
+                # Takes back whatever loading changed on the module that all clones share.
+                comfy.model_management.unload_model_and_clones(patcher)
+                self._patcher, self._ready = self._model, False
+
+    def _compute_dtype(self, mixed_precision: str) -> torch.dtype:
+        named = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+        if mixed_precision in named:
+            return named[mixed_precision]
+        dtype = self._model.model.get_dtype_inference()
+        # float16 gradients underflow; where the device has bfloat16, that is what trains best.
+        if dtype == torch.float16 and comfy.model_management.should_use_bf16(self._model.load_device):
+            return torch.bfloat16
+        return dtype
+
+    def cache_inputs(self, dataset: Dataset, resolution: int, progress: Progress) -> list[CachedSample]:
+        model = self._patcher.model
+        encoded: dict[str, list[Any]] = {}
+        samples = []
+        for index, image in enumerate(dataset.images):
+            memory.check_interrupt()
+            progress(index, len(dataset.images), "encoding images and captions")
+            with memory.as_in_a_node():
+                if image.caption not in encoded:
+                    encoded[image.caption] = conditioning.encode_caption(self._clip, image.caption)
+                pixels = load_pixels(image.path, bucket_for(image.width, image.height, resolution))
+                latent = model.process_latent_in(self._vae.encode(pixels.unsqueeze(0)).float())
+            latent = latent[0].to("cpu", copy=True)
+            if not latent.isfinite().all():
+                raise CrucibleError(
+                    f"The VAE turned {image.path.name} into numbers that are not finite, which would spoil the whole "
+                    "training. VAEs in float16 do that: start ComfyUI with --fp32-vae, or use another VAE."
+                )
+            inputs = _Inputs(latent, conditioning.model_conditioning(model, encoded[image.caption], latent))
+            group = (tuple(latent.shape), conditioning.shapes(inputs.conditioning))
+            samples.append(CachedSample(image.path.name, group, inputs))
+        return samples
+
+    def prepare_sampling(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        with memory.as_in_a_node():
+            self._negative = conditioning.encode_prompt(self._clip, "")
+            self._positives = [conditioning.encode_prompt(self._clip, prompt) for prompt in sampling.prompts]
+
+    def release_encoders(self) -> None:
+        memory.unload_all()
+
+    @contextmanager
+    def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
+        model = self._patcher.model
+        with attaching.attached(
+            model.diffusion_model,
+            spec,
+            naming.file_keys(model, self.architecture),
+            self._patcher.load_device,
+            self._compute,
+            gradient_checkpointing,
+        ) as adapters:
+            yield adapters
+
+    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
+        memory.check_interrupt()
+        inputs = [row.inputs for row in rows]
+        latents = torch.stack([one.latent for one in inputs])
+        if not self._ready:
+            self._prepare_training(tuple(latents.shape))
+        patcher = self._patcher
+        device = patcher.load_device
+        sampling = patcher.get_model_object("model_sampling")
+        arguments = conditioning.batched([one.conditioning for one in inputs], device)
+
+        def predict(noisy: Tensor, sigma: Tensor, _: Tensor) -> Tensor:
+            options = {**self._options, "cond_or_uncond": [0] * len(rows), "sigmas": sigma}
+            denoised = patcher.model.apply_model(noisy, sigma, transformer_options=options, **arguments)
+            return prediction_from_denoised(self.objective, noisy, denoised, sigma)
+
+        def sigma_of(timestep: Tensor) -> Tensor:
+            return timestep if self.objective is Objective.FLOW else sampling.sigma(timestep)
+
+        return diffusion_losses(self.objective, latents.to(device), seeds, sigma_of, predict)
+
+    def _prepare_training(self, latent_shape: tuple[int, ...]) -> None:
+        """After encoding and after every sample: ComfyUI may have put the model away for the VAE."""
+        memory.load(self._patcher, latent_shape)
+        options = comfy.model_patcher.create_model_options_clone(self._patcher.model_options)
+        comfy.sampler_helpers.prepare_model_patcher(self._patcher, {}, options)
+        self._options = memory.differentiable_attention(options["transformer_options"])
+        self._patcher.pre_run()
+        self._ready = True
+
+    def sample(self) -> Tensor:
+        self._ready = False
+        with memory.as_in_a_node():
+            pictures = [
+                sample_picture(self._patcher, self._vae, positive, self._negative, self._sampling)
+                for positive in self._positives
+            ]
+            return torch.cat(pictures)
+
+    def verify(self, path: Path, layers: int) -> None:
+        naming.verify(self._model.model, path, layers)
+
+
+def _require(part: Any, name: str, consequence: str) -> None:
+    if part is None:
+        raise CrucibleError(
+            f"The {name} connected to Train LoRA is empty: the checkpoint it comes from has none, so {consequence}. "
+            f"Load a {name} with a loader node of its own and connect that."
+        )
+
+
+def _objective(model_sampling: Any) -> Objective:
+    """The objective of ComfyUI's sampling class.
+
+    Raises:
+        CrucibleError: for the kinds that no image model in use is trained with.
+    """
+    kinds = comfy.model_sampling
+    special = (kinds.EDM, kinds.X0, kinds.V_PREDICTION_DDPM, kinds.IMG_TO_IMG_FLOW)
+    if not isinstance(model_sampling, special):
+        if isinstance(model_sampling, kinds.CONST):
+            return Objective.FLOW
+        if isinstance(model_sampling, kinds.ModelSamplingDiscrete):
+            if isinstance(model_sampling, kinds.V_PREDICTION):
+                return Objective.VELOCITY
+            if isinstance(model_sampling, kinds.EPS):
+                return Objective.EPSILON
+    names = "/".join(kind.__name__ for kind in type(model_sampling).__mro__[1:3])
+    raise CrucibleError(
+        f"This model samples by {names}, for which no training objective is known here, so its LoRA would come out "
+        "wrong. Noise-, velocity- and flow-predicting models can be trained: SD1.5, SDXL, SD3, Flux, Qwen-Image and "
+        "most others. If a node between the loader and Train LoRA changed the sampling, connect the model before it."
+    )
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in a patch, whatever it is made of."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+    elif hasattr(value, "weights"):
+        yield from _tensors(value.weights)

@@ -1,0 +1,257 @@
+"""A diffusers pipeline as a base model, for training without ComfyUI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from peft import inject_adapter_in_model
+from torch import Tensor, nn
+
+from ...adapters import Adapters, AdapterSpec, adapter_layers, peft_config, select_layers
+from ...data.buckets import bucket_for
+from ...data.dataset import Dataset
+from ...data.images import load_pixels
+from ...demo import MODEL_DIR as DEMO_MODEL_DIR
+from ...errors import CrucibleError
+from ...formats.architectures import ARCHITECTURES
+from ...formats.layer_names import file_key
+from ...formats.lora_file import DOWN, read_lora
+from ...objective import Objective
+from ..base import BaseModel, CachedSample, Precision, Progress, Sampling, weights_hash
+from ..diffusion import diffusion_losses
+from .verify import unmatched_keys
+
+_SAMPLERS = {
+    "euler": EulerDiscreteScheduler,
+    "dpmpp_2m": DPMSolverMultistepScheduler,
+    "ddim": DDIMScheduler,
+}
+_OBJECTIVES = {"epsilon": Objective.EPSILON, "v_prediction": Objective.VELOCITY}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    latent: Tensor
+    context: Tensor
+    added: dict[str, Tensor]
+    """SDXL's pooled text embedding and its sizes; empty for SD1.5."""
+
+
+class DiffusersBaseModel(BaseModel):
+    """SD1.5 or SDXL from a diffusers folder, or the demo model.
+
+    Args:
+        base_model: a folder with a model_index.json, or "demo".
+
+    Raises:
+        CrucibleError: there is no such folder, or it holds another kind of model.
+    """
+
+    def __init__(self, base_model: str) -> None:
+        folder = DEMO_MODEL_DIR if base_model == "demo" else Path(base_model).expanduser()
+        if not (folder / "model_index.json").is_file():
+            raise CrucibleError(
+                f"base_model is {base_model!r}, but there is no model_index.json in {folder.absolute()}. The command "
+                "line trains on models in diffusers' folder format (SD1.5, SDXL) and on 'demo'. Give such a folder; "
+                "a single .safetensors checkpoint can be trained inside ComfyUI."
+            )
+        self._pipeline: Any = DiffusionPipeline.from_pretrained(
+            folder, local_files_only=True, safety_checker=None, requires_safety_checker=False
+        )
+        self._pipeline.set_progress_bar_config(disable=True)
+        architecture = {StableDiffusionPipeline: "sd15", StableDiffusionXLPipeline: "sdxl"}.get(type(self._pipeline))
+        prediction = self._pipeline.scheduler.config.get("prediction_type", "")
+        if architecture is None or prediction not in _OBJECTIVES:
+            raise CrucibleError(
+                f"{folder} holds a {type(self._pipeline).__name__} that predicts {prediction or 'something else'}. The "
+                "command line trains SD1.5 and SDXL; every other image model can be trained inside ComfyUI."
+            )
+        self._unet: Any = self._pipeline.unet
+        self.architecture = ARCHITECTURES["demo" if base_model == "demo" else architecture]
+        self.name = "demo" if base_model == "demo" else folder.absolute().name
+        self.native_resolution = self._unet.config.sample_size * self._pipeline.vae_scale_factor
+        self.objective = _OBJECTIVES[prediction]
+        self.prediction_type = prediction
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def identity(self) -> str:
+        return weights_hash(self._unet.state_dict().items())
+
+    @contextmanager
+    def session(self, mixed_precision: str) -> Iterator[Precision]:
+        if mixed_precision == "auto":
+            mixed_precision = "fp32"
+            if self.device.type == "cuda":
+                mixed_precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        compute = _DTYPES[mixed_precision]
+        # The VAE stays in float32: in float16 SDXL's gives NaN.
+        for part in self._encoders():
+            part.to(self.device, torch.float32)
+        self._unet.to(self.device, compute).requires_grad_(False)
+        signal = self._pipeline.scheduler.alphas_cumprod.double()
+        self._sigmas = ((1 - signal) / signal).sqrt().float().to(self.device)
+        self._compute = compute
+        with torch.enable_grad():
+            yield Precision(compute)
+
+    def _encoders(self) -> list[nn.Module]:
+        names = ("vae", "text_encoder", "text_encoder_2")
+        return [part for name in names if (part := getattr(self._pipeline, name, None)) is not None]
+
+    @torch.no_grad()
+    def cache_inputs(self, dataset: Dataset, resolution: int, progress: Progress) -> list[CachedSample]:
+        vae = self._pipeline.vae
+        encoded: dict[str, tuple[Tensor, Tensor | None]] = {}
+        samples = []
+        for index, image in enumerate(dataset.images):
+            progress(index, len(dataset.images), "encoding images and captions")
+            if image.caption not in encoded:
+                encoded[image.caption] = self._encode(image.caption)
+            width, height = bucket_for(image.width, image.height, resolution)
+            pixels = load_pixels(image.path, (width, height)).permute(2, 0, 1).unsqueeze(0).to(self.device)
+            latent = vae.encode(pixels * 2 - 1).latent_dist.mode()[0] * vae.config.scaling_factor
+            if not latent.isfinite().all():
+                raise CrucibleError(
+                    f"The VAE turned {image.path.name} into numbers that are not finite, which would spoil the whole "
+                    "training. Its weights are damaged or made for another precision; use another VAE."
+                )
+            context, pooled = encoded[image.caption]
+            added = {}
+            if pooled is not None:
+                sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+                added = {"text_embeds": pooled, "time_ids": sizes}
+            shape = tuple(latent.shape)
+            samples.append(CachedSample(image.path.name, shape, _Inputs(latent.cpu(), context, added)))
+        return samples
+
+    def _encode(self, text: str) -> tuple[Tensor, Tensor | None]:
+        """Text embedding (77, width) and SDXL's pooled one, on the CPU. diffusers cuts captions after 75 tokens."""
+        embedding, _, *pooled = self._pipeline.encode_prompt(
+            text, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return embedding[0].cpu(), pooled[0][0].cpu() if pooled else None
+
+    @torch.no_grad()
+    def prepare_sampling(self, sampling: Sampling) -> None:
+        if sampling.sampler not in _SAMPLERS:
+            raise CrucibleError(
+                f"sample_sampler is {sampling.sampler!r}. Outside ComfyUI samples can be made with "
+                f"{', '.join(_SAMPLERS)}; choose one of these."
+            )
+        config = dict(self._pipeline.scheduler.config)
+        if sampling.sampler != "ddim":
+            config["use_karras_sigmas"] = sampling.scheduler == "karras"
+        self._sample_scheduler = _SAMPLERS[sampling.sampler].from_config(config)
+        self._sampling = sampling
+        self._negative = self._encode("")
+        self._positives = [self._encode(prompt) for prompt in sampling.prompts]
+
+    def release_encoders(self) -> None:
+        for part in self._encoders():
+            part.to("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
+        unet = self._unet
+        targets = select_layers(unet.named_modules(), spec.target_modules)
+        blocks = unet.config.layers_per_block
+        try:
+            inject_adapter_in_model(peft_config(spec, targets), unet, adapter_name="default")
+            layers = adapter_layers(unet)
+            for layer in layers.values():
+                layer.lora_A.float()
+                layer.lora_B.float()
+            if gradient_checkpointing:
+                unet.enable_gradient_checkpointing()
+            unet.train()
+            keys = {file_key(self.architecture, path, layers_per_block=blocks): one for path, one in layers.items()}
+            yield Adapters(keys, spec.alpha)
+        finally:
+            unet.eval()
+            unet.disable_gradient_checkpointing()
+            for path, layer in adapter_layers(unet).items():
+                unet.set_submodule(path, layer.base_layer)
+
+    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
+        inputs: list[_Inputs] = [row.inputs for row in rows]
+        context = torch.stack([one.context for one in inputs]).to(self.device, self._compute)
+        added = {
+            name: torch.stack([one.added[name] for one in inputs]).to(self.device, self._compute)
+            for name in inputs[0].added
+        }
+
+        def predict(noisy: Tensor, sigma: Tensor, timesteps: Tensor) -> Tensor:
+            scaled = noisy / (sigma**2 + 1).sqrt().reshape(-1, 1, 1, 1)
+            with torch.autocast(self.device.type, self._compute, enabled=self._compute is not torch.float32):
+                return self._unet(
+                    scaled.to(self._compute),
+                    timesteps,
+                    encoder_hidden_states=context,
+                    added_cond_kwargs=added,
+                ).sample
+
+        latents = torch.stack([one.latent for one in inputs]).to(self.device)
+        return diffusion_losses(self.objective, latents, seeds, lambda t: self._sigmas[t.long()], predict)
+
+    @torch.no_grad()
+    def sample(self) -> Tensor:
+        sampling = self._sampling
+        self._pipeline.vae.to(self.device)
+        training_scheduler, self._pipeline.scheduler = self._pipeline.scheduler, self._sample_scheduler
+        self._unet.eval()
+        try:
+            return torch.cat([self._picture(positive, sampling) for positive in self._positives])
+        finally:
+            self._unet.train()
+            self._pipeline.scheduler = training_scheduler
+            self.release_encoders()
+
+    def _picture(self, positive: tuple[Tensor, Tensor | None], sampling: Sampling) -> Tensor:
+        def row(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.unsqueeze(0).to(self.device)
+
+        arguments: dict[str, Any] = {
+            "prompt_embeds": row(positive[0]),
+            "negative_prompt_embeds": row(self._negative[0]),
+        }
+        if positive[1] is not None:
+            arguments["pooled_prompt_embeds"] = row(positive[1])
+            arguments["negative_pooled_prompt_embeds"] = row(self._negative[1])
+        with torch.autocast(self.device.type, self._compute, enabled=self._compute is not torch.float32):
+            picture = self._pipeline(
+                **arguments,
+                width=sampling.width,
+                height=sampling.height,
+                num_inference_steps=sampling.steps,
+                guidance_scale=sampling.cfg,
+                generator=torch.Generator().manual_seed(sampling.seed),
+                output_type="pt",
+            ).images
+        return picture.permute(0, 2, 3, 1).to("cpu", torch.float32)
+
+    def verify(self, path: Path, layers: int) -> None:
+        unmatched = unmatched_keys(path, self._unet)
+        saved = sum(key.endswith(DOWN) for key in read_lora(path)[0])
+        if unmatched or saved != layers:
+            raise CrucibleError(
+                f"The LoRA {path} was saved with {saved} of its {layers} layers, and diffusers' loader finds no place "
+                f"for {len(unmatched)} of its keys{': ' + ', '.join(unmatched[:3]) if unmatched else ''}. Used as it "
+                "is, it would have less effect than the training had. Please report this with the name of the base "
+                "model."
+            )

@@ -1,0 +1,155 @@
+"""The command line: `python -m trainer demo | train | check`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import TrainingConfig, parse_config
+from .config_file import read_config
+from .errors import CrucibleError
+from .requirements import require_packages
+
+if TYPE_CHECKING:
+    from .base_models.base import BaseModel
+    from .data.dataset import Dataset
+    from .run import RunResult
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, 1 after an error that is the user's to mend, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        require_packages(standalone=True)
+        options.command(options)
+    except CrucibleError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains LoRA adapters without ComfyUI.")
+    commands = parser.add_subparsers(required=True, metavar="demo | train | check")
+
+    demo = commands.add_parser("demo", help="train on the demo model and show what it learned (about a minute)")
+    demo.add_argument("--output_dir", default="output", help="folder for the results (default: output)")
+    demo.set_defaults(command=_demo)
+
+    train = commands.add_parser("train", help="train as a config file says")
+    _add_config(train)
+    train.set_defaults(command=_train)
+
+    check = commands.add_parser("check", help="look at a config file and its images, train nothing")
+    _add_config(check)
+    check.set_defaults(command=_check)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("config_file", nargs="?", metavar="CONFIG.yaml")
+    either.add_argument("--config", metavar="CONFIG.yaml")
+
+
+def _train(options: argparse.Namespace) -> None:
+    config, dataset = _config_and_dataset(options)
+    result = _run(_base_model(config), dataset, config)
+    print(result.report)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from .data.preview import report
+
+    config, dataset = _config_and_dataset(options)
+    print(report(dataset, resolution=config.resolution))
+    print("The config file is valid.")
+
+
+def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
+    from .data.dataset import load_dataset
+
+    config = read_config(options.config or options.config_file)
+    missing = [name for name in ("base_model", "train_data_dir") if getattr(config, name) is None]
+    if missing:
+        raise CrucibleError(
+            f"The config file has no {' and no '.join(missing)}, so there is nothing to train on. Add "
+            f"{' and '.join(f'`{name}: …`' for name in missing)}; the value `demo` stands for what comes with the "
+            "package."
+        )
+    assert config.train_data_dir is not None
+    return config, load_dataset(config.train_data_dir, trigger_word=config.trigger_word, resolution=config.resolution)
+
+
+def _base_model(config: TrainingConfig) -> BaseModel:
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    # What they would say is about parts that are not used here.
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    from .base_models.diffusers.model import DiffusersBaseModel
+
+    assert config.base_model is not None
+    return DiffusersBaseModel(config.base_model)
+
+
+def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> RunResult:
+    """Train with a progress bar; the LoRA and a folder of its name with everything else go to output_dir."""
+    from tqdm import tqdm
+
+    from .plots import save_loss_plot
+    from .run import Hooks, run_training
+    from .run_files import RunFiles
+
+    folder = Path(config.output_dir).expanduser()
+    files = RunFiles.claim(config.output_name, folder, folder)
+    with tqdm(total=1, desc="Encoding", unit="image", dynamic_ncols=True) as bar:
+
+        def preparing(done: int, total: int, _: str) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        def sampled(step: int, steps: int, _: object) -> None:
+            if step == 0:
+                bar.unit, bar.initial = "step", 0
+                bar.set_description("Training")
+                bar.reset(total=steps)
+
+        def stepped(report: object, _: int) -> None:
+            bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)  # type: ignore[attr-defined]
+            bar.update()
+
+        result = run_training(base_model, dataset, config, files, Hooks(preparing, stepped, sampled))
+    save_loss_plot(result.losses, files.folder / "loss.png")
+    return result
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from .data.dataset import load_dataset
+    from .demo.showcase import measure
+
+    config = parse_config(
+        {
+            "base_model": "demo",
+            "train_data_dir": "demo",
+            "output_dir": options.output_dir,
+            "output_name": "demo",
+        }
+    )
+    print("Training a LoRA on the demo model: a new style for its coloured shapes.")
+    base_model = _base_model(config)
+    result = _run(base_model, load_dataset("demo"), config)
+    print(result.report)
+    outcome = measure(result.files.lora)
+    picture = result.files.folder / "before_and_after.png"
+    outcome.picture().save(picture)
+    print(f"{outcome.text()}\nBefore and after: {picture}\nLoss: {result.files.folder / 'loss.png'}")

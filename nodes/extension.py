@@ -1,0 +1,19 @@
+"""All nodes of the pack."""
+
+from .comfy_io import ComfyExtension
+from .configure_lora import CrucibleConfigureLoRA
+from .demo_model import CrucibleDemoModel
+from .load_dataset import CrucibleLoadDataset
+from .load_lora import CrucibleLoadLoRA
+from .train_lora import CrucibleTrainLoRA
+
+
+class CrucibleExtension(ComfyExtension):
+    async def get_node_list(self):
+        return [
+            CrucibleDemoModel,
+            CrucibleLoadDataset,
+            CrucibleConfigureLoRA,
+            CrucibleTrainLoRA,
+            CrucibleLoadLoRA,
+        ]

@@ -1,0 +1,96 @@
+"""The training as a node."""
+
+from .comfy_io import CATEGORY, Config, Dataset, io, ui
+from .folders import lora_folder, runs_folder
+
+LORA_SAVED = "crucible.lora_saved"
+"""Event for the browser, which then refreshes its lists of LoRAs."""
+
+
+class CrucibleTrainLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CrucibleTrainLoRA",
+            display_name="Train LoRA (Crucible)",
+            category=CATEGORY,
+            description=(
+                "Trains a LoRA on the connected model and saves it to output/loras. The model itself is not changed; "
+                "the outputs model and clip carry the LoRA and can be sampled at once. Cancel keeps what was trained."
+            ),
+            search_aliases=["train lora", "fine-tune", "finetune", "dreambooth"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The model to train on, of any architecture."),
+                io.Clip.Input("clip", tooltip="The model's text encoder."),
+                io.Vae.Input("vae", tooltip="The model's VAE."),
+                Dataset.Input("dataset", tooltip="From Load Dataset (Crucible)."),
+                Config.Input("config", tooltip="From Configure LoRA (Crucible)."),
+                io.String.Input(
+                    "output_name",
+                    default="my_lora",
+                    display_name="name",
+                    tooltip="The LoRA's file name. If it is taken, a number is added: nothing is ever overwritten.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("model", tooltip="The model with the LoRA, ready to sample."),
+                io.Clip.Output("clip", tooltip="The text encoder that belongs to it."),
+                io.LoraModel.Output("lora", tooltip="The LoRA itself, for Load LoRA (Crucible) or core's LoRA nodes."),
+                io.String.Output("lora_name", tooltip="Its file name in output/loras."),
+                io.LossMap.Output("loss", tooltip="The loss of each step, for core's Plot Loss Graph."),
+                io.Image.Output("samples", tooltip="Pictures before, during and after the training, same seed."),
+                io.String.Output("report", tooltip="What was done, with all figures."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, vae, dataset, config, output_name):
+        from ..trainer.requirements import require_packages
+
+        require_packages()
+        import torch
+
+        from ..trainer.base_models.comfyui.applying import with_lora
+        from ..trainer.base_models.comfyui.model import ComfyUIBaseModel
+        from ..trainer.run import run_training
+        from ..trainer.run_files import RunFiles
+
+        base_model = ComfyUIBaseModel(model, clip, vae)
+        files = RunFiles.claim(output_name, lora_folder(), runs_folder())
+        result = run_training(base_model, dataset, config, files, _hooks())
+        lora_name = f"{files.name}.safetensors"
+        _tell_browser(lora_name)
+        trained_model, trained_clip = with_lora(model, clip, result.lora, 1.0, 1.0)
+        shown = ui.PreviewImage(result.samples[-1], cls=cls).as_dict() | ui.PreviewText(result.report).as_dict()
+        return io.NodeOutput(
+            trained_model,
+            trained_clip,
+            result.lora,
+            lora_name,
+            {"loss": result.losses},
+            torch.cat(result.samples),
+            result.report,
+            ui=shown,
+        )
+
+
+def _hooks():
+    """ComfyUI's progress bar with previews on the node; it raises when the user cancels."""
+    import comfy.utils
+
+    from ..trainer.run import Hooks
+
+    bar = comfy.utils.ProgressBar(1)
+    return Hooks(
+        preparing=lambda done, total, what: bar.update_absolute(done, total),
+        stepped=lambda report, steps: bar.update_absolute(report.step, steps),
+        sampled=lambda step, steps, picture: bar.update_absolute(step, steps, ("PNG", picture, None)),
+    )
+
+
+def _tell_browser(lora_name):
+    from server import PromptServer
+
+    server = PromptServer.instance
+    server.send_sync(LORA_SAVED, {"lora_name": lora_name}, server.client_id)

@@ -1,0 +1,146 @@
+"""A real ComfyUI server with this pack, driven over HTTP as any client would."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent.parent
+START_SECONDS = 300
+PACK_FOLDER = "lora-crucible"
+
+
+class PromptFailed(Exception):
+    """The server refused a prompt or a node of it failed; `details` is what it said."""
+
+    def __init__(self, details: Any) -> None:
+        super().__init__(json.dumps(details, indent=1)[:4000])
+        self.details = details
+
+    @property
+    def message(self) -> str:
+        """What the user reads: the failed node's text, or all that was wrong with a refused prompt."""
+        if isinstance(self.details, list):
+            return dict(self.details)["execution_error"]["exception_message"]
+        return json.dumps(self.details["node_errors"])
+
+
+class Server:
+    """ComfyUI on the CPU, in a base folder of its own, so that no test sees another's files."""
+
+    def __init__(
+        self,
+        comfyui: Path,
+        python: str,
+        base: Path,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.base = base
+        for name in ("custom_nodes", "input", "output", "models/loras", "temp", "user"):
+            (base / name).mkdir(parents=True, exist_ok=True)
+        link = base / "custom_nodes" / PACK_FOLDER
+        if not link.exists():
+            link.symlink_to(ROOT, target_is_directory=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.log = base / "server.log"
+        command = [python, "main.py", "--cpu", "--port", str(self.port), "--base-directory", str(base)]
+        command += ["--disable-auto-launch", "--disable-all-custom-nodes"]
+        command += ["--whitelist-custom-nodes", PACK_FOLDER, *arguments]
+        # Compiled files would be written into the checkout.
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, cwd=comfyui, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        self._wait_until_up()
+
+    def _wait_until_up(self) -> None:
+        deadline = time.time() + START_SECONDS
+        while time.time() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"ComfyUI ended at its start:\n{self.log_text()[-4000:]}")
+            try:
+                self.get("/system_stats")
+                return
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.5)
+        self.stop()
+        raise RuntimeError(f"ComfyUI did not start in {START_SECONDS} s:\n{self.log_text()[-4000:]}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def log_text(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def get_bytes(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.url + path, timeout=60) as response:
+            return response.read()
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.get_bytes(path))
+
+    def post(self, path: str, content: Any) -> Any:
+        request = urllib.request.Request(
+            self.url + path, json.dumps(content).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                body = response.read()
+        except urllib.error.HTTPError as error:
+            raise PromptFailed(json.loads(error.read())) from None
+        return json.loads(body) if body else None
+
+    def queue(self, prompt: dict[str, Any]) -> str:
+        """Queue a prompt in API form; its id."""
+        return self.post("/prompt", {"prompt": prompt})["prompt_id"]
+
+    def wait(self, prompt_id: str, seconds: float = 600) -> dict[str, Any]:
+        """The history entry of a prompt, once it ended, however it ended."""
+        deadline = time.time() + seconds
+        while time.time() < deadline:
+            history = self.get(f"/history/{prompt_id}")
+            if prompt_id in history:
+                return history[prompt_id]
+            if self.process.poll() is not None:
+                raise RuntimeError(f"ComfyUI ended:\n{self.log_text()[-4000:]}")
+            time.sleep(0.2)
+        raise TimeoutError(f"prompt {prompt_id} did not end in {seconds} s:\n{self.log_text()[-4000:]}")
+
+    def run(self, prompt: dict[str, Any], seconds: float = 600) -> dict[str, Any]:
+        """Queue a prompt and wait for its outputs by node id.
+
+        Raises:
+            PromptFailed: the server refused it, or a node raised.
+        """
+        entry = self.wait(self.queue(prompt), seconds)
+        if entry["status"]["status_str"] != "success":
+            raise PromptFailed(entry["status"]["messages"])
+        return entry["outputs"]
+
+    def picture(self, image: dict[str, str]) -> np.ndarray:
+        """An image of a node's output, (height, width, 3) uint8."""
+        data = self.get_bytes("/view?" + urllib.parse.urlencode(image))
+        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -20,7 +20,7 @@ class CrucibleConfigureLoRA(io.ComfyNode):
                 "images and says so in its report."
             ),
             search_aliases=["training settings", "learning rate", "rank"],
-            inputs=[_widget(setting) for name, setting in SETTINGS.items() if name not in ON_OTHER_NODES],
+            inputs=[_widget(setting) for setting in _shown_settings()],
             outputs=[
                 Config.Output("config"),
                 io.String.Output("summary", tooltip="The settings in words; auto where the training will choose."),
@@ -33,6 +33,12 @@ class CrucibleConfigureLoRA(io.ComfyNode):
         chosen = {name: getattr(config, name) for name in widgets}
         lines = [f"{name}: {'auto' if value is None else value}" for name, value in chosen.items()]
         return io.NodeOutput(config, "\n".join(lines))
+
+
+def _shown_settings():
+    """The classic canvas shows rarely used widgets too: they come last."""
+    shown = [setting for name, setting in SETTINGS.items() if name not in ON_OTHER_NODES]
+    return sorted(shown, key=lambda setting: setting.advanced)
 
 
 def _widget(setting):
@@ -53,6 +59,9 @@ def _widget(setting):
     if setting.kind == "text":
         return io.String.Input(setting.name, default=setting.widget_default, multiline=setting.multiline, **shared)
     number = io.Int if setting.kind == "integer" else io.Float
+    if setting.name == "seed":
+        # Else ComfyUI changes the seed after every run, and the next one trains from scratch.
+        shared["control_after_generate"] = False
     return number.Input(
         setting.name,
         default=setting.widget_default,

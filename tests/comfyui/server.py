@@ -11,11 +11,13 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors import safe_open
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 300
@@ -37,6 +39,29 @@ class PromptFailed(Exception):
         return json.dumps(self.details["node_errors"])
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What the nodes of a prompt showed, by node id, and which of them ComfyUI did not run, having their results.
+
+    Pictures are (images, height, width, 3) uint8.
+    """
+
+    pictures: dict[str, np.ndarray]
+    texts: dict[str, str]
+    cached: frozenset[str]
+
+
+def read_picture(file: Any) -> np.ndarray:
+    """(height, width, 3) uint8."""
+    return np.array(Image.open(file).convert("RGB"))
+
+
+def largest_difference(first: np.ndarray, second: np.ndarray) -> int:
+    """Between any two pixels' channels, of 255."""
+    assert first.shape == second.shape
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
 class Server:
     """ComfyUI on the CPU, in a base folder of its own, so that no test sees another's files."""
 
@@ -49,7 +74,7 @@ class Server:
         environment: dict[str, str] | None = None,
     ) -> None:
         self.base = base
-        for name in ("custom_nodes", "input", "output", "models/loras", "temp", "user"):
+        for name in ("custom_nodes", "input", "output", "models/loras", "models/checkpoints", "temp", "user"):
             (base / name).mkdir(parents=True, exist_ok=True)
         link = base / "custom_nodes" / PACK_FOLDER
         if not link.exists():
@@ -62,9 +87,9 @@ class Server:
         command += ["--disable-auto-launch", "--disable-all-custom-nodes"]
         command += ["--whitelist-custom-nodes", PACK_FOLDER, *arguments]
         # Compiled files would be written into the checkout.
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(command, cwd=comfyui, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            self.process = subprocess.Popen(command, cwd=comfyui, stdout=log, stderr=subprocess.STDOUT, env=variables)
         self._wait_until_up()
 
     def _wait_until_up(self) -> None:
@@ -91,6 +116,10 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def output(self) -> Path:
+        return self.base / "output"
 
     def log_text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
@@ -129,8 +158,8 @@ class Server:
             time.sleep(0.2)
         raise TimeoutError(f"prompt {prompt_id} did not end in {seconds} s:\n{self.log_text()[-4000:]}")
 
-    def run(self, prompt: dict[str, Any], seconds: float = 600) -> dict[str, Any]:
-        """Queue a prompt and wait for its outputs by node id.
+    def run(self, prompt: dict[str, Any], seconds: float = 600) -> Outputs:
+        """Queue a prompt and wait for what its nodes show.
 
         Raises:
             PromptFailed: the server refused it, or a node raised.
@@ -138,9 +167,23 @@ class Server:
         entry = self.wait(self.queue(prompt), seconds)
         if entry["status"]["status_str"] != "success":
             raise PromptFailed(entry["status"]["messages"])
-        return entry["outputs"]
+        shown = entry["outputs"].items()
+        return Outputs(
+            {node: self._pictures(output["images"]) for node, output in shown if "images" in output},
+            {node: "\n".join(output["text"]) for node, output in shown if "text" in output},
+            frozenset(dict(entry["status"]["messages"])["execution_cached"]["nodes"]),
+        )
 
-    def picture(self, image: dict[str, str]) -> np.ndarray:
-        """An image of a node's output, (height, width, 3) uint8."""
-        data = self.get_bytes("/view?" + urllib.parse.urlencode(image))
-        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    def _pictures(self, images: list[dict[str, str]]) -> np.ndarray:
+        contents = [self.get_bytes("/view?" + urllib.parse.urlencode(image)) for image in images]
+        return np.stack([read_picture(io.BytesIO(content)) for content in contents])
+
+    def options(self, node_type: str, widget: str) -> list[str]:
+        """What a list widget offers now."""
+        kind, details = self.get(f"/object_info/{node_type}")[node_type]["input"]["required"][widget]
+        return kind if isinstance(kind, list) else details["options"]
+
+    def lora(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """Tensors and metadata of a finished LoRA."""
+        with safe_open(self.output / "loras" / f"{name}.safetensors", "np") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118

@@ -14,6 +14,7 @@ from typing import Any
 
 import comfy.ops
 import torch
+from comfy.quant_ops import QuantizedTensor
 from peft import inject_adapter_in_model
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def fetched_weight(layer: Any, like: Tensor) -> Iterator[Tensor]:
         layer, dtype=like.dtype, device=like.device, bias_dtype=like.dtype, offloadable=True
     )
     try:
-        yield weight.dequantize() if hasattr(weight, "dequantize") and weight.dtype != like.dtype else weight
+        yield weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
     finally:
         comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
 
@@ -72,7 +73,7 @@ class _FrozenLayer(torch.autograd.Function):
 
 def _frozen(layer: nn.Module, forward: Forward) -> Forward:
     def frozen_forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if torch.is_grad_enabled() and x.requires_grad:
+        if torch.is_grad_enabled() and x.requires_grad and not args and not kwargs:
             return _FrozenLayer.apply(x, layer, forward)
         return forward(x, *args, **kwargs)
 
@@ -114,37 +115,18 @@ def _copied(norm: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
         comfy.ops.uncast_bias_weight(norm, weight, bias, stream)
 
 
-class _StandInLinear(nn.Linear):
-    """What peft sees in place of a frozen linear layer: its shape, and its forward without its weight."""
-
-    def __init__(self, layer: Any, forward: Forward, device: torch.device) -> None:
-        super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
-        self.weight = _no_weight(device)
-        self.forward = forward  # type: ignore[method-assign]
-
-
-class _StandInConv2d(nn.Conv2d):
-    """What peft sees in place of a frozen convolution."""
-
-    def __init__(self, layer: nn.Conv2d, forward: Forward, device: torch.device) -> None:
-        super().__init__(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,  # type: ignore[arg-type]
-            stride=layer.stride,  # type: ignore[arg-type]
-            padding=layer.padding,  # type: ignore[arg-type]
-            dilation=layer.dilation,  # type: ignore[arg-type]
-            groups=layer.groups,
-            bias=False,
-            device="meta",
-        )
-        self.weight = _no_weight(device)
-        self.forward = forward  # type: ignore[method-assign]
-
-
-def _no_weight(device: torch.device) -> nn.Parameter:
-    """peft creates adapters on the device and in the dtype of the base layer's weight; it reads no more of it."""
-    return nn.Parameter(torch.empty(0, dtype=torch.float32, device=device), requires_grad=False)
+def _stand_in(layer: Any, device: torch.device) -> nn.Module:
+    """What peft sees in place of a frozen layer: its shape, and its forward without its weight."""
+    if isinstance(layer, nn.Conv2d):
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        stand_in: Any = nn.Conv2d(**{name: getattr(layer, name) for name in names}, bias=False, device="meta")
+    else:
+        stand_in = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+    # peft creates adapters on the device and in the dtype of the base layer's weight, and asks for its ndim.
+    nothing = torch.empty((0,) * stand_in.weight.ndim, dtype=torch.float32, device=device)
+    stand_in.weight = nn.Parameter(nothing, requires_grad=False)
+    stand_in.forward = _frozen(layer, layer.forward)
+    return stand_in
 
 
 def _stand_ins(layers: Mapping[str, nn.Module], device: torch.device) -> nn.Module:
@@ -157,8 +139,7 @@ def _stand_ins(layers: Mapping[str, nn.Module], device: torch.device) -> nn.Modu
             if parent not in branch._modules:
                 branch.add_module(parent, nn.Module())
             branch = branch.get_submodule(parent)
-        stand_in: Any = _StandInConv2d if isinstance(layer, nn.Conv2d) else _StandInLinear
-        branch.add_module(name, stand_in(layer, _frozen(layer, layer.forward), device))
+        branch.add_module(name, _stand_in(layer, device))
     return tree
 
 
@@ -200,15 +181,30 @@ def checkpointed_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def _checkpointed(forward: Forward) -> Forward:
+    def block(*args: Any, **kwargs: Any) -> Any:
+        # Some blocks add to their input in place, which would spoil what backward starts from.
+        args, kwargs = _with_copies(Tensor, Tensor.clone, args, kwargs)
+        return forward(*args, **kwargs)
+
     def checkpointed_forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         # ComfyUI writes the current block's number into transformer_options; backward must see today's.
-        args = tuple(dict(arg) if isinstance(arg, dict) else arg for arg in args)
-        kwargs = {name: dict(arg) if isinstance(arg, dict) else arg for name, arg in kwargs.items()}
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        args, kwargs = _with_copies(dict, dict, args, kwargs)
+        return checkpoint(block, *args, use_reentrant=False, **kwargs)
 
     return checkpointed_forward
+
+
+def _with_copies(
+    kind: type, copy: Callable[[Any], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments, with those of a kind copied."""
+
+    def copied(argument: Any) -> Any:
+        return copy(argument) if isinstance(argument, kind) else argument
+
+    return tuple(map(copied, args)), {name: copied(argument) for name, argument in kwargs.items()}
 
 
 @contextmanager

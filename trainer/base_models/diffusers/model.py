@@ -187,6 +187,7 @@ class DiffusersBaseModel(BaseModel):
             unet.disable_gradient_checkpointing()
             for path, layer in adapter_layers(unet).items():
                 unet.set_submodule(path, layer.base_layer)
+            unet.__dict__.pop("peft_config", None)
 
     def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
         inputs: list[_Inputs] = [row.inputs for row in rows]

@@ -1,0 +1,106 @@
+"""Random models of ComfyUI's own classes, small enough for a CPU."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.model_base
+import comfy.model_patcher
+import comfy.supported_models
+import torch
+from lora_crucible.base_models.base import CachedSample
+from lora_crucible.base_models.comfyui import conditioning
+from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel, _Inputs
+
+SDXL = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 32,
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 1, 1, 2, 2],
+    "transformer_depth_middle": 2,
+    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+    "context_dim": 64,
+    "num_classes": "sequential",
+    "adm_in_channels": 32 + 6 * 256,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": True,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+    "use_checkpoint": False,
+    "legacy": False,
+    "num_heads": -1,
+    "num_head_channels": 16,
+}
+SDXL_CONTEXT, SDXL_POOLED = 64, 32
+
+# Full width, because diffusers' reader of Flux files knows no other.
+FLUX = {
+    "image_model": "flux",
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": 768,
+    "context_in_dim": 4096,
+    "hidden_size": 3072,
+    "mlp_ratio": 4.0,
+    "num_heads": 24,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "axes_dim": [16, 56, 56],
+    "theta": 10000,
+    "patch_size": 2,
+    "qkv_bias": True,
+    "guidance_embed": True,
+    "txt_ids_dims": [],
+}
+
+
+def build(kind: type, config_class: type, config: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
+    """A MODEL of random weights, scaled so that activations stay near one."""
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        settings = config_class(config)
+        settings.unet_config.update(config)
+        settings.set_inference_dtype(dtype, torch.float32 if dtype != torch.float32 else None)
+        model = kind(settings)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.ndim == 1:
+                parameter.fill_(1)
+            else:
+                fan_in = parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape) * fan_in**-0.5)
+        device = torch.device("cpu")
+        return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=device)
+
+
+def sdxl() -> Any:
+    return build(comfy.model_base.SDXL, comfy.supported_models.SDXL, dict(SDXL))
+
+
+def flux() -> Any:
+    return build(comfy.model_base.Flux, comfy.supported_models.Flux, dict(FLUX), torch.bfloat16)
+
+
+def base_model(model: Any) -> ComfyUIBaseModel:
+    """A base model for samples that are made here: encoders are there, but never called."""
+    return ComfyUIBaseModel(model, SimpleNamespace(), SimpleNamespace())
+
+
+def random_samples(
+    model: Any, count: int, *, channels: int, context: int, pooled: int | None, size: int = 8, tokens: int = 77
+) -> list[CachedSample]:
+    """Samples as `cache_inputs` makes them, from random latents and text embeddings."""
+    samples = []
+    for index in range(count):
+        draw = torch.Generator().manual_seed(index)
+        latent = torch.randn(channels, size, size, generator=draw)
+        extra = {} if pooled is None else {"pooled_output": torch.randn(1, pooled, generator=draw)}
+        encoded = [[torch.randn(1, tokens, context, generator=draw), extra]]
+        arguments = conditioning.model_conditioning(model.model, encoded, latent)
+        samples.append(CachedSample(f"{index}.png", latent.shape, _Inputs(latent, arguments)))
+    return samples

@@ -1,0 +1,71 @@
+"""ComfyUI and diffusers agree on the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lora_crucible.adapters import AdapterSpec
+from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.config import parse_config
+from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.run import run_training
+from lora_crucible.run_files import RunFiles
+
+SPEC = AdapterSpec(4, 4.0, 0.0, "attention_and_feed_forward")
+
+
+@pytest.fixture
+def both(demo):
+    return {"comfyui": ComfyUIBaseModel(*demo), "diffusers": DiffusersBaseModel("demo")}
+
+
+def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+def losses_and_gradients(base_model, dataset):
+    with base_model.session("fp32"):
+        samples = base_model.cache_inputs(dataset, 64, lambda *_: None)[:4]
+        with base_model.attached(SPEC, False) as adapters:
+            adapters.initialise(seed=1)
+            with torch.no_grad():  # B is zero at the start, and so would be the gradients of A
+                for parameter in adapters.parameters():
+                    parameter.add_(0.02)
+            losses = base_model.losses(samples, seeds=[11, 12, 13, 14])
+            losses.sum().backward()
+            latents = torch.stack([sample.inputs.latent for sample in samples])
+            return latents, losses.detach(), [parameter.grad for parameter in adapters.parameters()]
+
+
+def test_same_latents_losses_and_gradients(both, dataset):
+    latents, losses, gradients = losses_and_gradients(both["comfyui"], dataset)
+    other_latents, other_losses, other_gradients = losses_and_gradients(both["diffusers"], dataset)
+    assert relative_difference(latents, other_latents) < 1e-4
+    assert relative_difference(losses, other_losses) < 1e-4
+    assert len(gradients) == len(other_gradients)
+    for gradient, other in zip(gradients, other_gradients, strict=True):
+        assert other.norm() > 0
+        assert relative_difference(gradient, other) < 1e-4
+
+
+def test_ten_steps_give_the_same_lora(both, dataset, tmp_path: Path):
+    config = parse_config(
+        {
+            "max_train_steps": 10,
+            "batch_size": 4,
+            "save_precision": "fp32",
+            "sample_steps": 2,
+            "sample_every_n_steps": 99,
+        }
+    )
+    loras = {}
+    for name, base_model in both.items():
+        files = RunFiles.claim(name, tmp_path, tmp_path)
+        run_training(base_model, dataset, config, files)
+        loras[name], _ = read_lora(files.lora)
+    assert loras["comfyui"].keys() == loras["diffusers"].keys()
+    for key, tensor in loras["comfyui"].items():
+        assert relative_difference(tensor, loras["diffusers"][key]) < 1e-3, key

@@ -1,0 +1,148 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lora_crucible import requirements
+from lora_crucible.cli import main
+from lora_crucible.demo.style import style_score
+from lora_crucible.formats.lora_file import read_lora
+from PIL import Image
+
+CONFIG = """\
+base_model: demo
+train_data_dir: demo
+output_dir: {folder}
+output_name: mine
+network_dim: 4
+max_train_steps: 3
+batch_size: 4
+sample_steps: 2
+learning_rate: 2e-4
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These models are too small for two threads to pay."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.format(folder=tmp_path / "out"))
+    return path
+
+
+def test_train_writes_the_lora_and_says_where(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", str(config)]) == 0
+    file = tmp_path / "out" / "mine.safetensors"
+    _, metadata = read_lora(file)
+    assert metadata["ss_network_dim"] == "4"
+    assert metadata["ss_learning_rate"] == "0.0002"
+    output = capsys.readouterr()
+    assert str(file) in output.out
+    assert "3/3" in output.err  # the progress bar
+    assert (tmp_path / "out" / "mine" / "loss.png").is_file()
+
+
+def test_a_second_run_of_the_name_gets_a_counter(config: Path, tmp_path: Path):
+    assert main(["train", "--config", str(config)]) == 0
+    first = (tmp_path / "out" / "mine.safetensors").read_bytes()
+    assert main(["train", "--config", str(config)]) == 0
+    assert (tmp_path / "out" / "mine.safetensors").read_bytes() == first
+    assert (tmp_path / "out" / "mine_2.safetensors").is_file()
+
+
+def test_check_reports_and_trains_nothing(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["check", str(config)]) == 0
+    assert "20 images" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == 1
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+def test_all_errors_of_a_config_at_once(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config.write_text(config.read_text() + "lora_rank: 0\n".replace("lora_rank", "lora_alpha") + "learning_rat: 1\n")
+    text = failed(capsys, "train", str(config))
+    for fact in ("learning_rat", "learning_rate", "lora_alpha", "line 10", "line 11"):
+        assert fact in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_rank_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "c.yaml"
+    path.write_text("base_model: demo\ntrain_data_dir: demo\nlora_rank: 0\n")
+    text = failed(capsys, "train", str(path))
+    assert "lora_rank" in text
+    assert "from 1 to 512" in text
+
+
+def test_nothing_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "c.yaml"
+    path.write_text("lora_rank: 4\n")
+    text = failed(capsys, "train", str(path))
+    assert "base_model" in text
+    assert "train_data_dir" in text
+
+
+def test_base_model_that_is_none(config: Path, capsys: pytest.CaptureFixture[str]):
+    config.write_text(config.read_text().replace("base_model: demo", "base_model: nowhere"))
+    text = failed(capsys, "train", str(config))
+    assert "nowhere" in text
+    assert "model_index.json" in text
+
+
+def test_empty_folder_and_missing_captions(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    text = config.read_text().replace("train_data_dir: demo", f"train_data_dir: {folder}")
+    config.write_text(text)
+    assert str(folder) in failed(capsys, "train", str(config))
+    Image.new("RGB", (64, 64)).save(folder / "lonely.png")
+    assert "lonely.png" in failed(capsys, "train", str(config))
+    assert not (tmp_path / "out").exists()
+
+
+def test_sampler_that_is_only_in_comfyui_leaves_nothing(config: Path, tmp_path: Path, capsys):
+    config.write_text(config.read_text() + "sample_sampler: res_multistep\n")
+    text = failed(capsys, "train", str(config))
+    assert "res_multistep" in text
+    assert "euler" in text
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_missing_package_is_named_with_the_command(config: Path, capsys, monkeypatch):
+    find_spec = requirements.find_spec
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "peft" else find_spec(name))
+    text = failed(capsys, "train", str(config))
+    assert "needs peft" in text
+    assert "-m pip install" in text
+
+
+def test_demo_learns_the_style_and_binds_it_to_the_trigger_word(tmp_path: Path, capsys):
+    """The README's first command. Figures of the outcome stand in the README."""
+    torch.set_num_threads(2)
+    from lora_crucible.demo.showcase import measure
+
+    assert main(["demo", "--output_dir", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert str(tmp_path / "demo.safetensors") in output
+    for name in ("before_and_after.png", "loss.png", "report.txt", "config.yaml"):
+        assert (tmp_path / "demo" / name).is_file()
+    outcome = measure(tmp_path / "demo.safetensors")
+    assert style_score(outcome.base_triggered).mean() < 0.2
+    assert outcome.learned > 0.5
+    assert outcome.leaked < outcome.learned / 2

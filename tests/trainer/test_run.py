@@ -1,0 +1,148 @@
+"""A whole run on the demo model through diffusers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.config import parse_config
+from lora_crucible.data.dataset import load_dataset
+from lora_crucible.errors import CrucibleError
+from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.run import Hooks, RunResult, run_training
+from lora_crucible.run_files import RunFiles
+
+QUICK = {"max_train_steps": 4, "batch_size": 4, "sample_steps": 2, "sample_every_n_steps": 99, "save_precision": "fp32"}
+TIMES_AND_NAMES = {
+    "ss_output_name",
+    "ss_training_started_at",
+    "ss_training_finished_at",
+    "modelspec.title",
+    "modelspec.date",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """These models are too small for two threads to pay."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base_model():
+    return DiffusersBaseModel("demo")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_dataset("demo")
+
+
+def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, **values) -> RunResult:
+    files = RunFiles.claim("lora", folder, folder)
+    return run_training(base_model, dataset, parse_config({**QUICK, **values}), files, hooks)
+
+
+def test_same_seed_same_tensors_and_metadata(base_model, dataset, tmp_path):
+    first = train(base_model, dataset, tmp_path, lora_dropout=0.1)
+    torch.rand(5)  # the state of the global generator does not matter
+    second = train(base_model, dataset, tmp_path, lora_dropout=0.1)
+    other = train(base_model, dataset, tmp_path, lora_dropout=0.1, seed=7)
+    assert first.files.lora != second.files.lora
+    one, metadata = read_lora(first.files.lora)
+    two, other_metadata = read_lora(second.files.lora)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert one.keys() == two.keys()
+    differing = {key for key in metadata if metadata[key] != other_metadata[key]}
+    assert differing <= TIMES_AND_NAMES
+    three, _ = read_lora(other.files.lora)
+    assert not any(torch.equal(one[key], three[key]) for key in one if not key.endswith(".alpha"))
+
+
+def test_a_run_trains_and_leaves_all_its_files(base_model, dataset, tmp_path):
+    result = train(base_model, dataset, tmp_path, max_train_steps=6, sample_every_n_steps=3)
+    tensors, metadata = read_lora(result.files.lora)
+    assert all(tensor.abs().max() > 0 for tensor in tensors.values())
+    assert metadata["modelspec.trigger_phrase"] == dataset.trigger_word
+    assert metadata["ss_steps"] == "6"
+    lines = [json.loads(line) for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["loss"] for line in lines] == result.losses
+    assert len(result.samples) == 3  # before, in the middle, at the end
+    assert len(list((result.files.folder / "samples").glob("*.png"))) == 3 * len(result.samples[0])
+    config = yaml.safe_load((result.files.folder / "config.yaml").read_text())
+    assert config["train_data_dir"] == "demo"
+    parse_config(config)  # can be trained again as it is
+    for fact in (str(result.files.lora), "6 of 6 steps", "20 images", "parameters"):
+        assert fact in result.report
+
+
+def test_model_is_as_before_after_a_run(base_model, dataset, tmp_path):
+    before = base_model.identity()
+    classes = [type(module) for module in base_model._unet.modules()]
+    train(base_model, dataset, tmp_path)
+    assert base_model.identity() == before
+    assert [type(module) for module in base_model._unet.modules()] == classes
+
+
+def test_stopping_keeps_what_was_trained(base_model, dataset, tmp_path):
+    def stop_after_three(report, steps):
+        if report.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(base_model, dataset, tmp_path, Hooks(stepped=stop_after_three), max_train_steps=50)
+    tensors, metadata = read_lora(tmp_path / "lora.safetensors")
+    assert metadata["ss_steps"] == "3"
+    assert any(tensor.abs().max() > 0 for key, tensor in tensors.items() if "lora_up" in key)
+    assert "stopped by KeyboardInterrupt after 3 of 50 steps" in (tmp_path / "lora" / "report.txt").read_text()
+
+
+def test_stopping_before_the_first_step_leaves_nothing(base_model, dataset, tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(base_model, dataset, tmp_path, Hooks(preparing=stop))
+    with pytest.raises(KeyboardInterrupt):
+        train(base_model, dataset, tmp_path, Hooks(sampled=stop))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_no_number_stops_before_it_does_harm(base_model, dataset, tmp_path, monkeypatch):
+    good, calls = base_model.losses, []
+
+    def spoiled(rows, seeds):
+        calls.append(rows)
+        return good(rows, seeds) * (math.nan if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(base_model, "losses", spoiled)
+    with pytest.raises(CrucibleError, match=r"step 3 is nan") as error:
+        train(base_model, dataset, tmp_path)
+    assert calls[2][0].name in str(error.value)
+    tensors, metadata = read_lora(tmp_path / "lora.safetensors")
+    assert metadata["ss_steps"] == "2"
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_epochs_count_passes_over_the_images(base_model, dataset, tmp_path):
+    result = train(base_model, dataset, tmp_path, max_train_steps=None, epochs=2, batch_size=8)
+    assert len(result.losses) == 2 * 3
+    _, metadata = read_lora(result.files.lora)
+    assert metadata["ss_epoch"] == "2"
+
+
+def test_rank_alpha_and_layers_are_what_was_asked(base_model, dataset, tmp_path):
+    result = train(base_model, dataset, tmp_path, lora_rank=3, lora_alpha=1.5, target_modules="attention")
+    tensors, _ = read_lora(result.files.lora)
+    assert {tensor.shape[0] for key, tensor in tensors.items() if "lora_down" in key} == {3}
+    assert {float(tensor) for key, tensor in tensors.items() if key.endswith(".alpha")} == {1.5}
+    assert all("_attn" in key for key in tensors)

@@ -1,0 +1,150 @@
+"""Trains the demo model's text encoder and UNet together, on latents of captioned shapes."""
+
+from __future__ import annotations
+
+import logging
+import string
+import time
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from . import TRIGGER_WORD, shapes
+from .muon import Optimizer
+from .vae import SCALING_FACTOR, encode, to_pixels
+
+LOG = logging.getLogger(__name__)
+
+TEXT_WIDTH = 128
+"""Features per token that the UNet's cross-attention reads."""
+
+STYLED_SHARE = 0.5
+"""Part of the training pictures whose captions begin with a style word."""
+
+UNKNOWN_WORD_SHARE = 0.08
+"""Part of the training pictures that are plain although their captions begin with a word, a meaningless one.
+
+It teaches the model that words it does not know, such as a trigger word, change nothing.
+"""
+
+EMPTY_CAPTION_SHARE = 0.1
+"""Part of the training captions that are emptied, for classifier-free guidance."""
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """An untrained CLIP text model with one row per token of the tokenizer, about 0.5 M parameters."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            projection_dim=TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=tokenizer.model_max_length,
+            hidden_act="quick_gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def new_unet() -> UNet2DConditionModel:
+    """An untrained UNet of SD1.5's kind for 8 x 8 latents, about 4.3 M parameters."""
+    return UNet2DConditionModel(
+        sample_size=shapes.IMAGE_SIZE // 8,
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=8,
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    """SD1.5's noise schedule."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+def training_scenes(random: np.random.Generator, count: int) -> tuple[list[shapes.Scene], list[str]]:
+    """Scenes and captions that the base is trained on: plain ones, base styles, never the new style."""
+    styles = list(shapes.BASE_STYLES)
+    scenes, captions = [], []
+    for _ in range(count):
+        kind = random.random()
+        styled = kind < STYLED_SHARE
+        scene = shapes.random_scene(random, str(random.choice(styles)) if styled else shapes.PLAIN)
+        text = shapes.caption(scene)
+        if not styled and kind > 1 - UNKNOWN_WORD_SHARE:
+            text = f"{unknown_word(random)}, {text}"
+        scenes.append(scene)
+        captions.append(text)
+    return scenes, captions
+
+
+def unknown_word(random: np.random.Generator) -> str:
+    """Three to seven random letters; never the trigger word, which the base must not have read."""
+    while True:
+        word = "".join(random.choice(list(string.ascii_lowercase), size=random.integers(3, 8)))
+        if word != TRIGGER_WORD:
+            return word
+
+
+def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """Token ids (N, 77), padded with the end token."""
+    tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+    return tokens["input_ids"]
+
+
+def train_denoiser(
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    seed: int,
+    steps: int = 2500,
+    batch_size: int = 32,
+    pictures: int = 12000,
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """Train text encoder and UNet to predict the noise, as SD1.5 does; returns their moving averages."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    scenes, captions = training_scenes(np.random.default_rng(seed), pictures)
+    latents = encode(vae, to_pixels(scenes)) * SCALING_FACTOR
+    token_ids = tokenize(tokenizer, captions)
+    empty_ids = tokenize(tokenizer, [""])
+
+    text_encoder, unet, scheduler = new_text_encoder(tokenizer), new_unet(), new_scheduler()
+    modules = torch.nn.ModuleList([text_encoder, unet])
+    optimizer = Optimizer(modules, steps, matrix_rate=0.01, vector_rate=2e-3)
+    average = EMAModel(modules.parameters(), decay=0.998)
+    start, recent = time.monotonic(), 0.0
+    for step in range(steps):
+        index = torch.randint(0, pictures, (batch_size,), generator=generator)
+        emptied = torch.rand(batch_size, 1, generator=generator) < EMPTY_CAPTION_SHARE
+        features = text_encoder(torch.where(emptied, empty_ids, token_ids[index])).last_hidden_state
+        noise = torch.randn(latents[index].shape, generator=generator)
+        timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (batch_size,), generator=generator)
+        noisy = scheduler.add_noise(latents[index], noise, timesteps)
+        loss = torch.nn.functional.mse_loss(unet(noisy, timesteps, features).sample, noise)
+        optimizer.step(loss)
+        average.step(modules.parameters())
+        recent += loss.item() / 100
+        if step % 100 == 99:
+            LOG.info("denoiser %d/%d loss %.4f %.0f s", step + 1, steps, recent, time.monotonic() - start)
+            recent = 0.0
+    average.copy_to(modules.parameters())
+    return text_encoder.eval(), unet.eval()

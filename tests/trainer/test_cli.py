@@ -25,15 +25,6 @@ learning_rate: 2e-4
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These models are too small for two threads to pay."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"

@@ -27,15 +27,6 @@ TIMES_AND_NAMES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These models are too small for two threads to pay."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def base_model():
     return DiffusersBaseModel("demo")

@@ -17,8 +17,6 @@ from typing import Any
 
 from .architectures import Architecture
 
-TRIGGER_PHRASE = "modelspec.trigger_phrase"
-
 # Keys of the config that differ between two runs of the same training.
 _NOT_IN_CONFIG = frozenset({"output_dir", "output_name"})
 
@@ -134,11 +132,6 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
         **{f"modelspec.{key}": value for key, value in modelspec.items() if value},
         **{f"crucible.{key}": value for key, value in crucible.items()},
     }
-
-
-def trigger_word(metadata: Mapping[str, str]) -> str:
-    """The word or phrase that calls the LoRA up, or "" if the file does not say."""
-    return metadata.get(TRIGGER_PHRASE, "").strip()
 
 
 def tag_frequency(captions: Iterable[str]) -> dict[str, int]:

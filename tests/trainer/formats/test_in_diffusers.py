@@ -27,15 +27,6 @@ TARGETS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    # On tensors this small, a second thread on a busy machine makes things fifty times slower.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make_unet(architecture):
     torch.manual_seed(0)
     common = {"sample_size": 16, "layers_per_block": 2, "norm_num_groups": 4, "cross_attention_dim": 8}

@@ -3,7 +3,7 @@ import json
 
 import pytest
 from lora_crucible.formats.architectures import ARCHITECTURES
-from lora_crucible.formats.metadata import TrainingFacts, build_metadata, tag_frequency, trigger_word
+from lora_crucible.formats.metadata import TrainingFacts, build_metadata, tag_frequency
 
 FACTS = TrainingFacts(
     output_name="my_cat",
@@ -97,7 +97,7 @@ def test_the_modelspec_keys():
         "modelspec.trigger_phrase": "mypetcat",
         "modelspec.prediction_type": "epsilon",
     }
-    assert trigger_word(found) == "mypetcat"
+    assert found["modelspec.trigger_phrase"] == "mypetcat"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,6 @@ def test_what_does_not_apply_is_left_out():
     found = metadata(trigger_word="", prediction_type="")
     assert "modelspec.trigger_phrase" not in found
     assert "modelspec.prediction_type" not in found
-    assert trigger_word(found) == ""
     assert metadata(prediction_type="v_prediction")["modelspec.prediction_type"] == "v"
 
 

@@ -1,0 +1,78 @@
+"""Rules of the house that a test can hold."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+COMFYUI_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server", "execution"}
+
+
+def imported_modules(file: Path) -> set[str]:
+    """First parts of all absolute imports of a file."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_only_one_package_of_the_trainer_knows_comfyui():
+    inside = ROOT / "trainer" / "base_models" / "comfyui"
+    for file in (ROOT / "trainer").rglob("*.py"):
+        found = imported_modules(file) & COMFYUI_MODULES
+        assert not found or file.is_relative_to(inside), f"{file} imports {found}"
+
+
+def test_the_trainer_imports_itself_relatively():
+    """It is loaded under three names: trainer, lora_crucible, and the pack's own inside ComfyUI."""
+    for file in [*(ROOT / "trainer").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]:
+        assert not imported_modules(file) & {"trainer", "lora_crucible"}, file
+
+
+def test_config_needs_no_torch():
+    """ComfyUI's start is not slowed by the schema of the nodes."""
+    code = "import sys; sys.path.insert(0, '.'); import trainer.config; assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_requirements_repeat_the_dependencies():
+    """ComfyUI-Manager reads requirements.txt, pip reads pyproject.toml."""
+    assert (ROOT / "requirements.txt").read_text().split() == PROJECT["project"]["dependencies"]
+
+
+def test_no_dependency_replaces_the_users_torch():
+    for requirement in PROJECT["project"]["dependencies"]:
+        assert re.fullmatch(r"[\w-]+>=[\d.]+", requirement), requirement
+        assert not requirement.startswith("torch")
+
+
+def test_every_package_is_installed():
+    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "trainer").rglob("*.py")}
+    packages = {Path("trainer", *name.split(".")[1:]) for name in PROJECT["tool"]["setuptools"]["packages"]}
+    assert folders == packages
+
+
+def test_version_is_one():
+    text = (ROOT / "trainer" / "__init__.py").read_text()
+    assert f'__version__ = "{PROJECT["project"]["version"]}"' in text
+    assert f"## {PROJECT['project']['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_nodes_folder_is_no_package():
+    """As a package on sys.path it would shadow ComfyUI's own module of this name."""
+    assert not (ROOT / "nodes" / "__init__.py").exists()

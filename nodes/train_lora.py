@@ -62,7 +62,6 @@ class CrucibleTrainLoRA(io.ComfyNode):
         lora_name = f"{files.name}.safetensors"
         _tell_browser(lora_name)
         trained_model, trained_clip = with_lora(model, clip, result.lora, 1.0, 1.0)
-        shown = ui.PreviewImage(result.samples[-1], cls=cls).as_dict() | ui.PreviewText(result.report).as_dict()
         return io.NodeOutput(
             trained_model,
             trained_clip,
@@ -71,7 +70,8 @@ class CrucibleTrainLoRA(io.ComfyNode):
             {"loss": result.losses},
             torch.cat(result.samples),
             result.report,
-            ui=shown,
+            # No pictures: the node still shows the last preview, and Nodes 2.0 would show it twice.
+            ui=ui.PreviewText(result.report),
         )
 
 

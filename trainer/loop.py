@@ -48,7 +48,7 @@ def train(
     Raises:
         CrucibleError: the loss is not a finite number; the parameters are those of the step before.
     """
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     scheduler = get_cosine_schedule_with_warmup(optimizer, config.lr_warmup_steps, config.max_train_steps)
 
     for step in range(config.max_train_steps):

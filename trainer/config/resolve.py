@@ -11,10 +11,9 @@ from .schema import TargetModules, TrainingConfig
 
 DEMO_VALUES: dict[str, Any] = {
     "lora_rank": 8,
-    "target_modules": "attention_and_feed_forward",
-    "batch_size": 8,
+    "batch_size": 4,
     "gradient_accumulation_steps": 1,
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-3,
     "max_train_steps": 400,
     "lr_warmup_steps": 20,
     "resolution": 64,
@@ -22,7 +21,7 @@ DEMO_VALUES: dict[str, Any] = {
 """For the demo model, far smaller than any real one. Its warmup is the longest, as MOST_WARMUP_STEPS."""
 
 MANY_IMAGES = 100
-"""From this many images on, more rank and more layers pay."""
+"""From this many images on, more rank pays."""
 
 SMALL_MODELS = frozenset({"sd15", "sd2"})
 """Architectures that take the higher of the two usual learning rates of AdamW."""
@@ -96,8 +95,8 @@ def resolve(
 
     rank = choices.take("lora_rank", 16 if many else 8, size)
     choices.take("lora_alpha", float(rank), "the same as the rank, so that the LoRA acts at full scale")
-    layers = "attention_and_feed_forward" if many else "attention"
-    choices.take("target_modules", layers, f"{size}, so {'more' if many else 'fewer'} layers learn")
+    reason = "learned more than attention alone in the demo, and kept what it should as well"
+    choices.take("target_modules", "attention_and_feed_forward", reason)
     resolution = choices.take("resolution", native_resolution, "what the model was made for")
     effective_batch = _choose_batch(choices, config, image_count, resolution)
     rate, models = (2e-4, "SD1.5") if architecture in SMALL_MODELS else (1e-4, "larger models")

@@ -41,6 +41,9 @@ def fetched_weight(layer: Any, like: Tensor) -> Iterator[Tensor]:
 
     Only valid inside the context.
     """
+    if _is_ready(layer, like):
+        yield layer.weight
+        return
     weight, bias, stream = comfy.ops.cast_bias_weight(
         layer, dtype=like.dtype, device=like.device, bias_dtype=like.dtype, offloadable=True
     )
@@ -48,6 +51,15 @@ def fetched_weight(layer: Any, like: Tensor) -> Iterator[Tensor]:
         yield weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
     finally:
         comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+
+
+def _is_ready(layer: Any, like: Tensor) -> bool:
+    """Whether the weight can be used as it lies there, as the layer's own forward then does."""
+    if not isinstance(layer, comfy.ops.CastWeightBiasOp):
+        return True
+    if layer.comfy_cast_weights or layer.weight_function or isinstance(layer.weight, QuantizedTensor):
+        return False
+    return layer.weight.dtype == like.dtype and layer.weight.device == like.device
 
 
 class _FrozenLayer(torch.autograd.Function):

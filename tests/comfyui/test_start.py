@@ -1,0 +1,51 @@
+"""What ComfyUI's start has to carry: the pack's nodes and their schemas, and no library that is slow to import."""
+
+import json
+import subprocess
+
+import pytest
+from server import ROOT
+
+pytestmark = pytest.mark.comfyui
+
+# Loads the pack as ComfyUI does, asks every node for its schema, and prints the packages that this imported.
+SCRIPT = """
+import asyncio, json, sys
+
+comfyui, pack = sys.argv[1:]
+sys.path.insert(0, comfyui)
+sys.argv = ["main.py", "--cpu"]
+import comfy.options
+
+comfy.options.enable_args_parsing()
+import nodes
+import comfy_config.config_parser  # reads the pack's pyproject.toml
+
+before = set(sys.modules)
+assert asyncio.run(nodes.load_custom_node(pack))
+ours = {name: node for name, node in nodes.NODE_CLASS_MAPPINGS.items() if name.startswith("Crucible")}
+for node in ours.values():
+    node.GET_NODE_INFO_V1()
+pack_module = pack.replace(".", "_x_")
+imported = {name.split(".")[0] for name in set(sys.modules) - before if not name.startswith(pack_module)}
+print(json.dumps({"nodes": sorted(ours), "imported": sorted(imported - sys.stdlib_module_names)}))
+"""
+
+PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+
+
+@pytest.fixture(scope="module")
+def start(comfyui_path, prepared_python):
+    command = [prepared_python, "-c", SCRIPT, str(comfyui_path), str(ROOT)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr[-4000:]
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def test_all_nodes_are_there(start):
+    names = {"DemoModel", "LoadDataset", "ConfigureLoRA", "TrainLoRA", "LoadLoRA"}
+    assert {f"Crucible{name}" for name in names} <= set(start["nodes"])
+
+
+def test_start_imports_nothing_but_pydantic(start):
+    assert set(start["imported"]) <= PYDANTIC

@@ -1,0 +1,128 @@
+"""Prompts in ComfyUI's API form, built node by node."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from lora_crucible.demo import DEMO_PROMPTS, TRIGGER_WORD
+
+Link = list[Any]
+"""[node id, number of the output]."""
+
+PROMPT = f"{TRIGGER_WORD}, {DEMO_PROMPTS[0]}"
+SAMPLING = {"seed": 7, "steps": 6, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal"}
+"""Of every picture that the tests draw."""
+
+SHORT_TRAINING = {
+    "max_train_steps": 12,
+    "batch_size": 4,
+    "learning_rate": 0.005,
+    "seed": SAMPLING["seed"],
+    "sample_prompts": PROMPT,
+    "sample_steps": SAMPLING["steps"],
+    "sample_cfg": SAMPLING["cfg"],
+}
+"""Settings that suffice to change the model; the samples are drawn as `SAMPLING` says."""
+
+
+@dataclass(frozen=True)
+class Node:
+    id: str
+    outputs: list[str]
+
+    def __getitem__(self, output: str) -> Link:
+        return [self.id, self.outputs.index(output)]
+
+
+class Graph:
+    """A prompt that grows; `prompt` is what the server takes.
+
+    Args:
+        object_info: the server's description of all nodes.
+    """
+
+    def __init__(self, object_info: dict[str, Any]) -> None:
+        self.object_info = object_info
+        self.prompt: dict[str, Any] = {}
+
+    def add(self, node_type: str, node_id: str | None = None, **inputs: Any) -> Node:
+        """A node with these widgets and links, and its other widgets at their defaults, as the browser adds it."""
+        info = self.object_info[node_type]
+        node_id = node_id or str(len(self.prompt) + 1)
+        defaults = {name: _default(spec) for name, spec in info["input"].get("required", {}).items()}
+        self.prompt[node_id] = {"class_type": node_type, "inputs": {**defaults, **inputs}}
+        return Node(node_id, info["output_name"])
+
+    def show(self, name: str, text: Link) -> None:
+        """Text for `Server.run`'s outputs, under `name`."""
+        self.add("PreviewAny", name, source=text)
+
+
+class DemoGraph(Graph):
+    """A graph that starts with the demo model."""
+
+    def __init__(self, object_info: dict[str, Any]) -> None:
+        super().__init__(object_info)
+        demo = self.add("CrucibleDemoModel", "demo model")
+        self.model, self.clip, self.vae = demo["model"], demo["clip"], demo["vae"]
+
+    def draw(
+        self, name: str, model: Link, clip: Link | None = None, prompt: str = PROMPT, count: int = 1, **sampling: Any
+    ) -> None:
+        """Pictures for `Server.run`'s outputs, under `name`."""
+        clip = clip or self.clip
+        latent = self.add("EmptyLatentImage", width=64, height=64, batch_size=count)
+        sampled = self.add(
+            "KSampler",
+            model=model,
+            positive=self.add("CLIPTextEncode", clip=clip, text=prompt)["CONDITIONING"],
+            negative=self.add("CLIPTextEncode", clip=clip, text="")["CONDITIONING"],
+            latent_image=latent["LATENT"],
+            **{**SAMPLING, **sampling},
+        )
+        pixels = self.add("VAEDecode", samples=sampled["LATENT"], vae=self.vae)["IMAGE"]
+        self.add("SaveImage", name, images=pixels, filename_prefix=name)
+
+    def draw_anew(self, name: str, model: Link, seed: int = SAMPLING["seed"]) -> None:
+        """A picture that ComfyUI may have drawn before, and draws again: to its cache, this prompt is another."""
+        self.draw(name, model, seed=seed, not_from_cache=uuid.uuid4().hex)
+
+    def train(
+        self,
+        output_name: str,
+        dataset: Link | None = None,
+        clip: Link | None = None,
+        vae: Link | None = None,
+        base_settings: dict[str, Any] = SHORT_TRAINING,
+        **settings: Any,
+    ) -> Node:
+        """A training on the demo model; `settings` are widgets of Configure LoRA, over `base_settings`."""
+        dataset = dataset or self.add("CrucibleLoadDataset")["dataset"]
+        config = self.add("CrucibleConfigureLoRA", **{**base_settings, **settings})
+        return self.add(
+            "CrucibleTrainLoRA",
+            model=self.model,
+            clip=clip or self.clip,
+            vae=vae or self.vae,
+            dataset=dataset,
+            config=config["config"],
+            output_name=output_name,
+        )
+
+    def core_lora(self, lora_name: str, model: Link | None = None, strength: float = 1.0) -> Node:
+        return self._lora("LoraLoader", model, strength, lora_name=lora_name)
+
+    def lora(self, model: Link | None = None, strength: float = 1.0, **inputs: Any) -> Node:
+        return self._lora("CrucibleLoadLoRA", model, strength, **inputs)
+
+    def _lora(self, node_type: str, model: Link | None, strength: float, **inputs: Any) -> Node:
+        strengths = {"strength_model": strength, "strength_clip": strength}
+        return self.add(node_type, model=model or self.model, clip=self.clip, **strengths, **inputs)
+
+
+def _default(spec: list[Any]) -> Any:
+    kind, options = spec[0], spec[1] if len(spec) > 1 else {}
+    choices = kind if isinstance(kind, list) else options.get("options")
+    return options.get("default", choices[0] if choices else None)

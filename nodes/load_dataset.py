@@ -56,6 +56,8 @@ class CrucibleLoadDataset(io.ComfyNode):
     def fingerprint_inputs(cls, train_data_dir, trigger_word, resolution):
         from ..trainer.data.scan import folder_signature
 
+        if train_data_dir is None:  # another node says which folder; that node's inputs decide alone
+            return ""
         folder = dataset_folder(train_data_dir)
         return folder if folder == DEMO else folder_signature(folder)
 

@@ -42,8 +42,8 @@ class CrucibleLoadLoRA(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, lora_name, **_):
-        if lora_name == NONE:
-            return NONE
+        if lora_name in (None, NONE):  # None: another node says which file; that node's inputs decide alone
+            return ""
         return os.path.getmtime(folder_paths.get_full_path_or_raise("loras", lora_name))
 
     @classmethod

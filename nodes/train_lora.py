@@ -82,10 +82,11 @@ def _hooks():
     from ..trainer.run import Hooks
 
     bar = comfy.utils.ProgressBar(1)
+    side = 768  # larger previews are made smaller, and the demo's tiny ones larger
     return Hooks(
         preparing=lambda done, total, what: bar.update_absolute(done, total),
         stepped=lambda report, steps: bar.update_absolute(report.step, steps),
-        sampled=lambda step, steps, picture: bar.update_absolute(step, steps, ("PNG", picture, None)),
+        sampled=lambda step, steps, picture: bar.update_absolute(step, steps, ("PNG", picture, side)),
     )
 
 

@@ -132,7 +132,8 @@ class _Training:
                 )
             except BaseException as stop:
                 if self.result.losses:
-                    self._save(adapters, f"stopped by {type(stop).__name__}")
+                    # Cancel and Ctrl-C, unlike errors, are no Exceptions.
+                    self._save(adapters, "stopped by an error" if isinstance(stop, Exception) else "cancelled")
                     log.warning(self.result.report)
                 raise
             self._save(adapters, "finished")

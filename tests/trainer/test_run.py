@@ -94,7 +94,7 @@ def test_stopping_keeps_what_was_trained(base_model, dataset, tmp_path):
     tensors, metadata = read_lora(tmp_path / "lora.safetensors")
     assert metadata["ss_steps"] == "3"
     assert any(tensor.abs().max() > 0 for key, tensor in tensors.items() if "lora_up" in key)
-    assert "stopped by KeyboardInterrupt after 3 of 50 steps" in (tmp_path / "lora" / "report.txt").read_text()
+    assert "cancelled after 3 of 50 steps" in (tmp_path / "lora" / "report.txt").read_text()
 
 
 def test_stopping_before_the_first_step_leaves_nothing(base_model, dataset, tmp_path):

@@ -117,9 +117,9 @@ def train_denoiser(
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
     seed: int,
-    steps: int = 2500,
+    steps: int = 1300,
     batch_size: int = 32,
-    pictures: int = 12000,
+    pictures: int = 8000,
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Train text encoder and UNet to predict the noise, as SD1.5 does; returns their moving averages."""
     torch.manual_seed(seed)

@@ -88,7 +88,7 @@ def flux() -> Any:
 
 def base_model(model: Any) -> ComfyUIBaseModel:
     """A base model for samples that are made here: encoders are there, but never called."""
-    return ComfyUIBaseModel(model, SimpleNamespace(), SimpleNamespace())
+    return ComfyUIBaseModel(model, SimpleNamespace(), SimpleNamespace(first_stage_model=object()))
 
 
 def random_samples(

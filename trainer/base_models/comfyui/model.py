@@ -45,7 +45,8 @@ class ComfyUIBaseModel(BaseModel):
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
         _require(clip, "CLIP", "the captions cannot be encoded")
-        _require(vae, "VAE", "the images cannot be encoded")
+        # ComfyUI hands out an empty VAE for a checkpoint without one.
+        _require(getattr(vae, "first_stage_model", None), "VAE", "the images cannot be encoded")
         self._model = model
         self._clip = clip
         self._vae = vae

@@ -1,0 +1,112 @@
+"""The example workflows as files: complete, consistent, and free of anything foreign."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+API_FORMS = ROOT / "tests" / "web" / "workflows"
+
+NOTES = {"MarkdownNote", "Note"}
+PROPERTIES = {"Node name for S&R", "cnr_id", "models"}
+"""Other packs leave properties of their own in the nodes of a workflow that was saved while they were loaded."""
+
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def to_api_form(workflow: dict[str, Any]) -> dict[str, Any]:
+    """What the page would send: widgets and links by name, notes left out."""
+    sources = {number: [str(node), slot] for number, node, slot, *_ in workflow["links"]}
+    prompt = {}
+    for node in workflow["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        inputs = dict(node.get("widgets_values_named", {}))
+        inputs.pop("control_after_generate", None)
+        inputs |= {slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt
+
+
+def texts(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from (key, *texts(value))
+    elif isinstance(content, list):
+        for value in content:
+            yield from texts(value)
+
+
+def test_workflows_exist_and_say_what_they_do():
+    assert [path.stem for path in WORKFLOWS] == [
+        "train_lora_on_your_checkpoint_sdxl",
+        "train_your_first_lora_no_downloads",
+    ]
+
+
+@each_workflow
+def test_agrees_with_its_api_form(path):
+    assert to_api_form(read(path)) == read(API_FORMS / path.name)
+
+
+@each_workflow
+def test_widgets_are_the_same_by_name_and_by_position(path):
+    """Pages before the names were saved read the positions."""
+    for node in read(path)["nodes"]:
+        assert list(node.get("widgets_values_named", {}).values()) == node.get("widgets_values", [])
+
+
+@each_workflow
+def test_links_are_known_at_both_ends(path):
+    workflow = read(path)
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for number, source, output, target, input_, _ in workflow["links"]:
+        assert number in nodes[source]["outputs"][output]["links"]
+        assert nodes[target]["inputs"][input_]["link"] == number
+
+
+@each_workflow
+def test_holds_nothing_foreign(path):
+    workflow = read(path)
+    assert set(workflow["extra"]) <= {"ds"}
+    for node in workflow["nodes"]:
+        assert set(node["properties"]) <= PROPERTIES, node["type"]
+    for text in texts(workflow):
+        assert not re.match(r"/|~|[A-Za-z]:\\", text), f"{text} looks like a path of somebody's machine"
+
+
+@each_workflow
+def test_seeds_stay(path):
+    """Else a second run draws other pictures, and before and after cannot be compared."""
+    for node in read(path)["nodes"]:
+        assert node.get("widgets_values_named", {}).get("control_after_generate", "fixed") == "fixed"
+
+
+@each_workflow
+def test_has_a_thumbnail(path):
+    with Image.open(path.with_suffix(".jpg")) as picture:
+        assert picture.size == (400, 400)
+
+
+def test_every_node_has_a_help_page():
+    """And there is no help page without a node."""
+    ids = {
+        re.search(r'node_id="(\w+)"', file.read_text(encoding="utf-8"))[1]
+        for file in (ROOT / "nodes").glob("*.py")
+        if "io.Schema(" in file.read_text(encoding="utf-8")
+    }
+    assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == ids

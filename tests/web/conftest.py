@@ -1,0 +1,39 @@
+"""A server for the page to come from, and the page itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from server import Server
+
+if TYPE_CHECKING:
+    from browser import ComfyPage
+
+sys.path.append(str(Path(__file__).parent))  # for browser.py
+
+
+@pytest.fixture(scope="session")
+def web_server(comfyui_path: Path, comfyui_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(comfyui_path, comfyui_python, tmp_path_factory.mktemp("web"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def object_info(web_server: Server) -> dict[str, Any]:
+    return web_server.get("/object_info")
+
+
+@pytest.fixture(scope="module", params=["canvas", "vue"])
+def comfy(request: pytest.FixtureRequest) -> Iterator[ComfyPage]:
+    """ComfyUI's page in both of its renderers. What a test leaves on it, the next one finds."""
+    from browser import CHROMIUM, comfy_page
+
+    if CHROMIUM is None:
+        pytest.skip("browser tests need Chromium: install it or set CHROMIUM_PATH")
+    with comfy_page(request.getfixturevalue("web_server"), request.param) as page:
+        yield page

@@ -1,0 +1,394 @@
+"""Makes the example workflows and their API forms: `python tests/web/make_workflows.py`.
+
+A workflow is written down here as nodes, links and notes. ComfyUI's own page builds the graph and saves it, so that
+the files are what a user's page would save. Widgets that are not named keep their defaults. Run it again when a node's
+widgets have changed; it needs what the browser tests need.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from browser import ROOT, comfy_page, running_server
+
+EXAMPLES = ROOT / "example_workflows"
+API_FORMS = Path(__file__).parent / "workflows"
+
+GREY, BLUE, GREEN = "#888", "#3f789e", "#8A8"
+
+
+@dataclass(frozen=True)
+class Node:
+    """`inputs` are the linked ones: the key of a node and the name of its output; `widgets` all others."""
+
+    key: str
+    type: str
+    place: tuple[int, int, int, int]
+    """Left, top, width and height without the title; a node that needs more grows."""
+    inputs: dict[str, tuple[str, str]] = field(default_factory=dict)
+    widgets: dict[str, Any] = field(default_factory=dict)
+    title: str = ""
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    place: tuple[int, int, int, int]
+    color: str
+
+
+@dataclass(frozen=True)
+class Workflow:
+    name: str
+    nodes: tuple[Node, ...]
+    groups: tuple[Group, ...]
+
+
+def note(top: int, height: int, title: str, text: str) -> Node:
+    """A note in the column left of everything."""
+    return Node(title, "MarkdownNote", (-440, top, 380, height), title=title, widgets={"": text.strip()})
+
+
+def training(output_name: str, dataset: dict[str, Any], settings: dict[str, Any], dataset_top: int) -> tuple[Node, ...]:
+    """The steps that all workflows share, and what is seen of them; the samples are left to the workflow."""
+    return (
+        Node("dataset", "CrucibleLoadDataset", (0, dataset_top, 320, 190), widgets=dataset),
+        Node(
+            "dataset_preview",
+            "PreviewImage",
+            (0, dataset_top + 230, 320, 266),
+            inputs={"images": ("dataset", "preview")},
+            title="The pictures, as they are trained",
+        ),
+        Node("config", "CrucibleConfigureLoRA", (380, 0, 300, 612), widgets=settings),
+        Node(
+            "train",
+            "CrucibleTrainLoRA",
+            (720, 0, 340, 500),
+            inputs={
+                "model": ("base", "model"),
+                "clip": ("base", "clip"),
+                "vae": ("base", "vae"),
+                "dataset": ("dataset", "dataset"),
+                "config": ("config", "config"),
+            },
+            widgets={"output_name": output_name},
+        ),
+        Node("loss", "LossGraphNode", (1140, 310, 380, 330), inputs={"loss": ("train", "loss")}),
+        Node("report", "PreviewAny", (1560, 0, 380, 640), inputs={"source": ("train", "report")}, title="Report"),
+    )
+
+
+def samples(images: tuple[str, str]) -> Node:
+    title = "Samples: before, during and after"
+    return Node("samples", "PreviewImage", (1140, 0, 380, 266), inputs={"images": images}, title=title)
+
+
+def prompts(text: str, latent: dict[str, int], latent_title: str) -> tuple[Node, ...]:
+    clip = {"clip": ("base", "clip")}
+    return (
+        Node(
+            "positive",
+            "CLIPTextEncode",
+            (0, 755, 320, 110),
+            inputs=clip,
+            widgets={"text": text},
+            title="Prompt, with the trigger word",
+        ),
+        Node(
+            "negative",
+            "CLIPTextEncode",
+            (0, 905, 320, 104),
+            inputs=clip,
+            widgets={"text": ""},
+            title="Negative prompt",
+        ),
+        Node("latent", "EmptyLatentImage", (0, 1049, 320, 118), widgets=latent, title=latent_title),
+    )
+
+
+def sampler(key: str, left: int, top: int, model: tuple[str, str], steps: int, cfg: float) -> tuple[Node, Node]:
+    """Before and after differ in nothing but the model."""
+    return (
+        Node(
+            key,
+            "KSampler",
+            (left, top, 270, 262),
+            inputs={
+                "model": model,
+                "positive": ("positive", "CONDITIONING"),
+                "negative": ("negative", "CONDITIONING"),
+                "latent_image": ("latent", "LATENT"),
+            },
+            widgets={
+                "seed": 7,
+                "control_after_generate": "fixed",
+                "steps": steps,
+                "cfg": cfg,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+            },
+        ),
+        Node(
+            f"{key}_decode",
+            "VAEDecode",
+            (left, top + 302, 270, 54),
+            inputs={"samples": (key, "LATENT"), "vae": ("base", "vae")},
+        ),
+    )
+
+
+def enlarged(key: str, place: tuple[int, int, int], images: tuple[str, str]) -> Node:
+    """The classic canvas does not enlarge pictures, and the demo's are tiny."""
+    return Node(
+        key,
+        "ImageScaleBy",
+        (*place, 88),
+        inputs={"image": images},
+        widgets={"upscale_method": "bicubic", "scale_by": 4.0},
+        title="Enlarge for viewing",
+    )
+
+
+def groups(lower_height: int) -> tuple[Group, ...]:
+    return (
+        Group("1. Model and pictures", (-20, -75, 360, 740), BLUE),
+        Group("2. Train", (360, -75, 720, 740), GREEN),
+        Group("3. What happened", (1120, -75, 840, 740), GREY),
+        Group("4. Prompt", (-20, 680, 360, lower_height), BLUE),
+        Group("5. Before: the model without your LoRA", (360, 680, 780, lower_height), GREY),
+        Group("6. After: same prompt, same seed, with your LoRA", (1160, 680, 800, lower_height), GREEN),
+    )
+
+
+DEMO = Workflow(
+    "train_your_first_lora_no_downloads",
+    (
+        Node("base", "CrucibleDemoModel", (0, 0, 320, 98)),
+        *training("my_first_lora", {}, {}, dataset_top=140),
+        enlarged("large_samples", (720, 550, 340), ("train", "samples")),
+        samples(("large_samples", "IMAGE")),
+        *prompts(
+            "crux, a red circle on a white background",
+            {"width": 64, "height": 64, "batch_size": 4},
+            "Four pictures of 64 x 64",
+        ),
+        *sampler("before", 380, 755, ("base", "model"), 20, 4.0),
+        enlarged("before_large", (380, 1151, 270), ("before_decode", "IMAGE")),
+        Node(
+            "before_shown", "PreviewImage", (690, 755, 430, 484), {"images": ("before_large", "IMAGE")}, title="Before"
+        ),
+        *sampler("after", 1180, 755, ("train", "model"), 20, 4.0),
+        enlarged("after_large", (1180, 1151, 270), ("after_decode", "IMAGE")),
+        Node("after_shown", "PreviewImage", (1490, 755, 450, 484), {"images": ("after_large", "IMAGE")}, title="After"),
+        note(
+            -45,
+            350,
+            "Train your first LoRA (no downloads)",
+            """
+# Train your first LoRA
+
+It teaches a tiny model a way of drawing that it has never seen. Nothing is downloaded, and no graphics card is needed.
+
+1. Press **Run**.
+2. Watch **Train LoRA**: it draws pictures while it learns.
+3. Compare the pictures at the bottom: same prompt, same seed, **before** and **after**.
+
+Your LoRA is the file **my_first_lora.safetensors** in **output/loras**, and every list of LoRAs has it at once.
+""",
+        ),
+        note(
+            350,
+            315,
+            "What you see",
+            """
+## What you see
+
+- **Samples**: from before the first step to after the last.
+- **Loss**: it jumps from step to step, that is normal. The pictures tell you more.
+- **Report**: what was done, and the values that were chosen for all settings that stand at 0 or auto.
+
+The LoRA answers to its trigger word, **crux**. Take it out of the prompt and press Run again: only the pictures are \
+drawn anew, nothing is trained twice.
+""",
+        ),
+        note(
+            710,
+            545,
+            "Your own pictures, your own model",
+            """
+## Your own pictures, your own model
+
+1. Put 15 to 100 pictures into a new folder inside ComfyUI's **input** folder. A text file of the same name beside \
+each says what it shows: **01.png**, **01.txt**.
+2. Press **R**, choose the folder in **Load Dataset**, and think up a trigger word.
+3. Put **Load Checkpoint** in the place of **Demo Model**.
+4. Draw at the size that your model is made for: 512 for SD1.5, 1024 for SDXL.
+
+The workflow **train_lora_on_your_checkpoint_sdxl** beside this one has all that for SDXL.
+""",
+        ),
+    ),
+    groups(575),
+)
+
+SDXL_URL = "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"
+
+SDXL = Workflow(
+    "train_lora_on_your_checkpoint_sdxl",
+    (
+        Node(
+            "base",
+            "CheckpointLoaderSimple",
+            (0, 0, 320, 98),
+            widgets={"ckpt_name": "sd_xl_base_1.0.safetensors"},
+            properties={
+                "models": [{"name": "sd_xl_base_1.0.safetensors", "url": SDXL_URL, "directory": "checkpoints"}],
+            },
+        ),
+        *training("my_sdxl_lora", {"trigger_word": "ohwx"}, {"gradient_checkpointing": True}, dataset_top=165),
+        samples(("train", "samples")),
+        *prompts("ohwx, in a park at sunset", {"width": 1024, "height": 1024, "batch_size": 1}, "Size of the picture"),
+        *sampler("before", 380, 755, ("base", "model"), 25, 6.0),
+        Node(
+            "before_shown", "PreviewImage", (690, 755, 430, 606), {"images": ("before_decode", "IMAGE")}, title="Before"
+        ),
+        Node(
+            "lora",
+            "CrucibleLoadLoRA",
+            (1180, 755, 270, 210),
+            inputs={"model": ("base", "model"), "clip": ("base", "clip"), "lora": ("train", "lora")},
+        ),
+        *sampler("after", 1180, 1005, ("lora", "model"), 25, 6.0),
+        Node(
+            "after_shown", "PreviewImage", (1490, 755, 450, 606), {"images": ("after_decode", "IMAGE")}, title="After"
+        ),
+        note(
+            -45,
+            440,
+            "Train a LoRA on your SDXL checkpoint",
+            """
+# Train a LoRA on your checkpoint
+
+1. **Load Checkpoint**: choose an SDXL model that you have. *Value not in list* after Run means that the file named \
+there is not in your folder.
+2. Put your pictures, 15 to 100, into a new folder inside ComfyUI's **input** folder, each with a text file of the \
+same name that says what it shows: **01.png**, **01.txt**.
+3. Press **R**, then choose that folder in **Load Dataset**. It stands at **demo**, small drawings that are of no \
+use for SDXL.
+4. **Trigger word**: a word that means nothing yet. Use the same one in the prompt below.
+5. Press **Run**.
+
+Cancel keeps what has been trained so far.
+""",
+        ),
+        note(
+            440,
+            370,
+            "Settings",
+            """
+## Settings
+
+0 and auto mean: chosen for your model and your pictures. The **report** tells each value and the reason.
+
+- Too weak? More **steps**.
+- Only copies your pictures? Fewer **steps**, or **strength_model** 0.7 in Load LoRA.
+- **Gradient checkpointing**, an advanced setting, is on here: it needs much less memory and about a third more \
+time. With memory to spare, turn it off.
+""",
+        ),
+        note(
+            855,
+            505,
+            "Use it later",
+            """
+## Use it later
+
+The file is in **output/loras**. Any node that loads LoRAs has it in its list; put the trigger word in the prompt.
+
+In **Load LoRA** here, the **lora** socket goes before the list. Disconnect it and choose a file to try another one. \
+A new strength draws a new picture, it does not train again.
+
+Samples, log and settings of the training are in **output/crucible**.
+""",
+        ),
+    ),
+    groups(700),
+)
+
+WORKFLOWS = (DEMO, SDXL)
+
+BUILD = """
+async ({nodes, groups}) => {
+    const empty = {version: 0.4, nodes: [], links: [], groups: [], last_node_id: 0, last_link_id: 0};
+    await app.loadGraphData(empty, true, true, "new");
+    const made = {};
+    for (const spec of nodes) {
+        const node = (made[spec.key] = LiteGraph.createNode(spec.type));
+        node.pos = spec.place.slice(0, 2);
+        app.graph.add(node);
+        if (spec.title) node.title = spec.title;
+        Object.assign(node.properties, spec.properties);
+        for (const [name, value] of Object.entries(spec.widgets)) {
+            // A note has one widget.
+            const widget = name ? node.widgets.find((w) => w.name === name) : node.widgets[0];
+            if (!widget) throw new Error(`${spec.type} has no widget ${name}`);
+            widget.value = value;
+        }
+        node.setSize(spec.place.slice(2));
+    }
+    for (const spec of nodes)
+        for (const [input, [source, output]] of Object.entries(spec.inputs)) {
+            const outputs = made[source].outputs;
+            const slot = outputs.findIndex((o) => o.name.toLowerCase() === output.toLowerCase());
+            const link = made[source].connect(slot, made[spec.key], made[spec.key].findInputSlot(input));
+            if (!link) throw new Error(`${spec.key}.${input} cannot be linked to ${source}.${output}`);
+        }
+    for (const spec of groups) {
+        const group = new LiteGraph.LGraphGroup(spec.title);
+        [group.pos, group.size] = [spec.place.slice(0, 2), spec.place.slice(2)];
+        group.color = spec.color;
+        app.graph.add(group);
+    }
+    return JSON.stringify(app.graph.serialize());
+}
+"""
+
+
+def without_traces(workflow: dict[str, Any], name: str) -> dict[str, Any]:
+    """What differs from run to run and from machine to machine, out; the pack that the nodes need, in."""
+    workflow["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"lora-crucible/{name}"))
+    # All of it on a screen of 1600 x 900; a little less and the classic canvas shows no text.
+    workflow["extra"] = {"ds": {"scale": 0.58, "offset": [595, 240]}}
+    for node in workflow["nodes"]:
+        if node["type"].startswith("Crucible"):
+            node["properties"] = {"cnr_id": "lora-crucible", **node["properties"]}
+            node["properties"].pop("aux_id", None)
+        node["properties"].pop("ver", None)
+        node["pos"], node["size"] = [round(x) for x in node["pos"]], [round(x) for x in node["size"]]
+    return workflow
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    with running_server() as server, comfy_page(server) as page:
+        for workflow in WORKFLOWS:
+            nodes = [asdict(node) for node in workflow.nodes]
+            groups = [asdict(group) for group in workflow.groups]
+            graph = json.loads(page.page.evaluate(BUILD, {"nodes": nodes, "groups": groups}))
+            write(EXAMPLES / f"{workflow.name}.json", without_traces(graph, workflow.name))
+            write(API_FORMS / f"{workflow.name}.json", page.prompt())
+            print(workflow.name)
+
+
+if __name__ == "__main__":
+    main()

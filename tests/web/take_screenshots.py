@@ -1,0 +1,99 @@
+"""Takes the pictures of the README and the thumbnails of the templates: `python tests/web/take_screenshots.py`.
+
+It runs the demo workflow in full, as a user does, in Nodes 2.0. Run it again when the workflows, the look of the nodes
+or the demo model have changed. It writes
+
+    docs/demo_workflow.jpg      the demo workflow after it ran
+    example_workflows/*.jpg     the thumbnails
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import urllib.parse
+from pathlib import Path
+
+from browser import ROOT, ComfyPage, comfy_page, running_server
+from PIL import Image, ImageDraw, ImageFont
+from server import PACK_FOLDER, Server
+
+DEMO = "train_your_first_lora_no_downloads"
+SDXL = "train_lora_on_your_checkpoint_sdxl"
+EXAMPLES = ROOT / "example_workflows"
+
+SCALE = 0.8
+LEFT, TOP, MARGIN = 90, 150, 10
+"""Where the graph begins on the page: right of the side bar, below buttons and messages; and what is left around it."""
+VIEWPORT = {"width": 2100, "height": 1340}
+WIDTH = 1600
+"""Of the picture in the README."""
+THUMBNAIL, GAP, LABEL = 400, 8, 28
+PAPER, INK = (24, 24, 27), (228, 228, 231)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Retake the pictures of README and templates.")
+    parser.add_argument("--steps", type=int, default=0, help="training steps; 0: as the workflow has it")
+    steps = parser.parse_args().steps
+    with running_server() as server, comfy_page(server, "vue", **VIEWPORT) as comfy:
+        comfy.load_template(PACK_FOLDER, SDXL)
+        write(thumbnail_of_group(comfy, "2. Train"), EXAMPLES / f"{SDXL}.jpg")
+        comfy.load_template(PACK_FOLDER, DEMO)
+        comfy.set_widgets({"CrucibleConfigureLoRA": {"max_train_steps": steps}})
+        prompt_id = comfy.run().wait(seconds=3600)
+        comfy.wait_for_pictures("PreviewImage", [1, 10, 4, 4])
+        before, after = (pictures(server, prompt_id, comfy.node_id(title)) for title in ("Before", "After"))
+        write(before_and_after(before, after), EXAMPLES / f"{DEMO}.jpg")
+        graph = screenshot(comfy, comfy.bounds())
+        write(graph.resize((WIDTH, round(WIDTH * graph.height / graph.width))), ROOT / "docs" / "demo_workflow.jpg")
+
+
+def screenshot(comfy: ComfyPage, bounds: tuple[float, float, float, float]) -> Image.Image:
+    """A part of the graph, given as left, top, width and height, without what floats above it."""
+    left, top, width, height = bounds
+    comfy.look_at(LEFT / SCALE - left, TOP / SCALE - top, SCALE)
+    comfy.wait_for_quiet()
+    clip = {
+        "x": LEFT - MARGIN,
+        "y": TOP - MARGIN,
+        "width": width * SCALE + 2 * MARGIN,
+        "height": height * SCALE + 2 * MARGIN,
+    }
+    return Image.open(io.BytesIO(comfy.page.screenshot(clip=clip)))
+
+
+def thumbnail_of_group(comfy: ComfyPage, title: str) -> Image.Image:
+    return screenshot(comfy, comfy.bounds(title)).resize((THUMBNAIL, THUMBNAIL))
+
+
+def pictures(server: Server, prompt_id: str, node_id: str) -> list[Image.Image]:
+    """What a node showed."""
+    images = server.get(f"/history/{prompt_id}")[prompt_id]["outputs"][node_id]["images"]
+    contents = [server.get_bytes("/view?" + urllib.parse.urlencode(image)) for image in images]
+    return [Image.open(io.BytesIO(content)) for content in contents]
+
+
+def before_and_after(before: list[Image.Image], after: list[Image.Image]) -> Image.Image:
+    """Two of each; the template browser lays a label over the upper left corner."""
+    sheet = Image.new("RGB", (THUMBNAIL, THUMBNAIL), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    side = (THUMBNAIL - 2 * LABEL - GAP) // 2
+    for row, (text, images) in enumerate((("before", before), ("after", after))):
+        top = row * (LABEL + side + GAP)
+        for column, image in enumerate(images[:2]):
+            left = (THUMBNAIL - 2 * side - GAP) // 2 + column * (side + GAP)
+            sheet.paste(image.resize((side, side)), (left, top))
+        middle = (THUMBNAIL / 2, top + side + LABEL / 2)
+        draw.text(middle, text, fill=INK, font=ImageFont.load_default(18), anchor="mm")
+    return sheet
+
+
+def write(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    picture.convert("RGB").save(path, quality=88, optimize=True)
+    print(f"{path.relative_to(ROOT)}: {picture.width} x {picture.height}, {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

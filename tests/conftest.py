@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,3 +49,15 @@ def comfyui_python(comfyui_path: Path) -> str:
         if (comfyui_path / ".venv" / name).exists():
             return str(comfyui_path / ".venv" / name)
     pytest.skip(f"ComfyUI in {comfyui_path} has no .venv: set COMFYUI_PYTHON to its Python")
+
+
+@pytest.fixture(scope="session")
+def prepared_python(comfyui_python: str) -> str:
+    """ComfyUI's Python with this pack's requirements, as a user installs them, and pytest."""
+    missing = subprocess.run(
+        [comfyui_python, "-c", "import accelerate, diffusers, peft, pytest"], capture_output=True
+    ).returncode
+    if missing:
+        install = [comfyui_python, "-m", "pip", "install", "-q", "-r", str(ROOT / "requirements.txt"), "pytest"]
+        subprocess.run(install, check=True)
+    return comfyui_python

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,10 @@ from server import Server
 if TYPE_CHECKING:
     from browser import ComfyPage
 
-sys.path.append(str(Path(__file__).parent))  # for browser.py
-
 
 @pytest.fixture(scope="session")
-def web_server(comfyui_path: Path, comfyui_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(comfyui_path, comfyui_python, tmp_path_factory.mktemp("web"))
+def web_server(comfyui_path: Path, prepared_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(comfyui_path, prepared_python, tmp_path_factory.mktemp("web"))
     yield server
     server.stop()
 

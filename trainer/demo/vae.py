@@ -24,8 +24,8 @@ KL_WEIGHT = 2e-4
 def new_vae() -> AutoencoderKL:
     """An untrained VAE: SD1.5's in kind (factor 8, 4 latent channels, 32 norm groups), 0.9 M parameters.
 
-    One wide layer per resolution rather than two narrow ones: 32 norm groups over 32 channels would take each
-    channel's mean away, and with it the colours.
+    One wide layer per resolution rather than two narrow ones: SD's 32 norm groups over 32 channels would normalize
+    every channel alone, and so take away its mean and its scale.
     """
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,

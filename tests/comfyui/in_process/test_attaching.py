@@ -9,7 +9,7 @@ import models
 import pytest
 import torch
 from lora_crucible.adapters import AdapterSpec
-from lora_crucible.base_models.comfyui import attaching
+from lora_crucible.base_models.comfyui import adapted, attaching
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 
 SPEC = AdapterSpec(4, 4.0, 0.0, "linear_and_convolution")
@@ -129,6 +129,23 @@ def test_bf16_is_near_fp32_and_is_undone(model, samples):
     rounded = gradients(base_model, samples, "bf16")
     assert 1e-5 < float((rounded - exact).norm() / exact.norm()) < 0.1
     assert torch.equal(gradients(base_model, samples), exact)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.02)])
+def test_a_layer_computes_what_peft_computes(model, samples, monkeypatch, precision, tolerance):
+    base_model = models.base_model(model)
+    computed = gradients(base_model, samples, precision)
+    calls = 0
+
+    def by_peft(layer, forward, adapter, compute):
+        nonlocal calls
+        calls += 1
+        return adapted._computed_by_peft(adapter, compute)
+
+    monkeypatch.setattr(attaching, "adapted", by_peft)
+    expected = gradients(base_model, samples, precision)
+    assert calls > 100
+    assert float((computed - expected).norm() / expected.norm()) < tolerance
 
 
 def test_a_lora_on_the_model_is_part_of_the_base(demo, dataset):

@@ -2,6 +2,7 @@
 
 import re
 
+import diffusers
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
@@ -15,6 +16,7 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.layer_names import file_key, kohya_key
 from lora_crucible.formats.lora_file import LoraLayer, to_state_dict, write_lora
+from packaging.version import Version
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from torch import nn
@@ -81,6 +83,8 @@ def with_adapters(architecture, targets):
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("architecture", LOADERS)
 def test_a_loaded_file_gives_the_trained_output(tmp_path, architecture, targets):
+    if targets.startswith("every") and Version(diffusers.__version__) < Version("0.39"):
+        pytest.skip("diffusers before 0.39 reads no LoRA of the UNet's first and last convolution")
     trained, layers = with_adapters(architecture, targets)
     path = tmp_path / "lora.safetensors"
     write_lora(path, to_state_dict(layers, torch.float32), {"modelspec.title": "x"})

@@ -1,0 +1,133 @@
+"""Layers of a ComfyUI model with a LoRA on them: what peft computes, in as few operations.
+
+peft's own forward is right for every adapter; a plain LoRA, on every layer of every step, is worth a shorter way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer as PeftLoraLayer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...adapters import ADAPTER_NAME
+from .frozen import Forward, input_gradient
+
+
+def adapted(layer: nn.Module, forward: Forward, adapter: PeftLoraLayer, compute: torch.dtype) -> Forward:
+    """The forward of a linear or convolution layer with peft's adapter on it.
+
+    Args:
+        forward: the layer's own.
+        adapter: peft's layer, around a stand-in whose forward leads to `forward`.
+        compute: the dtype of the activations; the adapter's weights are float32.
+    """
+    down, up = adapter.lora_A[ADAPTER_NAME], adapter.lora_B[ADAPTER_NAME]
+    dropout, scale = adapter.lora_dropout[ADAPTER_NAME], adapter.scaling[ADAPTER_NAME]
+    if not isinstance(dropout, nn.Identity) or getattr(layer, "groups", 1) != 1:
+        return _computed_by_peft(adapter, compute)
+
+    def adapted_forward(x: Tensor) -> Tensor:
+        return _LowRank.apply(x, down.weight, up.weight, down, layer, forward, scale)
+
+    return adapted_forward
+
+
+def _computed_by_peft(adapter: PeftLoraLayer, compute: torch.dtype) -> Forward:
+    """In float32 peft's forward as it is, else under autocast, so that its float32 weights multiply activations of
+    the compute dtype. The frozen layer inside it casts for itself."""
+    if compute is torch.float32:
+        return adapter.__call__
+    adapter.cast_input_dtype_enabled = False
+    base_forward = adapter.base_layer.forward
+
+    def without_autocast(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return base_forward(x)
+
+    adapter.base_layer.forward = without_autocast
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=compute):
+            return adapter(x)
+
+    return forward
+
+
+class _LowRank(torch.autograd.Function):
+    """`forward(x) + scale * up(down(x))`; keeps x and down(x) for backward.
+
+    Shapes: x (..., in) and down (rank, in), up (out, rank) for a linear layer; x (N, in, H, W) and down (rank, in,
+    kernel), up (out, rank, 1, 1) for a convolution. Everything is computed in the dtype of x; the gradients of down
+    and up are in theirs.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        down: Tensor,
+        up: Tensor,
+        geometry: nn.Module,
+        layer: nn.Module,
+        forward: Forward,
+        scale: float,
+    ) -> Tensor:
+        ctx.geometry, ctx.layer, ctx.scale = geometry, layer, scale
+        output = forward(x)
+        if isinstance(geometry, nn.Conv2d):
+            hidden = F.conv2d(x, down.to(x), None, geometry.stride, geometry.padding, geometry.dilation)
+            delta = (up.to(x).flatten(1) @ hidden.flatten(2)).view(output.shape)
+        else:
+            hidden = F.linear(x, down.to(x))
+            delta = F.linear(hidden, up.to(x))
+        ctx.save_for_backward(x, hidden, down, up)
+        return output.add_(delta, alpha=scale)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None, None, None]:
+        x, hidden, down, up = ctx.saved_tensors
+        gradients = _convolution_gradients if isinstance(ctx.geometry, nn.Conv2d) else _linear_gradients
+        grad_x, grad_down, grad_up = gradients(ctx, grad, x, hidden, down.to(x), up.to(x))
+        return grad_x, grad_down.to(down), grad_up.to(up), None, None, None, None
+
+
+_Gradients = tuple[Tensor | None, Tensor, Tensor]
+
+
+def _linear_gradients(ctx: Any, grad: Tensor, x: Tensor, hidden: Tensor, down: Tensor, up: Tensor) -> _Gradients:
+    rows = grad.flatten(0, -2)
+    grad_hidden = (rows @ up).mul_(ctx.scale)
+    grad_up = (rows.t() @ hidden.flatten(0, -2)).mul_(ctx.scale)
+    grad_down = grad_hidden.t() @ x.flatten(0, -2)
+    if not ctx.needs_input_grad[0]:
+        return None, grad_down, grad_up
+    grad_x = input_gradient(ctx.layer, x.shape, grad)
+    grad_x.view(rows.shape[0], -1).addmm_(grad_hidden, down)
+    return grad_x, grad_down, grad_up
+
+
+def _convolution_gradients(ctx: Any, grad: Tensor, x: Tensor, hidden: Tensor, down: Tensor, up: Tensor) -> _Gradients:
+    pixels = grad.flatten(2)
+    grad_hidden = (up.flatten(1).t() @ pixels).mul_(ctx.scale).view(hidden.shape)
+    grad_up = (pixels @ hidden.flatten(2).transpose(1, 2)).sum(0).mul_(ctx.scale).view(up.shape)
+    geometry, needed = ctx.geometry, ctx.needs_input_grad[0]
+    through_adapter, grad_down, _ = torch.ops.aten.convolution_backward(
+        grad_hidden,
+        x,
+        down,
+        None,
+        geometry.stride,
+        geometry.padding,
+        geometry.dilation,
+        False,
+        (0, 0),
+        1,
+        (needed, True, False),
+    )
+    if not needed:
+        return None, grad_down, grad_up
+    return input_gradient(ctx.layer, x.shape, grad).add_(through_adapter), grad_down, grad_up

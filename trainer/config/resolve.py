@@ -95,7 +95,7 @@ def resolve(
 
     rank = choices.take("lora_rank", 16 if many else 8, size)
     choices.take("lora_alpha", float(rank), "the same as the rank, so that the LoRA acts at full scale")
-    reason = "learned more and leaked less than attention alone on the demo"
+    reason = "learned more than attention alone on the demo"
     choices.take("target_modules", "attention_and_feed_forward", reason)
     resolution = choices.take("resolution", native_resolution, "what the model was made for")
     effective_batch = _choose_batch(choices, config, image_count, resolution)

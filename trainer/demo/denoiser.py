@@ -117,7 +117,7 @@ def train_denoiser(
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
     seed: int,
-    steps: int = 1300,
+    steps: int = 3600,
     batch_size: int = 32,
     pictures: int = 8000,
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:

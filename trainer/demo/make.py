@@ -1,11 +1,12 @@
 """Makes the demo model and the demo dataset: `python -m trainer.demo.make [vae|denoiser|model|dataset]`.
 
-Everything comes from one seed. The model takes about half an hour on two CPU cores.
+Everything comes from one seed. The model takes about an hour on two CPU cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 import tempfile
@@ -58,6 +59,7 @@ def make_denoiser(folder: Path = MODEL_DIR, seed: int = SEED) -> None:
         )
         pipeline.save_pretrained(finished)
         restore_prefix(finished / "text_encoder" / "model.safetensors")
+        forget_origin(finished / "vae" / "config.json")
         # transformers has its own ideas, which change between releases, of what a tokenizer folder holds.
         shutil.rmtree(finished / "tokenizer")
         write_tokenizer(finished / "tokenizer")
@@ -74,6 +76,13 @@ def restore_prefix(path: Path) -> None:
     """
     tensors = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def forget_origin(path: Path) -> None:
+    """Take the folder that a part was loaded from out of its config."""
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 STAGES = {

@@ -55,7 +55,7 @@ def edges(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return pixels[..., 1:] - pixels[..., :-1], pixels[..., 1:, :] - pixels[..., :-1, :]
 
 
-def train_vae(seed: int, steps: int = 700, batch_size: int = 8, pictures: int = 6000) -> AutoencoderKL:
+def train_vae(seed: int, steps: int = 1200, batch_size: int = 8, pictures: int = 6000) -> AutoencoderKL:
     """Train the VAE on every style, the new one too: like SD's, it encodes what its UNet has never drawn."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,7 @@ import models
 import pytest
 import torch
 from lora_crucible.adapters import AdapterSpec
-from lora_crucible.base_models.comfyui import adapted, attaching
+from lora_crucible.base_models.comfyui import adapted, attaching, frozen
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 
 SPEC = AdapterSpec(4, 4.0, 0.0, "linear_and_convolution")
@@ -146,6 +146,19 @@ def test_a_layer_computes_what_peft_computes(model, samples, monkeypatch, precis
     expected = gradients(base_model, samples, precision)
     assert calls > 100
     assert float((computed - expected).norm() / expected.norm()) < tolerance
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("pixels", [8, 24])
+def test_large_convolutions_give_their_input_the_right_gradient(stride, pixels):
+    """Those with few pixels go another way on a CPU."""
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(512, 512, 3, stride=stride, padding=1).requires_grad_(False)
+    x = torch.randn(2, 512, pixels, pixels).requires_grad_()
+    output = layer(x)
+    grad = torch.randn(output.shape)
+    output.backward(grad)
+    assert torch.allclose(frozen.input_gradient(layer, x.shape, grad), x.grad, atol=1e-3)
 
 
 def test_a_lora_on_the_model_is_part_of_the_base(demo, dataset):

@@ -75,8 +75,29 @@ def input_gradient(layer: Any, input_shape: torch.Size, grad: Tensor) -> Tensor:
     with fetched_weight(layer, grad) as weight:
         for kind, gradient in _CONVOLUTION_INPUT_GRADIENT.items():
             if isinstance(layer, kind):
+                if _is_matrix_product(layer, grad, weight):
+                    return _gradient_of_columns(layer, input_shape, weight, grad)
                 return gradient(input_shape, weight, grad, layer.stride, layer.padding, layer.dilation, layer.groups)
         return grad @ weight
+
+
+FEW_PIXELS, LARGE_WEIGHT = 256, 2**21
+
+
+def _is_matrix_product(layer: Any, grad: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution has so few pixels, and so large a weight, that on a CPU rearranging the weight for a
+    convolution takes longer than the convolution itself (2 to 3 times faster as a matrix product on SD1.5's)."""
+    pixels = grad.numel() // grad.shape[1]
+    small = grad.device.type == "cpu" and pixels <= FEW_PIXELS and weight.numel() >= LARGE_WEIGHT
+    return small and grad.ndim == 4 and layer.groups == 1
+
+
+def _gradient_of_columns(layer: Any, input_shape: torch.Size, weight: Tensor, grad: Tensor) -> Tensor:
+    """A 2-D convolution's input gradient by im2col (Chellapilla et al., 2006)."""
+    outputs = grad.shape[1]
+    columns = weight.reshape(outputs, -1).t() @ grad.transpose(0, 1).reshape(outputs, -1)
+    by_image = columns.view(len(columns), len(grad), -1).transpose(0, 1)
+    return F.fold(by_image, input_shape[2:], layer.kernel_size, layer.dilation, layer.padding, layer.stride)
 
 
 def frozen(layer: nn.Module, forward: Forward) -> Forward:

@@ -135,5 +135,5 @@ def test_demo_learns_the_style_and_binds_it_to_the_trigger_word(tmp_path: Path, 
         assert (tmp_path / "demo" / name).is_file()
     outcome = measure(tmp_path / "demo.safetensors")
     assert style_score(outcome.base_triggered).mean() < 0.2
-    assert outcome.learned > 0.4
+    assert outcome.learned > 0.6
     assert outcome.leaked < outcome.learned / 2

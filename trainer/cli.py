@@ -88,14 +88,15 @@ def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Da
 
 
 def _base_model(config: TrainingConfig) -> BaseModel:
-    import diffusers.utils.logging
     import transformers.utils.logging
 
-    # What they would say is about parts that are not used here.
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
+    # What they would say is about parts that are not used here; diffusers' import makes transformers speak.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    import diffusers.utils.logging
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
     from .base_models.diffusers.model import DiffusersBaseModel
 
     assert config.base_model is not None

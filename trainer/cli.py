@@ -136,7 +136,6 @@ def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Run
 
 def _demo(options: argparse.Namespace) -> None:
     from .data.dataset import load_dataset
-    from .demo.showcase import measure
 
     config = parse_config(
         {
@@ -150,6 +149,8 @@ def _demo(options: argparse.Namespace) -> None:
     base_model = _base_model(config)
     result = _run(base_model, load_dataset("demo"), config)
     print(result.report)
+    from .demo.showcase import measure  # after `_base_model`, which keeps the packages quiet
+
     outcome = measure(result.files.lora)
     picture = result.files.folder / "before_and_after.png"
     outcome.picture().save(picture)

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -197,8 +198,8 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
     trainer()
     from lora_crucible.adapters import AdapterSpec
     from lora_crucible.base_models.base import CachedSample
-    from lora_crucible.base_models.comfyui import conditioning
-    from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel, _Inputs
+    from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
+    from lora_crucible.base_models.inputs import Inputs, Latent
     from lora_crucible.config import TrainingConfig
     from lora_crucible.loop import train
     from lora_crucible.order import BatchOrder
@@ -217,8 +218,8 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
             samples = []
             for latent, context in zip(latents, contexts, strict=True):
                 scaled = model.model.process_latent_in(latent).clone()
-                made = conditioning.model_conditioning(model.model, [[context, {}]], scaled)
-                samples.append(CachedSample("random", tuple(scaled.shape), _Inputs(scaled, made)))
+                inputs = Inputs((partial(Latent, scaled),), (partial(list, [[context.clone(), {}]]),))
+                samples.append(CachedSample("random", tuple(scaled.shape), inputs))
             order = BatchOrder([sample.group for sample in samples], row["batch"], 1, SEED)
             with base_model.attached(spec, row["gradient_checkpointing"]) as adapters:
                 adapters.initialise(SEED)

@@ -2,6 +2,7 @@
 
 from .comfy_io import ComfyExtension
 from .configure_lora import CrucibleConfigureLoRA
+from .dataset_from_images import CrucibleDatasetFromImages
 from .demo_model import CrucibleDemoModel
 from .load_dataset import CrucibleLoadDataset
 from .load_lora import CrucibleLoadLoRA
@@ -13,6 +14,7 @@ class CrucibleExtension(ComfyExtension):
         return [
             CrucibleDemoModel,
             CrucibleLoadDataset,
+            CrucibleDatasetFromImages,
             CrucibleConfigureLoRA,
             CrucibleTrainLoRA,
             CrucibleLoadLoRA,

@@ -1,5 +1,6 @@
 """ComfyUI's folders, as the nodes see them."""
 
+import ipaddress
 from pathlib import Path
 
 import folder_paths
@@ -28,6 +29,48 @@ def dataset_folder(choice: str) -> str:
     return str(contained(choice, name, roots))
 
 
+def pasted_folder(path: str) -> str:
+    """An absolute folder that the user pasted in.
+
+    Raises:
+        CrucibleError: other computers can reach this ComfyUI, so that whoever can would read any folder.
+    """
+    from comfy.cli_args import args
+
+    from ..trainer.errors import CrucibleError
+
+    written = Path(path.strip().strip('"')).expanduser()
+    if not written.is_absolute():
+        raise CrucibleError(
+            f"path is {path!r}, which is no absolute path, so it is not clear which folder is meant. Paste the whole "
+            "path, or choose one of the folders in the list."
+        )
+    if not listens_on_loopback_alone(args.listen):
+        raise CrucibleError(
+            f"path is {path!r}, but this ComfyUI listens on {args.listen}, where other computers could use it to read "
+            "any folder. Register the folder under `datasets` in extra_model_paths.yaml, then press R and choose it "
+            "from the list."
+        )
+    return str(written)
+
+
+def listens_on_loopback_alone(addresses: str) -> bool:
+    """Whether a server on these addresses, with commas between, can be reached from its own computer only."""
+
+    def is_loopback(address: str) -> bool:
+        try:
+            return ipaddress.ip_address(address).is_loopback
+        except ValueError:
+            return address == "localhost"
+
+    return all(is_loopback(address.strip()) for address in addresses.split(","))
+
+
+def dataset_roots() -> list[Path]:
+    """The folders that images may be read from."""
+    return [Path(folder_paths.get_input_directory()), *_dataset_roots()]
+
+
 def contained(written: str, name: str, roots: list[Path]) -> Path:
     """The folder or file `name` inside one of `roots`, the first that has it. `written` is what the user chose.
 
@@ -47,6 +90,19 @@ def contained(written: str, name: str, roots: list[Path]) -> Path:
     )
 
 
+def captioner_roots() -> list[Path]:
+    """Where captioners are: models/captioners, where downloads go, and what users registered under this name."""
+    own = Path(folder_paths.models_dir) / "captioners"
+    folder_paths.add_model_folder_path("captioners", str(own))
+    roots = [Path(root) for root in folder_paths.get_folder_paths("captioners")]
+    return [own, *(root for root in roots if root != own)]
+
+
+def caption_cache_folder() -> Path:
+    """What captioners wrote. No run can have this name."""
+    return runs_folder() / ".captions"
+
+
 def lora_folder() -> Path:
     """Where new LoRAs go: ComfyUI lists it among its LoRA folders."""
     return Path(folder_paths.get_output_directory()) / "loras"
@@ -54,6 +110,11 @@ def lora_folder() -> Path:
 
 def runs_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "crucible"
+
+
+def temporary_folder() -> Path:
+    """For files that need not outlive this start of ComfyUI, which empties it."""
+    return Path(folder_paths.get_temp_directory()) / "crucible"
 
 
 def _dataset_roots() -> list[Path]:

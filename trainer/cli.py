@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer demo | train | check`."""
+"""The command line: `python -m trainer demo | train | check | caption`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .caption_command import add_caption_command
 from .config import TrainingConfig, parse_config
 from .config_file import read_config
 from .errors import CrucibleError
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains LoRA adapters without ComfyUI.")
-    commands = parser.add_subparsers(required=True, metavar="demo | train | check")
+    commands = parser.add_subparsers(required=True, metavar="demo | train | check | caption")
 
     demo = commands.add_parser("demo", help="train on the demo model and show what it learned (about a minute)")
     demo.add_argument("--output_dir", default="output", help="folder for the results (default: output)")
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="look at a config file and its images, train nothing")
     _add_config(check)
     check.set_defaults(command=_check)
+
+    add_caption_command(commands)
     return parser
 
 
@@ -65,16 +68,16 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from .data.preview import report
+    from .data.report import dataset_report
 
-    config, dataset = _config_and_dataset(options)
-    print(report(dataset, resolution=config.resolution))
-    print("The config file is valid.")
+    _, dataset = _config_and_dataset(options)
+    report = dataset_report(dataset)
+    print(report.text())
+    print("\nThe config file is valid.")
+    dataset.require_trainable()
 
 
 def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
-    from .data.dataset import load_dataset
-
     config = read_config(options.config or options.config_file)
     missing = [name for name in ("base_model", "train_data_dir") if getattr(config, name) is None]
     if missing:
@@ -84,7 +87,24 @@ def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Da
             "package."
         )
     assert config.train_data_dir is not None
-    return config, load_dataset(config.train_data_dir, trigger_word=config.trigger_word, resolution=config.resolution)
+    return config, _load(config)
+
+
+def _load(config: TrainingConfig) -> Dataset:
+    """The config's dataset, with a progress bar for the images that are opened for the first time."""
+    from tqdm import tqdm
+
+    from .data.cache import cache_folder
+    from .data.dataset import load_dataset
+
+    facts = cache_folder(Path(config.output_dir).expanduser()) / "facts"
+    with tqdm(total=0, desc="Checking", unit="image", dynamic_ncols=True, leave=False) as bar:
+
+        def checked(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        return load_dataset(config.data, facts_folder=facts, progress=checked)
 
 
 def _base_model(config: TrainingConfig) -> BaseModel:
@@ -135,8 +155,6 @@ def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Run
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from .data.dataset import load_dataset
-
     config = parse_config(
         {
             "base_model": "demo",
@@ -147,7 +165,7 @@ def _demo(options: argparse.Namespace) -> None:
     )
     print("Training a LoRA on the demo model: a new style for its coloured shapes.")
     base_model = _base_model(config)
-    result = _run(base_model, load_dataset("demo"), config)
+    result = _run(base_model, _load(config), config)
     print(result.report)
     from .demo.showcase import measure  # after `_base_model`, which keeps the packages quiet
 

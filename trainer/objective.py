@@ -67,6 +67,13 @@ def prediction_from_denoised(objective: Objective, noisy: Tensor, denoised: Tens
     return (noisy - denoised) / sigma
 
 
-def row_losses(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each row in float32: (batch, ...) and (batch, ...) to (batch,)."""
-    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+def row_losses(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error of each row in float32: (batch, ...) and (batch, ...) to (batch,).
+
+    With a mask (batch, height, width) of values from 0 to 1, the mean is weighted by it.
+    """
+    error = (prediction.float() - target.float()).square()
+    if mask is None:
+        return error.flatten(1).mean(1)
+    weight = mask.reshape(mask.shape[0], *[1] * (error.ndim - 3), *mask.shape[1:]).expand_as(error)
+    return (error * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)

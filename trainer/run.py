@@ -15,8 +15,10 @@ from . import __version__
 from .adapters import Adapters, AdapterSpec
 from .base_models.base import BaseModel, Precision, Sampling
 from .config import Resolved, ResolvedConfig, TrainingConfig, resolve
-from .data.buckets import bucket_for
+from .data.buckets import Buckets
+from .data.cache import TensorCache
 from .data.dataset import Dataset
+from .data.samples import Sample, training_samples
 from .formats.lora_file import size_text, to_state_dict, trained_parameters, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import TrainingFacts, build_metadata
@@ -70,9 +72,14 @@ def run_training(
     """
     result = RunResult(files)
     try:
-        resolved = _resolved(config, base_model, dataset)
+        dataset.require_trainable()
+        config = config.model_copy(update=dataset.settings.model_dump())
+        samples = training_samples(dataset, config.resolution or base_model.native_resolution)
+        resolved = _resolved(config, base_model, dataset, samples)
         with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
-            _Training(base_model, dataset, resolved, config.epochs, precision, hooks or Hooks(), result).train()
+            _Training(
+                base_model, dataset, samples, resolved, config.epochs, precision, hooks or Hooks(), result
+            ).train()
     except BaseException:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
         if not result.losses:
             files.give_up()
@@ -87,6 +94,7 @@ class _Training:
         self,
         base_model: BaseModel,
         dataset: Dataset,
+        samples: list[Sample],
         resolved: Resolved,
         epochs: int | None,
         precision: Precision,
@@ -102,7 +110,9 @@ class _Training:
         self.reasons = resolved.reasons
         self.started = time.time()
 
-        self.samples = base_model.cache_inputs(dataset, config.resolution, hooks.preparing)
+        cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
+        self.samples = base_model.cache_inputs(samples, cache, config.caption_dropout_rate, hooks.preparing)
+        self.cache_text = _cache_text(cache)
         base_model.prepare_sampling(_sampling(config, dataset))
         base_model.release_encoders()
         groups = [sample.group for sample in self.samples]
@@ -217,6 +227,7 @@ class _Training:
             f"({config.target_modules}), rank {config.lora_rank}, alpha {config.lora_alpha:g}",
             f"Base model: {self.base_model.name} ({self.base_model.architecture.name})",
             f"Dataset: {self.dataset.name}, {len(self.dataset.images)} images at {config.resolution} px{trigger}",
+            self.cache_text,
             f"Loss: {sum(losses[:tenth]) / tenth:.4f} in the first tenth of the steps, "
             f"{sum(losses[-tenth:]) / tenth:.4f} in the last",
         ]
@@ -226,12 +237,19 @@ class _Training:
         return "\n".join(lines)
 
 
-def _resolved(config: TrainingConfig, base_model: BaseModel, dataset: Dataset) -> Resolved:
-    if config.resolution is None and dataset.resolution is not None:
-        config = config.model_copy(update={"resolution": dataset.resolution})
+def _cache_text(cache: TensorCache) -> str:
+    size = cache.clean()
+    return (
+        f"Cache: {cache.made} encoded, {cache.found} found, {size_text(size)} of {size_text(cache.limit)} used in "
+        f"{cache.folder}"
+    )
+
+
+def _resolved(config: TrainingConfig, base_model: BaseModel, dataset: Dataset, samples: list[Sample]) -> Resolved:
     return resolve(
         config,
         image_count=len(dataset.images),
+        samples_per_epoch=len(samples),
         architecture=base_model.architecture.id,
         native_resolution=base_model.native_resolution,
         sample_cfg=base_model.architecture.cfg,
@@ -244,7 +262,7 @@ def _sampling(config: ResolvedConfig, dataset: Dataset) -> Sampling:
     if not prompts:
         captions = dict.fromkeys(image.caption for image in dataset.images)
         prompts = list(captions)[:SAMPLES_BY_DEFAULT]
-    width, height = bucket_for(config.resolution, config.resolution, config.resolution)
+    width, height = Buckets.of(config, config.resolution).size(config.resolution, config.resolution)
     return Sampling(
         prompts=tuple(prompts),
         width=width,

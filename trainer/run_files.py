@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from .config import TrainingConfig
+from .data.cache import cache_folder
 from .formats.output_name import check_output_name, unused_name
 from .loop import StepReport
 
@@ -21,6 +22,11 @@ class RunFiles:
     name: str
     lora: Path
     folder: Path
+
+    @property
+    def cache(self) -> Path:
+        """Where all runs keep what the frozen encoders made."""
+        return cache_folder(self.folder.parent)
 
     @classmethod
     def claim(cls, name: str, lora_folder: Path, runs_folder: Path) -> RunFiles:

@@ -51,7 +51,8 @@ def bare_checkpoint(server):
 
 
 def files_of_runs(server):
-    return {path for folder in ("loras", "crucible") for path in (server.output / folder).rglob("*")}
+    found = {path for folder in ("loras", "crucible") for path in (server.output / folder).rglob("*")}
+    return {path for path in found if ".cache" not in path.parts}  # encoded images may stay
 
 
 def failure(server, graph):
@@ -73,7 +74,7 @@ def assert_says(message, *parts):
     [
         ("empty", ["holds no images; it is empty", "Put images (", ".png"]),
         ("nested", ["only subfolders that do: inner (1)", "Give one of them", "inner"]),
-        ("uncaptioned", ["1 of 1 images", "one.png", "one.txt", "trigger word"]),
+        ("uncaptioned", ["1 image has no caption", "one.png", "one.txt", "trigger word"]),
         ("broken", ["None of the 1 images", "one.png: ", "Replace them"]),
     ],
 )
@@ -90,7 +91,7 @@ def test_broken_image_is_left_out_and_named(server, new_graph, bad_folders):
     graph.show("report", dataset["report"])
     graph.add("PreviewImage", "preview", images=dataset["preview"])
     outputs = server.run(graph.prompt)
-    assert_says(outputs.texts["report"], "1 image with captions", "Left out: torn.png: ")
+    assert_says(outputs.texts["report"], "1 image", "torn.png is left out: ")
     assert outputs.pictures["preview"].shape[0] == 1
 
 

@@ -52,8 +52,8 @@ def demo(server, new_graph, untouched):
 def later_runs(server, new_graph, demo):
     """Two more trainings in the same process: the same under another name, another seed under the same name."""
     graph = new_graph()
-    again, other = graph.train("again"), graph.train("first", seed=SHORT_TRAINING["seed"] + 1)
-    graph.draw("again", again["model"], again["clip"])
+    again, other = graph.train("same_seed"), graph.train("first", seed=SHORT_TRAINING["seed"] + 1)
+    graph.draw("same seed", again["model"], again["clip"])
     graph.draw("other seed", other["model"], other["clip"])
     graph.show("other name", other["lora_name"])
     return server.run(graph.prompt)
@@ -138,11 +138,11 @@ def test_training_leaves_the_model_as_it_was(untouched, files_in_use):
 
 def test_same_seed_gives_the_same_lora(server, demo, later_runs):
     tensors, metadata = server.lora("first")
-    tensors_again, metadata_again = server.lora("again")
+    tensors_again, metadata_again = server.lora("same_seed")
     assert same_tensors(tensors, tensors_again)
     assert metadata.keys() == metadata_again.keys()
     assert {key for key in metadata if metadata[key] != metadata_again[key]} <= METADATA_OF_A_RUN
-    assert largest_difference(later_runs.pictures["again"], demo.pictures["trained"]) == 0
+    assert largest_difference(later_runs.pictures["same seed"], demo.pictures["trained"]) == 0
 
 
 def test_another_seed_gives_another_lora(server, demo, later_runs):
@@ -162,7 +162,7 @@ def test_metadata_tells_what_was_trained(server, demo):
 @pytest.mark.parametrize("node_type", ["LoraLoader", "CrucibleLoadLoRA"])
 def test_a_new_lora_is_listed_at_once(server, later_runs, node_type):
     listed = server.options(node_type, "lora_name")
-    assert {"first.safetensors", "again.safetensors", "first_2.safetensors"} <= set(listed)
+    assert {"first.safetensors", "same_seed.safetensors", "first_2.safetensors"} <= set(listed)
 
 
 def test_a_name_that_is_taken_gets_a_counter_and_overwrites_nothing(server, demo, later_runs):

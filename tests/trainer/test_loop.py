@@ -19,7 +19,12 @@ def trained(batch_size: int, accumulation: int, **values) -> tuple[float, list[S
     samples = [CachedSample(f"{value}.png", "all", value) for value in VALUES]
     settings = {"max_train_steps": 20, "learning_rate": 0.1, "lr_warmup_steps": 4, "weight_decay": 0.0, **values}
     config = resolve(
-        parse_config(settings), image_count=4, architecture="sd15", native_resolution=64, sample_cfg=1.0
+        parse_config(settings),
+        image_count=4,
+        samples_per_epoch=4,
+        architecture="sd15",
+        native_resolution=64,
+        sample_cfg=1.0,
     ).values
     reports: list[StepReport] = []
     train(

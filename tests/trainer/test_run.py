@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
-from lora_crucible.config import parse_config
+from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
@@ -34,7 +34,7 @@ def base_model():
 
 @pytest.fixture(scope="module")
 def dataset():
-    return load_dataset("demo")
+    return load_dataset(DataSettings(train_data_dir="demo"))
 
 
 def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, **values) -> RunResult:
@@ -105,7 +105,7 @@ def test_stopping_before_the_first_step_leaves_nothing(base_model, dataset, tmp_
         train(base_model, dataset, tmp_path, Hooks(preparing=stop))
     with pytest.raises(KeyboardInterrupt):
         train(base_model, dataset, tmp_path, Hooks(sampled=stop))
-    assert list(tmp_path.iterdir()) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == [".cache"]
 
 
 def test_a_loss_that_is_no_number_stops_before_it_does_harm(base_model, dataset, tmp_path, monkeypatch):

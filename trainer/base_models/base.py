@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapters, AdapterSpec
-from ..data.dataset import Dataset
+from ..data.cache import TensorCache
+from ..data.samples import Sample
 from ..formats.architectures import Architecture
 
 
@@ -77,8 +78,14 @@ class BaseModel(ABC):
         """The conditions under which gradients flow: modes, devices, precision. Undone on exit, whatever happens."""
 
     @abstractmethod
-    def cache_inputs(self, dataset: Dataset, resolution: int, progress: Progress) -> list[CachedSample]:
-        """Run every image and caption through the frozen encoders, once."""
+    def cache_inputs(
+        self, samples: Sequence[Sample], cache: TensorCache, caption_dropout: float, progress: Progress
+    ) -> list[CachedSample]:
+        """Run every image and caption that the cache does not hold through the frozen encoders, once.
+
+        Args:
+            caption_dropout: how often a sample is shown without its caption, 0 to 1.
+        """
 
     @abstractmethod
     def prepare_sampling(self, sampling: Sampling) -> None:

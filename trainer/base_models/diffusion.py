@@ -27,6 +27,7 @@ def diffusion_losses(
     seeds: Sequence[int],
     sigma_of: Callable[[Tensor], Tensor],
     predict: Predict,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """The loss of each row, (rows,), float32.
 
@@ -34,9 +35,10 @@ def diffusion_losses(
         latents: clean latents (rows, channels, ...), float32, scaled as the model wants them.
         seeds: one per row.
         sigma_of: noise levels (rows,) of timesteps (rows,).
+        mask: (rows, height, width), how much of the loss counts where; None is all of it everywhere.
     """
     timesteps, noise = draw_noise(objective, latents.shape[1:], seeds)
     timesteps, noise = timesteps.to(latents.device), noise.to(latents)
     sigma = sigma_of(timesteps)
     prediction = predict(noisy_latent(objective, latents, noise, sigma), sigma, timesteps)
-    return row_losses(prediction, target(objective, latents, noise, sigma))
+    return row_losses(prediction, target(objective, latents, noise, sigma), mask)

@@ -1,5 +1,6 @@
 """The settings of a training run: their schema, their checks, and the choice of what was left on auto."""
 
+from .data_settings import DataSettings
 from .resolve import DEMO_VALUES, Resolved, ResolvedConfig, resolve
 from .schema import SETTINGS, TrainingConfig
 from .setting import Setting
@@ -8,6 +9,7 @@ from .validation import from_widgets, parse_config
 __all__ = [
     "DEMO_VALUES",
     "SETTINGS",
+    "DataSettings",
     "Resolved",
     "ResolvedConfig",
     "Setting",

@@ -72,6 +72,7 @@ def resolve(
     config: TrainingConfig,
     *,
     image_count: int,
+    samples_per_epoch: int,
     architecture: str,
     native_resolution: int,
     sample_cfg: float,
@@ -80,6 +81,7 @@ def resolve(
 
     Args:
         image_count: number of training images.
+        samples_per_epoch: how many an epoch shows: with repeats, at all resolutions, and regularization images.
         architecture: `demo`, `sd15`, `sdxl`, …
         native_resolution: side in pixels of the images that the model was made for.
         sample_cfg: guidance scale that suits the model.
@@ -102,8 +104,8 @@ def resolve(
     rate, models = (2e-4, "SD1.5") if architecture in SMALL_MODELS else (1e-4, "larger models")
     choices.take("learning_rate", rate, f"usual for AdamW on {models}")
 
-    steps_per_epoch = math.ceil(image_count / effective_batch)
-    steps = _choose_steps(choices, config, image_count, effective_batch, steps_per_epoch)
+    steps_per_epoch = math.ceil(samples_per_epoch / effective_batch)
+    steps = _choose_steps(choices, config, samples_per_epoch, effective_batch, steps_per_epoch)
     _choose_warmup(choices, config, steps)
     choices.take("sample_every_n_steps", max(1, steps // 4), "a quarter of the steps")
     choices.take("sample_cfg", sample_cfg, "suits the model")
@@ -154,16 +156,16 @@ def _choose_batch(choices: _Choices, config: TrainingConfig, image_count: int, r
 
 
 def _choose_steps(
-    choices: _Choices, config: TrainingConfig, image_count: int, effective_batch: int, steps_per_epoch: int
+    choices: _Choices, config: TrainingConfig, shown: int, effective_batch: int, steps_per_epoch: int
 ) -> int:
     """Chooses the number of optimizer steps, from the epochs where these are given."""
     if config.epochs is not None:
-        reason = f"{config.epochs} epochs of {image_count} images, {effective_batch} images a step"
+        reason = f"{config.epochs} epochs of {shown} images, {effective_batch} images a step"
         return int(choices.set("max_train_steps", config.epochs * steps_per_epoch, reason))
-    epochs = 15 if image_count < 50 else 12 if image_count <= 100 else 8
+    epochs = 15 if shown < 50 else 12 if shown <= 100 else 8
     scale = EFFECTIVE_BATCH / min(effective_batch, EFFECTIVE_BATCH)
     least, most = math.ceil(LEAST_STEPS * scale), math.ceil(MOST_STEPS * scale)
-    steps, reason = epochs * steps_per_epoch, f"{epochs} epochs of {image_count} images"
+    steps, reason = epochs * steps_per_epoch, f"{epochs} epochs of {shown} images"
     if steps < least:
         steps = least
         reason = f"the least that a LoRA needs; every image is shown {steps / steps_per_epoch:.0f} times"

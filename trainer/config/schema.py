@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
-from .setting import Setting, describe_settings
+from .data_settings import DataSettings
+from .setting import Setting, describe_settings, setting
 
 PRECISION_NAMES = {
     "no": "fp32",
@@ -23,65 +24,27 @@ PRECISION_NAMES = {
 }
 
 
-def _setting(
-    default: Any,
-    title: str,
-    description: str,
-    *,
-    group: str,
-    advanced: bool = False,
-    step: float | None = None,
-    aliases: tuple[str, ...] = (),
-    value_aliases: dict[str, str] | None = None,
-    multiline: bool = False,
-    **limits: Any,
-) -> Any:
-    extra: dict[str, Any] = {
-        "group": group,
-        "advanced": advanced,
-        "step": step,
-        "aliases": list(aliases),
-        "value_aliases": value_aliases or {},
-        "multiline": multiline,
-    }
-    return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
-
-
 TargetModules = Literal["attention", "attention_and_feed_forward", "linear_and_convolution"]
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(DataSettings):
     """The settings of one training run. Use `parse_config` for values that a user wrote."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    # Data and output
-    base_model: str | None = _setting(
+    # Model and output
+    base_model: str | None = setting(
         None,
         "Base model",
         "What the LoRA is trained on: `demo`, or the folder of a diffusers model. In ComfyUI it is the MODEL input.",
         group="data",
     )
-    train_data_dir: str | None = _setting(
-        None,
-        "Image folder",
-        "Folder with the images and their captions (a .txt file of the same name beside each), or `demo`.",
-        group="data",
-    )
-    trigger_word: str = _setting(
-        "",
-        "Trigger word",
-        "A word that calls the LoRA up. It is put in front of every caption that does not hold it yet.",
-        group="data",
-    )
-    output_dir: str = _setting(
+    output_dir: str = setting(
         "output",
         "Output folder",
         "Folder for everything that a run writes. In ComfyUI it is the output folder.",
         group="output",
         advanced=True,
     )
-    output_name: str = _setting(
+    output_name: str = setting(
         "lora",
         "Name",
         "File name of the LoRA. An existing file is never overwritten: a number is added.",
@@ -89,7 +52,7 @@ class TrainingConfig(BaseModel):
     )
 
     # Adapter
-    lora_rank: int | None = _setting(
+    lora_rank: int | None = setting(
         None,
         "Rank",
         "How much the LoRA can learn: 4 to 8 for one subject and few images, 16 to 32 for a rich style and "
@@ -100,7 +63,7 @@ class TrainingConfig(BaseModel):
         ge=1,
         le=512,
     )
-    lora_alpha: float | None = _setting(
+    lora_alpha: float | None = setting(
         None,
         "Alpha",
         "Scales the LoRA by alpha / rank. Half the rank to the rank is usual; lower acts like a lower learning rate.",
@@ -111,7 +74,7 @@ class TrainingConfig(BaseModel):
         gt=0,
         le=1024,
     )
-    lora_dropout: float = _setting(
+    lora_dropout: float = setting(
         0.0,
         "Dropout",
         "Share of the LoRA's inputs that is switched off at random in each step. 0.05 to 0.1 slows overfitting.",
@@ -121,7 +84,7 @@ class TrainingConfig(BaseModel):
         ge=0.0,
         le=0.9,
     )
-    target_modules: TargetModules | None = _setting(
+    target_modules: TargetModules | None = setting(
         None,
         "Layers",
         "Which layers of the model get an adapter. With the feed-forward layers it learns more, in a larger file; "
@@ -131,7 +94,7 @@ class TrainingConfig(BaseModel):
     )
 
     # Optimization
-    batch_size: int | None = _setting(
+    batch_size: int | None = setting(
         None,
         "Batch size",
         "Images at a time. More needs more memory; gradient accumulation has the same effect without it.",
@@ -141,7 +104,7 @@ class TrainingConfig(BaseModel):
         ge=1,
         le=64,
     )
-    gradient_accumulation_steps: int | None = _setting(
+    gradient_accumulation_steps: int | None = setting(
         None,
         "Gradient accumulation",
         "Batches that are averaged into one step. Batch size times this should be 4 to 8.",
@@ -152,7 +115,7 @@ class TrainingConfig(BaseModel):
         ge=1,
         le=256,
     )
-    epochs: int | None = _setting(
+    epochs: int | None = setting(
         None,
         "Epochs",
         "How often every image is shown. Give this or max_train_steps, not both.",
@@ -162,7 +125,7 @@ class TrainingConfig(BaseModel):
         ge=1,
         le=10_000,
     )
-    max_train_steps: int | None = _setting(
+    max_train_steps: int | None = setting(
         None,
         "Steps",
         "Number of optimizer steps. Give this or epochs, not both.",
@@ -172,7 +135,7 @@ class TrainingConfig(BaseModel):
         ge=1,
         le=1_000_000,
     )
-    learning_rate: float | None = _setting(
+    learning_rate: float | None = setting(
         None,
         "Learning rate",
         "Size of a step: 0.0002 suits SD1.5, 0.0001 larger models. Halve it when the loss swings.",
@@ -181,7 +144,7 @@ class TrainingConfig(BaseModel):
         gt=0,
         le=1,
     )
-    lr_warmup_steps: int | None = _setting(
+    lr_warmup_steps: int | None = setting(
         None,
         "Warmup steps",
         "Steps in which the learning rate rises from zero to its value: 5 to 10 % of all steps.",
@@ -192,7 +155,7 @@ class TrainingConfig(BaseModel):
         ge=0,
         le=100_000,
     )
-    weight_decay: float = _setting(
+    weight_decay: float = setting(
         0.01,
         "Weight decay",
         "Pulls the LoRA's weights towards zero, against overfitting.",
@@ -202,7 +165,7 @@ class TrainingConfig(BaseModel):
         ge=0.0,
         le=1.0,
     )
-    max_grad_norm: float = _setting(
+    max_grad_norm: float = setting(
         1.0,
         "Gradient clipping",
         "Longest gradient that is used as it is; longer ones are shortened to it.",
@@ -212,17 +175,7 @@ class TrainingConfig(BaseModel):
         ge=0.01,
         le=1000.0,
     )
-    resolution: int | None = _setting(
-        None,
-        "Resolution",
-        "Images are trained at about resolution x resolution pixels, in their own aspect. "
-        "512 for SD1.5, 1024 for SDXL and later.",
-        group="data",
-        step=64,
-        ge=64,
-        le=4096,
-    )
-    mixed_precision: Literal["auto", "fp32", "fp16", "bf16"] = _setting(
+    mixed_precision: Literal["auto", "fp32", "fp16", "bf16"] = setting(
         "auto",
         "Precision",
         "Number format of the computation; the LoRA itself is always trained in fp32.",
@@ -230,14 +183,14 @@ class TrainingConfig(BaseModel):
         advanced=True,
         value_aliases=PRECISION_NAMES,
     )
-    gradient_checkpointing: bool = _setting(
+    gradient_checkpointing: bool = setting(
         False,
         "Gradient checkpointing",
         "Needs much less memory and about a third more time.",
         group="training",
         advanced=True,
     )
-    seed: int = _setting(
+    seed: int = setting(
         42,
         "Seed",
         "Start of all random numbers: the same seed gives the same LoRA.",
@@ -246,7 +199,17 @@ class TrainingConfig(BaseModel):
         ge=0,
         le=2**63 - 1,
     )
-    save_precision: Literal["fp16", "fp32"] = _setting(
+    cache_size_gb: float = setting(
+        20.0,
+        "Cache size",
+        "GB on disk that encoded images and captions may take. Beyond it, what was not used for longest is deleted.",
+        group="output",
+        advanced=True,
+        step=1.0,
+        ge=0.0,
+        le=10_000.0,
+    )
+    save_precision: Literal["fp16", "fp32"] = setting(
         "fp16",
         "Precision of the file",
         "fp16 halves the file and is enough for use; fp32 loses nothing.",
@@ -256,14 +219,14 @@ class TrainingConfig(BaseModel):
     )
 
     # Samples during training
-    sample_prompts: str = _setting(
+    sample_prompts: str = setting(
         "",
         "Sample prompts",
         "One prompt a line, drawn while training. Empty: the first captions of the dataset.",
         group="samples",
         multiline=True,
     )
-    sample_every_n_steps: int | None = _setting(
+    sample_every_n_steps: int | None = setting(
         None,
         "Sample every",
         "Steps between two rounds of samples.",
@@ -273,10 +236,10 @@ class TrainingConfig(BaseModel):
         ge=1,
         le=1_000_000,
     )
-    sample_steps: int = _setting(
+    sample_steps: int = setting(
         20, "Sampling steps", "Steps of the sampler.", group="samples", advanced=True, step=1, ge=1, le=200
     )
-    sample_cfg: float | None = _setting(
+    sample_cfg: float | None = setting(
         None,
         "Sample CFG",
         "How closely samples follow their prompt.",
@@ -286,10 +249,10 @@ class TrainingConfig(BaseModel):
         gt=0,
         le=100,
     )
-    sample_sampler: str = _setting(
+    sample_sampler: str = setting(
         "euler", "Sampler", "Name of the sampler, as in ComfyUI.", group="samples", advanced=True
     )
-    sample_scheduler: str = _setting(
+    sample_scheduler: str = setting(
         "normal", "Scheduler", "Name of the noise schedule, as in ComfyUI.", group="samples", advanced=True
     )
 
@@ -305,6 +268,11 @@ class TrainingConfig(BaseModel):
         if not name.strip(" .") or name.endswith((".", " ")) or re.search(r'[<>:"/\\|?*\x00-\x1f]', name):
             raise ValueError('it must be a file name without any of < > : " / \\ | ? * (folders belong in output_dir)')
         return name
+
+    @property
+    def data(self) -> DataSettings:
+        """The settings of the dataset alone."""
+        return DataSettings(**{name: getattr(self, name) for name in DataSettings.model_fields})
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:

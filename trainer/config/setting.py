@@ -6,7 +6,7 @@ import types
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 Kind = Literal["integer", "number", "choice", "switch", "text"]
@@ -77,7 +77,8 @@ class Setting:
         """Turns a value as people and YAML parsers write it into what pydantic checks against the field.
 
         `auto` and an empty text become None where that means auto, numbers may be texts (`2e-4`, `1e3`), a
-        list of prompts becomes lines. What cannot be read is handed on as it is, for pydantic to refuse.
+        list of prompts becomes lines, one of numbers a text with commas. What cannot be read is handed on as it
+        is, for pydantic to refuse.
         """
         if isinstance(value, str):
             value = value.strip()
@@ -95,9 +96,37 @@ class Setting:
                 return self.default
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return str(value)
-            if self.multiline and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
-                return "\n".join(value)
+            if isinstance(value, list | tuple):
+                if self.multiline and all(isinstance(item, str) for item in value):
+                    return "\n".join(value)
+                if all(str(item).isdigit() for item in value):
+                    return ", ".join(map(str, value))
         return value
+
+
+def setting(
+    default: Any,
+    title: str,
+    description: str,
+    *,
+    group: str,
+    advanced: bool = False,
+    step: float | None = None,
+    aliases: tuple[str, ...] = (),
+    value_aliases: dict[str, str] | None = None,
+    multiline: bool = False,
+    **limits: Any,
+) -> Any:
+    """A field of a config class, with what `Setting` needs to know of it; `limits` are pydantic's (ge, gt, le)."""
+    extra: dict[str, Any] = {
+        "group": group,
+        "advanced": advanced,
+        "step": step,
+        "aliases": list(aliases),
+        "value_aliases": value_aliases or {},
+        "multiline": multiline,
+    }
+    return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
 
 
 def describe_settings(model: type[BaseModel]) -> dict[str, Setting]:

@@ -1,37 +1,61 @@
-"""A dataset as training sees it: readable images, each with its caption, in a fixed order."""
+"""A dataset as training sees it: readable images, each with its captions, in a fixed order."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ..config.data_settings import DataSettings
 from ..demo import DATASET_DIR, TRIGGER_WORD
 from ..errors import CrucibleError
-from .captions import read_caption, with_trigger_word
-from .images import UnreadableImage, check_image
-from .scan import find_images
+from .captions import find_captions, finished, holds_word
+from .facts import ImageFacts, all_facts
+from .findings import Finding, counted
+from .metadata_files import MetadataFile, metadata_files, misspelt_metadata, read_metadata
+from .scan import FoundImage, find_images, find_mask
+from .split import validation_indices
 
 DEMO = "demo"
 """Instead of a folder: the dataset that comes with the package."""
 
 DEMO_RESOLUTION = 64
 
-NAMES_SHOWN = 5
-"""File names that a message lists before it only counts the rest."""
-
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """An image file that was found readable. `width` and `height` are in pixels, after EXIF rotation."""
+    """An image file that was found readable.
+
+    Attributes:
+        name: what the user calls it.
+        captions: finished, with trigger word and all; several of which one is drawn each time, or none.
+        width, height: in pixels, after EXIF rotation.
+        facts: what else is known of the file.
+        repeats: how often an epoch shows it.
+        mask: the file that says which part of it is trained; the image itself stands for its alpha channel.
+    """
 
     path: Path
-    caption: str
-    width: int
-    height: int
+    name: str
+    captions: tuple[str, ...]
+    facts: ImageFacts
+    repeats: int = 1
+    mask: Path | None = None
+
+    @property
+    def width(self) -> int:
+        return self.facts.width
+
+    @property
+    def height(self) -> int:
+        return self.facts.height
+
+    @property
+    def caption(self) -> str:
+        """The first of its captions, or ""."""
+        return self.captions[0] if self.captions else ""
 
 
 @dataclass(frozen=True)
@@ -40,122 +64,326 @@ class Dataset:
 
     Attributes:
         name: for people: the folder's name, or `demo`.
-        images: in an order that is the same on every machine.
-        resolution: that the dataset asks for, or None for the training's own.
-        skipped: each image that was left out, with the reason.
-        notes: what else was done that the user should know.
+        settings: what it was made with; part of the run's config.
+        images: that are trained, in an order that is the same on every machine.
+        validation: that are not, to measure the training by.
+        regularization: of what the model should not forget.
+        findings: everything about it that the user should know.
     """
 
     name: str
     folder: Path
+    settings: DataSettings
     images: tuple[TrainingImage, ...]
-    trigger_word: str
-    resolution: int | None
-    skipped: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    validation: tuple[TrainingImage, ...] = ()
+    regularization: tuple[TrainingImage, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def trigger_word(self) -> str:
+        return self.settings.trigger_word
 
     @property
     def source(self) -> str:
-        """What `load_dataset` was given."""
+        """What stands for it in a config file."""
         return DEMO if self.folder == DATASET_DIR else str(self.folder)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash over what training depends on: image files, captions, their order, resolution, trigger word.
+        """Hash over what training depends on: image files, masks, captions, their order, the settings.
 
-        Where the folder lies, and when its files were written, does not count. Reads every image file.
+        Where the folder lies, and when its files were written, does not count.
         """
-        digest = hashlib.sha256(f"{self.resolution}\0{self.trigger_word}\0".encode())
-        for image in self.images:
-            digest.update(hashlib.sha256(image.path.read_bytes()).digest())
-            digest.update(hashlib.sha256(image.caption.encode("utf-8", "surrogatepass")).digest())
+        where = {"train_data_dir", "reg_data_dir", "metadata_path"}
+        digest = hashlib.sha256(self.settings.model_dump_json(exclude=where).encode())
+        for part in (self.images, self.validation, self.regularization):
+            digest.update(f"{len(part)}\0".encode())
+            for image in part:
+                digest.update(f"{image.facts.content}\0{image.repeats}\0".encode())
+                if image.mask is not None and image.mask != image.path:
+                    digest.update(hashlib.sha256(image.mask.read_bytes()).digest())
+                for caption in image.captions:
+                    digest.update(hashlib.sha256(caption.encode("utf-8", "surrogatepass")).digest())
         return digest.hexdigest()
 
+    def require_trainable(self) -> None:
+        """
+        Raises:
+            CrucibleError: something in the dataset keeps a training from making sense.
+        """
+        errors = [finding.text() for finding in self.findings if finding.severity == "error"]
+        if errors:
+            raise CrucibleError(
+                f"The dataset {self.name} in {self.folder} cannot be trained yet.\n" + "\n".join(errors)
+            )
 
-def load_dataset(folder: str | Path, *, trigger_word: str = "", resolution: int | None = None) -> Dataset:
+
+def load_dataset(
+    settings: DataSettings,
+    *,
+    roots: Sequence[Path] = (),
+    facts_folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
     """Reads a folder of images with captions, and decodes every image once, so that none fails later.
 
     Args:
-        folder: a folder, or `demo` for the one that comes with the package.
-        trigger_word: put in front of every caption that does not hold it; the whole caption of an image
-            that has none.
-        resolution: handed on in the dataset; None leaves it to the training.
+        settings: `train_data_dir` is a folder, or `demo` for the one that comes with the package.
+        roots: folders that the images must lie in, links followed; none means anywhere.
+        facts_folder: keeps what was found of each image, so that the next start is quick.
+        progress: called with (done, total) for every image that is decoded; may raise to stop.
 
     Raises:
-        CrucibleError: the folder cannot be used, no image can be read, or an image has no caption and there
-            is no trigger word either.
+        CrucibleError: the folder cannot be used, or no image in it can be read. Whatever else is wrong is in the
+            dataset's findings.
     """
-    if str(folder) == DEMO:
-        name, folder = DEMO, DATASET_DIR
-        trigger_word = trigger_word or TRIGGER_WORD
-        resolution = resolution or DEMO_RESOLUTION
-    elif not str(folder).strip():
+    settings, folder, name = _located(settings)
+    found = find_images(folder)
+    findings: list[Finding] = []
+    inside = _inside(found, roots, findings)
+    facts = all_facts((image.path for image in inside), _index(facts_folder, folder), progress)
+    readable = _readable(inside, facts, folder, findings)
+    metadata = _metadata(folder, settings, [image.name for image in readable], findings)
+    images = _with_captions(readable, facts, settings, metadata, findings)
+    images = _with_masks(images, settings, findings)
+    regularization: tuple[TrainingImage, ...] = ()
+    if settings.reg_data_dir:
+        regularization = _regularization(settings, roots, facts_folder, progress, findings)
+    return split_dataset(Dataset(name, folder, settings, tuple(images), (), regularization, tuple(findings)))
+
+
+def split_dataset(dataset: Dataset) -> Dataset:
+    """The same dataset with `validation_percent` of its images moved from training to validation."""
+    everything = [*dataset.images, *dataset.validation]
+    percent = dataset.settings.validation_percent
+    chosen = validation_indices([image.facts for image in everything], percent, dataset.settings.validation_seed)
+    findings = [finding for finding in dataset.findings if finding.kind != "validation"]
+    if percent and not chosen:
+        findings.append(
+            Finding(
+                "validation",
+                "warning",
+                f"No image is left for validation at {percent:g} % of {counted(len(everything), 'image')}",
+                "So nothing shows when the training has gone on for too long.",
+                "Add images that are not alike, or set a higher percentage.",
+            )
+        )
+    return replace(
+        dataset,
+        images=tuple(image for index, image in enumerate(everything) if index not in chosen),
+        validation=tuple(image for index, image in enumerate(everything) if index in chosen),
+        findings=tuple(findings),
+    )
+
+
+def _located(settings: DataSettings) -> tuple[DataSettings, Path, str]:
+    """The settings with the trigger word as it is used, the folder, and the dataset's name."""
+    trigger_word = " ".join(settings.trigger_word.split())
+    written = (settings.train_data_dir or "").strip()
+    if written == DEMO:
+        chosen = {
+            "trigger_word": trigger_word or TRIGGER_WORD,
+            "resolution": settings.resolution or DEMO_RESOLUTION,
+            "train_data_dir": DEMO,
+        }
+        return settings.model_copy(update=chosen), DATASET_DIR, DEMO
+    if not written:
         raise CrucibleError(
             "No image folder is given, so there is nothing to train on. Set train_data_dir to the folder of "
             f"your images, or to {DEMO} for the images that come with the package."
         )
-    else:
-        folder = Path(folder).expanduser().resolve()
-        name = folder.name
-    trigger_word = " ".join(trigger_word.split())
-    paths = find_images(folder)
-    sizes, skipped = _check_images(paths)
-    if not sizes:
-        raise CrucibleError(
-            f"None of the {len(paths)} images in {folder} can be read, so there is nothing to train on:\n"
-            f"{_listed(skipped, '  ')}\nReplace them by images that open in an image viewer."
+    folder = Path(written).expanduser().resolve()
+    return (
+        settings.model_copy(update={"trigger_word": trigger_word, "train_data_dir": str(folder)}),
+        folder,
+        folder.name,
+    )
+
+
+def _index(facts_folder: Path | None, folder: Path) -> Path | None:
+    if facts_folder is None:
+        return None
+    return facts_folder / f"{hashlib.sha256(str(folder).encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
+
+
+def _inside(found: Sequence[FoundImage], roots: Sequence[Path], findings: list[Finding]) -> list[FoundImage]:
+    """The images that lie in the roots, also when they are links."""
+    real = [root.resolve() for root in roots]
+
+    def allowed(image: FoundImage) -> bool:
+        return not real or any(image.path.resolve().is_relative_to(root) for root in real)
+
+    outside = tuple(image.name for image in found if not allowed(image))
+    if outside:
+        findings.append(
+            Finding(
+                "outside",
+                "warning",
+                f"{counted(len(outside), 'image is a link', 'images are links')} to folders that may not be read",
+                "They are left out.",
+                "Copy the files, or register their folder under `datasets` in extra_model_paths.yaml.",
+                outside,
+            )
         )
-    captions = {path: read_caption(path) for path in sizes}
-    without = [path.name for path, caption in captions.items() if caption is None]
-    if without and not trigger_word:
-        raise _missing_captions(folder, without, len(captions))
-    images = tuple(
-        TrainingImage(path, with_trigger_word(captions[path] or "", trigger_word), width, height)
-        for path, (width, height) in sizes.items()
-    )
-    notes = _caption_notes(images, captions, without, trigger_word)
-    return Dataset(name, folder, images, trigger_word, resolution, tuple(skipped), notes)
+    return [image for image in found if image.name not in outside]
 
 
-def _check_images(paths: tuple[Path, ...]) -> tuple[dict[Path, tuple[int, int]], list[str]]:
-    """Returns width and height of the readable images, and a line for each of the others."""
+def _readable(
+    found: Sequence[FoundImage], facts: dict[Path, ImageFacts], folder: Path, findings: list[Finding]
+) -> list[FoundImage]:
+    broken = [(image.name, facts[image.path].error) for image in found if facts[image.path].error]
+    if len(broken) == len(found):
+        lines = "\n".join(f"  {name}: {error}" for name, error in broken[:5])
+        raise CrucibleError(
+            f"None of the {len(found)} images in {folder} can be read, so there is nothing to train on:\n{lines}\n"
+            "Replace them by images that open in an image viewer."
+        )
+    findings += [
+        Finding("unreadable", "warning", f"{name} is left out: {error}", "", "Replace it or delete it.", ())
+        for name, error in broken
+    ]
+    return [image for image in found if not facts[image.path].error]
 
-    def check(path: Path) -> tuple[int, int] | str:
+
+def _metadata(folder: Path, settings: DataSettings, names: list[str], findings: list[Finding]) -> list[MetadataFile]:
+    if settings.caption_source not in ("auto", "metadata"):
+        return []
+    files = [read_metadata(path) for path in metadata_files(folder, settings.metadata_path)]
+    misspelt = misspelt_metadata(folder)
+    if not files and misspelt:
+        findings.append(
+            Finding(
+                "misspelt_metadata",
+                "warning",
+                f"{misspelt} is not read",
+                "Only metadata.csv and metadata.jsonl are.",
+                "Rename it if it holds the captions.",
+            )
+        )
+    for file in files:
+        if file.unread:
+            lines = counted(len(file.unread), "line")
+            what = f"{lines} of {file.path.name} cannot be used: {'; '.join(file.unread[:3])}"
+            findings.append(Finding("unread_lines", "warning", what, "Their captions are missing.", "Correct them."))
+        orphans = tuple(file.without_image(names))
+        if orphans:
+            what = f"{counted(len(orphans), 'name')} in {file.path.name} stand for no image that can be read"
+            remedy = "Correct the names in the file, or add the images."
+            findings.append(Finding("rows_without_image", "warning", what, "Not trained.", remedy, orphans))
+    return files
+
+
+def _with_captions(
+    found: Sequence[FoundImage],
+    facts: dict[Path, ImageFacts],
+    settings: DataSettings,
+    metadata: Sequence[MetadataFile],
+    findings: list[Finding],
+) -> list[TrainingImage]:
+    images, without, conflicts, unreadable = [], [], [], []
+    bare: dict[str, str] = {}
+    for image in found:
         try:
-            return check_image(path)
-        except UnreadableImage as error:
-            return f"{path.name}: {error.reason}"
-
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(check, paths))
-    sizes = {path: result for path, result in zip(paths, results, strict=True) if not isinstance(result, str)}
-    return sizes, [result for result in results if isinstance(result, str)]
-
-
-def _missing_captions(folder: Path, without: list[str], count: int) -> CrucibleError:
-    example = Path(without[0]).with_suffix(".txt").name
-    return CrucibleError(
-        f"{len(without)} of {count} images in {folder} have no caption:\n{_listed(without, '  ')}\n"
-        "Without captions the LoRA learns pictures that no prompt calls up. Write each caption into a text "
-        f"file of the image's name ({example} for {without[0]}), or set a trigger word to be their caption."
-    )
-
-
-def _caption_notes(
-    images: tuple[TrainingImage, ...], captions: dict[Path, str | None], without: list[str], trigger_word: str
-) -> tuple[str, ...]:
-    notes = []
-    if without:
-        names = _listed(without, "").replace("\n", ", ")
-        notes.append(f'"{trigger_word}" is the whole caption of {len(without)} images that have none: {names}')
-    added = sum(captions[image.path] not in (None, image.caption) for image in images)
+            own = find_captions(image, settings.caption_source, metadata, per_line=settings.captions_per_line)
+        except CrucibleError as error:
+            unreadable.append(f"{image.name}: {error}")
+            own = find_captions(image, "metadata", metadata)
+        if not own.captions:
+            without.append(image.name)
+        bare[image.name] = own.captions[0] if own.captions else ""
+        if own.others:
+            conflicts.append(f"{image.name} ({own.source} before {', '.join(own.others)})")
+        captions = tuple(finished(caption, settings) for caption in own.captions)
+        repeats = image.repeats * settings.repeats
+        images.append(TrainingImage(image.path, image.name, captions, facts[image.path], repeats))
+    word = settings.trigger_word
+    added = tuple(one.name for one in images if one.captions and word and not holds_word(bare[one.name], word))
     if added:
-        notes.append(f'"{trigger_word}" was put in front of {added} captions that do not hold it')
-    return tuple(notes)
+        done = f'"{word}" was put in front of {counted(len(added), "caption")} without it'
+        findings.append(Finding("trigger_word_added", "note", done))
+    for text in unreadable:
+        findings.append(Finding("unreadable_caption", "warning", text))
+    if conflicts:
+        what = f"{counted(len(conflicts), 'image has', 'images have')} different captions in several places"
+        order = "The first counts, in the order .txt, .caption, metadata.jsonl, metadata.csv."
+        findings.append(Finding("caption_conflict", "warning", what, order, "Delete the others.", tuple(conflicts)))
+    return complete_captions(images, without, settings, findings)
 
 
-def _listed(names: list[str], indent: str) -> str:
-    lines = [f"{indent}{name}" for name in names[:NAMES_SHOWN]]
-    if len(names) > NAMES_SHOWN:
-        lines.append(f"{indent}and {len(names) - NAMES_SHOWN} more")
-    return "\n".join(lines)
+def complete_captions(
+    images: list[TrainingImage], without: Sequence[str], settings: DataSettings, findings: list[Finding]
+) -> list[TrainingImage]:
+    """What the settings say is done with images that have no caption; said in `findings`."""
+    if not without:
+        return images
+    what = f"{counted(len(without), 'image has', 'images have')} no caption"
+    if settings.missing_captions == "skip":
+        findings.append(Finding("no_caption", "note", what, "They are left out.", "", tuple(without)))
+        return [image for image in images if image.captions]
+    if settings.trigger_word:
+        done = f'"{settings.trigger_word}" is their whole caption.'
+        findings.append(Finding("no_caption", "note", what, done, "", tuple(without)))
+        whole = (settings.trigger_word,)
+        return [image if image.captions else replace(image, captions=whole) for image in images]
+    findings.append(
+        Finding(
+            "no_caption",
+            "error",
+            what,
+            "Without captions the LoRA learns pictures that no prompt calls up.",
+            f"Write each into a text file of the image's name ({Path(without[0]).with_suffix('.txt').name} for "
+            f"{without[0]}), let Auto Caption write them, set a trigger word to be their caption, or set "
+            "missing_captions to skip.",
+            tuple(without),
+        )
+    )
+    return images
+
+
+def _with_masks(images: list[TrainingImage], settings: DataSettings, findings: list[Finding]) -> list[TrainingImage]:
+    if settings.mask_source == "none":
+        return images
+
+    def mask(image: TrainingImage) -> Path | None:
+        if settings.mask_source == "alpha":
+            return image.path if image.facts.has_alpha else None
+        return find_mask(image.path)
+
+    masked = [replace(image, mask=mask(image)) for image in images]
+    without = tuple(image.name for image in masked if image.mask is None)
+    if without:
+        where = "no transparent pixels" if settings.mask_source == "alpha" else "no mask file"
+        findings.append(
+            Finding(
+                "no_mask",
+                "warning" if len(without) < len(images) else "error",
+                f"{counted(len(without), 'image has', 'images have')} {where}",
+                "All of such an image is trained, its background too.",
+                "Add what is missing, or set mask_source to none.",
+                without,
+            )
+        )
+    return masked
+
+
+def _regularization(
+    settings: DataSettings,
+    roots: Sequence[Path],
+    facts_folder: Path | None,
+    progress: Callable[[int, int], None] | None,
+    findings: list[Finding],
+) -> tuple[TrainingImage, ...]:
+    own = settings.model_copy(
+        update={
+            "train_data_dir": settings.reg_data_dir,
+            "trigger_word": "",
+            "reg_data_dir": None,
+            "metadata_path": None,
+            "validation_percent": 0.0,
+            "mask_source": "none",
+            "repeats": 1,
+        }
+    )
+    loaded = load_dataset(own, roots=roots, facts_folder=facts_folder, progress=progress)
+    findings += [replace(one, what=f"Regularization: {one.what}") for one in loaded.findings]
+    return loaded.images

@@ -53,35 +53,21 @@ def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
     Raises:
         UnreadableImage: it is missing, broken, truncated, too large, or not an image.
     """
-    with _reading(path) as image:
+    with reading(path) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         image.load()
         return _to_rgb(_upright(image))
 
 
-def check_image(path: Path) -> tuple[int, int]:
-    """Decodes an image to see that it is whole; cheaper than `open_image`.
-
-    Returns:
-        Width and height in pixels, after EXIF rotation.
-
-    Raises:
-        UnreadableImage: as `open_image`.
-    """
-    with _reading(path) as image:
-        width, height = image.size
-        image.draft(None, (1, 1))  # JPEG only: reads the whole file at an eighth of its size
-        image.load()
-        sideways = _orientation(image) in SIDEWAYS
-    return (height, width) if sideways else (width, height)
-
-
-def load_pixels(path: Path, size: tuple[int, int]) -> Tensor:
-    """Loads an image, scaled to cover `size` and cropped to it around the centre.
+def load_pixels(
+    path: Path, size: tuple[int, int], crop: tuple[float, float] = (0.5, 0.5), *, mirrored: bool = False
+) -> Tensor:
+    """Loads an image, scaled to cover `size` and cropped to it.
 
     Args:
         size: width and height in pixels.
+        crop: which part of what is cropped off lies to the left and at the top, 0 to 1.
 
     Returns:
         float32 (height, width, 3), values 0 to 1.
@@ -89,18 +75,44 @@ def load_pixels(path: Path, size: tuple[int, int]) -> Tensor:
     Raises:
         UnreadableImage: as `open_image`.
     """
-    image = fit(open_image(path), size)
-    return torch.from_numpy(np.array(image, dtype=np.float32) / 255)
+    image = fit(open_image(path), size, crop)
+    return torch.from_numpy(np.array(ImageOps.mirror(image) if mirrored else image, dtype=np.float32) / 255)
 
 
-def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Scales an image (Lanczos) to cover `size`, width and height in pixels, and crops it to the middle."""
-    return ImageOps.fit(image, size, method=Image.Resampling.LANCZOS)
+def load_mask(
+    path: Path,
+    size: tuple[int, int],
+    crop: tuple[float, float] = (0.5, 0.5),
+    *,
+    mirrored: bool = False,
+    from_alpha: bool = False,
+) -> Tensor:
+    """Loads a mask as `load_pixels` loads its image: grey values, or the alpha channel.
+
+    Returns:
+        float32 (height, width), values 0 to 1.
+
+    Raises:
+        UnreadableImage: as `open_image`.
+    """
+    if from_alpha:
+        with reading(path) as image:
+            image.load()
+            mask = _upright(image).convert("RGBA").getchannel("A")
+    else:
+        mask = open_image(path).convert("L")
+    mask = fit(mask, size, crop)
+    return torch.from_numpy(np.array(ImageOps.mirror(mask) if mirrored else mask, dtype=np.float32) / 255)
+
+
+def fit(image: Image.Image, size: tuple[int, int], crop: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
+    """Scales an image (Lanczos) to cover `size`, width and height in pixels, and crops it at `crop`."""
+    return ImageOps.fit(image, size, method=Image.Resampling.LANCZOS, centering=crop)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Image.Image]:
-    """Opens an image, and turns whatever Pillow raises over a broken file into `UnreadableImage`."""
+def reading(path: Path) -> Iterator[Image.Image]:
+    """Opens an image file; whatever Pillow raises over a broken one becomes `UnreadableImage`."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -131,7 +143,8 @@ def _reason(path: Path, error: Exception) -> str:
     return f"the file is damaged or incomplete ({error})"
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """EXIF's number of how an image lies, 1 for upright."""
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # a broken EXIF block does not make the image unreadable
@@ -149,7 +162,7 @@ def _upright(image: Image.Image) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
-    turn = turns.get(_orientation(image))
+    turn = turns.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
 

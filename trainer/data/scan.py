@@ -1,24 +1,50 @@
-"""Finds the images of a dataset folder."""
+"""Finds the images of a dataset folder, and what lies beside them."""
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CrucibleError
 from ..suggestions import nearest_path
-from .captions import CAPTION_EXTENSIONS
 
-IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+IMAGE_EXTENSIONS = frozenset(
+    {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"}
+)
+CAPTION_EXTENSIONS = (".txt", ".TXT", ".caption")
+METADATA_EXTENSIONS = (".csv", ".jsonl")
+MASK_ENDINGS = (".mask", "-masklabel")
+"""How the name of a mask file ends, before its extension."""
+
+REPEATS_FOLDER = re.compile(r"(\d+)_(.+)")
+"""kohya's name of a folder whose images are shown several times an epoch."""
 
 
-def find_images(folder: str | Path) -> tuple[Path, ...]:
-    """Lists the image files of a folder (not of its subfolders), in natural order: 2.png before 10.png.
+@dataclass(frozen=True)
+class FoundImage:
+    """An image file of a dataset.
 
-    The order depends on the names alone, so that it is the same on every machine. Hidden files are left out.
+    Attributes:
+        name: what the user calls it: its path below the dataset's folder, with forward slashes.
+        repeats: how often its folder's name says that it is shown in an epoch.
+    """
+
+    path: Path
+    name: str
+    repeats: int = 1
+
+
+def find_images(folder: str | Path) -> tuple[FoundImage, ...]:
+    """Lists the images of a folder and of its subfolders of kohya's kind, in natural order: 2.png before 10.png.
+
+    The order depends on the names alone, so that it is the same on every machine. Other subfolders, hidden files
+    and masks are left out.
 
     Raises:
         CrucibleError: the folder is missing, cannot be opened, or holds no image.
@@ -28,37 +54,74 @@ def find_images(folder: str | Path) -> tuple[Path, ...]:
         raise _no_folder(folder)
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        images = [entry for entry in entries if _is_image(entry)]
+        images = [FoundImage(entry, entry.name) for entry in entries if _is_image(entry)]
+        for subfolder, repeats in _repeats_folders(entries):
+            inside = (entry for entry in subfolder.iterdir() if not entry.name.startswith(".") and _is_image(entry))
+            images += [FoundImage(entry, f"{subfolder.name}/{entry.name}", repeats) for entry in inside]
     except OSError as error:
         raise CrucibleError(
             f"The image folder {folder} cannot be opened ({error.strerror or error}). Check that you may read it."
         ) from error
+    images = [image for image in images if not _is_mask(image.path)]
     if not images:
         raise _no_images(folder, entries)
-    return tuple(sorted(images, key=lambda path: _natural_key(path.name)))
+    return tuple(sorted(images, key=lambda image: _natural_key(image.name)))
+
+
+def find_mask(image_path: Path) -> Path | None:
+    """The mask file of an image: <name>.mask.png or <name>-masklabel.png beside it."""
+    for ending in MASK_ENDINGS:
+        path = image_path.with_name(f"{image_path.stem}{ending}.png")
+        if path.is_file():
+            return path
+    return None
 
 
 def folder_signature(folder: str | Path) -> str:
-    """Hash that changes when an image or caption of a folder does, without reading the files.
+    """Hash that changes when an image, caption or mask of a dataset's folder does, without reading the files.
 
     Made of names, sizes and times of writing, so it means something on this machine only. A folder that
     cannot be read has a signature too.
     """
     folder = Path(folder)
     digest = hashlib.sha256()
+    known = {*CAPTION_EXTENSIONS, *METADATA_EXTENSIONS}
     try:
-        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+        entries = sorted(folder.iterdir())
+        entries += [entry for subfolder, _ in _repeats_folders(entries) for entry in sorted(subfolder.iterdir())]
     except OSError:
         return digest.hexdigest()
     for entry in entries:
-        if entry.suffix in CAPTION_EXTENSIONS or entry.suffix.lower() in IMAGE_EXTENSIONS:
+        if entry.suffix in known or entry.suffix.lower() in IMAGE_EXTENSIONS:
             try:
                 facts = entry.stat()
             except OSError:
                 continue
-            line = f"{entry.name}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+            line = f"{entry.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
             digest.update(line.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _repeats_folders(entries: Sequence[Path]) -> Iterator[tuple[Path, int]]:
+    for entry in sorted(entries):
+        match = REPEATS_FOLDER.fullmatch(entry.name)
+        if match and 0 < int(match[1]) <= 10_000 and entry.is_dir() and not _leads_back(entry):
+            yield entry, int(match[1])
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to the folder that it lies in, or to one further up."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def _is_mask(path: Path) -> bool:
+    """Whether the file belongs to an image of the same folder as its mask."""
+    for ending in MASK_ENDINGS:
+        stem = path.stem.removesuffix(ending)
+        if path.suffix.lower() == ".png" and stem != path.stem and stem:
+            others = path.parent.glob(f"{glob.escape(stem)}.*")
+            return any(other.stem == stem and other != path and _is_image(other) for other in others)
+    return False
 
 
 def _is_image(path: Path) -> bool:

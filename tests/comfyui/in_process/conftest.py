@@ -31,6 +31,7 @@ def demo():
 
 @pytest.fixture
 def dataset():
+    from lora_crucible.config import DataSettings
     from lora_crucible.data.dataset import load_dataset
 
-    return load_dataset("demo")
+    return load_dataset(DataSettings(train_data_dir="demo"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,11 @@ import comfy.model_patcher
 import comfy.supported_models
 import torch
 from lora_crucible.base_models.base import CachedSample
-from lora_crucible.base_models.comfyui import conditioning
-from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel, _Inputs
+from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.base_models.inputs import Inputs, Latent
+from lora_crucible.data.cache import TensorCache
+from lora_crucible.data.dataset import Dataset
+from lora_crucible.data.samples import training_samples
 
 SDXL = {
     "image_size": 32,
@@ -101,6 +105,14 @@ def random_samples(
         latent = torch.randn(channels, size, size, generator=draw)
         extra = {} if pooled is None else {"pooled_output": torch.randn(1, pooled, generator=draw)}
         encoded = [[torch.randn(1, tokens, context, generator=draw), extra]]
-        arguments = conditioning.model_conditioning(model.model, encoded, latent)
-        samples.append(CachedSample(f"{index}.png", latent.shape, _Inputs(latent, arguments)))
+        inputs = Inputs((partial(Latent, latent),), (partial(list, encoded),))
+        samples.append(CachedSample(f"{index}.png", latent.shape, inputs))
     return samples
+
+
+def encoded_samples(base_model: Any, dataset: Dataset, resolution: int = 64) -> list[CachedSample]:
+    return base_model.cache_inputs(training_samples(dataset, resolution), TensorCache(None), 0.0, lambda *_: None)
+
+
+def latent_of(sample: CachedSample) -> torch.Tensor:
+    return sample.inputs.draw(0)[0].values

@@ -8,6 +8,7 @@ import models
 import torch
 from lora_crucible.adapters import AdapterSpec
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.config import DataSettings
 from lora_crucible.data.dataset import load_dataset
 from PIL import Image
 
@@ -37,18 +38,18 @@ def test_latents_of_all_sizes_are_scaled(demo, tmp_path: Path):
     model, clip, vae = demo
     base_model = ComfyUIBaseModel(model, clip, vae)
     with base_model.session("fp32"):
-        samples = base_model.cache_inputs(load_dataset(tmp_path), 64, lambda *_: None)
+        samples = models.encoded_samples(base_model, load_dataset(DataSettings(train_data_dir=str(tmp_path))))
     assert len({sample.group for sample in samples}) > 1
     for sample, image in zip(samples, sorted(tmp_path.glob("*.png")), strict=True):
-        width, height = (8 * side for side in reversed(sample.inputs.latent.shape[1:]))
+        width, height = (8 * side for side in reversed(models.latent_of(sample).shape[1:]))
         picture = Image.open(image)
         if picture.size == (width, height):
             pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(1, height, width, 3)
             with torch.inference_mode():
                 expected = model.model.process_latent_in(vae.encode(pixels.float() / 255))[0]
-            assert torch.allclose(sample.inputs.latent, expected, atol=1e-5)
+            assert torch.allclose(models.latent_of(sample), expected, atol=1e-5)
             raw = expected / 0.18215
-            assert not torch.allclose(sample.inputs.latent, raw, atol=1e-2)
+            assert not torch.allclose(models.latent_of(sample), raw, atol=1e-2)
 
 
 def test_brackets_in_captions_are_text(demo):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import models
 import pytest
 import torch
 from lora_crucible.adapters import AdapterSpec
@@ -28,7 +29,7 @@ def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def losses_and_gradients(base_model, dataset):
     with base_model.session("fp32"):
-        samples = base_model.cache_inputs(dataset, 64, lambda *_: None)[:4]
+        samples = models.encoded_samples(base_model, dataset)[:4]
         with base_model.attached(SPEC, False) as adapters:
             adapters.initialise(seed=1)
             with torch.no_grad():  # B is zero at the start, and so would be the gradients of A
@@ -36,7 +37,7 @@ def losses_and_gradients(base_model, dataset):
                     parameter.add_(0.02)
             losses = base_model.losses(samples, seeds=[11, 12, 13, 14])
             losses.sum().backward()
-            latents = torch.stack([sample.inputs.latent for sample in samples])
+            latents = torch.stack([models.latent_of(sample) for sample in samples])
             return latents, losses.detach(), [parameter.grad for parameter in adapters.parameters()]
 
 

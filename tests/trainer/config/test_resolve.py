@@ -14,6 +14,7 @@ def resolved(image_count: int = 30, architecture: str = "sd15", **values: Any) -
     return resolve(
         TrainingConfig(**values),
         image_count=image_count,
+        samples_per_epoch=image_count,
         architecture=architecture,
         native_resolution=native,
         sample_cfg=6.0,
@@ -27,6 +28,7 @@ def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_coun
     chosen = {name for name, setting in SETTINGS.items() if setting.may_be_auto} - {
         "epochs",
         "mixed_precision",
+        "caption_source",
     }
     assert set(result.reasons) == chosen
     for name in chosen:

@@ -51,6 +51,7 @@ def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
         "learning_rate",
         "lr_warmup_steps",
         "resolution",
+        "caption_source",
         "mixed_precision",
         "sample_every_n_steps",
         "sample_cfg",

@@ -34,6 +34,7 @@ ALIASES = {alias: setting.name for setting in SETTINGS.values() for alias in set
         ("train_data_dir", "", None),
         ("output_name", "aki.safetensors", "aki"),
         ("sample_prompts", ["a cat", "a dog"], "a cat\na dog"),
+        ("extra_resolutions", ["512", "768"], "512, 768"),
         ("seed", "9223372036854775807", 2**63 - 1),
     ],
 )
@@ -44,7 +45,8 @@ def test_values_as_people_write_them(key: str, written: Any, meant: Any) -> None
 
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
 def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
-    assert getattr(parse_config({alias: 7}), name) == 7
+    value = SETTINGS[name].kind == "switch" or 16
+    assert getattr(parse_config({alias: value}), name) == value
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,7 @@ def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
         ("seed", -1, "from 0 to"),
         ("train_data_dir", ["a", "b"], "text"),
         ("output_name", "characters/aki", "folders belong in output_dir"),
+        ("extra_resolutions", "512 x 768", "x is none"),
         ("output_name", "..", "a file name"),
         ("output_name", "", "a file name"),
     ],
@@ -92,7 +95,7 @@ def test_unknown_key_names_the_nearest(wrong: str, right: str) -> None:
 
 
 def test_unknown_key_that_is_like_none_lists_all() -> None:
-    with pytest.raises(CrucibleError, match="the keys are base_model, train_data_dir"):
+    with pytest.raises(CrucibleError, match="the keys are train_data_dir, trigger_word"):
         parse_config({"zzz": 1})
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from lora_crucible.data import images
-from lora_crucible.data.images import UnreadableImage, check_image, load_pixels, open_image
+from lora_crucible.data.facts import find_facts
+from lora_crucible.data.images import UnreadableImage, load_mask, load_pixels, open_image
 from PIL import Image, ImageCms
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -25,11 +26,16 @@ def picture(mode: str = "RGB") -> Image.Image:
     return image.convert(mode)
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    facts = find_facts(path)
+    return facts.width, facts.height
+
+
 def colours(path: Path) -> tuple[RGB, RGB]:
     """The colours in the middle of the left and of the right half."""
     image = open_image(path)
     assert image.mode == "RGB"
-    assert check_image(path) == image.size
+    assert size_of(path) == image.size
     y = image.height // 2
     left, right = image.getpixel((image.width // 4, y)), image.getpixel((image.width * 3 // 4, y))
     return left, right  # type: ignore[return-value]
@@ -172,7 +178,7 @@ def test_a_profile_that_is_usual_or_of_no_use_changes_nothing(tmp_path: Path, pr
 @pytest.mark.parametrize("size", [(1, 1), (3, 2000)])
 def test_tiny_and_narrow_images(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size, GREEN).save(tmp_path / "a.png")
-    assert check_image(tmp_path / "a.png") == size
+    assert size_of(tmp_path / "a.png") == size
     assert load_pixels(tmp_path / "a.png", (64, 128))[5, 5].tolist() == [0, 1, 0]
 
 
@@ -184,14 +190,14 @@ def png(header: bytes, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tif"])
-@pytest.mark.parametrize("read", [open_image, check_image])
-def test_truncated_files_are_refused(tmp_path: Path, name: str, read: Callable[[Path], object]) -> None:
+def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = tmp_path / name
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UnreadableImage) as error:
-        read(path)
+        open_image(path)
+    assert find_facts(path).error
     assert str(path) in str(error.value)
     assert "damaged or incomplete" in error.value.reason or "not an image" in error.value.reason
 
@@ -212,7 +218,8 @@ def test_what_is_no_image_is_called_by_its_name(tmp_path: Path, content: bytes, 
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
     with pytest.raises(UnreadableImage, match=rf"photo\.jpg cannot be read: .*{reason}.*Replace it"):
-        check_image(path)
+        open_image(path)
+    assert reason in find_facts(path).error
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -250,3 +257,25 @@ def test_pixels_that_fit_are_not_touched(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     assert torch.equal(load_pixels(tmp_path / "a.png", (48, 32)), torch.from_numpy(noise) / 255)
+
+
+def test_crops_and_mirror_images(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")  # red on the left, blue on the right
+    assert load_pixels(tmp_path / "a.png", (20, 20), (0.0, 0.0))[0, 0].tolist() == [1, 0, 0]
+    assert load_pixels(tmp_path / "a.png", (20, 20), (1.0, 0.0))[0, 0].tolist() == [0, 0, 1]
+    assert load_pixels(tmp_path / "a.png", (40, 20), mirrored=True)[0, 0].tolist() == [0, 0, 1]
+
+
+def test_masks_from_grey_and_alpha(tmp_path: Path) -> None:
+    mask = Image.new("L", (40, 20), 0)
+    mask.paste(255, (0, 0, 20, 20))
+    mask.save(tmp_path / "a.mask.png")
+    covered = picture()
+    covered.putalpha(mask)
+    covered.save(tmp_path / "a.png")
+    for path, from_alpha in ((tmp_path / "a.mask.png", False), (tmp_path / "a.png", True)):
+        found = load_mask(path, (40, 20), from_alpha=from_alpha)
+        assert found.shape == (20, 40)
+        assert found[:, :18].min() == 1
+        assert found[:, 22:].max() == 0
+        assert torch.equal(load_mask(path, (40, 20), from_alpha=from_alpha, mirrored=True), found.flip(1))

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from lora_crucible.data.scan import find_images, folder_signature
+from lora_crucible.data.scan import find_images, find_mask, folder_signature
 from lora_crucible.errors import CrucibleError
 
 
 def names(folder: Path) -> list[str]:
-    return [path.name for path in find_images(folder)]
+    return [image.name for image in find_images(folder)]
 
 
 def touch(folder: Path, *files: str) -> None:
@@ -74,12 +74,12 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 
 def test_a_folder_without_images_says_what_is_there(tmp_path: Path) -> None:
     assert "it is empty" in error_of(tmp_path)
-    touch(tmp_path, "a.heic", "b.HEIC", "c.mp4")
-    assert "2 .heic, 1 .mp4" in error_of(tmp_path)
-    touch(tmp_path, "10_aki/a.png", "10_aki/b.png", "reg/c.png", "empty/notes.txt")
+    touch(tmp_path, "a.svg", "b.SVG", "c.mp4")
+    assert "2 .svg, 1 .mp4" in error_of(tmp_path)
+    touch(tmp_path, "aki/a.png", "aki/b.png", "reg/c.png", "empty/notes.txt")
     error = error_of(tmp_path)
-    assert "10_aki (2), reg (1)" in error
-    assert error.endswith(str(tmp_path / "10_aki"))
+    assert "aki (2), reg (1)" in error
+    assert error.endswith(str(tmp_path / "aki"))
 
 
 def test_signature_follows_images_and_captions(tmp_path: Path) -> None:
@@ -99,3 +99,47 @@ def test_signature_follows_images_and_captions(tmp_path: Path) -> None:
     seen.append(folder_signature(tmp_path))
     assert len(set(seen)) == len(seen)
     assert folder_signature(tmp_path / "missing")
+
+
+def test_repeat_folders_are_read_with_their_number(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "z.png",
+        "10_cat/2.png",
+        "10_cat/10.png",
+        "3_dog/a.jpg",
+        "dogs/a.jpg",
+        "0_none/a.png",
+        "5_x/deep/a.png",
+    )
+    found = {image.name: image.repeats for image in find_images(tmp_path)}
+    assert found == {"3_dog/a.jpg": 3, "10_cat/2.png": 10, "10_cat/10.png": 10, "z.png": 1}
+    assert list(found)[:1] == ["3_dog/a.jpg"]
+
+
+def test_links_in_a_circle_are_not_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "cats"
+    touch(folder, "1.png", "../stray.png")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    for name, target in (("5_loop", "5_loop"), ("6_here", "."), ("7_above", "..")):
+        (folder / name).symlink_to(target, target_is_directory=True)
+    assert names(folder) == ["1.png"]
+    assert folder_signature(folder)
+
+
+def test_masks_are_no_images(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "a.mask.png", "b [1].png", "b [1]-masklabel.png", "c.mask.png")
+    assert names(tmp_path) == ["a.jpg", "b [1].png", "c.mask.png"]
+    assert find_mask(tmp_path / "a.jpg") == tmp_path / "a.mask.png"
+    assert find_mask(tmp_path / "b [1].png") == tmp_path / "b [1]-masklabel.png"
+    assert find_mask(tmp_path / "c.mask.png") is None
+
+
+def test_signature_follows_subfolders_and_metadata(tmp_path: Path) -> None:
+    touch(tmp_path, "10_cat/a.png")
+    seen = {folder_signature(tmp_path)}
+    touch(tmp_path, "10_cat/a.txt")
+    seen.add(folder_signature(tmp_path))
+    touch(tmp_path, "metadata.csv")
+    seen.add(folder_signature(tmp_path))
+    assert len(seen) == 3

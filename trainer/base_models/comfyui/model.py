@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,16 @@ import torch
 from torch import Tensor
 
 from ...adapters import Adapters, AdapterSpec
-from ...data.buckets import bucket_for
-from ...data.dataset import Dataset
-from ...data.images import load_pixels
+from ...data.cache import TensorCache
+from ...data.samples import Sample
 from ...errors import CrucibleError
 from ...objective import Objective, prediction_from_denoised
-from ..base import BaseModel, CachedSample, Precision, Progress, Sampling, weights_hash
+from ..base import BaseModel, CachedSample, Precision, Progress, Sampling
 from ..diffusion import diffusion_losses
+from ..inputs import Inputs, Latent, cached_samples, stacked
 from . import attaching, conditioning, memory, naming
+from .encoding import ComfyUIEncoders, patched_weights_hash
 from .sampling import sample_picture
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    latent: Tensor
-    conditioning: conditioning.Conditioning
 
 
 class ComfyUIBaseModel(BaseModel):
@@ -59,17 +53,7 @@ class ComfyUIBaseModel(BaseModel):
         self._ready = False
 
     def identity(self) -> str:
-        patcher = self._model
-        weights = [
-            (name, patcher.backup[name].weight if name in patcher.backup else weight)
-            for name, weight in patcher.model.state_dict().items()
-        ]
-        strengths = []
-        for key, patches in patcher.patches.items():
-            for index, (strength_patch, value, strength_model, *_) in enumerate(patches):
-                strengths.append(f"{key}|{index}|{strength_patch}|{strength_model}")
-                weights += [(f"{key}|{index}|{i}", tensor) for i, tensor in enumerate(_tensors(value))]
-        return weights_hash(weights, sorted(strengths))
+        return patched_weights_hash(self._model)
 
     @contextmanager
     def session(self, mixed_precision: str) -> Iterator[Precision]:
@@ -97,28 +81,15 @@ class ComfyUIBaseModel(BaseModel):
             return torch.bfloat16
         return dtype
 
-    def cache_inputs(self, dataset: Dataset, resolution: int, progress: Progress) -> list[CachedSample]:
-        model = self._patcher.model
-        encoded: dict[str, list[Any]] = {}
-        samples = []
-        for index, image in enumerate(dataset.images):
+    def cache_inputs(
+        self, samples: Sequence[Sample], cache: TensorCache, caption_dropout: float, progress: Progress
+    ) -> list[CachedSample]:
+        def checked(done: int, total: int, what: str) -> None:
             memory.check_interrupt()
-            progress(index, len(dataset.images), "encoding images and captions")
-            with memory.as_in_a_node():
-                if image.caption not in encoded:
-                    encoded[image.caption] = conditioning.encode_caption(self._clip, image.caption)
-                pixels = load_pixels(image.path, bucket_for(image.width, image.height, resolution))
-                latent = model.process_latent_in(self._vae.encode(pixels.unsqueeze(0)).float())
-            latent = latent[0].to("cpu", copy=True)
-            if not latent.isfinite().all():
-                raise CrucibleError(
-                    f"The VAE turned {image.path.name} into numbers that are not finite, which would spoil the whole "
-                    "training. VAEs in float16 do that: start ComfyUI with --fp32-vae, or use another VAE."
-                )
-            inputs = _Inputs(latent, conditioning.model_conditioning(model, encoded[image.caption], latent))
-            group = (tuple(latent.shape), conditioning.shapes(inputs.conditioning))
-            samples.append(CachedSample(image.path.name, group, inputs))
-        return samples
+            progress(done, total, what)
+
+        encoders = ComfyUIEncoders(self._patcher.model, self._clip, self._vae)
+        return cached_samples(samples, encoders, cache, caption_dropout, checked)
 
     def prepare_sampling(self, sampling: Sampling) -> None:
         self._sampling = sampling
@@ -144,24 +115,45 @@ class ComfyUIBaseModel(BaseModel):
 
     def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
         memory.check_interrupt()
-        inputs = [row.inputs for row in rows]
-        latents = torch.stack([one.latent for one in inputs])
+        inputs: list[Inputs] = [row.inputs for row in rows]
+        drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
         if not self._ready:
-            self._prepare_training(tuple(latents.shape))
+            self._prepare_training((len(rows), *drawn[0][0].values.shape))
+        model = self._patcher.model
+        conditionings = [conditioning.model_conditioning(model, text, latent.values) for latent, text in drawn]
+        # Captions of different lengths do not fit into one tensor.
+        alike: dict[Any, list[int]] = {}
+        for index, one in enumerate(conditionings):
+            alike.setdefault(conditioning.shapes(one), []).append(index)
+        losses: dict[int, Tensor] = {}
+        for indices in alike.values():
+            found = self._losses(
+                [drawn[index][0] for index in indices],
+                [conditionings[index] for index in indices],
+                [seeds[index] for index in indices],
+            )
+            losses |= zip(indices, found, strict=True)
+        weights = torch.tensor([one.weight for one in inputs], device=losses[0].device)
+        return torch.stack([losses[index] for index in range(len(rows))]) * weights
+
+    def _losses(
+        self, latents: list[Latent], conditionings: list[conditioning.Conditioning], seeds: list[int]
+    ) -> Tensor:
         patcher = self._patcher
         device = patcher.load_device
         sampling = patcher.get_model_object("model_sampling")
-        arguments = conditioning.batched([one.conditioning for one in inputs], device)
+        arguments = conditioning.batched(conditionings, device)
 
         def predict(noisy: Tensor, sigma: Tensor, _: Tensor) -> Tensor:
-            options = {**self._options, "cond_or_uncond": [0] * len(rows), "sigmas": sigma}
+            options = {**self._options, "cond_or_uncond": [0] * len(latents), "sigmas": sigma}
             denoised = patcher.model.apply_model(noisy, sigma, transformer_options=options, **arguments)
             return prediction_from_denoised(self.objective, noisy, denoised, sigma)
 
         def sigma_of(timestep: Tensor) -> Tensor:
             return timestep if self.objective is Objective.FLOW else sampling.sigma(timestep)
 
-        return diffusion_losses(self.objective, latents.to(device), seeds, sigma_of, predict)
+        values, mask = stacked(latents, device)
+        return diffusion_losses(self.objective, values, seeds, sigma_of, predict, mask)
 
     def _prepare_training(self, latent_shape: tuple[int, ...]) -> None:
         """After encoding and after every sample: ComfyUI may have put the model away for the VAE."""
@@ -215,14 +207,3 @@ def _objective(model_sampling: Any) -> Objective:
         "wrong. Noise-, velocity- and flow-predicting models can be trained: SD1.5, SDXL, SD3, Flux, Qwen-Image and "
         "most others. If a node between the loader and Train LoRA changed the sampling, connect the model before it."
     )
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in a patch, whatever it is made of."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-    elif hasattr(value, "weights"):
-        yield from _tensors(value.weights)

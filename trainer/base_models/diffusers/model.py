@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
 from ...adapters import Adapters, AdapterSpec, adapter_layers, peft_config, select_layers
-from ...data.buckets import bucket_for
-from ...data.dataset import Dataset
-from ...data.images import load_pixels
+from ...data.cache import TensorCache
+from ...data.samples import Sample
 from ...demo import MODEL_DIR as DEMO_MODEL_DIR
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
@@ -32,6 +30,7 @@ from ...formats.lora_file import DOWN, read_lora
 from ...objective import Objective
 from ..base import BaseModel, CachedSample, Precision, Progress, Sampling, weights_hash
 from ..diffusion import diffusion_losses
+from ..inputs import Encoders, Inputs, cached_samples, stacked
 from .verify import unmatched_keys
 
 _SAMPLERS = {
@@ -43,12 +42,25 @@ _OBJECTIVES = {"epsilon": Objective.EPSILON, "v_prediction": Objective.VELOCITY}
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    latent: Tensor
-    context: Tensor
-    added: dict[str, Tensor]
-    """SDXL's pooled text embedding and its sizes; empty for SD1.5."""
+class _PipelineEncoders(Encoders):
+    """A pipeline's VAE, and its text encoders through `encode`."""
+
+    def __init__(
+        self, pipeline: Any, device: torch.device, encode: Callable[[str], tuple[Tensor, Tensor | None]]
+    ) -> None:
+        self._vae, self._device, self._encode = pipeline.vae, device, encode
+        self.vae_identity = weights_hash(pipeline.vae.state_dict().items())
+        names = ("text_encoder", "text_encoder_2")
+        parts = [part for name in names if (part := getattr(pipeline, name, None)) is not None]
+        self.text_identity = "diffusers|" + "|".join(weights_hash(part.state_dict().items()) for part in parts)
+
+    def latent(self, pixels: Tensor, name: str) -> Tensor:
+        rows = pixels.permute(2, 0, 1).unsqueeze(0).to(self._device)
+        latent: Tensor = self._vae.encode(rows * 2 - 1).latent_dist.mode()[0] * self._vae.config.scaling_factor
+        return latent.cpu()
+
+    def caption(self, text: str) -> Any:
+        return self._encode(text)
 
 
 class DiffusersBaseModel(BaseModel):
@@ -113,30 +125,11 @@ class DiffusersBaseModel(BaseModel):
         return [part for name in names if (part := getattr(self._pipeline, name, None)) is not None]
 
     @torch.no_grad()
-    def cache_inputs(self, dataset: Dataset, resolution: int, progress: Progress) -> list[CachedSample]:
-        vae = self._pipeline.vae
-        encoded: dict[str, tuple[Tensor, Tensor | None]] = {}
-        samples = []
-        for index, image in enumerate(dataset.images):
-            progress(index, len(dataset.images), "encoding images and captions")
-            if image.caption not in encoded:
-                encoded[image.caption] = self._encode(image.caption)
-            width, height = bucket_for(image.width, image.height, resolution)
-            pixels = load_pixels(image.path, (width, height)).permute(2, 0, 1).unsqueeze(0).to(self.device)
-            latent = vae.encode(pixels * 2 - 1).latent_dist.mode()[0] * vae.config.scaling_factor
-            if not latent.isfinite().all():
-                raise CrucibleError(
-                    f"The VAE turned {image.path.name} into numbers that are not finite, which would spoil the whole "
-                    "training. Its weights are damaged or made for another precision; use another VAE."
-                )
-            context, pooled = encoded[image.caption]
-            added = {}
-            if pooled is not None:
-                sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
-                added = {"text_embeds": pooled, "time_ids": sizes}
-            shape = tuple(latent.shape)
-            samples.append(CachedSample(image.path.name, shape, _Inputs(latent.cpu(), context, added)))
-        return samples
+    def cache_inputs(
+        self, samples: Sequence[Sample], cache: TensorCache, caption_dropout: float, progress: Progress
+    ) -> list[CachedSample]:
+        encoders = _PipelineEncoders(self._pipeline, self.device, self._encode)
+        return cached_samples(samples, encoders, cache, caption_dropout, progress)
 
     def _encode(self, text: str) -> tuple[Tensor, Tensor | None]:
         """Text embedding (77, width) and SDXL's pooled one, on the CPU. diffusers cuts captions after 75 tokens."""
@@ -190,12 +183,11 @@ class DiffusersBaseModel(BaseModel):
             unet.__dict__.pop("peft_config", None)
 
     def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
-        inputs: list[_Inputs] = [row.inputs for row in rows]
-        context = torch.stack([one.context for one in inputs]).to(self.device, self._compute)
-        added = {
-            name: torch.stack([one.added[name] for one in inputs]).to(self.device, self._compute)
-            for name in inputs[0].added
-        }
+        inputs: list[Inputs] = [row.inputs for row in rows]
+        drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
+        latents, mask = stacked([latent for latent, _ in drawn], self.device)
+        context = torch.stack([embedding for _, (embedding, _) in drawn]).to(self.device, self._compute)
+        added = self._added([pooled for _, (_, pooled) in drawn], latents)
 
         def predict(noisy: Tensor, sigma: Tensor, timesteps: Tensor) -> Tensor:
             scaled = noisy / (sigma**2 + 1).sqrt().reshape(-1, 1, 1, 1)
@@ -207,8 +199,20 @@ class DiffusersBaseModel(BaseModel):
                     added_cond_kwargs=added,
                 ).sample
 
-        latents = torch.stack([one.latent for one in inputs]).to(self.device)
-        return diffusion_losses(self.objective, latents, seeds, lambda t: self._sigmas[t.long()], predict)
+        losses = diffusion_losses(self.objective, latents, seeds, lambda t: self._sigmas[t.long()], predict, mask)
+        return losses * torch.tensor([one.weight for one in inputs], device=self.device)
+
+    def _added(self, pooled: list[Tensor | None], latents: Tensor) -> dict[str, Tensor]:
+        """SDXL's pooled text embeddings and its sizes; nothing for SD1.5."""
+        if pooled[0] is None:
+            return {}
+        factor = self._pipeline.vae_scale_factor
+        height, width = (side * factor for side in latents.shape[-2:])
+        sizes = torch.tensor([height, width, 0, 0, height, width]).expand(len(pooled), -1)
+        return {
+            "text_embeds": torch.stack([one for one in pooled if one is not None]).to(self.device, self._compute),
+            "time_ids": sizes.to(self.device, self._compute),
+        }
 
     @torch.no_grad()
     def sample(self) -> Tensor:

@@ -1,0 +1,71 @@
+"""The VAE and text encoder of a ComfyUI graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from ..base import weights_hash
+from ..inputs import Encoders
+from . import conditioning, memory
+
+
+class ComfyUIEncoders(Encoders):
+    """
+    Args:
+        model: the `BaseModel` that latents are made for. clip, vae: what a loader node gives.
+    """
+
+    def __init__(self, model: Any, clip: Any, vae: Any) -> None:
+        self._model, self._clip, self._vae = model, clip, vae
+        scaling = type(model.latent_format).__name__
+        self.vae_identity = f"{patched_weights_hash(vae.patcher)}|{vae.vae_dtype}|{scaling}"
+        settings = (clip.layer_idx, sorted(getattr(clip, "tokenizer_options", {}).items()))
+        self.text_identity = f"{patched_weights_hash(clip.patcher)}|{settings}"
+
+    def latent(self, pixels: Tensor, name: str) -> Tensor:
+        with memory.as_in_a_node():
+            latent: Tensor = self._model.process_latent_in(self._vae.encode(pixels.unsqueeze(0)).float())
+        return latent[0].to("cpu", copy=True)
+
+    def caption(self, text: str) -> Any:
+        with memory.as_in_a_node():
+            return _plain(conditioning.encode_caption(self._clip, text))
+
+
+def _plain(value: Any) -> Any:
+    """A copy on the CPU without the marks of inference mode."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def patched_weights_hash(patcher: Any) -> str:
+    """A hash of the weights of a model, as they were loaded, and of all patches on them with their strengths."""
+    weights = [
+        (name, patcher.backup[name].weight if name in patcher.backup else weight)
+        for name, weight in patcher.model.state_dict().items()
+    ]
+    strengths = []
+    for key, patches in patcher.patches.items():
+        for index, (strength_patch, value, strength_model, *_) in enumerate(patches):
+            strengths.append(f"{key}|{index}|{strength_patch}|{strength_model}")
+            weights += [(f"{key}|{index}|{i}", tensor) for i, tensor in enumerate(_tensors(value))]
+    return weights_hash(weights, sorted(strengths))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in a patch, whatever it is made of."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+    elif hasattr(value, "weights"):
+        yield from _tensors(value.weights)

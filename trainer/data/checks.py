@@ -1,0 +1,327 @@
+"""Looks for what would weaken a training: in the images of a dataset, and in their captions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .buckets import LONGEST, SMALLEST, Buckets
+from .captions import holds_word
+from .dataset import Dataset, TrainingImage
+from .findings import Finding, counted
+from .split import near_duplicates
+
+VERY_FEW, FEW, MANY = 15, 30, 300
+"""Images. Under the first a LoRA mostly repeats them, under the second it varies little, above the third the time of
+training grows more than what is learned."""
+
+BLURRED_SHARE = 0.1
+"""An image is called blurred when its sharpness is under this part of the dataset's median."""
+
+EXTREME_ASPECT = 3.0
+
+OUTLIERS_FROM = 10
+"""Images from which on it can be said which of them is unlike the others."""
+
+OUTLIER_DISTANCE = 8.0
+"""Robust standard deviations from the median image."""
+
+LEAST_SPREAD = 0.03
+"""Of each measure, 0 to 1, so that images that are nearly the same are not taken apart."""
+
+TELLING_WORDS = 3
+"""A caption with fewer words that tell something says little about its image."""
+
+EMPTY_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an the of in on at by with and or to from is are this that it its there image picture photo photograph "
+        "painting drawing illustration art artwork render sketch style view shot beautiful nice very some",
+    )
+)
+"""They stand in captions of any image."""
+
+CLIP_TOKENS = 75
+"""That CLIP reads at a time."""
+
+VIEWS = ("front", "side", "back", "half body", "full body", "close-up", "portrait")
+"""Words of captions that say how a character is seen."""
+
+
+@dataclass(frozen=True)
+class TokenCounter:
+    """Counts a caption's tokens. `name` says by what; an estimate is not `exact`."""
+
+    count: Callable[[str], int]
+    limit: int
+    name: str
+    exact: bool
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens CLIP makes of a text: a word of up to 7 letters is one, a CJK letter about two."""
+    words = re.findall(r"[A-Za-z']+|\d|[^\sA-Za-z\d']", text)
+    return sum(-(-len(word) // 7) if word.isascii() else 2 for word in words)
+
+
+ESTIMATE = TokenCounter(estimated_tokens, CLIP_TOKENS, "an estimate for CLIP", exact=False)
+
+
+def check_dataset(
+    dataset: Dataset, resolution: int | None, tokens: TokenCounter = ESTIMATE, latent_factor: int | None = None
+) -> list[Finding]:
+    """Everything worth saying about a dataset, beside what was found while it was read.
+
+    Args:
+        resolution: that it is trained at; None leaves out what depends on it.
+        tokens: counts the tokens of captions.
+        latent_factor: pixels of a side that become one of a latent; None leaves out what depends on it.
+    """
+    images = [*dataset.images, *dataset.validation]
+    return [
+        *_number(len(dataset.images)),
+        *(_sizes(dataset, images, resolution) if resolution else ()),
+        *_bucket_step(dataset.settings.bucket_step, latent_factor),
+        *_aspects(images, dataset.settings.aspect_ratio_buckets),
+        *_duplicates(images),
+        *_blurred(images),
+        *_outliers(images),
+        *_captions(images, dataset.trigger_word),
+        *_lengths(images, tokens),
+        *_forgotten(dataset),
+    ]
+
+
+def views(images: Sequence[TrainingImage]) -> dict[str, int]:
+    """How many captions mention each of `VIEWS`; only those that some do."""
+    found = {view: sum(holds_word(image.caption, view) for image in images) for view in VIEWS}
+    return {view: count for view, count in found.items() if count}
+
+
+def _number(count: int) -> Iterator[Finding]:
+    if count < VERY_FEW:
+        consequence = "So few are soon known by heart, and the LoRA draws them again instead of something new."
+        remedy = f"Add varied images, 20 to {FEW} if you can, or train with fewer epochs."
+        yield Finding("few_images", "warning", f"Only {counted(count, 'image')}", consequence, remedy)
+    elif count < FEW:
+        remedy = f"{FEW} and more varied ones generalise better."
+        yield Finding("few_images", "note", f"{counted(count, 'image')} are enough for one subject", "", remedy)
+    elif count > MANY:
+        remedy = "The best 100 to 300 usually train as well, in less time."
+        yield Finding("many_images", "note", f"{counted(count, 'image')} are many for a LoRA", "", remedy)
+
+
+def _sizes(dataset: Dataset, images: Sequence[TrainingImage], resolution: int) -> Iterator[Finding]:
+    buckets = Buckets.of(dataset.settings, resolution)
+    enlarged = _names(image for image in images if buckets.enlarges(image.width, image.height))
+    if enlarged:
+        why = (
+            "" if dataset.settings.allow_upscaling else f", because they have less than {SMALLEST} x {SMALLEST} pixels"
+        )
+        yield Finding(
+            "enlarged",
+            "warning",
+            f"{counted(len(enlarged), 'image is', 'images are')} enlarged for training{why}",
+            "The LoRA learns their blur.",
+            "Replace them by larger ones.",
+            enlarged,
+        )
+    small = _names(
+        image for image in images if image.width * image.height < 0.8 * resolution**2 and image.name not in enlarged
+    )
+    if small:
+        yield Finding(
+            "small",
+            "warning",
+            f"{counted(len(small), 'image is', 'images are')} smaller than {resolution} x {resolution}",
+            "They are trained at their own size, and the LoRA learns less detail from them.",
+            "Replace them by larger ones, or set a lower resolution.",
+            small,
+        )
+
+
+def _bucket_step(step: int, latent_factor: int | None) -> Iterator[Finding]:
+    if latent_factor and step % latent_factor:
+        yield Finding(
+            "bucket_step",
+            "warning",
+            f"The bucket step of {step} pixels is no multiple of {latent_factor}, the side of this VAE's latent pixels",
+            "The VAE crops off what does not fit.",
+            f"Set {-(-step // latent_factor) * latent_factor}.",
+        )
+
+
+def _aspects(images: Sequence[TrainingImage], in_own_aspect: bool) -> Iterator[Finding]:
+    def aspect(image: TrainingImage) -> float:
+        return max(image.width, image.height) / min(image.width, image.height)
+
+    extreme = _names(image for image in images if aspect(image) > EXTREME_ASPECT)
+    if extreme:
+        kept = (
+            f"Of their longer side at most {LONGEST} x the resolution is trained"
+            if in_own_aspect
+            else "Only the square in their middle is trained"
+        )
+        yield Finding(
+            "extreme_aspect",
+            "warning",
+            f"{counted(len(extreme), 'image is', 'images are')} more than {EXTREME_ASPECT:g} times as long as wide",
+            f"{kept}, the rest is cropped off.",
+            "Crop them to what matters.",
+            extreme,
+        )
+
+
+def _duplicates(images: Sequence[TrainingImage]) -> Iterator[Finding]:
+    groups = near_duplicates([image.facts for image in images])
+    if groups:
+        texts = tuple(" = ".join(images[index].name for index in group) for group in groups)
+        extra = sum(len(group) - 1 for group in groups)
+        yield Finding(
+            "near_duplicates",
+            "warning",
+            f"{counted(extra, 'image is', 'images are')} nearly the same as another one",
+            "What they show counts several times, and is known by heart first.",
+            "Keep one of each.",
+            texts,
+        )
+
+
+def _blurred(images: Sequence[TrainingImage]) -> Iterator[Finding]:
+    median = float(np.median([image.facts.sharpness for image in images]))
+    blurred = _names(image for image in images if image.facts.sharpness < BLURRED_SHARE * median)
+    if blurred:
+        yield Finding(
+            "blurred",
+            "warning",
+            f"{counted(len(blurred), 'image is', 'images are')} far less sharp than the others",
+            "If they are blurred, the LoRA learns the blur.",
+            "Look at them, and replace those that are.",
+            blurred,
+        )
+
+
+def _outliers(images: Sequence[TrainingImage]) -> Iterator[Finding]:
+    if len(images) < OUTLIERS_FROM:
+        return
+    facts = [image.facts for image in images]
+    looks = np.array([(one.saturation, one.contrast, one.flatness, np.log1p(one.sharpness) / 10) for one in facts])
+    from_median = np.abs(looks - np.median(looks, axis=0))
+    # 1.4826 makes a normal distribution's standard deviation of its median absolute deviation (Hampel, 1974).
+    spread = np.maximum(1.4826 * np.median(from_median, axis=0), LEAST_SPREAD)
+    distances = (from_median / spread).max(axis=1)
+    outliers = tuple(
+        image.name for image, distance in zip(images, distances, strict=True) if distance > OUTLIER_DISTANCE
+    )
+    if outliers:
+        yield Finding(
+            "style_outlier",
+            "note",
+            f"{counted(len(outliers), 'image is', 'images are')} unlike the others in colour, contrast or detail",
+            "What they look like mixes into what the LoRA learns.",
+            "Look whether they are of the same style, and take out those that are not.",
+            outliers,
+        )
+
+
+def _captions(images: Sequence[TrainingImage], trigger_word: str) -> Iterator[Finding]:
+    captioned = [image for image in images if image.captions]
+    if not captioned:
+        return
+    bare = {image.name: _without(image.caption, trigger_word) for image in captioned}
+    common, count = Counter(bare.values()).most_common(1)[0]
+    alike = count > 1 and count > len(captioned) / 2
+    if alike:
+        yield Finding(
+            "captions_alike",
+            "warning",
+            f'{counted(count, "image has", "images have")} the same caption ("{common[:60] or trigger_word}")',
+            "Whatever differs between them becomes part of what the caption calls up.",
+            "Describe in each caption what is particular to the image.",
+        )
+    others = {name: text for name, text in bare.items() if text and not (alike and text == common)}
+    general = tuple(name for name, text in others.items() if not _tells_enough(text))
+    if len(general) > len(captioned) / 4:
+        yield Finding(
+            "captions_general",
+            "note",
+            f"{counted(len(general), 'caption says', 'captions say')} little about the image",
+            "What a caption does not name is learned as part of the subject or style.",
+            "Name what should stay changeable: background, clothes, pose.",
+            general,
+        )
+    without = tuple(
+        image.name
+        for image in captioned
+        if trigger_word and not all(holds_word(caption, trigger_word) for caption in image.captions)
+    )
+    if without:
+        yield Finding(
+            "no_trigger_word",
+            "warning",
+            f'{counted(len(without), "caption has", "captions have")} no "{trigger_word}"',
+            "The trigger word is learned from the others only.",
+            "Put it into them.",
+            without,
+        )
+    elif not trigger_word and not _common_word(captioned):
+        yield Finding(
+            "no_trigger_word",
+            "note",
+            "There is no trigger word, and no word is in all captions",
+            "So nothing in particular calls up what is learned.",
+            "Set a trigger word, unless the LoRA is to act on every prompt.",
+        )
+
+
+def _tells_enough(caption: str) -> bool:
+    """Whether a caption has `TELLING_WORDS`. Of scripts without spaces, letters count."""
+    words = re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+", caption.casefold())
+    return sum(word not in EMPTY_WORDS for word in words) >= TELLING_WORDS
+
+
+def _common_word(images: Sequence[TrainingImage]) -> bool:
+    words = [set(re.findall(r"\w+", image.caption.casefold())) for image in images]
+    return bool(set.intersection(*words))
+
+
+def _lengths(images: Sequence[TrainingImage], tokens: TokenCounter) -> Iterator[Finding]:
+    long = _names(image for image in images if any(tokens.count(caption) > tokens.limit for caption in image.captions))
+    if long:
+        yield Finding(
+            "captions_long",
+            "warning",
+            f"{counted(len(long), 'image has a caption', 'images have captions')} of more than {tokens.limit} tokens"
+            f" ({tokens.name})",
+            "What stands behind them is read apart or not at all.",
+            "Shorten them; the most important belongs in front.",
+            long,
+        )
+
+
+def _forgotten(dataset: Dataset) -> Iterator[Finding]:
+    word = dataset.trigger_word
+    named = _names(image for image in dataset.regularization if word and holds_word(image.caption, word))
+    if named:
+        yield Finding(
+            "regularization_with_trigger_word",
+            "warning",
+            f'{counted(len(named), "regularization image has", "regularization images have")} "{word}" in the caption',
+            "They then teach what they should protect from.",
+            "Take it out of their captions.",
+            named,
+        )
+
+
+def _without(caption: str, trigger_word: str) -> str:
+    if not trigger_word:
+        return caption
+    return re.sub(rf"^{re.escape(trigger_word)}\W*", "", caption, flags=re.IGNORECASE)
+
+
+def _names(images: Iterator[TrainingImage]) -> tuple[str, ...]:
+    return tuple(image.name for image in images)

@@ -1,0 +1,56 @@
+"""What is worth saying about a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+NAMES_SHOWN = 5
+"""File names that a message lists before it only counts the rest."""
+
+Severity = Literal["error", "warning", "note"]
+
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+"""Heaviest first: what keeps the training from starting, what makes its result worse, what was done or is good to
+know."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        kind: a word for programs, as `near_duplicates`.
+        what: what was found, in one sentence.
+        consequence: why it matters. remedy: what to do.
+        images: names of the images concerned, all of them.
+    """
+
+    kind: str
+    severity: Severity
+    what: str
+    consequence: str = ""
+    remedy: str = ""
+    images: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """One paragraph, with the first few names."""
+        names = f" ({listed(self.images)})" if self.images else ""
+        return " ".join(part for part in (f"{self.what.rstrip('.')}{names}.", self.consequence, self.remedy) if part)
+
+
+def by_weight(findings: Sequence[Finding]) -> list[Finding]:
+    """Heaviest first; among equals, in the order they were found."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """1 image, 2 images."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,0 +1,76 @@
+"""A dataset of images that are in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..config.data_settings import DataSettings
+from ..errors import CrucibleError
+from .captions import finished
+from .dataset import Dataset, TrainingImage, complete_captions, split_dataset
+from .facts import find_facts
+from .findings import Finding
+
+NAME = "from images"
+
+
+def dataset_from_images(
+    images: Sequence[Tensor], texts: Sequence[str], settings: DataSettings, folder: Path
+) -> Dataset:
+    """Images become files, named by their content, so that from there on there is one kind of dataset.
+
+    Args:
+        images: (count, height, width, channels) each, float in 0..1; three channels or, with transparency, four.
+        texts: a caption for each image, one for all, or none.
+        folder: for the files. Those that are there already are not written again.
+
+    Raises:
+        CrucibleError: there is no image, or another number of captions than of images.
+    """
+    pictures = [_picture(picture) for batch in images for picture in batch]
+    if not pictures:
+        raise CrucibleError("No image is connected to Dataset from Images, so there is nothing to train on.")
+    captions = [" ".join(text.split()) for text in texts]
+    if len(captions) == 1:
+        captions *= len(pictures)
+    if captions and len(captions) != len(pictures):
+        raise CrucibleError(
+            f"Dataset from Images got {len(pictures)} images and {len(captions)} texts, so it is not clear which text "
+            "belongs to which image. Connect as many texts as images, or a single one for all of them."
+        )
+    trigger_word = " ".join(settings.trigger_word.split())
+    settings = settings.model_copy(update={"trigger_word": trigger_word, "train_data_dir": str(folder)})
+    made = []
+    for index, picture in enumerate(pictures):
+        path = _stored(picture, folder)
+        own = (finished(captions[index], settings),) if captions and captions[index] else ()
+        made.append(TrainingImage(path, f"image {index + 1}", own, find_facts(path), settings.repeats))
+    findings: list[Finding] = []
+    made = complete_captions(made, [image.name for image in made if not image.captions], settings, findings)
+    return split_dataset(Dataset(NAME, folder, settings, tuple(made), findings=tuple(findings)))
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    values = (pixels * 255).round().clamp(0, 255).byte().cpu().numpy()
+    return Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
+
+
+def _stored(picture: Image.Image, folder: Path) -> Path:
+    """The picture's file. Written beside and renamed: two runs may share the folder."""
+    content = f"{picture.mode}|{picture.size}|".encode() + np.asarray(picture).tobytes()
+    path = folder / f"{hashlib.sha256(content).hexdigest()[:40]}.png"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        with os.fdopen(descriptor, "wb") as file:
+            picture.save(file, "PNG", compress_level=1)
+        os.replace(temporary, path)
+    return path

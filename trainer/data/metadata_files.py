@@ -1,0 +1,180 @@
+"""Captions that lie together in one metadata.csv or metadata.jsonl."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import CrucibleError
+from ..suggestions import nearest_names, nearest_path
+from ..text_files import read_text
+
+METADATA_FILES = ("metadata.jsonl", "metadata.csv")
+"""The names that are looked for; where both lie in a folder, the first one's captions count first."""
+
+FILE_KEYS = ("file_name", "filename", "file", "image", "image_path", "path")
+TEXT_KEYS = ("text", "prompt", "caption", "captions")
+
+LONGEST_FIELD = 1_000_000
+"""Characters of a csv field; Python's own limit is 131,072."""
+
+
+@dataclass(frozen=True)
+class MetadataFile:
+    """Captions by image, as one file has them.
+
+    Attributes:
+        captions: by the image's name as it is written there, normalised; in the order of the file.
+        unread: what is wrong with lines that could not be used.
+    """
+
+    path: Path
+    captions: dict[str, tuple[str, ...]]
+    unread: tuple[str, ...]
+
+    def of(self, name: str) -> tuple[str, ...]:
+        """The captions of an image, by its path below the dataset's folder, its file name, or that without ending."""
+        return self.captions.get(self.key_of(name) or "", ())
+
+    def key_of(self, name: str) -> str | None:
+        path = PurePosixPath(normalised(name))
+        candidates = (str(path), path.name, str(path.with_suffix("")), path.stem)
+        return next((key for key in candidates if key in self.captions), None)
+
+    def without_image(self, names: Iterable[str]) -> list[str]:
+        """The names in this file that no image has."""
+        used = {self.key_of(name) for name in names}
+        return [key for key in self.captions if key not in used]
+
+
+def normalised(name: str) -> str:
+    """One spelling of a path: composed letters, forward slashes, no leading ./"""
+    return unicodedata.normalize("NFC", name.strip().replace("\\", "/")).removeprefix("./")
+
+
+def metadata_files(folder: Path, metadata_path: str | None) -> list[Path]:
+    """The metadata files of a dataset: the one that the user named, or those that lie in its folder.
+
+    Raises:
+        CrucibleError: the one that was named does not exist.
+    """
+    if metadata_path is None:
+        return [folder / name for name in METADATA_FILES if (folder / name).is_file()]
+    written = Path(metadata_path).expanduser()
+    path = written if written.is_absolute() else folder / written
+    if not path.is_file():
+        raise CrucibleError(
+            f"metadata_path is {metadata_path!r}, but there is no file {path}, so the captions are unknown. "
+            f"{nearest_path(path)} Correct the path."
+        )
+    return [path]
+
+
+def misspelt_metadata(folder: Path) -> str | None:
+    """A file that was probably meant to be one of `METADATA_FILES`, where there is none."""
+    if any((folder / name).exists() for name in METADATA_FILES):
+        return None
+    tables = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in (".csv", ".jsonl", ".json")]
+    near = [name for wanted in METADATA_FILES for name in nearest_names(wanted, tables)]
+    return near[0] if near else None
+
+
+def read_metadata(path: Path) -> MetadataFile:
+    """Reads a metadata file, by its ending as JSON lines or as a table with commas.
+
+    A table may have a header (`file_name` and `text`, `prompt` or `caption`, in any order, among other columns) or
+    none (name, then caption). Several lines for one image are several captions of it.
+
+    Raises:
+        CrucibleError: it cannot be read, or no line of it names an image and a caption.
+    """
+    text = read_text(path)
+    rows = _json_rows(text) if path.suffix.lower() == ".jsonl" else _table_rows(text, path)
+    captions: dict[str, list[str]] = {}
+    unread = []
+    for number, row in rows:
+        if isinstance(row, str):
+            unread.append(f"line {number}: {row}")
+            continue
+        name, texts = row
+        folded = [" ".join(one.split()) for one in texts]
+        captions.setdefault(normalised(name), []).extend(one for one in folded if one)
+    if not captions:
+        found = f" ({unread[0]})" if unread else ""
+        raise CrucibleError(
+            f"{path} names no image with a caption{found}, so it cannot be used. "
+            "Write a line for each image: file_name,text in a .csv, or "
+            '{"file_name": "1.png", "text": "a cat"} in a .jsonl.'
+        )
+    return MetadataFile(path, {name: tuple(dict.fromkeys(found)) for name, found in captions.items()}, tuple(unread))
+
+
+Row = tuple[str, list[str]] | str
+"""An image's name with its captions, or what is wrong with the line."""
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, Row]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            yield number, f"it is not JSON ({error})"
+            continue
+        if not isinstance(entry, dict):
+            yield number, "it is not an object with file_name and text"
+            continue
+        yield number, _json_row(entry)
+
+
+def _json_row(entry: dict[str, Any]) -> Row:
+    name = next((entry[key] for key in FILE_KEYS if isinstance(entry.get(key), str)), None)
+    found = next((entry[key] for key in TEXT_KEYS if key in entry), None)
+    texts = found if isinstance(found, list) else [found]
+    if name is None:
+        return f"it has no file_name, only {', '.join(entry) or 'nothing'}"
+    captions = [one for one in texts if isinstance(one, str)]
+    if len(captions) < len(texts):
+        return f"{name} has no text, only {', '.join(entry)}"
+    return name, captions
+
+
+def _table_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+    csv.field_size_limit(LONGEST_FIELD)
+    first = text.split("\n", 1)[0]
+    delimiter = next((one for one in "\t,;" if one in first), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    name_column, text_column, columns = 0, 1, 2
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            header = [cell.strip().lower() for cell in row]
+            if reader.line_num == 1 and any(key in header for key in FILE_KEYS):
+                name_column = next(header.index(key) for key in FILE_KEYS if key in header)
+                text_column = next((header.index(key) for key in TEXT_KEYS if key in header), -1)
+                columns = len(header)
+                if text_column < 0:
+                    raise CrucibleError(
+                        f"{path} has the columns {', '.join(row)}, but none for the captions. Name one of them text."
+                    )
+                continue
+            yield reader.line_num, _table_row(row, name_column, text_column, columns, delimiter)
+    except csv.Error as error:
+        yield reader.line_num, f"it is not a table with commas ({error})"
+
+
+def _table_row(row: list[str], name_column: int, text_column: int, columns: int, delimiter: str) -> Row:
+    if len(row) > columns and text_column == columns - 1:
+        # The caption has commas and no quotation marks.
+        row = [*row[:text_column], f"{delimiter} ".join(cell.strip() for cell in row[text_column:])]
+    if len(row) <= max(name_column, text_column):
+        return f"{row[0]} has no caption"
+    return row[name_column], [row[text_column]]

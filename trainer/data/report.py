@@ -1,0 +1,133 @@
+"""A dataset in words and figures: what is in it, how it is trained, what is wrong with it."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+
+from .buckets import Buckets
+from .checks import ESTIMATE, TokenCounter, check_dataset, views
+from .dataset import Dataset
+from .findings import Finding, by_weight, counted
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What is known of a dataset.
+
+    Attributes:
+        sizes: number of images by the width and height they are trained at, of each resolution; most first.
+        tokens: fewest, median and most tokens of a caption.
+        latent_sizes: width and height of the latents, in the order of `sizes`; empty without a VAE's factor.
+        views: how many captions mention how a character is seen.
+        findings: heaviest first.
+        verdict: one sentence.
+    """
+
+    name: str
+    folder: str
+    images: int
+    shown_per_epoch: int
+    validation: int
+    regularization: int
+    trigger_word: str
+    resolutions: tuple[int, ...]
+    sizes: dict[tuple[int, int], int]
+    latent_sizes: tuple[tuple[int, int], ...]
+    words: tuple[int, float, int]
+    tokens: tuple[int, float, int]
+    token_counter: str
+    views: dict[str, int]
+    findings: tuple[Finding, ...]
+    verdict: str
+
+    def text(self) -> str:
+        """The report as one page of plain text."""
+        times = f", shown {self.shown_per_epoch} times an epoch" if self.shown_per_epoch != self.images else ""
+        lines = [
+            self.verdict,
+            "",
+            f"Dataset {self.name}: {counted(self.images, 'image')}{times}",
+            f"Folder: {self.folder}",
+            f"Trigger word: {self.trigger_word or 'none'}",
+        ]
+        if self.validation:
+            lines.append(f"Validation: {counted(self.validation, 'image')} kept apart")
+        if self.regularization:
+            lines.append(f"Regularization: {counted(self.regularization, 'image')}")
+        lines.append(f"Captions: {_range(self.words, 'word')}; {_range(self.tokens, 'token')} ({self.token_counter})")
+        if self.views:
+            lines.append("Views named: " + ", ".join(f"{view} {count}" for view, count in self.views.items()))
+        if self.sizes:
+            at = ", ".join(map(str, self.resolutions))
+            lines.append(f"Resolution {at}, trained at (width x height):")
+            latents = self.latent_sizes or (None,) * len(self.sizes)
+            for ((x, y), count), latent in zip(self.sizes.items(), latents, strict=True):
+                lines.append(f"  {x} x {y}: {count}" + (f" (latents {latent[0]} x {latent[1]})" if latent else ""))
+        for severity, title in (("error", "To be mended"), ("warning", "Worth a look"), ("note", "Good to know")):
+            found = [finding for finding in self.findings if finding.severity == severity]
+            if found:
+                lines += ["", f"{title}:", *(f"- {finding.text()}" for finding in found)]
+        return "\n".join(lines)
+
+
+def dataset_report(
+    dataset: Dataset,
+    *,
+    resolution: int | None = None,
+    tokens: TokenCounter = ESTIMATE,
+    latent_factor: int | None = None,
+) -> DatasetReport:
+    """Looks at a dataset as it will be trained.
+
+    Args:
+        resolution: of the training, where the dataset asks for none; without either, sizes are left open.
+        tokens: counts the tokens of captions.
+        latent_factor: pixels of a side that become one of a latent.
+    """
+    settings = dataset.settings
+    first = settings.resolution or resolution
+    resolutions = settings.resolutions(first) if first else ()
+    sizes = Counter(
+        Buckets.of(settings, one).size(image.width, image.height) for one in resolutions for image in dataset.images
+    )
+    ordered = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+    captions = [caption for image in dataset.images for caption in image.captions]
+    findings = by_weight([*dataset.findings, *check_dataset(dataset, first, tokens, latent_factor)])
+    return DatasetReport(
+        name=dataset.name,
+        folder=str(dataset.folder),
+        images=len(dataset.images),
+        shown_per_epoch=sum(image.repeats for image in dataset.images) * max(1, len(resolutions)),
+        validation=len(dataset.validation),
+        regularization=len(dataset.regularization),
+        trigger_word=dataset.trigger_word,
+        resolutions=resolutions,
+        sizes=ordered,
+        latent_sizes=tuple((x // latent_factor, y // latent_factor) for x, y in ordered) if latent_factor else (),
+        words=_spread([len(caption.split()) for caption in captions]),
+        tokens=_spread([tokens.count(caption) for caption in captions]),
+        token_counter=tokens.name,
+        views=views(dataset.images),
+        findings=tuple(findings),
+        verdict=_verdict(findings),
+    )
+
+
+def _verdict(findings: list[Finding]) -> str:
+    counts = Counter(finding.severity for finding in findings)
+    if counts["error"]:
+        return f"NOT READY: {counted(counts['error'], 'thing')} to be mended before training."
+    if counts["warning"]:
+        return f"READY, with {counted(counts['warning'], 'thing')} worth a look first."
+    return "READY: nothing wrong was found."
+
+
+def _spread(values: list[int]) -> tuple[int, float, int]:
+    return (min(values), statistics.median(values), max(values)) if values else (0, 0, 0)
+
+
+def _range(spread: tuple[int, float, int], unit: str) -> str:
+    fewest, median, most = spread
+    return f"{most} {unit}s" if fewest == most else f"{fewest} to {most} {unit}s (median {median:g})"

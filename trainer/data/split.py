@@ -1,0 +1,76 @@
+"""Which images look alike, and which are kept for validation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .facts import ImageFacts
+
+NEAR = 4
+"""Bits of the 64 in which the difference hashes of near-duplicates differ at most."""
+
+NEAR_COLOUR = 16
+"""How far the mean colours of near-duplicates lie apart at most, of 255 in each channel."""
+
+ROWS_AT_A_TIME = 256
+
+
+def near_duplicates(facts: Sequence[ImageFacts]) -> list[list[int]]:
+    """Groups, of two and more, of images that are the same but for their size, format or small changes.
+
+    Returns:
+        Indices, each in one group at most, in order.
+    """
+    count = len(facts)
+    hashes = np.array([one.look for one in facts], dtype=np.uint64)
+    leader = list(range(count))
+
+    def root(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = leader[leader[index]]
+            index = leader[index]
+        return index
+
+    for start in range(0, count, ROWS_AT_A_TIME):
+        different = _bits(hashes[start : start + ROWS_AT_A_TIME, None] ^ hashes[None, :])
+        for row, column in np.argwhere(different <= NEAR):
+            if start + row < column and _comparable(facts[start + row], facts[column]):
+                leader[root(int(column))] = root(int(start + row))
+    groups: dict[int, list[int]] = {}
+    for index in range(count):
+        groups.setdefault(root(index), []).append(index)
+    return [members for members in groups.values() if len(members) > 1]
+
+
+def _bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    bytes_ = values.reshape(*values.shape, 1).view(np.uint8)
+    return np.unpackbits(bytes_, axis=-1).sum(axis=-1, dtype=np.uint8)
+
+
+def _comparable(one: ImageFacts, other: ImageFacts) -> bool:
+    """A crop in another aspect or a picture in other colours is another training image; flat pictures say nothing by
+    their hash."""
+    if one.content == other.content:
+        return True
+    ratio = (one.width * other.height) / max(1, one.height * other.width)
+    colours = zip(one.colour.to_bytes(3, "big"), other.colour.to_bytes(3, "big"), strict=True)
+    near = max(abs(a - b) for a, b in colours) <= NEAR_COLOUR
+    return near and 0.9 < ratio < 1.1 and min(one.sharpness, other.sharpness) > 0
+
+
+def validation_indices(facts: Sequence[ImageFacts], percent: float, seed: int) -> set[int]:
+    """Which images are kept for validation: about `percent` of them, the same ones whatever their names and order.
+
+    Never one that is a near-duplicate of another: it would be known from the training.
+    """
+    wanted = round(len(facts) * percent / 100)
+    if percent > 0:
+        wanted = max(1, wanted)
+    alike = {index for group in near_duplicates(facts) for index in group}
+    free = [index for index in range(len(facts)) if index not in alike]
+    free.sort(key=lambda index: hashlib.sha256(f"{seed}|{facts[index].content}".encode()).digest())
+    return set(free[: min(wanted, len(facts) - 1)])

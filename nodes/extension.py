@@ -1,5 +1,6 @@
 """All nodes of the pack."""
 
+from .auto_caption import CrucibleAutoCaption
 from .comfy_io import ComfyExtension
 from .configure_lora import CrucibleConfigureLoRA
 from .dataset_from_images import CrucibleDatasetFromImages
@@ -15,6 +16,7 @@ class CrucibleExtension(ComfyExtension):
             CrucibleDemoModel,
             CrucibleLoadDataset,
             CrucibleDatasetFromImages,
+            CrucibleAutoCaption,
             CrucibleConfigureLoRA,
             CrucibleTrainLoRA,
             CrucibleLoadLoRA,

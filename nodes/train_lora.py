@@ -1,5 +1,7 @@
 """The training as a node."""
 
+from functools import cache
+
 from .comfy_io import CATEGORY, Config, Dataset, io, ui
 from .folders import lora_folder, runs_folder
 
@@ -57,9 +59,13 @@ class CrucibleTrainLoRA(io.ComfyNode):
         from ..trainer.run_files import RunFiles
 
         base_model = ComfyUIBaseModel(model, clip, vae)
-        files = RunFiles.claim(output_name, lora_folder(), runs_folder())
-        result = run_training(base_model, dataset, config, files, _hooks())
-        lora_name = f"{files.name}.safetensors"
+        inputs = (model, clip, vae), dataset, config, output_name
+        result = _last_runs().find(*inputs)
+        if result is None:
+            files = RunFiles.claim(output_name, lora_folder(), runs_folder())
+            result = run_training(base_model, dataset, config, files, _hooks())
+            _last_runs().add(*inputs, result)
+        lora_name = f"{result.files.name}.safetensors"
         _tell_browser(lora_name)
         trained_model, trained_clip = with_lora(model, clip, result.lora, 1.0, 1.0)
         return io.NodeOutput(
@@ -73,6 +79,13 @@ class CrucibleTrainLoRA(io.ComfyNode):
             # No pictures: the node still shows the last preview, and Nodes 2.0 would show it twice.
             ui=ui.PreviewText(result.report),
         )
+
+
+@cache
+def _last_runs():
+    from ..trainer.last_runs import LastRuns
+
+    return LastRuns()
 
 
 def _hooks():

@@ -53,11 +53,9 @@ def comfyui_python(comfyui_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def prepared_python(comfyui_python: str) -> str:
-    """ComfyUI's Python with this pack's requirements, as a user installs them, and pytest."""
-    missing = subprocess.run(
-        [comfyui_python, "-c", "import accelerate, diffusers, peft, pytest"], capture_output=True
-    ).returncode
-    if missing:
-        install = [comfyui_python, "-m", "pip", "install", "-q", "-r", str(ROOT / "requirements.txt"), "pytest"]
-        subprocess.run(install, check=True)
+    """ComfyUI's Python with this pack's requirements, pytest, and packages that some captioners need."""
+    modules = "import accelerate, diffusers, num2words, peft, pytest, timm"
+    if subprocess.run([comfyui_python, "-c", modules], capture_output=True).returncode:
+        wanted = ["-r", str(ROOT / "requirements.txt"), "num2words", "pytest", "timm"]
+        subprocess.run([comfyui_python, "-m", "pip", "install", "-q", *wanted], check=True)
     return comfyui_python

@@ -53,6 +53,7 @@ def texts(content: Any) -> Iterator[str]:
 
 def test_workflows_exist_and_say_what_they_do():
     assert [path.stem for path in WORKFLOWS] == [
+        "caption_and_check_a_dataset",
         "train_lora_on_your_checkpoint_sdxl",
         "train_your_first_lora_no_downloads",
     ]

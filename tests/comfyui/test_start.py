@@ -43,7 +43,7 @@ def start(comfyui_path, prepared_python):
 
 
 def test_all_nodes_are_there(start):
-    names = {"DemoModel", "LoadDataset", "ConfigureLoRA", "TrainLoRA", "LoadLoRA"}
+    names = {"DemoModel", "LoadDataset", "DatasetFromImages", "AutoCaption", "ConfigureLoRA", "TrainLoRA", "LoadLoRA"}
     assert {f"Crucible{name}" for name in names} <= set(start["nodes"])
 
 

@@ -51,17 +51,17 @@ class Workflow:
 
 def note(top: int, height: int, title: str, text: str) -> Node:
     """A note in the column left of everything."""
-    return Node(title, "MarkdownNote", (-440, top, 380, height), title=title, widgets={"": text.strip()})
+    return Node(title, "MarkdownNote", (-800, top, 380, height), title=title, widgets={"": text.strip()})
 
 
-def training(output_name: str, dataset: dict[str, Any], settings: dict[str, Any], dataset_top: int) -> tuple[Node, ...]:
+def training(output_name: str, dataset: dict[str, Any], settings: dict[str, Any], preview_top: int) -> tuple[Node, ...]:
     """The steps that all workflows share, and what is seen of them; the samples are left to the workflow."""
     return (
-        Node("dataset", "CrucibleLoadDataset", (0, dataset_top, 320, 190), widgets=dataset),
+        Node("dataset", "CrucibleLoadDataset", (-360, 0, 320, 640), widgets=dataset),
         Node(
             "dataset_preview",
             "PreviewImage",
-            (0, dataset_top + 230, 320, 266),
+            (0, preview_top, 320, 640 - preview_top),
             inputs={"images": ("dataset", "preview")},
             title="The pictures, as they are trained",
         ),
@@ -157,7 +157,7 @@ def enlarged(key: str, place: tuple[int, int, int], images: tuple[str, str]) -> 
 
 def groups(lower_height: int) -> tuple[Group, ...]:
     return (
-        Group("1. Model and pictures", (-20, -75, 360, 740), BLUE),
+        Group("1. Model and pictures", (-380, -75, 720, 740), BLUE),
         Group("2. Train", (360, -75, 720, 740), GREEN),
         Group("3. What happened", (1120, -75, 840, 740), GREY),
         Group("4. Prompt", (-20, 680, 360, lower_height), BLUE),
@@ -170,7 +170,7 @@ DEMO = Workflow(
     "train_your_first_lora_no_downloads",
     (
         Node("base", "CrucibleDemoModel", (0, 0, 320, 98)),
-        *training("my_first_lora", {}, {}, dataset_top=140),
+        *training("my_first_lora", {}, {}, preview_top=140),
         enlarged("large_samples", (720, 550, 340), ("train", "samples")),
         samples(("large_samples", "IMAGE")),
         *prompts(
@@ -251,7 +251,7 @@ SDXL = Workflow(
                 "models": [{"name": "sd_xl_base_1.0.safetensors", "url": SDXL_URL, "directory": "checkpoints"}],
             },
         ),
-        *training("my_sdxl_lora", {"trigger_word": "ohwx"}, {"gradient_checkpointing": True}, dataset_top=165),
+        *training("my_sdxl_lora", {"trigger_word": "ohwx"}, {"gradient_checkpointing": True}, preview_top=165),
         samples(("train", "samples")),
         *prompts("ohwx, in a park at sunset", {"width": 1024, "height": 1024, "batch_size": 1}, "Size of the picture"),
         *sampler("before", 380, 755, ("base", "model"), 25, 6.0),
@@ -321,7 +321,62 @@ Samples, log and settings of the training are in **output/crucible**.
     groups(700),
 )
 
-WORKFLOWS = (DEMO, SDXL)
+CAPTION = Workflow(
+    "caption_and_check_a_dataset",
+    (
+        Node("dataset", "CrucibleLoadDataset", (-360, 0, 320, 850), widgets={"train_data_dir": "demo"}),
+        Node(
+            "report",
+            "PreviewAny",
+            (0, 0, 400, 850),
+            inputs={"source": ("dataset", "report")},
+            title="What is in the folder, and what is wrong",
+        ),
+        Node(
+            "dataset_preview",
+            "PreviewImage",
+            (440, 0, 560, 850),
+            inputs={"images": ("dataset", "preview")},
+            title="The pictures, as they are trained",
+        ),
+        Node("caption", "CrucibleAutoCaption", (1060, 0, 340, 850), inputs={"dataset": ("dataset", "dataset")}),
+        Node("texts", "PreviewAny", (1440, 0, 400, 850), inputs={"source": ("caption", "texts")}, title="All captions"),
+        note(
+            -45,
+            440,
+            "Caption and check a dataset",
+            """
+# Caption and check a dataset
+
+1. Put your pictures into a new folder inside ComfyUI's **input** folder, with or without captions.
+2. Press **R**, choose the folder in **Load Dataset**, and think up a trigger word.
+3. Press **Run**. The **report** names what would spoil a training, the heaviest first, and what to do about it.
+4. Look at the **pictures**: are the crops right, and does each caption fit?
+""",
+        ),
+        note(
+            440,
+            455,
+            "Captions",
+            """
+## Captions
+
+**Auto Caption** writes those that are missing. Its list has the captioners in **models/captioners**, and some that it \
+can fetch: switch **download** on for that. Their size stands in the list.
+
+Captions travel in the dataset; your files stay as they are unless you choose otherwise in **write**.
+
+Then connect its **dataset** to **Train LoRA**, as in the other two workflows of this pack.
+""",
+        ),
+    ),
+    (
+        Group("1. Check", (-380, -75, 1400, 945), BLUE),
+        Group("2. Caption", (1040, -75, 820, 945), GREEN),
+    ),
+)
+
+WORKFLOWS = (DEMO, SDXL, CAPTION)
 
 BUILD = """
 async ({nodes, groups}) => {

@@ -20,6 +20,7 @@ from server import PACK_FOLDER, Server
 
 DEMO = "train_your_first_lora_no_downloads"
 SDXL = "train_lora_on_your_checkpoint_sdxl"
+CAPTION = "caption_and_check_a_dataset"
 EXAMPLES = ROOT / "example_workflows"
 
 SCALE = 0.8
@@ -39,6 +40,9 @@ def main() -> None:
     with running_server() as server, comfy_page(server, "vue", **VIEWPORT) as comfy:
         comfy.load_template(PACK_FOLDER, SDXL)
         write(thumbnail_of_group(comfy, "2. Train"), EXAMPLES / f"{SDXL}.jpg")
+        comfy.load_template(PACK_FOLDER, CAPTION)
+        comfy.run().wait(seconds=60)  # the demo's pictures have captions: nothing is downloaded
+        write(thumbnail_of_group(comfy, "1. Check"), EXAMPLES / f"{CAPTION}.jpg")
         comfy.load_template(PACK_FOLDER, DEMO)
         comfy.set_widgets({"CrucibleConfigureLoRA": {"max_train_steps": steps}})
         prompt_id = comfy.run().wait(seconds=3600)

@@ -1,0 +1,265 @@
+"""Captions for a dataset as a node."""
+
+import logging
+
+from ..trainer.captioners.models import DEFAULT, captioner_choices
+from ..trainer.captioners.options import DETAILS, LANGUAGES, MODES, CaptionOptions, CaptionStyle, split_words
+from .comfy_io import CATEGORY, Dataset, io, ui
+from .folders import caption_cache_folder, captioner_roots
+
+NOTHING, SIDECARS, METADATA = "nothing", "text files", "metadata.csv"
+PREVIEW_SIDE = 512
+
+log = logging.getLogger(__name__)
+
+
+class CrucibleAutoCaption(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        style = CaptionStyle()
+        return io.Schema(
+            node_id="CrucibleAutoCaption",
+            display_name="Auto Caption (Crucible)",
+            category=CATEGORY,
+            description=(
+                "Writes captions for the images of a dataset: sentences by Florence-2, BLIP or a chat model, or tags. "
+                "The captions travel in the dataset; your files change only if you choose so. Cancel keeps what is "
+                "done."
+            ),
+            search_aliases=["tagger", "wd14", "florence", "qwen vl", "blip", "describe images"],
+            is_output_node=True,
+            inputs=[
+                Dataset.Input("dataset", tooltip="From Load Dataset (Crucible)."),
+                io.Combo.Input(
+                    "captioner",
+                    options=captioner_choices(captioner_roots()),
+                    default=DEFAULT.label,
+                    tooltip=(
+                        "Folders in models/captioners, and models that can be downloaded into it. Florence-2 is small "
+                        "and fast, Qwen-VL describes best, wd-vit-tagger writes tags for anime models."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "download",
+                    default=False,
+                    tooltip=(
+                        "Whether a captioner that is not there may be fetched from the Hugging Face hub. Its size "
+                        "stands in its name."
+                    ),
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default=MODES[0],
+                    tooltip=(
+                        "only_missing: images that have a caption keep it. replace: all captions are new. append and "
+                        "prepend: the new text is put behind or before the old one."
+                    ),
+                ),
+                io.Combo.Input(
+                    "detail",
+                    options=list(DETAILS),
+                    default=style.detail,
+                    tooltip="How much is said. BLIP is always short; taggers go by their thresholds.",
+                ),
+                io.String.Input(
+                    "instruction",
+                    default="",
+                    multiline=True,
+                    tooltip=(
+                        "For chat models: what they are told, in place of an instruction made from detail and language."
+                    ),
+                ),
+                io.Combo.Input(
+                    "language",
+                    options=list(LANGUAGES),
+                    default=style.language,
+                    tooltip="For chat models: the language of the instruction, and so of the captions.",
+                ),
+                io.Int.Input(
+                    "max_length",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    display_name="max length",
+                    tooltip=(
+                        "Most words (in Chinese: characters) or tags of what is written; a sentence is not cut in the "
+                        "middle of a word. SD1.5 and SDXL read about 60 words. 0 = as the captioner likes."
+                    ),
+                ),
+                io.String.Input(
+                    "blocked_words",
+                    default="",
+                    multiline=True,
+                    display_name="blocked words",
+                    tooltip=(
+                        "Words, phrases or tags that are taken out of what is written, separated by commas. Block what "
+                        "the trigger word is to stand for."
+                    ),
+                ),
+                io.Combo.Input(
+                    "write",
+                    options=[NOTHING, SIDECARS, METADATA],
+                    default=NOTHING,
+                    tooltip=(
+                        "Whether captions are also written into the dataset's folder: a .txt beside each image, or one "
+                        "table. What is replaced is kept as .bak."
+                    ),
+                ),
+                io.Float.Input(
+                    "general_threshold",
+                    default=style.general_threshold,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    display_name="tag threshold",
+                    advanced=True,
+                    tooltip="For taggers: how sure a tag must be. Lower gives more tags, and more wrong ones.",
+                ),
+                io.Float.Input(
+                    "character_threshold",
+                    default=style.character_threshold,
+                    min=0.0,
+                    max=1.01,
+                    step=0.01,
+                    display_name="character threshold",
+                    advanced=True,
+                    tooltip="For taggers: the same for names of characters. 1.01 = no names.",
+                ),
+                io.Boolean.Input(
+                    "rating_tag",
+                    default=False,
+                    display_name="rating tag",
+                    advanced=True,
+                    tooltip="For taggers: also say how safe for work the image is.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=0,
+                    min=0,
+                    max=256,
+                    display_name="batch size",
+                    advanced=True,
+                    tooltip="Images captioned at once. 0 = as suits the captioner; halved when memory runs out.",
+                ),
+            ],
+            outputs=[
+                Dataset.Output("dataset", tooltip="The same images with the new captions, for Train LoRA (Crucible)."),
+                io.String.Output("texts", is_output_list=True, tooltip="The captions, in the order of the images."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, dataset, captioner, download, write, **settings):
+        from ..trainer.base_models.comfyui.captioning import captioner_session, is_out_of_memory
+        from ..trainer.base_models.comfyui.memory import check_interrupt
+        from ..trainer.captioners.cache import CaptionCache
+        from ..trainer.captioners.dataset import pictures_of, with_captions
+        from ..trainer.captioners.registry import open_captioner
+        from ..trainer.captioners.run import CaptionResult, caption_images
+        from ..trainer.captioners.wording import needs_caption
+        from ..trainer.captioners.write import check_writable
+        from ..trainer.requirements import require_packages
+
+        require_packages()
+        if write != NOTHING:
+            check_writable(dataset.folder)
+        options = _options(settings, dataset.trigger_word)
+        pictures = pictures_of(dataset)
+        if not any(needs_caption(picture.caption, options) for picture in pictures):
+            texts = [image.caption for image in dataset.images]
+            return io.NodeOutput(dataset, texts, ui=ui.PreviewText("Every image has a caption: nothing to do."))
+        model = open_captioner(_fetched(captioner, download))
+        result = CaptionResult()
+        show = _preview(len(pictures))
+        try:
+            for done in caption_images(
+                model,
+                pictures,
+                options,
+                lambda: captioner_session(model),
+                cache=CaptionCache(caption_cache_folder(), model, options.style),
+                check=check_interrupt,
+                is_out_of_memory=is_out_of_memory,
+            ):
+                result.add(done)
+                show(done)
+        finally:  # also after Cancel
+            _write(write, dataset, result)
+        captioned = with_captions(dataset, result.captions)
+        report = result.report(model.folder.name)
+        texts = [image.caption for image in captioned.images]
+        return io.NodeOutput(captioned, texts, ui=ui.PreviewText(report))
+
+
+def _options(settings, trigger_word):
+    style_names = (
+        "detail",
+        "language",
+        "instruction",
+        "max_length",
+        "general_threshold",
+        "character_threshold",
+        "rating_tag",
+    )
+    return CaptionOptions(
+        mode=settings["mode"],
+        trigger_word=trigger_word,
+        blocked_words=split_words(settings["blocked_words"]),
+        batch_size=settings["batch_size"],
+        style=CaptionStyle(**{name: settings[name] for name in style_names}),
+    )
+
+
+def _fetched(captioner, download):
+    """The captioner's folder, after a download with ComfyUI's progress bar if need be."""
+    import comfy.utils
+
+    from ..trainer.base_models.comfyui.memory import check_interrupt
+    from ..trainer.captioners.download import get_captioner
+
+    bar = comfy.utils.ProgressBar(1)
+
+    def progress(done, total, file):
+        check_interrupt()
+        bar.update_absolute(done, total)
+
+    return get_captioner(captioner, captioner_roots(), download=download, progress=progress, announce=_announce)
+
+
+def _announce(text):
+    """Into the log, and onto the node where it can be seen."""
+    from comfy_execution.utils import get_executing_context
+    from server import PromptServer
+
+    log.info(text)
+    context = get_executing_context()
+    if context is not None:
+        PromptServer.instance.send_progress_text(text, context.node_id)
+
+
+def _preview(count):
+    """Shows each image with its caption on the node, and how far it is."""
+    import comfy.utils
+
+    from ..trainer.captioners.preview import captioned_picture
+
+    bar = comfy.utils.ProgressBar(count)
+
+    def show(done):
+        picture = None
+        if done.image is not None:
+            picture = ("JPEG", captioned_picture(done.image, done.caption or done.problem), PREVIEW_SIDE)
+        bar.update_absolute(bar.current + 1, count, picture)
+
+    return show
+
+
+def _write(write, dataset, result):
+    from ..trainer.captioners.write import METADATA_FILE, write_metadata, write_sidecars
+
+    if write == SIDECARS:
+        write_sidecars({path: result.captions[path] for path in result.written})
+    elif write == METADATA and result.written:
+        captions = {image.path: image.caption for image in dataset.images if image.caption}
+        write_metadata(dataset.folder / METADATA_FILE, {**captions, **result.captions})

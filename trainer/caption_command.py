@@ -1,0 +1,162 @@
+"""`python -m trainer caption`: writes captions for a folder of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .captioners.models import DEFAULT, KNOWN
+from .captioners.options import DETAILS, LANGUAGES, MODES, CaptionOptions, CaptionStyle, split_words
+
+if TYPE_CHECKING:
+    from .captioners.run import CaptionResult
+
+
+def add_caption_command(commands: Any) -> None:
+    """Adds the command to argparse's subparsers."""
+    style, known = CaptionStyle(), ", ".join(model.name for model in KNOWN)
+    caption = commands.add_parser("caption", help="write captions for the images of a folder")
+    caption.add_argument("folder", metavar="FOLDER", type=Path)
+    caption.add_argument(
+        "--captioner",
+        default=DEFAULT.name,
+        help=f"a model's folder, one of {known}, or owner/name (default: %(default)s)",
+    )
+    caption.add_argument(
+        "--captioners_dir", type=Path, help="folder of captioners, where downloads go (default: in Hugging Face's own)"
+    )
+    caption.add_argument("--download", action="store_true", help="fetch the captioner from the hub if it is not there")
+    caption.add_argument(
+        "--output", type=Path, metavar="FOLDER/metadata.csv", help="one table instead of a text file beside each image"
+    )
+    caption.add_argument("--mode", choices=MODES, default=MODES[0])
+    caption.add_argument("--detail", choices=DETAILS, default=style.detail)
+    caption.add_argument("--language", choices=LANGUAGES, default=style.language, help="for chat models")
+    caption.add_argument("--instruction", default="", help="what chat models are told, instead of detail and language")
+    caption.add_argument("--trigger_word", default="")
+    caption.add_argument("--blocked_words", default="", help="separated by commas")
+    caption.add_argument("--max_length", type=_count, default=0, help="in words or tags; 0 = the captioner's own")
+    caption.add_argument("--general_threshold", type=_probability, default=style.general_threshold, help="for taggers")
+    caption.add_argument("--character_threshold", type=_probability, default=style.character_threshold)
+    caption.add_argument("--rating_tag", action="store_true", help="taggers add how safe for work the image is")
+    caption.add_argument("--batch_size", type=_count, default=0, help="0 = the captioner's own")
+    caption.set_defaults(command=_caption)
+
+
+def _caption(options: argparse.Namespace) -> None:
+    import transformers.utils.logging
+
+    from .captioners.cache import CaptionCache
+    from .captioners.dataset import pictures_in
+    from .captioners.registry import open_captioner
+    from .captioners.run import CaptionResult, caption_images, standalone_session
+    from .captioners.write import check_writable
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    folder = options.folder.expanduser().resolve()
+    pictures = pictures_in(folder)
+    if options.output is None:
+        check_writable(folder)
+    captioner = open_captioner(_captioner_folder(options))
+    settings = _settings(options)
+    cache = CaptionCache(_cache_folder(), captioner, settings.style)
+    result = CaptionResult()
+    try:
+        _follow(
+            caption_images(captioner, pictures, settings, lambda: standalone_session(captioner), cache=cache),
+            len(pictures),
+            result,
+        )
+    finally:  # also after Ctrl-C
+        _write(result, options.output)
+    print(result.report(captioner.folder.name))
+
+
+def _settings(options: argparse.Namespace) -> CaptionOptions:
+    return CaptionOptions(
+        mode=options.mode,
+        trigger_word=" ".join(options.trigger_word.split()),
+        blocked_words=split_words(options.blocked_words),
+        batch_size=options.batch_size,
+        style=CaptionStyle(
+            detail=options.detail,
+            language=options.language,
+            instruction=options.instruction,
+            max_length=options.max_length,
+            general_threshold=options.general_threshold,
+            character_threshold=options.character_threshold,
+            rating_tag=options.rating_tag,
+        ),
+    )
+
+
+def _captioner_folder(options: argparse.Namespace) -> Path:
+    """A folder that was named outright, or what `get_captioner` finds."""
+    from tqdm import tqdm
+
+    from .captioners.download import get_captioner
+
+    folder = Path(options.captioner).expanduser()
+    if (folder / "config.json").is_file():
+        return folder.resolve()
+    root = (options.captioners_dir or _hub_folder() / "captioners").expanduser().resolve()
+    with tqdm(total=1, desc="Downloading", unit="B", unit_scale=True, dynamic_ncols=True, leave=False) as bar:
+
+        def progress(done: int, total: int, file: str) -> None:
+            bar.set_postfix_str(file, refresh=False)
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        return get_captioner(
+            options.captioner, [root], download=options.download, progress=progress, announce=bar.write
+        )
+
+
+def _follow(captions: Any, count: int, result: CaptionResult) -> None:
+    from tqdm import tqdm
+
+    with tqdm(total=count, desc="Captioning", unit="image", dynamic_ncols=True) as bar:
+        for done in captions:
+            result.add(done)
+            if done.written:
+                bar.write(f"{done.picture.name}: {done.caption}")
+            bar.update()
+
+
+def _write(result: CaptionResult, output: Path | None) -> None:
+    from .captioners.write import write_metadata, write_sidecars
+
+    if output is None:
+        files = write_sidecars({path: result.captions[path] for path in result.written})
+        print(f"{len(files)} caption file{'s' * (len(files) != 1)} written; what was replaced ends in .bak")
+    elif result.captions:
+        write_metadata(output.expanduser().resolve(), result.captions)
+        print(f"Captions: {output}")
+
+
+def _hub_folder() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HOME)
+
+
+def _cache_folder() -> Path:
+    return _hub_folder() / "captioners" / ".captions"
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
+    return int(text)
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1.01:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value

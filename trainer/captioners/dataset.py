@@ -1,0 +1,50 @@
+"""Where captions meet datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..data.captions import find_captions
+from ..data.dataset import Dataset, TrainingImage, complete_captions
+from ..data.metadata_files import metadata_files, read_metadata
+from ..data.scan import find_images
+from .run import Picture
+
+ABOUT_CAPTIONS = ("no_caption", "caption_conflict", "trigger_word_added", "unreadable_caption")
+"""Findings that new captions may mend."""
+
+
+def with_captions(dataset: Dataset, captions: Mapping[Path, str]) -> Dataset:
+    """The dataset with these captions in place of its own; images that have none here keep theirs."""
+
+    def captioned(images: Iterable[TrainingImage]) -> list[TrainingImage]:
+        return [
+            replace(image, captions=(captions[image.path],)) if captions.get(image.path) else image for image in images
+        ]
+
+    findings = [finding for finding in dataset.findings if finding.kind not in ABOUT_CAPTIONS]
+    images = captioned(dataset.images)
+    without = [image.name for image in images if not image.captions]
+    images = complete_captions(images, without, dataset.settings, findings)
+    return replace(
+        dataset, images=tuple(images), validation=tuple(captioned(dataset.validation)), findings=tuple(findings)
+    )
+
+
+def pictures_of(dataset: Dataset) -> list[Picture]:
+    """Every image file once, also one that the dataset repeats."""
+    images = (*dataset.images, *dataset.validation)
+    return list({image.path: Picture(image.name, image.path, image.caption) for image in images}.values())
+
+
+def pictures_in(folder: Path) -> list[Picture]:
+    """The images of a folder with the captions that lie beside them.
+
+    Raises:
+        CrucibleError: there are no images, or a caption file is not text.
+    """
+    metadata = [read_metadata(path) for path in metadata_files(folder, None)]
+    found = [(image, find_captions(image, "auto", metadata).captions) for image in find_images(folder)]
+    return [Picture(image.name, image.path, captions[0] if captions else "") for image, captions in found]

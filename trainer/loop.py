@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
-from torch import Tensor, nn
+from torch import nn
 
-from .base_models.base import CachedSample
+from .base_models.base import CachedSample, RowLosses
 from .config import ResolvedConfig
 from .errors import CrucibleError
 from .order import BatchOrder
 from .rng import derived_seed
 
-Losses = Callable[[Sequence[CachedSample], Sequence[int]], Tensor]
+Losses = Callable[[Sequence[CachedSample], Sequence[int]], RowLosses]
 """A base model's `losses`."""
 
 
@@ -60,7 +60,7 @@ def train(
         done = 0
         for batch in batches:
             seeds = [derived_seed(config.seed, "row", step, done + row) for row in range(len(batch))]
-            loss = losses([samples[index] for index in batch], seeds).sum() / rows
+            loss = losses([samples[index] for index in batch], seeds).values.sum() / rows
             scaler.scale(loss).backward()
             total += loss.detach()
             done += len(batch)

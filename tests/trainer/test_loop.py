@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_crucible.base_models.base import CachedSample
+from lora_crucible.base_models.base import CachedSample, RowLosses
 from lora_crucible.config import parse_config, resolve
 from lora_crucible.loop import StepReport, train
 from lora_crucible.order import BatchOrder
@@ -27,8 +27,13 @@ def trained(batch_size: int, accumulation: int, **values) -> tuple[float, list[S
         sample_cfg=1.0,
     ).values
     reports: list[StepReport] = []
+
+    def losses(rows: list[CachedSample], seeds: list[int]) -> RowLosses:
+        values = torch.stack([(parameter - row.inputs) ** 2 for row in rows])
+        return RowLosses(values, values.detach(), torch.zeros(len(rows)))
+
     train(
-        lambda rows, seeds: torch.stack([(parameter - row.inputs) ** 2 for row in rows]),
+        losses,
         [parameter],
         samples,
         BatchOrder(["all"] * 4, batch_size, accumulation, seed=1),

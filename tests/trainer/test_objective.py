@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from lora_crucible.base_models.base import RowLosses
 from lora_crucible.base_models.diffusion import diffusion_losses, draw_noise
 from lora_crucible.objective import Objective, draw_timestep, noisy_latent, prediction_from_denoised, row_losses, target
 
@@ -103,4 +104,34 @@ def test_a_model_that_answers_right_has_no_loss(tensors):
     seeds = [1, 2, 3]
     _, noise = draw_noise(Objective.EPSILON, latent.shape[1:], seeds)
     losses = diffusion_losses(Objective.EPSILON, latent, seeds, lambda t: 0.1 + t / 1000, lambda *_: noise)
-    assert torch.equal(losses, torch.zeros(3))
+    assert torch.equal(losses.values, torch.zeros(3))
+
+
+def test_fixed_timesteps_have_the_noise_of_drawn_ones(tensors):
+    latent, _ = tensors
+    seeds = [1, 2, 3]
+    _, noise = draw_noise(Objective.FLOW, latent.shape[1:], seeds)
+    seen = []
+
+    def predict(noisy, sigma, timesteps):
+        seen.append((noisy, sigma))
+        return torch.zeros_like(noisy)
+
+    losses = diffusion_losses(
+        Objective.FLOW, latent, seeds, lambda t: t, predict, weights=[1, 2, 0.5], timesteps=[0.25, 0.5, 1.0]
+    )
+    assert losses.timesteps.tolist() == [0.25, 0.5, 1.0]
+    assert torch.allclose(seen[0][0], noisy_latent(Objective.FLOW, latent, noise, seen[0][1]))
+    assert torch.allclose(losses.values, losses.errors * torch.tensor([1, 2, 0.5]))
+    timesteps, _ = draw_noise(Objective.EPSILON, latent.shape[1:], seeds, [0.0, 0.5, 1.0])
+    assert timesteps.tolist() == [0, 500, 999]
+
+
+def test_losses_of_several_batches_are_put_in_order():
+    parts = [
+        RowLosses(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 3.0]), torch.tensor([0.1, 0.3])),
+        RowLosses(torch.tensor([2.0]), torch.tensor([2.0]), torch.tensor([0.2])),
+    ]
+    joined = RowLosses.joined(parts, [0, 2, 1])
+    assert joined.values.tolist() == [1, 2, 3]
+    assert joined.timesteps.tolist() == pytest.approx([0.1, 0.2, 0.3])

@@ -58,6 +58,34 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being done); may raise to stop."""
 
 
+@dataclass(frozen=True)
+class RowLosses:
+    """What the rows of a batch cost, each (rows,), float32.
+
+    Attributes:
+        values: with gradients to the adapters; weighted as they are trained.
+        errors: without gradients; the plain mean squared error.
+        timesteps: how much noise each row got, as a share of the schedule: 0 is none, 1 is nothing else.
+    """
+
+    values: Tensor
+    errors: Tensor
+    timesteps: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[RowLosses], order: Sequence[int]) -> RowLosses:
+        """Of several batches, with row `order[i]` of all their rows, counted through, at place i."""
+
+        def join(tensors: list[Tensor]) -> Tensor:
+            return torch.cat(tensors)[list(order)]
+
+        return cls(
+            join([one.values for one in parts]),
+            join([one.errors for one in parts]),
+            join([one.timesteps for one in parts]),
+        )
+
+
 class BaseModel(ABC):
     """One training run's view of a base model.
 
@@ -100,10 +128,15 @@ class BaseModel(ABC):
         """Put adapters on the layers; on exit the model is as it was found."""
 
     @abstractmethod
-    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
-        """The loss of each row, (rows,), float32, with gradients to the adapters.
+    def losses(
+        self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
+    ) -> RowLosses:
+        """The loss of each row.
 
         Row i's random numbers come from seeds[i] alone, so its loss does not depend on the rest of the batch.
+
+        Args:
+            timesteps: of each row, as a share of the noise schedule, instead of drawn ones.
         """
 
     @abstractmethod

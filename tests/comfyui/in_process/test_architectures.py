@@ -25,7 +25,7 @@ def train_three_steps(model, samples, path: Path) -> int:
         optimizer = torch.optim.AdamW(adapters.parameters(), lr=1e-3)
         first = None
         for _ in range(3):
-            loss = base_model.losses(samples, list(range(len(samples)))).mean()
+            loss = base_model.losses(samples, list(range(len(samples)))).values.mean()
             first = first or loss.item()
             loss.backward()
             optimizer.step()

@@ -21,7 +21,7 @@ def gradients(base_model, samples, precision="fp32", checkpointing=False):
         with torch.no_grad():
             for parameter in adapters.parameters():
                 parameter.add_(0.02)
-        base_model.losses(samples, seeds=list(range(len(samples)))).sum().backward()
+        base_model.losses(samples, seeds=list(range(len(samples)))).values.sum().backward()
         assert all(parameter.dtype == torch.float32 for parameter in adapters.parameters())
         return torch.cat([parameter.grad.flatten() for parameter in adapters.parameters()])
 
@@ -179,7 +179,7 @@ def test_a_lora_on_the_model_is_part_of_the_base(demo, dataset):
         with base_model.session("fp32"):
             rows = models.encoded_samples(base_model, dataset)[:2]
             with base_model.attached(AdapterSpec(2, 2.0, 0.0, "attention"), False):
-                return base_model.losses(rows, [1, 2]).detach()
+                return base_model.losses(rows, [1, 2]).errors
 
     first, identity = loss(plain), plain.identity()
     assert not torch.equal(loss(patched), first)

@@ -35,7 +35,7 @@ def losses_and_gradients(base_model, dataset):
             with torch.no_grad():  # B is zero at the start, and so would be the gradients of A
                 for parameter in adapters.parameters():
                     parameter.add_(0.02)
-            losses = base_model.losses(samples, seeds=[11, 12, 13, 14])
+            losses = base_model.losses(samples, seeds=[11, 12, 13, 14]).values
             losses.sum().backward()
             latents = torch.stack([models.latent_of(sample) for sample in samples])
             return latents, losses.detach(), [parameter.grad for parameter in adapters.parameters()]

@@ -19,7 +19,7 @@ from ...data.cache import TensorCache
 from ...data.samples import Sample
 from ...errors import CrucibleError
 from ...objective import Objective, prediction_from_denoised
-from ..base import BaseModel, CachedSample, Precision, Progress, Sampling
+from ..base import BaseModel, CachedSample, Precision, Progress, RowLosses, Sampling
 from ..diffusion import diffusion_losses
 from ..inputs import Inputs, Latent, cached_samples, stacked
 from . import attaching, conditioning, memory, naming
@@ -113,7 +113,9 @@ class ComfyUIBaseModel(BaseModel):
         ) as adapters:
             yield adapters
 
-    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
+    def losses(
+        self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
+    ) -> RowLosses:
         memory.check_interrupt()
         inputs: list[Inputs] = [row.inputs for row in rows]
         drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
@@ -125,20 +127,27 @@ class ComfyUIBaseModel(BaseModel):
         alike: dict[Any, list[int]] = {}
         for index, one in enumerate(conditionings):
             alike.setdefault(conditioning.shapes(one), []).append(index)
-        losses: dict[int, Tensor] = {}
-        for indices in alike.values():
-            found = self._losses(
+        parts = [
+            self._losses(
                 [drawn[index][0] for index in indices],
                 [conditionings[index] for index in indices],
                 [seeds[index] for index in indices],
+                [inputs[index].weight for index in indices],
+                None if timesteps is None else [timesteps[index] for index in indices],
             )
-            losses |= zip(indices, found, strict=True)
-        weights = torch.tensor([one.weight for one in inputs], device=losses[0].device)
-        return torch.stack([losses[index] for index in range(len(rows))]) * weights
+            for indices in alike.values()
+        ]
+        places = [index for indices in alike.values() for index in indices]
+        return RowLosses.joined(parts, [places.index(row) for row in range(len(rows))])
 
     def _losses(
-        self, latents: list[Latent], conditionings: list[conditioning.Conditioning], seeds: list[int]
-    ) -> Tensor:
+        self,
+        latents: list[Latent],
+        conditionings: list[conditioning.Conditioning],
+        seeds: list[int],
+        weights: list[float],
+        timesteps: list[float] | None,
+    ) -> RowLosses:
         patcher = self._patcher
         device = patcher.load_device
         sampling = patcher.get_model_object("model_sampling")
@@ -153,7 +162,7 @@ class ComfyUIBaseModel(BaseModel):
             return timestep if self.objective is Objective.FLOW else sampling.sigma(timestep)
 
         values, mask = stacked(latents, device)
-        return diffusion_losses(self.objective, values, seeds, sigma_of, predict, mask)
+        return diffusion_losses(self.objective, values, seeds, sigma_of, predict, mask, weights, timesteps)
 
     def _prepare_training(self, latent_shape: tuple[int, ...]) -> None:
         """After encoding and after every sample: ComfyUI may have put the model away for the VAE."""

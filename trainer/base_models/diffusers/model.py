@@ -28,7 +28,7 @@ from ...formats.architectures import ARCHITECTURES
 from ...formats.layer_names import file_key
 from ...formats.lora_file import DOWN, read_lora
 from ...objective import Objective
-from ..base import BaseModel, CachedSample, Precision, Progress, Sampling, weights_hash
+from ..base import BaseModel, CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
 from ..diffusion import diffusion_losses
 from ..inputs import Encoders, Inputs, cached_samples, stacked
 from .verify import unmatched_keys
@@ -182,25 +182,29 @@ class DiffusersBaseModel(BaseModel):
                 unet.set_submodule(path, layer.base_layer)
             unet.__dict__.pop("peft_config", None)
 
-    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
+    def losses(
+        self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
+    ) -> RowLosses:
         inputs: list[Inputs] = [row.inputs for row in rows]
         drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
         latents, mask = stacked([latent for latent, _ in drawn], self.device)
         context = torch.stack([embedding for _, (embedding, _) in drawn]).to(self.device, self._compute)
         added = self._added([pooled for _, (_, pooled) in drawn], latents)
 
-        def predict(noisy: Tensor, sigma: Tensor, timesteps: Tensor) -> Tensor:
+        def predict(noisy: Tensor, sigma: Tensor, drawn: Tensor) -> Tensor:
             scaled = noisy / (sigma**2 + 1).sqrt().reshape(-1, 1, 1, 1)
             with torch.autocast(self.device.type, self._compute, enabled=self._compute is not torch.float32):
                 return self._unet(
                     scaled.to(self._compute),
-                    timesteps,
+                    drawn,
                     encoder_hidden_states=context,
                     added_cond_kwargs=added,
                 ).sample
 
-        losses = diffusion_losses(self.objective, latents, seeds, lambda t: self._sigmas[t.long()], predict, mask)
-        return losses * torch.tensor([one.weight for one in inputs], device=self.device)
+        weights = [one.weight for one in inputs]
+        return diffusion_losses(
+            self.objective, latents, seeds, lambda t: self._sigmas[t.long()], predict, mask, weights, timesteps
+        )
 
     def _added(self, pooled: list[Tensor | None], latents: Tensor) -> dict[str, Tensor]:
         """SDXL's pooled text embeddings and its sizes; nothing for SD1.5."""

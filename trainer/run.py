@@ -15,6 +15,7 @@ from . import __version__
 from .adapters import Adapters, AdapterSpec
 from .base_models.base import BaseModel, Precision, Sampling
 from .config import Resolved, ResolvedConfig, TrainingConfig, resolve
+from .config.layer_patterns import parse_patterns
 from .data.buckets import Buckets
 from .data.cache import TensorCache
 from .data.dataset import Dataset
@@ -124,7 +125,14 @@ class _Training:
 
     def train(self) -> None:
         base_model, config = self.base_model, self.config
-        spec = AdapterSpec(config.lora_rank, config.lora_alpha, config.lora_dropout, config.target_modules)
+        spec = AdapterSpec(
+            config.lora_rank,
+            config.lora_alpha,
+            config.lora_dropout,
+            config.target_modules,
+            config.algorithm,
+            parse_patterns(config.layer_patterns),
+        )
         with base_model.attached(spec, config.gradient_checkpointing) as adapters:
             adapters.initialise(config.seed)
             self._sample()

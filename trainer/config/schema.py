@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from .data_settings import DataSettings
+from .layer_patterns import parse_patterns
 from .setting import Setting, describe_settings, setting
 
 PRECISION_NAMES = {
@@ -24,7 +25,7 @@ PRECISION_NAMES = {
 }
 
 
-TargetModules = Literal["attention", "attention_and_feed_forward", "linear_and_convolution"]
+TargetModules = Literal["attention", "attention_and_feed_forward", "linear", "linear_and_convolution"]
 
 
 class TrainingConfig(DataSettings):
@@ -88,9 +89,29 @@ class TrainingConfig(DataSettings):
         None,
         "Layers",
         "Which layers of the model get an adapter. With the feed-forward layers it learns more, in a larger file; "
-        "linear_and_convolution is all layers that can have one.",
+        "linear is all linear layers, linear_and_convolution all that can have one.",
         group="adapter",
         advanced=True,
+    )
+
+    algorithm: Literal["lora", "rslora", "dora", "loha", "lokr"] = setting(
+        "lora",
+        "Algorithm",
+        "lora works everywhere. rslora scales by alpha / sqrt(rank), for ranks from 32. dora trains direction and "
+        "length apart: a little better, slower; applied by ComfyUI and Forge only. loha and lokr say more with fewer "
+        "numbers; read by ComfyUI, A1111 and Forge, not by diffusers.",
+        group="adapter",
+        advanced=True,
+        value_aliases={"locon": "lora"},
+    )
+    layer_patterns: str = setting(
+        "",
+        "Layers by name",
+        "Train these layers only, one a line, each with a rank and alpha of its own where you like: "
+        "attn2.to_k rank=4 alpha=2. A name is the end of a layer's path; * stands for any letters.",
+        group="adapter",
+        advanced=True,
+        multiline=True,
     )
 
     # Optimization
@@ -269,10 +290,25 @@ class TrainingConfig(DataSettings):
             raise ValueError('it must be a file name without any of < > : " / \\ | ? * (folders belong in output_dir)')
         return name
 
+    @field_validator("layer_patterns")
+    @classmethod
+    def _are_patterns(cls, text: str) -> str:
+        parse_patterns(text)
+        return text
+
     @property
     def data(self) -> DataSettings:
         """The settings of the dataset alone."""
         return DataSettings(**{name: getattr(self, name) for name in DataSettings.model_fields})
+
+    @model_validator(mode="after")
+    def _no_dropout_in_lycoris(self) -> TrainingConfig:
+        if self.algorithm in ("loha", "lokr") and self.lora_dropout:
+            raise ValueError(
+                f"lora_dropout = {self.lora_dropout:g} and algorithm = {self.algorithm} do not go together: its "
+                "factors have no common input to drop from; set lora_dropout to 0, or take lora, rslora or dora"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,7 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
         else:
             known[name] = value
             written_as[name] = str(key)
+    _names_of_layers_are_patterns(known, written_as)
     if all(SETTINGS[name].read(known.get(name)) is not None for name in ("epochs", "max_train_steps")):
         problems.append(_two_lengths(known.pop("epochs"), known.pop("max_train_steps"), written_as))
     config = None
@@ -108,6 +110,14 @@ def _unknown_key(key: str) -> Problem:
     return Problem((key,), f"{key} is not a known key; {hint}")
 
 
+def _names_of_layers_are_patterns(known: dict[str, Any], written_as: dict[str, str]) -> None:
+    """Other trainers' target_modules are lists of layers: [q_proj, v_proj]."""
+    value = known.get("target_modules")
+    if isinstance(value, list | tuple) or (isinstance(value, str) and "," in value):
+        known["layer_patterns"] = known.pop("target_modules")
+        written_as["layer_patterns"] = written_as["target_modules"]
+
+
 def _two_lengths(epochs: Any, steps: Any, written_as: Mapping[str, str]) -> Problem:
     """`TrainingConfig` checks this too, but only when every value by itself is right."""
     keys = written_as["epochs"], written_as["max_train_steps"]
@@ -118,6 +128,9 @@ def _two_lengths(epochs: Any, steps: Any, written_as: Mapping[str, str]) -> Prob
 
 def _wrong_value(details: dict[str, Any], values: Mapping[str, Any], written_as: Mapping[str, str]) -> Problem:
     """Turns one of pydantic's errors into a problem, with the value as the user wrote it."""
+    if not details["loc"]:  # settings that do not go together
+        text = str(details["msg"]).removeprefix("Value error, ")
+        return Problem(tuple(key for name, key in written_as.items() if re.search(rf"\b{name}\b", text)), text)
     name = str(details["loc"][0])
     setting = SETTINGS[name]
     value = values[name]

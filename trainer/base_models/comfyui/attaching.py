@@ -16,9 +16,10 @@ from peft import inject_adapter_in_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...adapters import Adapters, AdapterSpec, adapter_layers, is_adaptable, peft_config, select_layers
+from ...adapters import ADAPTER_NAME, Adapters, AdapterSpec, adapter_layers, peft_config
+from ...layer_choice import is_adaptable, select_layers
 from .adapted import adapted
-from .frozen import CONVOLUTION_KINDS, NORM_KINDS, Forward, frozen, frozen_norm
+from .frozen import CONVOLUTION_KINDS, NORM_KINDS, Forward, copied_weight, frozen, frozen_norm
 
 
 def _stand_in(layer: Any, device: torch.device) -> nn.Module:
@@ -28,9 +29,9 @@ def _stand_in(layer: Any, device: torch.device) -> nn.Module:
         stand_in: Any = nn.Conv2d(**{name: getattr(layer, name) for name in names}, bias=False, device="meta")
     else:
         stand_in = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-    # peft creates adapters on the device and in the dtype of the base layer's weight, and asks for its ndim.
-    nothing = torch.empty((0,) * stand_in.weight.ndim, dtype=torch.float32, device=device)
-    stand_in.weight = nn.Parameter(nothing, requires_grad=False)
+    # peft creates adapters on the device and in the dtype of the base layer's weight, and asks for its shape.
+    one = torch.ones((), dtype=torch.float32, device=device)
+    stand_in.weight = nn.Parameter(one.expand(stand_in.weight.shape), requires_grad=False)
     stand_in.forward = frozen(layer, layer.forward)
     return stand_in
 
@@ -123,10 +124,11 @@ def attached(
         file_keys: the key in a LoRA file of each layer that ComfyUI's loader knows, by path.
         compute: the dtype of the activations.
     """
-    targets = select_layers(((path, m) for path, m in model.named_modules() if path in file_keys), spec.target_modules)
-    layers = {path: model.get_submodule(path) for path in targets}
+    known = ((path, module) for path, module in model.named_modules() if path in file_keys)
+    chosen = select_layers(known, spec.target_modules, spec.patterns)
+    layers = {path: model.get_submodule(path) for path in chosen}
     tree = _stand_ins(layers, device)
-    inject_adapter_in_model(peft_config(spec, targets), tree, adapter_name="default")
+    inject_adapter_in_model(peft_config(spec, chosen), tree, adapter_name=ADAPTER_NAME)
     tree.train()
     adapters = adapter_layers(tree)
 
@@ -142,4 +144,8 @@ def attached(
         if gradient_checkpointing:
             for block in checkpointed_blocks(model):
                 stack.enter_context(_forward_replaced(block, _checkpointed(block.forward)))
-        yield Adapters({file_keys[path]: layer for path, layer in adapters.items()}, spec.alpha)
+        originals = {layer: layers[path] for path, layer in adapters.items()}
+        yield Adapters(
+            {file_keys[path]: layer for path, layer in adapters.items()},
+            lambda layer: copied_weight(originals[layer], device),
+        )

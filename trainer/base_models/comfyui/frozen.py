@@ -46,6 +46,12 @@ def fetched_weight(layer: Any, like: Tensor) -> Iterator[Tensor]:
         comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
 
 
+def copied_weight(layer: Any, device: torch.device) -> Tensor:
+    """A copy of the layer's weight as it is used, on `device`, float32."""
+    with torch.no_grad(), fetched_weight(layer, torch.empty((), device=device)) as weight:
+        return weight.clone()
+
+
 def _is_ready(layer: Any, like: Tensor) -> bool:
     """Whether the weight can be used as it lies there, as the layer's own forward then does."""
     if not isinstance(layer, comfy.ops.CastWeightBiasOp):

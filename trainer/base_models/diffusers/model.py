@@ -19,14 +19,15 @@ from diffusers import (
 from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
-from ...adapters import Adapters, AdapterSpec, adapter_layers, peft_config, select_layers
+from ...adapters import ADAPTER_NAME, Adapters, AdapterSpec, adapter_layers, adapter_parameters, peft_config
 from ...data.cache import TensorCache
 from ...data.samples import Sample
 from ...demo import MODEL_DIR as DEMO_MODEL_DIR
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.layer_names import file_key
-from ...formats.lora_file import DOWN, read_lora
+from ...formats.lora_file import read_lora
+from ...layer_choice import select_layers
 from ...objective import Objective
 from ..base import BaseModel, CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
 from ..diffusion import diffusion_losses
@@ -162,19 +163,19 @@ class DiffusersBaseModel(BaseModel):
     @contextmanager
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
         unet = self._unet
-        targets = select_layers(unet.named_modules(), spec.target_modules)
+        chosen = select_layers(unet.named_modules(), spec.target_modules, spec.patterns)
         blocks = unet.config.layers_per_block
         try:
-            inject_adapter_in_model(peft_config(spec, targets), unet, adapter_name="default")
+            inject_adapter_in_model(peft_config(spec, chosen), unet, adapter_name=ADAPTER_NAME)
             layers = adapter_layers(unet)
             for layer in layers.values():
-                layer.lora_A.float()
-                layer.lora_B.float()
+                for _, parameter in adapter_parameters(layer):
+                    parameter.data = parameter.data.float()
             if gradient_checkpointing:
                 unet.enable_gradient_checkpointing()
             unet.train()
             keys = {file_key(self.architecture, path, layers_per_block=blocks): one for path, one in layers.items()}
-            yield Adapters(keys, spec.alpha)
+            yield Adapters(keys, lambda layer: layer.get_base_layer().weight.detach().float())
         finally:
             unet.eval()
             unet.disable_gradient_checkpointing()
@@ -256,7 +257,7 @@ class DiffusersBaseModel(BaseModel):
 
     def verify(self, path: Path, layers: int) -> None:
         unmatched = unmatched_keys(path, self._unet)
-        saved = sum(key.endswith(DOWN) for key in read_lora(path)[0])
+        saved = len({key.partition(".")[0] for key in read_lora(path)[0]})
         if unmatched or saved != layers:
             raise CrucibleError(
                 f"The LoRA {path} was saved with {saved} of its {layers} layers, and diffusers' loader finds no place "

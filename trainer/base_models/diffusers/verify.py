@@ -10,7 +10,7 @@ from diffusers.utils import convert_unet_state_dict_to_peft
 from torch import Tensor, nn
 
 from ...errors import CrucibleError
-from ...formats.lora_file import ALPHA, DOWN, UP, read_lora
+from ...formats.lora_file import ALPHA, DORA_SCALE, DOWN, LYCORIS, UP, read_lora
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
@@ -18,8 +18,9 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 def unmatched_keys(path: Path, unet: nn.Module) -> list[str]:
     """Keys of a saved SD1.5 or SDXL LoRA that do not arrive in the UNet, and keys that are missing.
 
-    The file goes through the conversion of diffusers' loader; each tensor must come out under the path of a
-    module that is there, and have its shape. A layer needs all three of its keys. No keys: all is well.
+    diffusers has no reader of LoHa and LoKr, and leaves DoRA's scales out: these do not count. A LoRA's file goes
+    through the conversion of diffusers' loader; each tensor must come out under the path of a module that is there, and
+    have its shape. A layer needs all three of its keys. No keys: all is well.
 
     Args:
         path: the file.
@@ -29,6 +30,9 @@ def unmatched_keys(path: Path, unet: nn.Module) -> list[str]:
         CrucibleError: the file cannot be read, or diffusers' loader refuses it.
     """
     state_dict, _ = read_lora(path)
+    state_dict = {key: tensor for key, tensor in state_dict.items() if not key.endswith(DORA_SCALE)}
+    if any(mark in key for key in state_dict for mark in LYCORIS):
+        return []
     suffixes = (DOWN, UP, ALPHA)
     layers = {key.removesuffix(suffix) for key in state_dict for suffix in suffixes if key.endswith(suffix)}
     missing = {layer + suffix for layer in layers for suffix in suffixes} - state_dict.keys()

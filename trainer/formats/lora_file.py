@@ -29,8 +29,8 @@ LayerTensors = dict[str, Tensor]
 """One layer's adapter by suffix.
 
 A LoRA, whose ΔW is alpha / rank · up @ down, has `DOWN` (rank, in) or (rank, in, kernel height, kernel width), `UP`
-(out, rank) or (out, rank, 1, 1), and `ALPHA`, a scalar; a DoRA `DORA_SCALE` (out, 1, …) too; LoHa and LoKr have LyCORIS'
-suffixes (.hada_w1_a, .lokr_w1, …).
+(out, rank) or (out, rank, 1, 1), and `ALPHA`, a scalar; a DoRA also `DORA_SCALE` (out, 1, …); LoHa and LoKr have the
+suffixes of LyCORIS (.hada_w1_a, .lokr_w1, …).
 """
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -47,6 +47,7 @@ class AdapterSpec:
             al. 2024, arXiv:2402.09353), loha (Hyeon-Woo et al. 2021, arXiv:2108.06098), lokr (Yeh et al. 2023,
             arXiv:2309.14859).
         patterns: layers by name, with ranks and alphas of their own.
+        text_encoder: whether the text encoders are trained too.
     """
 
     rank: int
@@ -55,6 +56,12 @@ class AdapterSpec:
     target_modules: str
     algorithm: Algorithm = "lora"
     patterns: tuple[LayerPattern, ...] = ()
+    text_encoder: bool = False
+
+    @property
+    def of_text_encoder(self) -> AdapterSpec:
+        """The part on the text encoders: always all of their attention and feed-forward layers, as in kohya's."""
+        return replace(self, target_modules="attention_and_feed_forward", patterns=())
 
 
 def peft_config(spec: AdapterSpec, chosen: Mapping[str, LayerPattern]) -> PeftConfig:
@@ -86,18 +93,21 @@ def _exactly(path: str) -> str:
     return "^" + re.escape(path)
 
 
+@dataclass(frozen=True)
+class AdaptedLayer:
+    """peft's layer, and what gives the frozen weight below it: as it is used, patches applied, float32."""
+
+    adapter: BaseTunerLayer
+    base_weight: Callable[[], Tensor]
+
+
 class Adapters:
-    """The trained weights of a run: peft's layers by file key.
+    """The trained weights of a run: adapted layers by file key."""
 
-    Args:
-        base_weight: the frozen weight of a layer's base, float32 or its own dtype, patches applied.
-    """
-
-    def __init__(self, layers: Mapping[str, BaseTunerLayer], base_weight: Callable[[BaseTunerLayer], Tensor]) -> None:
+    def __init__(self, layers: Mapping[str, AdaptedLayer]) -> None:
         self._layers = dict(sorted(layers.items()))
-        self._base_weight = base_weight
         for layer in self._layers.values():
-            _ignore_alpha_of_full_matrices(layer)
+            _ignore_alpha_of_full_matrices(layer.adapter)
 
     def __len__(self) -> int:
         return len(self._layers)
@@ -106,8 +116,14 @@ class Adapters:
     def device(self) -> torch.device:
         return self.parameters()[0].device
 
-    def parameters(self) -> list[nn.Parameter]:
-        return [parameter for _, layer in self._layers.items() for _, parameter in adapter_parameters(layer)]
+    def parameters(self, of_text_encoder: bool | None = None) -> list[nn.Parameter]:
+        """Those of the text encoders, of the model itself, or (None) all."""
+        return [
+            parameter
+            for key, layer in self._layers.items()
+            if of_text_encoder in (None, is_of_text_encoder(key))
+            for _, parameter in adapter_parameters(layer.adapter)
+        ]
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -117,9 +133,9 @@ class Adapters:
         Each layer's numbers depend on the seed and its file key alone.
         """
         for key, layer in self._layers.items():
-            for part, parameter in adapter_parameters(layer):
+            for part, parameter in adapter_parameters(layer.adapter):
                 if part == _MAGNITUDE:
-                    parameter.copy_(_row_norms(self._base_weight(layer)).view(parameter.shape))
+                    parameter.copy_(_row_norms(layer.base_weight()).view(parameter.shape))
                 elif part in _ZERO_AT_FIRST:
                     parameter.zero_()
                 else:
@@ -132,8 +148,8 @@ class Adapters:
     def round_to(self, dtype: torch.dtype) -> None:
         """Round the weights to what a file of `dtype` holds, so that what is sampled last is what is saved."""
         for layer in self._layers.values():
-            ratio = self._ratio_of_norms(layer) if _is_dora(layer) else None
-            for part, parameter in adapter_parameters(layer):
+            ratio = _ratio_of_norms(layer) if _is_dora(layer.adapter) else None
+            for part, parameter in adapter_parameters(layer.adapter):
                 if part == _MAGNITUDE and ratio is not None:
                     in_file = ratio.view(parameter.shape)
                     parameter.copy_((parameter * in_file).to(dtype) / in_file)
@@ -143,25 +159,32 @@ class Adapters:
     @torch.no_grad()
     def layers(self) -> dict[str, LayerTensors]:
         """Copies of the weights on the CPU, by file key and suffix."""
-        return {key: self._tensors(layer) for key, layer in self._layers.items()}
+        return {key: _tensors(layer) for key, layer in self._layers.items()}
 
-    def _tensors(self, layer: BaseTunerLayer) -> LayerTensors:
-        tensors = {}
-        for part, parameter in adapter_parameters(layer):
-            if part == _MAGNITUDE:
-                scale = parameter.flatten() * self._ratio_of_norms(layer)
-                shape = (-1, *[1] * (self._base_weight(layer).ndim - 1))
-                tensors[DORA_SCALE] = scale.view(shape).to("cpu", copy=True)
-            else:
-                tensors[_SUFFIXES.get(part, f".{part}")] = parameter.detach().to("cpu", copy=True)
-        if not _is_full(tensors):
-            tensors[ALPHA] = torch.tensor(_alpha(layer))
-        return tensors
 
-    def _ratio_of_norms(self, layer: BaseTunerLayer) -> Tensor:
-        """‖W‖ / ‖W + ΔW‖ of each output, (out,): files of DoRA divide by the former, training by the latter."""
-        weight = self._base_weight(layer)
-        return _row_norms(weight) / _row_norms(weight + delta_weight(layer).view(weight.shape))
+def _tensors(layer: AdaptedLayer) -> LayerTensors:
+    tensors = {}
+    for part, parameter in adapter_parameters(layer.adapter):
+        if part == _MAGNITUDE:
+            scale = parameter.flatten() * _ratio_of_norms(layer)
+            shape = (-1, *[1] * (layer.base_weight().ndim - 1))
+            tensors[DORA_SCALE] = scale.view(shape).to("cpu", copy=True)
+        else:
+            tensors[_SUFFIXES.get(part, f".{part}")] = parameter.detach().to("cpu", copy=True)
+    if not _is_full(tensors):
+        tensors[ALPHA] = torch.tensor(_alpha(layer.adapter))
+    return tensors
+
+
+def _ratio_of_norms(layer: AdaptedLayer) -> Tensor:
+    """‖W‖ / ‖W + ΔW‖ of each output, (out,): files of DoRA divide by the former, training by the latter."""
+    weight = layer.base_weight()
+    return _row_norms(weight) / _row_norms(weight + delta_weight(layer.adapter).view(weight.shape))
+
+
+def is_of_text_encoder(key: str) -> bool:
+    """Whether a key of a file names a layer of a text encoder."""
+    return key.startswith(("lora_te", "text_encoders."))
 
 
 def adapter_layers(module: nn.Module) -> dict[str, BaseTunerLayer]:

@@ -112,7 +112,9 @@ class _Training:
         self.started = time.time()
 
         cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
-        self.samples = base_model.cache_inputs(samples, cache, config.caption_dropout_rate, hooks.preparing)
+        self.samples = base_model.cache_inputs(
+            samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
+        )
         self.cache_text = _cache_text(cache)
         base_model.prepare_sampling(_sampling(config, dataset))
         base_model.release_encoders()
@@ -132,6 +134,7 @@ class _Training:
             config.target_modules,
             config.algorithm,
             parse_patterns(config.layer_patterns),
+            config.train_text_encoder,
         )
         with base_model.attached(spec, config.gradient_checkpointing) as adapters:
             adapters.initialise(config.seed)

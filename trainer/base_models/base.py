@@ -107,12 +107,18 @@ class BaseModel(ABC):
 
     @abstractmethod
     def cache_inputs(
-        self, samples: Sequence[Sample], cache: TensorCache, caption_dropout: float, progress: Progress
+        self,
+        samples: Sequence[Sample],
+        cache: TensorCache,
+        caption_dropout: float,
+        progress: Progress,
+        live_captions: bool = False,
     ) -> list[CachedSample]:
         """Run every image and caption that the cache does not hold through the frozen encoders, once.
 
         Args:
             caption_dropout: how often a sample is shown without its caption, 0 to 1.
+            live_captions: leaves the captions as texts, because the text encoders are trained too.
         """
 
     @abstractmethod

@@ -102,7 +102,12 @@ def resolve(
     resolution = choices.take("resolution", native_resolution, "what the model was made for")
     effective_batch = _choose_batch(choices, config, image_count, resolution)
     rate, models = (2e-4, "SD1.5") if architecture in SMALL_MODELS else (1e-4, "larger models")
-    choices.take("learning_rate", rate, f"usual for AdamW on {models}")
+    learning_rate = choices.take("learning_rate", rate, f"usual for AdamW on {models}")
+
+    if config.train_text_encoder:
+        choices.take(
+            "text_encoder_learning_rate", learning_rate / 2, "half of the model's, as text encoders overfit sooner"
+        )
 
     steps_per_epoch = math.ceil(samples_per_epoch / effective_batch)
     steps = _choose_steps(choices, config, samples_per_epoch, effective_batch, steps_per_epoch)

@@ -94,6 +94,14 @@ class TrainingConfig(DataSettings):
         advanced=True,
     )
 
+    train_text_encoder: bool = setting(
+        False,
+        "Train text encoder",
+        "Train the text encoders too, which helps a new word to mean something. Needs more memory and time: captions "
+        "are encoded anew in every step.",
+        group="adapter",
+        advanced=True,
+    )
     algorithm: Literal["lora", "rslora", "dora", "loha", "lokr"] = setting(
         "lora",
         "Algorithm",
@@ -162,6 +170,17 @@ class TrainingConfig(DataSettings):
         "Size of a step: 0.0002 suits SD1.5, 0.0001 larger models. Halve it when the loss swings.",
         group="training",
         step=0.00001,
+        gt=0,
+        le=1,
+    )
+    text_encoder_learning_rate: float | None = setting(
+        None,
+        "Text encoder learning rate",
+        "Learning rate of the text encoders, where they are trained: half of the model's is usual.",
+        group="training",
+        advanced=True,
+        step=0.00001,
+        aliases=("text_encoder_lr",),
         gt=0,
         le=1,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from peft import inject_adapter_in_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...adapters import ADAPTER_NAME, Adapters, AdapterSpec, adapter_layers, peft_config
+from ...adapters import ADAPTER_NAME, AdaptedLayer, AdapterSpec, adapter_layers, peft_config
 from ...layer_choice import is_adaptable, select_layers
 from .adapted import adapted
 from .frozen import CONVOLUTION_KINDS, NORM_KINDS, Forward, copied_weight, frozen, frozen_norm
@@ -115,14 +116,16 @@ def attached(
     device: torch.device,
     compute: torch.dtype,
     gradient_checkpointing: bool,
-) -> Iterator[Adapters]:
-    """LoRA layers on a ComfyUI diffusion model, on `device`, in float32.
+    writes_in_place: bool = False,
+) -> Iterator[dict[str, AdaptedLayer]]:
+    """Adapters on a ComfyUI model, on `device`, in float32, by file key.
 
     Args:
-        model: the module whose layers are trained (`BaseModel.diffusion_model`).
+        model: the module whose layers are trained (`BaseModel.diffusion_model`, or a text encoder).
         spec: rank, alpha, dropout and which layers.
         file_keys: the key in a LoRA file of each layer that ComfyUI's loader knows, by path.
         compute: the dtype of the activations.
+        writes_in_place: whether the model writes over the input of its norms, as ComfyUI's text encoders do.
     """
     known = ((path, module) for path, module in model.named_modules() if path in file_keys)
     chosen = select_layers(known, spec.target_modules, spec.patterns)
@@ -140,12 +143,11 @@ def attached(
             elif is_adaptable(module) or isinstance(module, CONVOLUTION_KINDS):
                 stack.enter_context(_forward_replaced(module, frozen(module, module.forward)))
             elif isinstance(module, NORM_KINDS) and getattr(module, "weight", None) is not None:
-                stack.enter_context(_forward_replaced(module, frozen_norm(module, module.forward)))
+                stack.enter_context(_forward_replaced(module, frozen_norm(module, module.forward, writes_in_place)))
         if gradient_checkpointing:
             for block in checkpointed_blocks(model):
                 stack.enter_context(_forward_replaced(block, _checkpointed(block.forward)))
-        originals = {layer: layers[path] for path, layer in adapters.items()}
-        yield Adapters(
-            {file_keys[path]: layer for path, layer in adapters.items()},
-            lambda layer: copied_weight(originals[layer], device),
-        )
+        yield {
+            file_keys[path]: AdaptedLayer(adapter, partial(copied_weight, layers[path], device))
+            for path, adapter in adapters.items()
+        }

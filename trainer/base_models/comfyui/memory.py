@@ -42,11 +42,11 @@ def as_in_a_node() -> Iterator[None]:
         comfy.model_management.in_training = before
 
 
-def load(patcher: Any, latent_shape: tuple[int, ...]) -> None:
-    """Bring the model to its device, with room for training on batches of `latent_shape`."""
+def load(patcher: Any, latent_shape: tuple[int, ...], *others: Any) -> None:
+    """Bring the model, and others beside it, to their device, with room for training on batches of `latent_shape`."""
     needed = TRAINING_MEMORY_FACTOR * patcher.model.memory_required(list(latent_shape))
     with as_in_a_node():
-        comfy.model_management.load_models_gpu([patcher], memory_required=needed)
+        comfy.model_management.load_models_gpu([*others, patcher], memory_required=needed)
 
 
 def unload_all() -> None:

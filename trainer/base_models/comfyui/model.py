@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ..inputs import Inputs, Latent, cached_samples, stacked
 from . import attaching, conditioning, memory, naming
 from .encoding import ComfyUIEncoders, patched_weights_hash
 from .sampling import sample_picture
+from .text_training import LiveTextEncoder
 
 
 class ComfyUIBaseModel(BaseModel):
@@ -50,6 +51,7 @@ class ComfyUIBaseModel(BaseModel):
         self.objective = _objective(model.get_model_object("model_sampling"))
         self.prediction_type = self.objective.value
         self._patcher = model
+        self._live_text: LiveTextEncoder | None = None
         self._ready = False
 
     def identity(self) -> str:
@@ -82,20 +84,28 @@ class ComfyUIBaseModel(BaseModel):
         return dtype
 
     def cache_inputs(
-        self, samples: Sequence[Sample], cache: TensorCache, caption_dropout: float, progress: Progress
+        self,
+        samples: Sequence[Sample],
+        cache: TensorCache,
+        caption_dropout: float,
+        progress: Progress,
+        live_captions: bool = False,
     ) -> list[CachedSample]:
         def checked(done: int, total: int, what: str) -> None:
             memory.check_interrupt()
             progress(done, total, what)
 
         encoders = ComfyUIEncoders(self._patcher.model, self._clip, self._vae)
-        return cached_samples(samples, encoders, cache, caption_dropout, checked)
+        return cached_samples(samples, encoders, cache, caption_dropout, checked, live_captions)
 
     def prepare_sampling(self, sampling: Sampling) -> None:
         self._sampling = sampling
+        self._encode_prompts()
+
+    def _encode_prompts(self) -> None:
         with memory.as_in_a_node():
             self._negative = conditioning.encode_prompt(self._clip, "")
-            self._positives = [conditioning.encode_prompt(self._clip, prompt) for prompt in sampling.prompts]
+            self._positives = [conditioning.encode_prompt(self._clip, prompt) for prompt in self._sampling.prompts]
 
     def release_encoders(self) -> None:
         memory.unload_all()
@@ -103,15 +113,22 @@ class ComfyUIBaseModel(BaseModel):
     @contextmanager
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
         model = self._patcher.model
-        with attaching.attached(
-            model.diffusion_model,
-            spec,
-            naming.file_keys(model, self.architecture),
-            self._patcher.load_device,
-            self._compute,
-            gradient_checkpointing,
-        ) as adapters:
-            yield adapters
+        with ExitStack() as stack:
+            layers = stack.enter_context(
+                attaching.attached(
+                    model.diffusion_model,
+                    spec,
+                    naming.file_keys(model, self.architecture),
+                    self._patcher.load_device,
+                    self._compute,
+                    gradient_checkpointing,
+                )
+            )
+            if spec.text_encoder:
+                self._live_text = LiveTextEncoder(self._clip)
+                stack.callback(setattr, self, "_live_text", None)
+                layers |= stack.enter_context(self._live_text.attached(spec.of_text_encoder))
+            yield Adapters(layers)
 
     def losses(
         self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
@@ -122,7 +139,12 @@ class ComfyUIBaseModel(BaseModel):
         if not self._ready:
             self._prepare_training((len(rows), *drawn[0][0].values.shape))
         model = self._patcher.model
-        conditionings = [conditioning.model_conditioning(model, text, latent.values) for latent, text in drawn]
+        live = self._live_text
+        texts = [text if live is None else live.encode(text) for _, text in drawn]
+        conditionings = [
+            conditioning.model_conditioning(model, text, latent.values)
+            for (latent, _), text in zip(drawn, texts, strict=True)
+        ]
         # Captions of different lengths do not fit into one tensor.
         alike: dict[Any, list[int]] = {}
         for index, one in enumerate(conditionings):
@@ -166,7 +188,8 @@ class ComfyUIBaseModel(BaseModel):
 
     def _prepare_training(self, latent_shape: tuple[int, ...]) -> None:
         """After encoding and after every sample: ComfyUI may have put the model away for the VAE."""
-        memory.load(self._patcher, latent_shape)
+        text_encoders = [] if self._live_text is None else [self._live_text.patcher]
+        memory.load(self._patcher, latent_shape, *text_encoders)
         options = comfy.model_patcher.create_model_options_clone(self._patcher.model_options)
         comfy.sampler_helpers.prepare_model_patcher(self._patcher, {}, options)
         self._options = memory.differentiable_attention(options["transformer_options"])
@@ -175,6 +198,8 @@ class ComfyUIBaseModel(BaseModel):
 
     def sample(self) -> Tensor:
         self._ready = False
+        if self._live_text is not None:
+            self._encode_prompts()
         with memory.as_in_a_node():
             pictures = [
                 sample_picture(self._patcher, self._vae, positive, self._negative, self._sampling)
@@ -183,7 +208,7 @@ class ComfyUIBaseModel(BaseModel):
             return torch.cat(pictures)
 
     def verify(self, path: Path, layers: int) -> None:
-        naming.verify(self._model.model, path, layers)
+        naming.verify(self._model.model, self._clip, path, layers)
 
 
 def _require(part: Any, name: str, consequence: str) -> None:

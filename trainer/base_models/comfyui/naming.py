@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import comfy.model_base
 import comfy.supported_models
 import comfy.utils
 
+from ...adapters import is_of_text_encoder
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES, Architecture
 from ...formats.lora_file import read_lora
@@ -53,11 +55,26 @@ def file_keys(model: Any, architecture: Architecture) -> dict[str, str]:
     return {_path(parameter): key for parameter, key in native.items()}
 
 
+def text_encoder_keys(cond_stage_model: Any) -> dict[str, str]:
+    """The key in a file of each layer of a CLIP's text encoders, by path: kohya's where it has one (lora_te_, or
+    lora_te1_ and so on where there are several encoders), else ComfyUI's own."""
+    keys: dict[str, list[str]] = {}
+    for key, parameter in comfy.lora.model_lora_keys_clip(cond_stage_model, {}).items():
+        keys.setdefault(parameter.removesuffix(".weight"), []).append(key)
+    several = any(key.startswith("lora_te2_") for names in keys.values() for key in names)
+    kohya = r"lora_te\d_" if several else r"lora_te_"
+
+    def preferred(names: list[str]) -> str:
+        return min(names, key=lambda key: (re.match(kohya, key) is None, not key.startswith("text_encoders."), key))
+
+    return {path: preferred(names) for path, names in keys.items()}
+
+
 def _path(parameter: str) -> str:
     return parameter.removeprefix(_PREFIX).removesuffix(".weight")
 
 
-def verify(model: Any, path: Path, layers: int) -> None:
+def verify(model: Any, clip: Any, path: Path, layers: int) -> None:
     """Read a saved LoRA as ComfyUI's loader does.
 
     Raises:
@@ -65,7 +82,10 @@ def verify(model: Any, path: Path, layers: int) -> None:
     """
     state_dict, _ = read_lora(path)
     converted = comfy.lora_convert.convert_lora(dict(state_dict))
-    loaded = comfy.lora.load_lora(converted, comfy.lora.model_lora_keys_unet(model, {}), log_missing=False)
+    known = comfy.lora.model_lora_keys_unet(model, {})
+    if any(is_of_text_encoder(key) for key in converted):
+        known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, known)
+    loaded = comfy.lora.load_lora(converted, known, log_missing=False)
     matched = {key for adapter in loaded.values() for key in adapter.loaded_keys}
     unmatched = sorted(set(converted) - matched)
     if unmatched or len(loaded) != layers:

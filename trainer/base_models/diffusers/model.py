@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ from diffusers import (
 from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
-from ...adapters import ADAPTER_NAME, Adapters, AdapterSpec, adapter_layers, adapter_parameters, peft_config
+from ...adapters import (
+    ADAPTER_NAME,
+    AdaptedLayer,
+    Adapters,
+    AdapterSpec,
+    adapter_layers,
+    adapter_parameters,
+    peft_config,
+)
 from ...data.cache import TensorCache
 from ...data.samples import Sample
 from ...demo import MODEL_DIR as DEMO_MODEL_DIR
@@ -40,15 +49,14 @@ _SAMPLERS = {
     "ddim": DDIMScheduler,
 }
 _OBJECTIVES = {"epsilon": Objective.EPSILON, "v_prediction": Objective.VELOCITY}
+_Encoded = tuple[Tensor, Tensor | None]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _PipelineEncoders(Encoders):
     """A pipeline's VAE, and its text encoders through `encode`."""
 
-    def __init__(
-        self, pipeline: Any, device: torch.device, encode: Callable[[str], tuple[Tensor, Tensor | None]]
-    ) -> None:
+    def __init__(self, pipeline: Any, device: torch.device, encode: Callable[[str], _Encoded]) -> None:
         self._vae, self._device, self._encode = pipeline.vae, device, encode
         self.vae_identity = weights_hash(pipeline.vae.state_dict().items())
         names = ("text_encoder", "text_encoder_2")
@@ -62,6 +70,27 @@ class _PipelineEncoders(Encoders):
 
     def caption(self, text: str) -> Any:
         return self._encode(text)
+
+
+@contextmanager
+def _adapted(model: nn.Module, spec: AdapterSpec) -> Iterator[dict[str, AdaptedLayer]]:
+    """peft's layers on a model, in float32, by path."""
+    chosen = select_layers(model.named_modules(), spec.target_modules, spec.patterns)
+    try:
+        inject_adapter_in_model(peft_config(spec, chosen), model, adapter_name=ADAPTER_NAME)
+        layers = adapter_layers(model)
+        for layer in layers.values():
+            for _, parameter in adapter_parameters(layer):
+                parameter.data = parameter.data.float()
+        yield {path: AdaptedLayer(layer, partial(_base_weight, layer)) for path, layer in layers.items()}
+    finally:
+        for path, layer in adapter_layers(model).items():
+            model.set_submodule(path, layer.get_base_layer())
+        model.__dict__.pop("peft_config", None)
+
+
+def _base_weight(layer: Any) -> Tensor:
+    return layer.get_base_layer().weight.detach().float()
 
 
 class DiffusersBaseModel(BaseModel):
@@ -100,6 +129,7 @@ class DiffusersBaseModel(BaseModel):
         self.objective = _OBJECTIVES[prediction]
         self.prediction_type = prediction
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._trains_text = False
 
     def identity(self) -> str:
         return weights_hash(self._unet.state_dict().items())
@@ -127,17 +157,26 @@ class DiffusersBaseModel(BaseModel):
 
     @torch.no_grad()
     def cache_inputs(
-        self, samples: Sequence[Sample], cache: TensorCache, caption_dropout: float, progress: Progress
+        self,
+        samples: Sequence[Sample],
+        cache: TensorCache,
+        caption_dropout: float,
+        progress: Progress,
+        live_captions: bool = False,
     ) -> list[CachedSample]:
         encoders = _PipelineEncoders(self._pipeline, self.device, self._encode)
-        return cached_samples(samples, encoders, cache, caption_dropout, progress)
+        return cached_samples(samples, encoders, cache, caption_dropout, progress, live_captions)
 
-    def _encode(self, text: str) -> tuple[Tensor, Tensor | None]:
-        """Text embedding (77, width) and SDXL's pooled one, on the CPU. diffusers cuts captions after 75 tokens."""
+    def _encode(self, text: str) -> _Encoded:
+        embedding, pooled = self._encode_live(text)
+        return embedding.cpu(), None if pooled is None else pooled.cpu()
+
+    def _encode_live(self, text: str) -> _Encoded:
+        """Text embedding (77, width) and SDXL's pooled one. diffusers cuts captions after 75 tokens."""
         embedding, _, *pooled = self._pipeline.encode_prompt(
             text, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        return embedding[0].cpu(), pooled[0][0].cpu() if pooled else None
+        return embedding[0], pooled[0][0] if pooled else None
 
     @torch.no_grad()
     def prepare_sampling(self, sampling: Sampling) -> None:
@@ -151,11 +190,14 @@ class DiffusersBaseModel(BaseModel):
             config["use_karras_sigmas"] = sampling.scheduler == "karras"
         self._sample_scheduler = _SAMPLERS[sampling.sampler].from_config(config)
         self._sampling = sampling
+        self._encode_prompts()
+
+    def _encode_prompts(self) -> None:
         self._negative = self._encode("")
-        self._positives = [self._encode(prompt) for prompt in sampling.prompts]
+        self._positives = [self._encode(prompt) for prompt in self._sampling.prompts]
 
     def release_encoders(self) -> None:
-        for part in self._encoders():
+        for part in [self._pipeline.vae] if self._trains_text else self._encoders():
             part.to("cpu")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -163,31 +205,39 @@ class DiffusersBaseModel(BaseModel):
     @contextmanager
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
         unet = self._unet
-        chosen = select_layers(unet.named_modules(), spec.target_modules, spec.patterns)
         blocks = unet.config.layers_per_block
-        try:
-            inject_adapter_in_model(peft_config(spec, chosen), unet, adapter_name=ADAPTER_NAME)
-            layers = adapter_layers(unet)
-            for layer in layers.values():
-                for _, parameter in adapter_parameters(layer):
-                    parameter.data = parameter.data.float()
+        with ExitStack() as stack:
+            layers = stack.enter_context(_adapted(unet, spec))
+            keys = {file_key(self.architecture, path, layers_per_block=blocks): one for path, one in layers.items()}
+            if spec.text_encoder:
+                self._trains_text = True
+                stack.callback(setattr, self, "_trains_text", False)
+                encoders = self._text_encoders()
+                for prefix, encoder in encoders.items():
+                    encoder.to(self.device)
+                    found = stack.enter_context(_adapted(encoder, spec.of_text_encoder))
+                    keys |= {f"{prefix}_{path.replace('.', '_')}": one for path, one in found.items()}
             if gradient_checkpointing:
                 unet.enable_gradient_checkpointing()
+                stack.callback(unet.disable_gradient_checkpointing)
             unet.train()
-            keys = {file_key(self.architecture, path, layers_per_block=blocks): one for path, one in layers.items()}
-            yield Adapters(keys, lambda layer: layer.get_base_layer().weight.detach().float())
-        finally:
-            unet.eval()
-            unet.disable_gradient_checkpointing()
-            for path, layer in adapter_layers(unet).items():
-                unet.set_submodule(path, layer.base_layer)
-            unet.__dict__.pop("peft_config", None)
+            stack.callback(unet.eval)
+            yield Adapters(keys)
+
+    def _text_encoders(self) -> dict[str, nn.Module]:
+        """By the prefix of their keys in files."""
+        second = getattr(self._pipeline, "text_encoder_2", None)
+        if second is None:
+            return {"lora_te": self._pipeline.text_encoder}
+        return {"lora_te1": self._pipeline.text_encoder, "lora_te2": second}
 
     def losses(
         self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
     ) -> RowLosses:
         inputs: list[Inputs] = [row.inputs for row in rows]
         drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
+        if self._trains_text:
+            drawn = [(latent, self._encode_live(text)) for latent, text in drawn]
         latents, mask = stacked([latent for latent, _ in drawn], self.device)
         context = torch.stack([embedding for _, (embedding, _) in drawn]).to(self.device, self._compute)
         added = self._added([pooled for _, (_, pooled) in drawn], latents)
@@ -225,6 +275,8 @@ class DiffusersBaseModel(BaseModel):
         self._pipeline.vae.to(self.device)
         training_scheduler, self._pipeline.scheduler = self._pipeline.scheduler, self._sample_scheduler
         self._unet.eval()
+        if self._trains_text:
+            self._encode_prompts()
         try:
             return torch.cat([self._picture(positive, sampling) for positive in self._positives])
         finally:

@@ -11,11 +11,13 @@ import comfy.sdxl_clip
 import comfy.text_encoders.flux
 import pytest
 import torch
-from lora_crucible.adapters import AdapterSpec, is_of_text_encoder
+from lora_crucible.adapters import Adapters, AdapterSpec, is_of_text_encoder
 from lora_crucible.base_models.base import CachedSample
+from lora_crucible.base_models.comfyui import naming
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.base_models.comfyui.text_training import LiveTextEncoder
 from lora_crucible.base_models.inputs import Inputs, Latent
+from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora
 
 SPEC = AdapterSpec(4, 4.0, 0.0, "attention", text_encoder=True)
@@ -114,8 +116,6 @@ def live(cond_stage_model, tokenizer) -> LiveTextEncoder:
 def gradients_of_text(text: LiveTextEncoder) -> dict[str, float]:
     """How much the encoding of a caption depends on each layer."""
     with torch.inference_mode(False), torch.enable_grad(), text.attached(SPEC.of_text_encoder) as layers:
-        from lora_crucible.adapters import Adapters
-
         adapters = Adapters(layers)
         adapters.initialise(1)
         ((embedding, extra),) = text.encode("a cat")
@@ -127,6 +127,24 @@ def gradients_of_text(text: LiveTextEncoder) -> dict[str, float]:
         ((again, _),) = text.encode("a cat")
     assert torch.equal(again, plain)  # at step 0, and after detaching, it is the base
     return {key: 0.0 if grad is None else grad.abs().sum().item() for key, grad in found.items()}
+
+
+def test_of_clip_and_t5_only_clip_is_trained():
+    with torch.inference_mode():
+        t5 = {"d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "num_layers": 2}
+        options = {"clip_l_model_config": small_clip(32), "t5xxl_model_config": t5}
+        clip = filled(comfy.text_encoders.flux.FluxClipModel(dtype=torch.float32, model_options=options))
+    tokenizer = comfy.text_encoders.flux.FluxTokenizer()
+    found = gradients_of_text(live(clip, lambda text, **_: tokenizer.tokenize_with_weights(text, disable_weights=True)))
+    assert len(found) == 3 * 6
+    assert all(key.startswith("lora_te1_text_model_encoder_layers_") for key in found)
+    assert all(found.values())
+
+
+def test_a_language_model_is_refused():
+    lone = torch.nn.ModuleDict({"qwen": torch.nn.ModuleDict({"transformer": torch.nn.Linear(2, 2)})})
+    with pytest.raises(CrucibleError, match=r"no CLIP.*Switch train_text_encoder off"):
+        naming.text_encoder_keys(lone)
 
 
 def test_both_encoders_of_sdxl():

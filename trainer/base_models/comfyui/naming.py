@@ -56,18 +56,27 @@ def file_keys(model: Any, architecture: Architecture) -> dict[str, str]:
 
 
 def text_encoder_keys(cond_stage_model: Any) -> dict[str, str]:
-    """The key in a file of each layer of a CLIP's text encoders, by path: kohya's where it has one (lora_te_, or
-    lora_te1_ and so on where there are several encoders), else ComfyUI's own."""
-    keys: dict[str, list[str]] = {}
-    for key, parameter in comfy.lora.model_lora_keys_clip(cond_stage_model, {}).items():
-        keys.setdefault(parameter.removesuffix(".weight"), []).append(key)
-    several = any(key.startswith("lora_te2_") for names in keys.values() for key in names)
-    kohya = r"lora_te\d_" if several else r"lora_te_"
+    """The key in a file of each layer of the CLIP text encoders, by path, in kohya's form: lora_te_, or lora_te1_ and
+    so on where there are several. Not of a T5 or language model beside them: these are far larger than what a LoRA is
+    for, and are left as they are.
 
-    def preferred(names: list[str]) -> str:
-        return min(names, key=lambda key: (re.match(kohya, key) is None, not key.startswith("text_encoders."), key))
+    Raises:
+        CrucibleError: there is no CLIP text encoder.
+    """
+    known = comfy.lora.model_lora_keys_clip(cond_stage_model, {})
+    several = len({parameter.split(".")[0] for parameter in known.values()}) > 1
+    kohya = re.compile(r"lora_te\d_" if several else r"lora_te_")
+    keys = {_path(parameter): key for key, parameter in known.items() if kohya.match(key) and _is_of_clip(parameter)}
+    if not keys:
+        raise CrucibleError(
+            "train_text_encoder is on, but this model's text encoder is no CLIP: it is a language model of its own "
+            "size, which a LoRA does not need to change. Switch train_text_encoder off."
+        )
+    return keys
 
-    return {path: preferred(names) for path, names in keys.items()}
+
+def _is_of_clip(parameter: str) -> bool:
+    return parameter.split(".")[0] in ("clip_l", "clip_g", "clip_h")
 
 
 def _path(parameter: str) -> str:

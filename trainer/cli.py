@@ -142,7 +142,7 @@ def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Run
         def sampled(step: int, steps: int, _: object) -> None:
             if step == 0:
                 bar.unit, bar.initial = "step", 0
-                bar.set_description("Training")
+                bar.set_description("Training", refresh=False)
                 bar.reset(total=steps)
 
         def stepped(report: object, _: int) -> None:

@@ -15,7 +15,7 @@ from lora_crucible.base_models.diffusers.verify import unmatched_keys
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.layer_names import file_key, kohya_key
-from lora_crucible.formats.lora_file import UP, lora_layer, to_state_dict, write_lora
+from lora_crucible.formats.lora_file import DOWN, UP, lora_layer, to_state_dict, write_lora
 from packaging.version import Version
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
@@ -175,4 +175,4 @@ def test_flux_files_resolve_in_diffusers(tmp_path):
 
     fused = layers["lora_unet_double_blocks_0_img_attn_qkv"]
     parts = [products[f"transformer_blocks.0.attn.to_{part}"] for part in "qkv"]
-    torch.testing.assert_close(torch.cat(parts), 0.5 * fused.up @ fused.down[:, :1])
+    torch.testing.assert_close(torch.cat(parts), 0.5 * fused[UP] @ fused[DOWN][:, :1])

@@ -34,7 +34,7 @@ from ...data.samples import Sample
 from ...demo import MODEL_DIR as DEMO_MODEL_DIR
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
-from ...formats.layer_names import file_key
+from ...formats.layer_names import file_key, text_encoder_key
 from ...formats.lora_file import read_lora
 from ...layer_choice import select_layers
 from ...objective import Objective
@@ -152,8 +152,7 @@ class DiffusersBaseModel(BaseModel):
             yield Precision(compute)
 
     def _encoders(self) -> list[nn.Module]:
-        names = ("vae", "text_encoder", "text_encoder_2")
-        return [part for name in names if (part := getattr(self._pipeline, name, None)) is not None]
+        return [self._pipeline.vae, *self._text_encoders().values()]
 
     @torch.no_grad()
     def cache_inputs(
@@ -212,11 +211,12 @@ class DiffusersBaseModel(BaseModel):
             if spec.text_encoder:
                 self._trains_text = True
                 stack.callback(setattr, self, "_trains_text", False)
-                encoders = self._text_encoders()
-                for prefix, encoder in encoders.items():
+                encoders = list(self._text_encoders().values())
+                prefixes = ["lora_te"] if len(encoders) == 1 else ["lora_te1", "lora_te2"]
+                for prefix, encoder in zip(prefixes, encoders, strict=True):
                     encoder.to(self.device)
                     found = stack.enter_context(_adapted(encoder, spec.of_text_encoder))
-                    keys |= {f"{prefix}_{path.replace('.', '_')}": one for path, one in found.items()}
+                    keys |= {text_encoder_key(prefix, path): one for path, one in found.items()}
             if gradient_checkpointing:
                 unet.enable_gradient_checkpointing()
                 stack.callback(unet.disable_gradient_checkpointing)
@@ -225,11 +225,9 @@ class DiffusersBaseModel(BaseModel):
             yield Adapters(keys)
 
     def _text_encoders(self) -> dict[str, nn.Module]:
-        """By the prefix of their keys in files."""
-        second = getattr(self._pipeline, "text_encoder_2", None)
-        if second is None:
-            return {"lora_te": self._pipeline.text_encoder}
-        return {"lora_te1": self._pipeline.text_encoder, "lora_te2": second}
+        """By their names in the pipeline."""
+        parts = {name: getattr(self._pipeline, name, None) for name in ("text_encoder", "text_encoder_2")}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def losses(
         self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
@@ -308,7 +306,7 @@ class DiffusersBaseModel(BaseModel):
         return picture.permute(0, 2, 3, 1).to("cpu", torch.float32)
 
     def verify(self, path: Path, layers: int) -> None:
-        unmatched = unmatched_keys(path, self._unet)
+        unmatched = unmatched_keys(path, self._unet, self._text_encoders())
         saved = len({key.partition(".")[0] for key in read_lora(path)[0]})
         if unmatched or saved != layers:
             raise CrucibleError(

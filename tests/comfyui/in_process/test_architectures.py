@@ -96,4 +96,4 @@ def test_a_file_that_does_not_fit_is_a_loud_error(demo, tmp_path: Path):
     }
     write_lora(tmp_path / "x.safetensors", layer, {})
     with pytest.raises(CrucibleError, match=r"only 0 of its 1 layers.*lora_unet_nothing"):
-        naming.verify(model.model, tmp_path / "x.safetensors", 1)
+        naming.verify(model.model, None, tmp_path / "x.safetensors", 1)

@@ -29,6 +29,7 @@ def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_coun
         "epochs",
         "mixed_precision",
         "caption_source",
+        "text_encoder_learning_rate",  # only where it is trained
     }
     assert set(result.reasons) == chosen
     for name in chosen:
@@ -115,3 +116,9 @@ def test_warmup_as_long_as_the_run_is_refused() -> None:
 def test_samples_are_drawn_four_times() -> None:
     assert resolved(max_train_steps=400).values.sample_every_n_steps == 100
     assert resolved(max_train_steps=2).values.sample_every_n_steps == 1
+
+
+def test_the_text_encoder_learns_at_half_the_rate() -> None:
+    result = resolved(20, "sd15", train_text_encoder=True)
+    assert result.values.text_encoder_learning_rate == pytest.approx(1e-4)
+    assert "half of the model's" in result.reasons["text_encoder_learning_rate"]

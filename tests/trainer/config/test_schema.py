@@ -49,6 +49,7 @@ def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
         "epochs",
         "max_train_steps",
         "learning_rate",
+        "text_encoder_learning_rate",
         "lr_warmup_steps",
         "resolution",
         "caption_source",

@@ -45,7 +45,7 @@ def test_values_as_people_write_them(key: str, written: Any, meant: Any) -> None
 
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
 def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
-    value = SETTINGS[name].kind == "switch" or 16
+    value = {"switch": True, "number": 0.5}.get(SETTINGS[name].kind, 16)
     assert getattr(parse_config({alias: value}), name) == value
 
 
@@ -134,3 +134,16 @@ def test_zero_in_a_widget_is_auto_only_where_a_run_can_choose() -> None:
     assert config == TrainingConfig(seed=0)
     with pytest.raises(CrucibleError, match="sample_steps = 0"):
         from_widgets({"sample_steps": 0})
+
+
+def test_lists_of_layers_are_patterns() -> None:
+    assert parse_config({"target_modules": ["q_proj", "v_proj"]}).layer_patterns == "q_proj\nv_proj"
+    assert parse_config({"target_modules": "to_q, to_v"}).layer_patterns == "to_q, to_v"
+    with pytest.raises(CrucibleError, match=r"layer_patterns = to_q rank=x, but 'to_q rank=x' is not understood"):
+        parse_config({"layer_patterns": "to_q rank=x"})
+
+
+def test_settings_that_fight_each_other_are_named_together() -> None:
+    with pytest.raises(CrucibleError, match=r"dropout = 0\.1 and algorithm = lokr do not go together") as error:
+        parse_config({"network_dropout": 1, "lora_dropout": 0.1, "algorithm": "lokr"})
+    assert "2 mistakes" in str(error.value)

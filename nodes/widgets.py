@@ -18,7 +18,7 @@ def widget(setting):
         options = getattr(comfy.samplers.KSampler, SAMPLERS[setting.name])
         return io.Combo.Input(setting.name, options=options, default=setting.widget_default, **shared)
     if setting.kind == "choice":
-        return io.Combo.Input(setting.name, options=list(setting.choices), default=setting.widget_default, **shared)
+        return io.Combo.Input(setting.name, options=setting.offered, default=setting.widget_default, **shared)
     if setting.kind == "switch":
         return io.Boolean.Input(setting.name, default=setting.widget_default, **shared)
     if setting.kind == "text":

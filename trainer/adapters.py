@@ -120,10 +120,15 @@ class Adapters:
         """Those of the text encoders, of the model itself, or (None) all."""
         return [
             parameter
-            for key, layer in self._layers.items()
+            for key, _, parameter in self.named_parameters()
             if of_text_encoder in (None, is_of_text_encoder(key))
-            for _, parameter in adapter_parameters(layer.adapter)
         ]
+
+    def named_parameters(self) -> Iterator[tuple[str, str, nn.Parameter]]:
+        """File key, part (lora_A, hada_w1_a, …) and weight."""
+        for key, layer in self._layers.items():
+            for part, parameter in adapter_parameters(layer.adapter):
+                yield key, part, parameter
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

@@ -127,7 +127,7 @@ def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Run
     """Train with a progress bar; the LoRA and a folder of its name with everything else go to output_dir."""
     from tqdm import tqdm
 
-    from .plots import save_loss_plot
+    from .plots import save_training_plot
     from .run import Hooks, run_training
     from .run_files import RunFiles
 
@@ -150,7 +150,7 @@ def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Run
             bar.update()
 
         result = run_training(base_model, dataset, config, files, Hooks(preparing, stepped, sampled))
-    save_loss_plot(result.losses, files.folder / "loss.png")
+    save_training_plot(files.folder / "log.jsonl", files.folder / "loss.png")
     return result
 
 

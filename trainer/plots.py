@@ -1,7 +1,8 @@
-"""A picture of the loss."""
+"""A picture of how a run went."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 SMOOTHING = 0.95
@@ -18,17 +19,28 @@ def smoothed(losses: list[float]) -> list[float]:
     return curve
 
 
-def save_loss_plot(losses: list[float], path: Path) -> None:
-    """Write a PNG with the loss of each step and its smoothed curve."""
+def save_training_plot(log: Path, path: Path) -> None:
+    """Write a PNG with the loss of each step, its smoothed curve, and the learning rates.
+
+    Args:
+        log: a run's log.jsonl.
+    """
     # Without pyplot: it keeps figures alive and looks for a screen.
     from matplotlib.figure import Figure
 
-    steps = range(1, len(losses) + 1)
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(steps, losses, color="tab:blue", alpha=0.25, label="each step")
-    axes.plot(steps, smoothed(losses), color="tab:blue", label="smoothed")
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    axes.legend()
+    steps = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    numbers = [step["step"] for step in steps]
+    losses = [step["loss"] for step in steps]
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    loss_axes, rate_axes = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    loss_axes.plot(numbers, losses, color="tab:blue", alpha=0.25, label="each step")
+    loss_axes.plot(numbers, smoothed(losses), color="tab:blue", label="smoothed")
+    loss_axes.set_ylabel("loss")
+    loss_axes.legend()
+    for name in steps[0]["learning_rates"]:
+        rate_axes.plot(numbers, [step["learning_rates"][name] for step in steps], label=name)
+    rate_axes.set_ylabel("learning rate")
+    rate_axes.set_xlabel("step")
+    if len(steps[0]["learning_rates"]) > 1:
+        rate_axes.legend()
     figure.savefig(path, dpi=120)

@@ -23,10 +23,14 @@ from .data.samples import Sample, training_samples
 from .formats.lora_file import size_text, to_state_dict, trained_parameters, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import TrainingFacts, build_metadata
-from .loop import StepReport, train
+from .loop import train
+from .optimization import Optimization
+from .optimizers import parameter_groups
 from .order import BatchOrder
 from .pictures import side_by_side, to_picture
 from .run_files import RunFiles
+from .run_log import RunLog
+from .step_report import StepReport
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +112,7 @@ class _Training:
         self.precision = precision
         self.hooks = hooks
         self.result = result
-        self.reasons = resolved.reasons
+        self.reasons = resolved.reasons | base_model.prepare_losses(config)
         self.started = time.time()
 
         cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
@@ -138,36 +142,36 @@ class _Training:
         )
         with base_model.attached(spec, config.gradient_checkpointing) as adapters:
             adapters.initialise(config.seed)
+            groups = parameter_groups(adapters, config)
+            scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
+            self.optimization = Optimization(groups, config, scaler)
             self._sample()
             self.training_started = time.time()
-            scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
+            self.log = RunLog(self.result.files.folder)
             try:
-                train(
-                    base_model.losses,
-                    adapters.parameters(),
-                    self.samples,
-                    self.order,
-                    config,
-                    scaler=scaler,
-                    on_step=self._after_step,
-                )
+                train(base_model.losses, self.optimization, self.samples, self.order, config, on_step=self._after_step)
             except BaseException as stop:
                 if self.result.losses:
-                    # Cancel and Ctrl-C, unlike errors, are no Exceptions.
-                    self._save(adapters, "stopped by an error" if isinstance(stop, Exception) else "cancelled")
+                    with self.optimization.weights_for_use():
+                        # Cancel and Ctrl-C, unlike errors, are no Exceptions.
+                        self._save(adapters, "stopped by an error" if isinstance(stop, Exception) else "cancelled")
                     log.warning(self.result.report)
                 raise
-            self._save(adapters, "finished")
-            base_model.verify(self.result.files.lora, len(adapters))
-            self._sample()
+            finally:
+                self.log.close()
+            with self.optimization.weights_for_use():
+                self._save(adapters, "finished")
+                base_model.verify(self.result.files.lora, len(adapters))
+                self._sample()
 
     def _after_step(self, report: StepReport) -> None:
         config = self.config
         self.result.losses.append(report.loss)
-        self.result.files.write_step(report, time.time() - self.training_started)
+        self.log.write(report)
         self.hooks.stepped(report, config.max_train_steps)
         if report.step % config.sample_every_n_steps == 0 and report.step < config.max_train_steps:
-            self._sample()
+            with self.optimization.weights_for_use():
+                self._sample()
 
     def _sample(self) -> None:
         pictures = self.base_model.sample()
@@ -203,9 +207,9 @@ class _Training:
             dropout=config.lora_dropout,
             learning_rate=config.learning_rate,
             text_encoder_learning_rate=config.text_encoder_learning_rate if config.train_text_encoder else None,
-            lr_scheduler="cosine",
+            lr_scheduler=config.lr_scheduler,
             lr_warmup_steps=config.lr_warmup_steps,
-            optimizer="torch.optim.AdamW",
+            optimizer=_class_name(self.optimization.optimizer),
             max_grad_norm=config.max_grad_norm,
             steps=steps,
             max_train_steps=config.max_train_steps,
@@ -248,6 +252,10 @@ class _Training:
             lines.append("Chosen automatically:")
             lines += [f"  {name} = {reason}" for name, reason in self.reasons.items()]
         return "\n".join(lines)
+
+
+def _class_name(one: object) -> str:
+    return f"{type(one).__module__}.{type(one).__qualname__}"
 
 
 def _cache_text(cache: TensorCache) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapters, AdapterSpec
+from ..config import ObjectiveSettings
 from ..data.cache import TensorCache
 from ..data.samples import Sample
 from ..formats.architectures import Architecture
@@ -104,6 +105,17 @@ class BaseModel(ABC):
     @abstractmethod
     def session(self, mixed_precision: str) -> AbstractContextManager[Precision]:
         """The conditions under which gradients flow: modes, devices, precision. Undone on exit, whatever happens."""
+
+    @abstractmethod
+    def prepare_losses(self, settings: ObjectiveSettings) -> dict[str, str]:
+        """Say how `losses` are computed from now on; without this they are plain.
+
+        Returns:
+            what was chosen for each setting that is left on auto, with the reason.
+
+        Raises:
+            CrucibleError: settings that do not suit what the model predicts.
+        """
 
     @abstractmethod
     def cache_inputs(

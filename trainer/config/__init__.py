@@ -1,6 +1,7 @@
 """The settings of a training run: their schema, their checks, and the choice of what was left on auto."""
 
 from .data_settings import DataSettings
+from .objective_settings import ObjectiveSettings
 from .resolve import DEMO_VALUES, Resolved, ResolvedConfig, resolve
 from .schema import SETTINGS, TrainingConfig
 from .setting import Setting
@@ -10,6 +11,7 @@ __all__ = [
     "DEMO_VALUES",
     "SETTINGS",
     "DataSettings",
+    "ObjectiveSettings",
     "Resolved",
     "ResolvedConfig",
     "Setting",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CrucibleError
+from .optimizer_defaults import OPTIMIZER_DEFAULTS
+from .optimizer_settings import ScheduleName
 from .schema import TargetModules, TrainingConfig
 
 DEMO_VALUES: dict[str, Any] = {
@@ -36,9 +38,11 @@ MOST_WARMUP_STEPS = 100
 
 
 class ResolvedConfig(TrainingConfig):
-    """A config with nothing left to choose, but `mixed_precision`, which depends on the device.
+    """A config with nothing left to choose, but `mixed_precision`, which depends on the device, and the timesteps,
+    which are the base model's to choose.
 
-    The length is always in `max_train_steps`, and `epochs` is None: it is a valid config itself.
+    The length is always in `max_train_steps` and the warmup in `lr_warmup_steps`; `epochs` and `lr_warmup_ratio` are
+    None: it is a valid config itself. The betas are None for an optimizer without.
     """
 
     lora_rank: int
@@ -49,6 +53,7 @@ class ResolvedConfig(TrainingConfig):
     max_train_steps: int
     learning_rate: float
     lr_warmup_steps: int
+    lr_scheduler: ScheduleName
     resolution: int
     sample_every_n_steps: int
     sample_cfg: float
@@ -59,8 +64,7 @@ class Resolved:
     """Settings that are complete.
 
     Attributes:
-        values: the config with nothing left to choose, but `mixed_precision`, which depends on the device.
-            The length is always in `max_train_steps` (`epochs` is None), so that it is a valid config itself.
+        values: the complete config.
         reasons: for each setting that was auto, its value and the reason for it in words.
     """
 
@@ -101,20 +105,17 @@ def resolve(
     choices.take("target_modules", "attention_and_feed_forward", reason)
     resolution = choices.take("resolution", native_resolution, "what the model was made for")
     effective_batch = _choose_batch(choices, config, image_count, resolution)
-    rate, models = (2e-4, "SD1.5") if architecture in SMALL_MODELS else (1e-4, "larger models")
-    learning_rate = choices.take("learning_rate", rate, f"usual for AdamW on {models}")
-
+    _choose_optimization(choices, config, architecture)
     if config.train_text_encoder:
-        choices.take(
-            "text_encoder_learning_rate", learning_rate / 2, "half of the model's, as text encoders overfit sooner"
-        )
+        _choose_text_encoder_rate(choices, config)
 
     steps_per_epoch = math.ceil(samples_per_epoch / effective_batch)
     steps = _choose_steps(choices, config, samples_per_epoch, effective_batch, steps_per_epoch)
     _choose_warmup(choices, config, steps)
     choices.take("sample_every_n_steps", max(1, steps // 4), "a quarter of the steps")
     choices.take("sample_cfg", sample_cfg, "suits the model")
-    values = ResolvedConfig(**{**config.model_dump(), **choices.values, "epochs": None})
+    given = config.model_dump() | {"epochs": None, "lr_warmup_ratio": None}
+    values = ResolvedConfig(**given | choices.values)
     return Resolved(values, choices.reasons)
 
 
@@ -141,6 +142,35 @@ class _Choices:
         self.values[name] = value
         self.reasons[name] = f"{value:g}: {reason}" if isinstance(value, float) else f"{value}: {reason}"
         return value
+
+
+def _choose_optimization(choices: _Choices, config: TrainingConfig, architecture: str) -> None:
+    """Chooses what suits the optimizer."""
+    defaults = OPTIMIZER_DEFAULTS[config.optimizer]
+    if config.learning_rate is None:
+        rate, models = (2e-4, "SD1.5") if architecture in SMALL_MODELS else (1e-4, "larger models")
+        if "learning_rate" in choices.own_values:
+            rate, models = choices.own_values["learning_rate"], "the demo model"
+        if config.optimizer == "prodigy":
+            choices.set("learning_rate", defaults.learning_rate, defaults.reason)
+        else:
+            rate = float(f"{rate * defaults.learning_rate:.6g}")
+            choices.set("learning_rate", rate, f"{defaults.reason} on {models}")
+    if defaults.betas is not None:
+        for name, beta in zip(("adam_beta1", "adam_beta2"), defaults.betas, strict=True):
+            choices.take(name, beta, f"usual for {defaults.title}")
+    if config.optimizer == "schedule_free_adamw":
+        choices.take("lr_scheduler", "constant", "schedule-free AdamW averages the weights instead")
+    else:
+        choices.take("lr_scheduler", "cosine", "the last steps are small, so that the loss settles")
+
+
+def _choose_text_encoder_rate(choices: _Choices, config: TrainingConfig) -> None:
+    rate: float = choices.values.get("learning_rate") or config.learning_rate
+    if config.optimizer == "prodigy":
+        choices.take("text_encoder_learning_rate", rate, "Prodigy finds one learning rate for all parts")
+    else:
+        choices.take("text_encoder_learning_rate", rate / 2, "half of the model's, as text encoders overfit sooner")
 
 
 def _choose_batch(choices: _Choices, config: TrainingConfig, image_count: int, resolution: int) -> int:
@@ -180,13 +210,16 @@ def _choose_steps(
 
 
 def _choose_warmup(choices: _Choices, config: TrainingConfig, steps: int) -> None:
-    if config.lr_warmup_steps is None:
+    ratio, warmup = config.lr_warmup_ratio, config.lr_warmup_steps
+    if warmup is not None and warmup >= steps:
+        raise CrucibleError(
+            f"lr_warmup_steps = {warmup}, but the run has only {steps} steps, so the learning rate would never reach "
+            f"its value. Set it to {steps // 10} or so, or leave it on auto."
+        )
+    if warmup is None and ratio is not None:
+        choices.set("lr_warmup_steps", int(ratio * steps), f"{ratio:g} of {steps} steps")
+    elif warmup is None:
         longest = choices.own_values.get("lr_warmup_steps", MOST_WARMUP_STEPS)
         warmup = min(longest, steps // 10)
         reason = f"a tenth of the steps, at most {longest}" if warmup else "the run is short"
         choices.set("lr_warmup_steps", warmup, reason)
-    elif config.lr_warmup_steps >= steps:
-        raise CrucibleError(
-            f"lr_warmup_steps = {config.lr_warmup_steps}, but the run has only {steps} steps, so the "
-            f"learning rate would never reach its value. Set it to {steps // 10} or so, or leave it on auto."
-        )

@@ -13,6 +13,8 @@ from pydantic import ValidationInfo, field_validator, model_validator
 
 from .data_settings import DataSettings
 from .layer_patterns import parse_patterns
+from .objective_settings import ObjectiveSettings
+from .optimizer_settings import OptimizerSettings
 from .setting import Setting, describe_settings, setting
 
 PRECISION_NAMES = {
@@ -28,7 +30,7 @@ PRECISION_NAMES = {
 TargetModules = Literal["attention", "attention_and_feed_forward", "linear", "linear_and_convolution"]
 
 
-class TrainingConfig(DataSettings):
+class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings):
     """The settings of one training run. Use `parse_config` for values that a user wrote."""
 
     # Model and output
@@ -111,6 +113,18 @@ class TrainingConfig(DataSettings):
         group="adapter",
         advanced=True,
         value_aliases={"locon": "lora"},
+    )
+    loraplus_ratio: float = setting(
+        1.0,
+        "LoRA+ ratio",
+        "How many times larger the learning rate of a LoRA's second factor is than that of its first (LoRA+). 1 is "
+        "off, 4 to 16 learns faster.",
+        group="adapter",
+        advanced=True,
+        step=1.0,
+        aliases=("loraplus_lr_ratio",),
+        ge=1.0,
+        le=100.0,
     )
     layer_patterns: str = setting(
         "",
@@ -321,15 +335,6 @@ class TrainingConfig(DataSettings):
         return DataSettings(**{name: getattr(self, name) for name in DataSettings.model_fields})
 
     @model_validator(mode="after")
-    def _no_dropout_in_lycoris(self) -> TrainingConfig:
-        if self.algorithm in ("loha", "lokr") and self.lora_dropout:
-            raise ValueError(
-                f"lora_dropout = {self.lora_dropout:g} and algorithm = {self.algorithm} do not go together: its "
-                "factors have no common input to drop from; set lora_dropout to 0, or take lora, rslora or dora"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:
         if self.epochs is not None and self.max_train_steps is not None:
             raise ValueError(
@@ -339,5 +344,11 @@ class TrainingConfig(DataSettings):
         return self
 
 
-SETTINGS: dict[str, Setting] = describe_settings(TrainingConfig)
-"""What is known of each field, by its key, in the order of the class."""
+_LAST = (*OptimizerSettings.model_fields, *ObjectiveSettings.model_fields)
+"""Newer than the others: saved workflows hold widgets by position, so these follow those that were there."""
+
+_described = describe_settings(TrainingConfig)
+SETTINGS: dict[str, Setting] = {
+    name: _described[name] for name in (*(name for name in _described if name not in _LAST), *_LAST)
+}
+"""What is known of each field, by its key, in the order of widgets and files."""

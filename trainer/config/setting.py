@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field
@@ -24,6 +25,7 @@ class Setting:
         step: how far one click on a number widget goes.
         choices: the values of a choice, `auto` first when it may be auto.
         aliases: other trainers' names of the key. value_aliases: other spellings of the value.
+        packages: what has to be installed for a choice, by the name pip knows.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Setting:
     aliases: tuple[str, ...] = ()
     value_aliases: tuple[tuple[str, str], ...] = ()
     multiline: bool = False
+    packages: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_number(self) -> bool:
@@ -53,6 +56,18 @@ class Setting:
         if self.default is not None:
             return self.default
         return {"integer": 0, "number": 0.0, "choice": "auto"}.get(self.kind, "")
+
+    def missing_package(self, choice: Any) -> str | None:
+        """The package that a choice needs, where it is not installed."""
+        package = dict(self.packages).get(choice)
+        if package is None or find_spec(package.replace("-", "_")) is not None:
+            return None
+        return package
+
+    @property
+    def offered(self) -> list[str]:
+        """The choices that can be used on this machine."""
+        return [choice for choice in self.choices if self.missing_package(choice) is None]
 
     @property
     def widget_minimum(self) -> float | None:
@@ -115,6 +130,7 @@ def setting(
     aliases: tuple[str, ...] = (),
     value_aliases: dict[str, str] | None = None,
     multiline: bool = False,
+    packages: dict[str, str] | None = None,
     **limits: Any,
 ) -> Any:
     """A field of a config class, with what `Setting` needs to know of it; `limits` are pydantic's (ge, gt, le)."""
@@ -125,6 +141,7 @@ def setting(
         "aliases": list(aliases),
         "value_aliases": value_aliases or {},
         "multiline": multiline,
+        "packages": packages or {},
     }
     return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
 
@@ -166,6 +183,7 @@ def _describe(name: str, field: FieldInfo) -> Setting:
         aliases=tuple(facts["aliases"]),
         value_aliases=tuple(facts["value_aliases"].items()),
         multiline=facts["multiline"],
+        packages=tuple(facts["packages"].items()),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ..errors import CrucibleError
 from ..suggestions import nearest_names
+from .contradictions import contradictions
 from .schema import SETTINGS, TrainingConfig
 
 LONGEST_VALUE = 60
@@ -75,11 +76,18 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
     _names_of_layers_are_patterns(known, written_as)
     if all(SETTINGS[name].read(known.get(name)) is not None for name in ("epochs", "max_train_steps")):
         problems.append(_two_lengths(known.pop("epochs"), known.pop("max_train_steps"), written_as))
-    config = None
+    right = written_as
     try:
         config = TrainingConfig.model_validate(known)
     except ValidationError as error:
         problems += [_wrong_value(dict(details), known, written_as) for details in error.errors()]
+        wrong = {details["loc"][0] for details in error.errors()}
+        # The rest can still contradict itself, or want what is not installed.
+        right = {name: key for name, key in written_as.items() if name not in wrong}
+        config = TrainingConfig.model_validate({name: value for name, value in known.items() if name in right})
+    for names, text in contradictions(config, right):
+        problems.append(Problem(tuple(right[name] for name in names if name in right), text))
+    problems += _missing_packages(config, right)
     return (None if problems else config), problems
 
 
@@ -126,11 +134,21 @@ def _two_lengths(epochs: Any, steps: Any, written_as: Mapping[str, str]) -> Prob
     return Problem(keys, text)
 
 
+def _missing_packages(config: TrainingConfig, written_as: Mapping[str, str]) -> list[Problem]:
+    problems = []
+    for name, key in written_as.items():
+        value = getattr(config, name)
+        if (package := SETTINGS[name].missing_package(value)) is not None:
+            text = (
+                f"{key} = {value}, but the package {package}, which it comes from, is not installed in the Python that "
+                f'runs here; install it with: "{sys.executable}" -m pip install {package}'
+            )
+            problems.append(Problem((key,), text))
+    return problems
+
+
 def _wrong_value(details: dict[str, Any], values: Mapping[str, Any], written_as: Mapping[str, str]) -> Problem:
     """Turns one of pydantic's errors into a problem, with the value as the user wrote it."""
-    if not details["loc"]:  # settings that do not go together
-        text = str(details["msg"]).removeprefix("Value error, ")
-        return Problem(tuple(key for name, key in written_as.items() if re.search(rf"\b{name}\b", text)), text)
     name = str(details["loc"][0])
     setting = SETTINGS[name]
     value = values[name]

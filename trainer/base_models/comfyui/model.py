@@ -19,16 +19,17 @@ from ...data.cache import TensorCache
 from ...data.samples import Sample
 from ...errors import CrucibleError
 from ...objective import Objective, prediction_from_denoised
-from ..base import BaseModel, CachedSample, Precision, Progress, RowLosses, Sampling
-from ..diffusion import diffusion_losses
+from ..base import CachedSample, Precision, Progress, RowLosses, Sampling
+from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Inputs, Latent, cached_samples, stacked
 from . import attaching, conditioning, memory, naming
 from .encoding import ComfyUIEncoders, patched_weights_hash
 from .sampling import sample_picture
+from .shifting import own_shift
 from .text_training import LiveTextEncoder
 
 
-class ComfyUIBaseModel(BaseModel):
+class ComfyUIBaseModel(DiffusionBaseModel):
     """A model that is loaded in ComfyUI, of any architecture that ComfyUI's own sampler can run.
 
     Args:
@@ -53,6 +54,9 @@ class ComfyUIBaseModel(BaseModel):
         self._patcher = model
         self._live_text: LiveTextEncoder | None = None
         self._ready = False
+
+    def own_shift(self, pixels: float) -> float:
+        return own_shift(self._model.get_model_object("model_sampling"), pixels, self.native_resolution**2)
 
     def identity(self) -> str:
         return patched_weights_hash(self._model)
@@ -184,7 +188,19 @@ class ComfyUIBaseModel(BaseModel):
             return timestep if self.objective is Objective.FLOW else sampling.sigma(timestep)
 
         values, mask = stacked(latents, device)
-        return diffusion_losses(self.objective, values, seeds, sigma_of, predict, mask, weights, timesteps)
+        height, width = (side * patcher.model.latent_format.spacial_downscale_ratio for side in values.shape[-2:])
+        return diffusion_losses(
+            self.objective,
+            values,
+            seeds,
+            sigma_of,
+            predict,
+            mask,
+            weights,
+            timesteps,
+            self.objective_settings,
+            self.shift(height * width),
+        )
 
     def _prepare_training(self, latent_shape: tuple[int, ...]) -> None:
         """After encoding and after every sample: ComfyUI may have put the model away for the VAE."""

@@ -38,8 +38,8 @@ from ...formats.layer_names import file_key, text_encoder_key
 from ...formats.lora_file import read_lora
 from ...layer_choice import select_layers
 from ...objective import Objective
-from ..base import BaseModel, CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
-from ..diffusion import diffusion_losses
+from ..base import CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
+from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Encoders, Inputs, cached_samples, stacked
 from .verify import unmatched_keys
 
@@ -93,7 +93,7 @@ def _base_weight(layer: Any) -> Tensor:
     return layer.get_base_layer().weight.detach().float()
 
 
-class DiffusersBaseModel(BaseModel):
+class DiffusersBaseModel(DiffusionBaseModel):
     """SD1.5 or SDXL from a diffusers folder, or the demo model.
 
     Args:
@@ -130,6 +130,9 @@ class DiffusersBaseModel(BaseModel):
         self.prediction_type = prediction
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._trains_text = False
+
+    def own_shift(self, pixels: float) -> float:
+        return 1.0  # none of these models is a flow model
 
     def identity(self) -> str:
         return weights_hash(self._unet.state_dict().items())
@@ -252,7 +255,15 @@ class DiffusersBaseModel(BaseModel):
 
         weights = [one.weight for one in inputs]
         return diffusion_losses(
-            self.objective, latents, seeds, lambda t: self._sigmas[t.long()], predict, mask, weights, timesteps
+            self.objective,
+            latents,
+            seeds,
+            lambda t: self._sigmas[t.long()],
+            predict,
+            mask,
+            weights,
+            timesteps,
+            self.objective_settings,
         )
 
     def _added(self, pooled: list[Tensor | None], latents: Tensor) -> dict[str, Tensor]:

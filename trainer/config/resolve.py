@@ -166,7 +166,8 @@ def _choose_optimization(choices: _Choices, config: TrainingConfig, architecture
 
 
 def _choose_text_encoder_rate(choices: _Choices, config: TrainingConfig) -> None:
-    rate: float = choices.values.get("learning_rate") or config.learning_rate
+    rate = choices.values.get("learning_rate", config.learning_rate)
+    assert rate is not None  # it was chosen just before
     if config.optimizer == "prodigy":
         choices.take("text_encoder_learning_rate", rate, "Prodigy finds one learning rate for all parts")
     else:

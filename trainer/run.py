@@ -20,7 +20,7 @@ from .data.buckets import Buckets
 from .data.cache import TensorCache
 from .data.dataset import Dataset
 from .data.samples import Sample, training_samples
-from .formats.lora_file import size_text, to_state_dict, trained_parameters, write_lora
+from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import TrainingFacts, build_metadata
 from .loop import train
@@ -28,6 +28,7 @@ from .optimization import Optimization
 from .optimizers import parameter_groups
 from .order import BatchOrder
 from .pictures import side_by_side, to_picture
+from .report import SavedLora, cache_text, training_report
 from .run_files import RunFiles
 from .run_log import RunLog
 from .step_report import StepReport
@@ -119,7 +120,7 @@ class _Training:
         self.samples = base_model.cache_inputs(
             samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
         )
-        self.cache_text = _cache_text(cache)
+        self.cache_text = cache_text(cache)
         base_model.prepare_sampling(_sampling(config, dataset))
         base_model.release_encoders()
         groups = [sample.group for sample in self.samples]
@@ -190,7 +191,17 @@ class _Training:
         files = self.result.files
         size = write_lora(files.lora, tensors, metadata)
         self.result.lora = LoraModel(tensors, files.name, metadata)
-        self.result.report = self._report(outcome, len(adapters), size)
+        self.result.report = training_report(
+            SavedLora(outcome, files.lora, self.result.lora, len(adapters), size),
+            self.base_model,
+            self.dataset,
+            self.config,
+            precision=self.precision.name,
+            losses=self.result.losses,
+            seconds=time.time() - self.training_started,
+            cache_text=self.cache_text,
+            reasons=self.reasons,
+        )
         files.write_report(self.result.report)
 
     def _facts(self) -> TrainingFacts:
@@ -231,39 +242,8 @@ class _Training:
             config=config.model_dump(),
         )
 
-    def _report(self, outcome: str, layers: int, size: int) -> str:
-        config, losses, files = self.config, self.result.losses, self.result.files
-        seconds = time.time() - self.training_started
-        tenth = max(1, len(losses) // 10)
-        trigger = f', trigger word "{self.dataset.trigger_word}"' if self.dataset.trigger_word else ""
-        lines = [
-            f"{files.name}: {outcome} after {len(losses)} of {config.max_train_steps} steps in {seconds:.0f} s "
-            f"({len(losses) / seconds:.2f} steps/s with samples), {self.precision.name}",
-            f"File: {files.lora} ({size_text(size)}, {config.save_precision})",
-            f"Trained: {trained_parameters(self.result.lora):,} parameters in {layers} layers "
-            f"({config.target_modules}), rank {config.lora_rank}, alpha {config.lora_alpha:g}",
-            f"Base model: {self.base_model.name} ({self.base_model.architecture.name})",
-            f"Dataset: {self.dataset.name}, {len(self.dataset.images)} images at {config.resolution} px{trigger}",
-            self.cache_text,
-            f"Loss: {sum(losses[:tenth]) / tenth:.4f} in the first tenth of the steps, "
-            f"{sum(losses[-tenth:]) / tenth:.4f} in the last",
-        ]
-        if self.reasons:
-            lines.append("Chosen automatically:")
-            lines += [f"  {name} = {reason}" for name, reason in self.reasons.items()]
-        return "\n".join(lines)
-
-
 def _class_name(one: object) -> str:
     return f"{type(one).__module__}.{type(one).__qualname__}"
-
-
-def _cache_text(cache: TensorCache) -> str:
-    size = cache.clean()
-    return (
-        f"Cache: {cache.made} encoded, {cache.found} found, {size_text(size)} of {size_text(cache.limit)} used in "
-        f"{cache.folder}"
-    )
 
 
 def _resolved(config: TrainingConfig, base_model: BaseModel, dataset: Dataset, samples: list[Sample]) -> Resolved:

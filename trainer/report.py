@@ -1,0 +1,78 @@
+"""What a run says about itself when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .base_models.base import BaseModel
+from .config import ResolvedConfig
+from .data.cache import TensorCache
+from .data.dataset import Dataset
+from .formats.lora_file import size_text, trained_parameters
+from .formats.lora_model import LoraModel
+
+
+@dataclass(frozen=True)
+class SavedLora:
+    """A LoRA that was written.
+
+    Attributes:
+        outcome: how the run ended, in words.
+        layers: how many carry an adapter. size: of the file, in bytes.
+    """
+
+    outcome: str
+    path: Path
+    lora: LoraModel
+    layers: int
+    size: int
+
+
+def training_report(
+    saved: SavedLora,
+    base_model: BaseModel,
+    dataset: Dataset,
+    config: ResolvedConfig,
+    *,
+    precision: str,
+    losses: Sequence[float],
+    seconds: float,
+    cache_text: str,
+    reasons: Mapping[str, str],
+) -> str:
+    """The report as one page of plain text.
+
+    Args:
+        losses: of each step, at least one.
+        seconds: since the first step began.
+        reasons: for each value that was chosen automatically.
+    """
+    tenth = max(1, len(losses) // 10)
+    trigger = f', trigger word "{dataset.trigger_word}"' if dataset.trigger_word else ""
+    lines = [
+        f"{saved.lora.name}: {saved.outcome} after {len(losses)} of {config.max_train_steps} steps in {seconds:.0f} s "
+        f"({len(losses) / seconds:.2f} steps/s with samples), {precision}",
+        f"File: {saved.path} ({size_text(saved.size)}, {config.save_precision})",
+        f"Trained: {trained_parameters(saved.lora):,} parameters in {saved.layers} layers "
+        f"({config.target_modules}), rank {config.lora_rank}, alpha {config.lora_alpha:g}",
+        f"Base model: {base_model.name} ({base_model.architecture.name})",
+        f"Dataset: {dataset.name}, {len(dataset.images)} images at {config.resolution} px{trigger}",
+        cache_text,
+        f"Loss: {sum(losses[:tenth]) / tenth:.4f} in the first tenth of the steps, "
+        f"{sum(losses[-tenth:]) / tenth:.4f} in the last",
+    ]
+    if reasons:
+        lines.append("Chosen automatically:")
+        lines += [f"  {name} = {reason}" for name, reason in reasons.items()]
+    return "\n".join(lines)
+
+
+def cache_text(cache: TensorCache) -> str:
+    """How much of the inputs was there already. Cleans the cache."""
+    size = cache.clean()
+    return (
+        f"Cache: {cache.made} encoded, {cache.found} found, {size_text(size)} of {size_text(cache.limit)} used in "
+        f"{cache.folder}"
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -129,6 +130,18 @@ class Adapters:
         for key, layer in self._layers.items():
             for part, parameter in adapter_parameters(layer.adapter):
                 yield key, part, parameter
+
+    @contextmanager
+    def without_dropout(self) -> Iterator[None]:
+        """As the finished LoRA acts, for sampling and measuring."""
+        layers = [layer.adapter for layer in self._layers.values() if isinstance(layer.adapter, nn.Module)]
+        for layer in layers:
+            layer.eval()
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.train()
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

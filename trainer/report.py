@@ -21,6 +21,8 @@ class SavedLora:
     Attributes:
         outcome: how the run ended, in words.
         layers: how many carry an adapter. size: of the file, in bytes.
+        step: after which it was as it is in the file. last: where the state after the last step is, if that is
+        another; or "".
     """
 
     outcome: str
@@ -28,6 +30,8 @@ class SavedLora:
     lora: LoraModel
     layers: int
     size: int
+    step: int
+    last: str
 
 
 def training_report(
@@ -40,6 +44,7 @@ def training_report(
     losses: Sequence[float],
     seconds: float,
     cache_text: str,
+    watched: Sequence[str],
     reasons: Mapping[str, str],
 ) -> str:
     """The report as one page of plain text.
@@ -47,6 +52,7 @@ def training_report(
     Args:
         losses: of each step, at least one.
         seconds: since the first step began.
+        watched: lines of what was measured beside the loss.
         reasons: for each value that was chosen automatically.
     """
     tenth = max(1, len(losses) // 10)
@@ -63,6 +69,9 @@ def training_report(
         f"Loss: {sum(losses[:tenth]) / tenth:.4f} in the first tenth of the steps, "
         f"{sum(losses[-tenth:]) / tenth:.4f} in the last",
     ]
+    if saved.last:
+        lines.insert(2, f"It is the best state, after step {saved.step}, by the validation error; {saved.last}")
+    lines += watched
     if reasons:
         lines.append("Chosen automatically:")
         lines += [f"  {name} = {reason}" for name, reason in reasons.items()]

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .adapters import Adapters, AdapterSpec
+from .adapters import AdapterSpec
 from .base_models.base import BaseModel, Precision, Sampling
 from .config import Resolved, ResolvedConfig, TrainingConfig, resolve
 from .config.layer_patterns import parse_patterns
@@ -23,6 +24,10 @@ from .data.samples import Sample, training_samples
 from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import TrainingFacts, build_metadata
+from .guard.early_stop import StoppedEarly
+from .guard.guard import Guard
+from .guard.validation import Round
+from .guard.verdict import Verdict
 from .loop import train
 from .optimization import Optimization
 from .optimizers import parameter_groups
@@ -56,12 +61,14 @@ class Hooks:
 @dataclass
 class RunResult:
     """What a run made: `losses` has one value per step; `samples` holds (prompts, height, width, 3) in 0..1 for each
-    round: before the training, after each interval, at the end."""
+    round: before the training, after each interval, at the end. `rounds` are those of the validation."""
 
     files: RunFiles
     lora: LoraModel = field(default_factory=lambda: LoraModel({}))
     losses: list[float] = field(default_factory=list)
     samples: list[Tensor] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+    verdict: Verdict | None = None
     report: str = ""
 
 
@@ -115,19 +122,24 @@ class _Training:
         self.result = result
         self.reasons = resolved.reasons | base_model.prepare_losses(config)
         self.started = time.time()
+        self.sampling_seconds = 0.0
+        self.sampling_steps = 0
 
         cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
         self.samples = base_model.cache_inputs(
             samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
         )
-        self.cache_text = cache_text(cache)
-        base_model.prepare_sampling(_sampling(config, dataset))
-        base_model.release_encoders()
         groups = [sample.group for sample in self.samples]
         self.order = BatchOrder(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
         if epochs:
             config = config.model_copy(update={"max_train_steps": epochs * self.order.steps_per_epoch})
         self.config: ResolvedConfig = config
+        self.sampling = _sampling(config, dataset)
+        self.guard = Guard(base_model, dataset, config, self.sampling)
+        self.guard.encode(cache, hooks.preparing)
+        base_model.prepare_sampling([self.sampling, *self.guard.samplings.values()])
+        base_model.release_encoders()
+        self.cache_text = cache_text(cache)
         result.files.write_config(config.model_copy(update={"train_data_dir": dataset.source}))
 
     def train(self) -> None:
@@ -142,57 +154,86 @@ class _Training:
             config.train_text_encoder,
         )
         with base_model.attached(spec, config.gradient_checkpointing) as adapters:
+            self.adapters = adapters
             adapters.initialise(config.seed)
             groups = parameter_groups(adapters, config)
             scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
             self.optimization = Optimization(groups, config, scaler)
             self._sample()
+            self.guard.start(adapters, self.optimization.weights_for_use)
             self.training_started = time.time()
             self.log = RunLog(self.result.files.folder)
             try:
-                train(base_model.losses, self.optimization, self.samples, self.order, config, on_step=self._after_step)
+                train(self.guard.losses, self.optimization, self.samples, self.order, config, on_step=self._after_step)
+            except StoppedEarly:
+                pass
             except BaseException as stop:
                 if self.result.losses:
+                    # Cancel and Ctrl-C, unlike errors, are no Exceptions.
+                    outcome = "stopped by an error" if isinstance(stop, Exception) else "cancelled"
                     with self.optimization.weights_for_use():
-                        # Cancel and Ctrl-C, unlike errors, are no Exceptions.
-                        self._save(adapters, "stopped by an error" if isinstance(stop, Exception) else "cancelled")
+                        self._write_report(self._save(outcome), complete=False)
                     log.warning(self.result.report)
                 raise
             finally:
                 self.log.close()
+            training_seconds = time.time() - self.training_started
             with self.optimization.weights_for_use():
-                self._save(adapters, "finished")
+                saved = self._save("stopped early" if self.guard.stopped_early else "finished")
+                self._write_report(saved)
                 base_model.verify(self.result.files.lora, len(adapters))
                 self._sample()
+                picture = self.result.files.folder / "measures.png"
+                self.guard.measure_pictures(training_seconds, self.sampling_seconds / self.sampling_steps, picture)
+            self._write_report(saved)
 
     def _after_step(self, report: StepReport) -> None:
         config = self.config
         self.result.losses.append(report.loss)
         self.log.write(report)
         self.hooks.stepped(report, config.max_train_steps)
+        self.guard.after_step(report)
         if report.step % config.sample_every_n_steps == 0 and report.step < config.max_train_steps:
             with self.optimization.weights_for_use():
                 self._sample()
 
     def _sample(self) -> None:
-        pictures = self.base_model.sample()
+        started = time.monotonic()
+        with self.adapters.without_dropout():
+            pictures = self.base_model.sample(self.sampling)
+        self.sampling_seconds += time.monotonic() - started
+        self.sampling_steps += len(pictures) * self.sampling.steps
         self.result.samples.append(pictures)
         step = len(self.result.losses)
         for number, picture in enumerate(pictures, start=1):
             self.result.files.write_sample(step, number, to_picture(picture))
         self.hooks.sampled(step, self.config.max_train_steps, side_by_side(pictures))
 
-    def _save(self, adapters: Adapters, outcome: str) -> None:
-        """Save the LoRA as it is; it is rounded to the precision of the file, so that the last sample shows that."""
+    def _save(self, outcome: str) -> SavedLora:
+        """Save the LoRA as it was best, and as it is beside it where that is not the same. It is rounded to the
+        precision of the file, so that the last sample shows that."""
+        files, better, last = self.result.files, self.guard.better_step, ""
+        if better is not None:
+            last_file = files.folder / "last.safetensors"
+            self._write(last_file, f"{files.name} (last)", len(self.result.losses))
+            last = f"the state after the last step is {last_file}"
+            self.guard.go_back()
+        step = better or len(self.result.losses)
+        self.result.lora, size = self._write(files.lora, files.name, step)
+        return SavedLora(outcome, files.lora, self.result.lora, len(self.adapters), size, step, last)
+
+    def _write(self, path: Path, name: str, step: int) -> tuple[LoraModel, int]:
+        """Write the adapters as they are after `step` steps; round them to what the file holds."""
         dtype = SAVE_DTYPES[self.config.save_precision]
-        tensors = to_state_dict(adapters.layers(), dtype)
-        adapters.round_to(dtype)
-        metadata = build_metadata(self.base_model.architecture, self._facts())
-        files = self.result.files
-        size = write_lora(files.lora, tensors, metadata)
-        self.result.lora = LoraModel(tensors, files.name, metadata)
+        tensors = to_state_dict(self.adapters.layers(), dtype)
+        self.adapters.round_to(dtype)
+        metadata = build_metadata(self.base_model.architecture, self._facts(name, step)) | self.guard.metadata()
+        return LoraModel(tensors, name, metadata), write_lora(path, tensors, metadata)
+
+    def _write_report(self, saved: SavedLora, complete: bool = True) -> None:
+        self.result.rounds, self.result.verdict = self.guard.rounds, self.guard.verdict(complete)
         self.result.report = training_report(
-            SavedLora(outcome, files.lora, self.result.lora, len(adapters), size),
+            saved,
             self.base_model,
             self.dataset,
             self.config,
@@ -200,14 +241,15 @@ class _Training:
             losses=self.result.losses,
             seconds=time.time() - self.training_started,
             cache_text=self.cache_text,
+            watched=self.guard.lines(complete),
             reasons=self.reasons,
         )
-        files.write_report(self.result.report)
+        self.result.files.write_report(self.result.report)
 
-    def _facts(self) -> TrainingFacts:
-        config, order, steps = self.config, self.order, len(self.result.losses)
+    def _facts(self, name: str, steps: int) -> TrainingFacts:
+        config, order = self.config, self.order
         return TrainingFacts(
-            output_name=self.result.files.name,
+            output_name=name,
             trigger_word=self.dataset.trigger_word,
             base_model_name=self.base_model.name,
             base_model_identity=self.base_model.identity(),
@@ -241,6 +283,7 @@ class _Training:
             version=__version__,
             config=config.model_dump(),
         )
+
 
 def _class_name(one: object) -> str:
     return f"{type(one).__module__}.{type(one).__qualname__}"

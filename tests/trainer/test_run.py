@@ -121,7 +121,7 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(base_model, dataset,
     def spoiled(rows, seeds):
         calls.append(rows)
         losses = good(rows, seeds)
-        return replace(losses, values=losses.values * math.nan) if len(calls) == 3 else losses
+        return replace(losses, values=losses.values * (math.nan if len(calls) == 3 else 1))
 
     monkeypatch.setattr(base_model, "losses", spoiled)
     with pytest.raises(CrucibleError, match=r"step 3 is nan") as error:

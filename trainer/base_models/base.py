@@ -134,8 +134,12 @@ class BaseModel(ABC):
         """
 
     @abstractmethod
-    def prepare_sampling(self, sampling: Sampling) -> None:
-        """Encode the prompts that `sample` will use, while the text encoders are there."""
+    def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
+        """Encode the prompts that `sample` will be given, while the text encoders are there.
+
+        Raises:
+            CrucibleError: this kind of base model has no such sampler.
+        """
 
     @abstractmethod
     def release_encoders(self) -> None:
@@ -158,8 +162,12 @@ class BaseModel(ABC):
         """
 
     @abstractmethod
-    def sample(self) -> Tensor:
-        """One picture per prompt with the adapters as they are: (prompts, height, width, 3) float32 in 0..1, CPU."""
+    def sample(self, sampling: Sampling) -> Tensor:
+        """One picture per prompt with the adapters as they are: (prompts, height, width, 3) float32 in 0..1, CPU.
+
+        Args:
+            sampling: its prompts and sampler are among those that `prepare_sampling` was given.
+        """
 
     @abstractmethod
     def verify(self, path: Path, layers: int) -> None:

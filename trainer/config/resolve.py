@@ -36,6 +36,9 @@ LEAST_STEPS, MOST_STEPS = 500, 2000
 
 MOST_WARMUP_STEPS = 100
 
+VALIDATIONS = 10
+"""Measurements in a run: enough for early stopping to wait for three and still save time."""
+
 
 class ResolvedConfig(TrainingConfig):
     """A config with nothing left to choose, but `mixed_precision`, which depends on the device, and the timesteps,
@@ -56,6 +59,7 @@ class ResolvedConfig(TrainingConfig):
     lr_scheduler: ScheduleName
     resolution: int
     sample_every_n_steps: int
+    validate_every_n_steps: int
     sample_cfg: float
 
 
@@ -113,6 +117,7 @@ def resolve(
     steps = _choose_steps(choices, config, samples_per_epoch, effective_batch, steps_per_epoch)
     _choose_warmup(choices, config, steps)
     choices.take("sample_every_n_steps", max(1, steps // 4), "a quarter of the steps")
+    _choose_validation(choices, config, steps)
     choices.take("sample_cfg", sample_cfg, "suits the model")
     given = config.model_dump() | {"epochs": None, "lr_warmup_ratio": None}
     values = ResolvedConfig(**given | choices.values)
@@ -224,3 +229,11 @@ def _choose_warmup(choices: _Choices, config: TrainingConfig, steps: int) -> Non
         warmup = min(longest, steps // 10)
         reason = f"a tenth of the steps, at most {longest}" if warmup else "the run is short"
         choices.set("lr_warmup_steps", warmup, reason)
+
+
+def _choose_validation(choices: _Choices, config: TrainingConfig, steps: int) -> None:
+    every = math.ceil(steps / VALIDATIONS)
+    if config.validation_percent:
+        choices.take("validate_every_n_steps", every, f"{min(steps, VALIDATIONS)} times in the run")
+    elif config.validate_every_n_steps is None:
+        choices.values["validate_every_n_steps"] = every  # without validation images it means nothing

@@ -34,6 +34,8 @@ def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_coun
         "lr_warmup_ratio",
         "timestep_sampling",  # the base model's to choose, as the next
         "timestep_shift",
+        "validate_every_n_steps",  # without images for it there is nothing to say
+        "measure",
     }
     assert set(result.reasons) == chosen
     for name in chosen:
@@ -156,3 +158,12 @@ def test_warmup_as_a_share_of_the_steps() -> None:
     assert (values.lr_warmup_steps, values.lr_warmup_ratio) == (15, None)
     assert resolved(max_train_steps=300, lr_warmup_ratio=0).values.lr_warmup_steps == 0
     parse_config(values.model_dump())
+
+
+def test_validation_is_ten_rounds_and_explained_only_when_there_are_images_for_it() -> None:
+    result = resolved(max_train_steps=95, validation_percent=20)
+    assert result.values.validate_every_n_steps == 10
+    assert result.reasons["validate_every_n_steps"] == "10: 10 times in the run"
+    assert resolved(max_train_steps=4, validation_percent=20).values.validate_every_n_steps == 1
+    assert "validate_every_n_steps" not in resolved().reasons
+    assert resolved(validate_every_n_steps=7).values.validate_every_n_steps == 7

@@ -18,7 +18,7 @@ settings = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_every_setting_can_become_a_widget(setting: Setting) -> None:
     assert setting.title
     assert setting.description.endswith(".")
-    assert setting.group in ("data", "adapter", "training", "samples", "output")
+    assert setting.group in ("data", "adapter", "training", "samples", "validation", "output")
     if setting.is_number:
         assert setting.minimum is not None
         assert setting.maximum is not None
@@ -62,6 +62,8 @@ def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
         "lr_warmup_ratio",
         "timestep_sampling",
         "timestep_shift",
+        "validate_every_n_steps",
+        "measure",
     }
 
 

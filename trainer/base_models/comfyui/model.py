@@ -102,14 +102,13 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         encoders = ComfyUIEncoders(self._patcher.model, self._clip, self._vae)
         return cached_samples(samples, encoders, cache, caption_dropout, checked, live_captions)
 
-    def prepare_sampling(self, sampling: Sampling) -> None:
-        self._sampling = sampling
-        self._encode_prompts()
+    def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
+        self._encode_prompts(samplings)
 
-    def _encode_prompts(self) -> None:
+    def _encode_prompts(self, samplings: Sequence[Sampling]) -> None:
+        prompts = dict.fromkeys(["", *(prompt for sampling in samplings for prompt in sampling.prompts)])
         with memory.as_in_a_node():
-            self._negative = conditioning.encode_prompt(self._clip, "")
-            self._positives = [conditioning.encode_prompt(self._clip, prompt) for prompt in self._sampling.prompts]
+            self._prompts = {prompt: conditioning.encode_prompt(self._clip, prompt) for prompt in prompts}
 
     def release_encoders(self) -> None:
         memory.unload_all()
@@ -212,14 +211,14 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         self._patcher.pre_run()
         self._ready = True
 
-    def sample(self) -> Tensor:
+    def sample(self, sampling: Sampling) -> Tensor:
         self._ready = False
         if self._live_text is not None:
-            self._encode_prompts()
+            self._encode_prompts([sampling])
         with memory.as_in_a_node():
             pictures = [
-                sample_picture(self._patcher, self._vae, positive, self._negative, self._sampling)
-                for positive in self._positives
+                sample_picture(self._patcher, self._vae, self._prompts[prompt], self._prompts[""], sampling)
+                for prompt in sampling.prompts
             ]
             return torch.cat(pictures)
 

@@ -179,7 +179,7 @@ class _Training:
                 self.log.close()
             training_seconds = time.time() - self.training_started
             with self.optimization.weights_for_use():
-                saved = self._save("stopped early" if self.guard.stopped_early else "finished")
+                saved = self._save("finished early" if self.guard.stopped_early else "finished")
                 self._write_report(saved)
                 base_model.verify(self.result.files.lora, len(adapters))
                 self._sample()

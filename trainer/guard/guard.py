@@ -87,7 +87,7 @@ class Guard:
             cached[: len(held_out)],
             cached[len(held_out) :],
             self._config.batch_size,
-            self._config.seed,
+            self._dataset.settings.validation_seed,
         )
 
     def start(self, adapters: Adapters, weights_for_use: Callable[[], AbstractContextManager[None]]) -> None:

@@ -22,6 +22,9 @@ STILL_FALLING = 0.2
 """Speed of learning in the last half, as a share of the mean speed; a steady fall has 1. On the demo model a run of
 400 steps has 0.1, one of 160, of which more is learned but not seen, 0.15, one of 80 has 0.25."""
 
+FAR_TOO_LITTLE = 0.5
+"""The same, from which twice as much would not be enough."""
+
 MEMORISED = 0.5
 """Share of what was learned of the trained images that must show on others too, or the LoRA learned mere images."""
 
@@ -133,6 +136,7 @@ class _Signs:
 def _judge_errors(evidence: Evidence, too_much: _Signs, too_little: _Signs) -> None:
     config, best = evidence.config, evidence.best
     start, last = evidence.errors[0], evidence.errors[-1]
+    speed = learning_at_the_end(evidence.rounds)
     where = "validation images" if evidence.has_validation else "training images"
     lower, higher = f"{config.learning_rate / 4:g}", f"{config.learning_rate * 3:g}"
     if last > start * (1 + NO_GAIN):
@@ -158,20 +162,21 @@ def _judge_errors(evidence: Evidence, too_much: _Signs, too_little: _Signs) -> N
                 f"The error on {where} hardly fell.",
                 f"Raise learning_rate to {higher}, or train for longer.",
             )
-    elif not evidence.stopped_early and learning_at_the_end(evidence.rounds) > STILL_FALLING:
+    elif not evidence.stopped_early and speed > STILL_FALLING:
+        times = 4 if speed > FAR_TOO_LITTLE else 2
         too_little.add(
             f"The error on {where} fell by {_fall(start, last):.1%} and was still falling at the end.",
-            f"Train for {config.max_train_steps * 2} steps, or raise learning_rate to {config.learning_rate * 2:g}.",
+            f"Train for {config.max_train_steps * times} steps, or raise learning_rate to "
+            f"{config.learning_rate * times:g}.",
         )
 
 
 def _judge_pictures(evidence: Evidence, measures: Measures, too_much: _Signs, too_little: _Signs) -> None:
     fewer = f"Train for {max(1, evidence.config.max_train_steps // 2)} steps."
     if measures.effect < LITTLE_EFFECT:
-        too_little.add(
-            f"Pictures of the captions moved by only {measures.effect:.2f}.",
-            f"Raise learning_rate to {evidence.config.learning_rate * 3:g}, or train for longer.",
-        )
+        remedy = f"Raise learning_rate to {evidence.config.learning_rate * 3:g}, or train for longer."
+        known = bool(too_little.advice)  # what the errors ask for helps here too
+        too_little.add(f"Pictures of the captions moved by only {measures.effect:.2f}.", *([] if known else [remedy]))
     if measures.variety < SAME:
         too_much.add(
             f"Pictures of different seeds look alike: they differ {measures.variety:.0%} as much as without the LoRA.",

@@ -122,8 +122,10 @@ def test_a_step_says_what_it_saw(trained):
     _, reports = trained(2, 1)
     first, second = reports[:2]
     assert (first.step, second.step) == (1, 2)
-    assert sorted(first.images + second.images) == sorted(f"{value}.png" for value in VALUES)
-    squares = [float(name.removesuffix(".png")) ** 2 for name in first.images]
+    assert sorted(row.name for report in (first, second) for row in report.rows) == sorted(
+        f"{value}.png" for value in VALUES
+    )
+    squares = [float(name.removesuffix(".png")) ** 2 for name in (row.name for row in first.rows)]
     assert first.loss == pytest.approx(sum(squares) / 2)
     assert sum(first.errors.values()) > 0
     assert first.seconds > 0
@@ -142,3 +144,11 @@ def test_a_loss_that_is_no_number_leaves_the_weights(trained):
     with pytest.raises(CrucibleError, match=r"step 1 is inf.*1\.0\.png"):
         trained(4, 1, model)
     assert model.parameter.item() == 0
+
+
+def test_each_step_names_its_images_with_their_errors(trained):
+    _, reports = trained(3, 2)  # batches of 3 and 1
+    first = reports[0].rows
+    assert sorted(row.name for row in first) == ["1.0.png", "2.0.png", "4.0.png", "8.0.png"]
+    assert all(row.error == float(row.name.removesuffix(".png")) ** 2 for row in first)  # the parameter is 0
+    assert reports[0].loss == sum(row.error for row in first) / 4

@@ -114,6 +114,11 @@ class Adapters:
         return len(self._layers)
 
     @property
+    def size(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
     def device(self) -> torch.device:
         return self.parameters()[0].device
 

@@ -10,8 +10,7 @@ from .base_models.base import BaseModel
 from .config import ResolvedConfig
 from .data.cache import TensorCache
 from .data.dataset import Dataset
-from .formats.lora_file import size_text, trained_parameters
-from .formats.lora_model import LoraModel
+from .formats.lora_file import size_text
 
 
 @dataclass(frozen=True)
@@ -20,14 +19,15 @@ class SavedLora:
 
     Attributes:
         outcome: how the run ended, in words.
-        layers: how many carry an adapter. size: of the file, in bytes.
+        parameters: how many numbers were trained, in how many `layers`. size: of the file, in bytes.
         step: after which it was as it is in the file. last: where the state after the last step is, if that is
         another; or "".
     """
 
     outcome: str
     path: Path
-    lora: LoraModel
+    name: str
+    parameters: int
     layers: int
     size: int
     step: int
@@ -58,11 +58,11 @@ def training_report(
     tenth = max(1, len(losses) // 10)
     trigger = f', trigger word "{dataset.trigger_word}"' if dataset.trigger_word else ""
     lines = [
-        f"{saved.lora.name}: {saved.outcome} after {len(losses)} of {config.max_train_steps} steps in {seconds:.0f} s "
+        f"{saved.name}: {saved.outcome} after {len(losses)} of {config.max_train_steps} steps in {seconds:.0f} s "
         f"({len(losses) / seconds:.2f} steps/s with samples), {precision}",
         f"File: {saved.path} ({size_text(saved.size)}, {config.save_precision})",
-        f"Trained: {trained_parameters(saved.lora):,} parameters in {saved.layers} layers "
-        f"({config.target_modules}), rank {config.lora_rank}, alpha {config.lora_alpha:g}",
+        f"Trained: {config.algorithm}, {saved.parameters:,} parameters in {saved.layers} layers ({_layers(config)}), "
+        f"rank {config.lora_rank}, alpha {config.lora_alpha:g}",
         f"Base model: {base_model.name} ({base_model.architecture.name})",
         f"Dataset: {dataset.name}, {len(dataset.images)} images at {config.resolution} px{trigger}",
         cache_text,
@@ -76,6 +76,11 @@ def training_report(
         lines.append("Chosen automatically:")
         lines += [f"  {name} = {reason}" for name, reason in reasons.items()]
     return "\n".join(lines)
+
+
+def _layers(config: ResolvedConfig) -> str:
+    layers = "layer_patterns" if config.layer_patterns else config.target_modules
+    return f"{layers} and text encoder" if config.train_text_encoder else layers
 
 
 def cache_text(cache: TensorCache) -> str:

@@ -220,12 +220,12 @@ class _Training:
             self.guard.go_back()
         step = better or len(self.result.losses)
         self.result.lora, size = self._write(files.lora, files.name, step)
-        return SavedLora(outcome, files.lora, self.result.lora, len(self.adapters), size, step, last)
+        return SavedLora(outcome, files.lora, files.name, self.adapters.size, len(self.adapters), size, step, last)
 
     def _write(self, path: Path, name: str, step: int) -> tuple[LoraModel, int]:
         """Write the adapters as they are after `step` steps; round them to what the file holds."""
         dtype = SAVE_DTYPES[self.config.save_precision]
-        tensors = to_state_dict(self.adapters.layers(), dtype)
+        tensors = self.base_model.portable(to_state_dict(self.adapters.layers(), dtype))
         self.adapters.round_to(dtype)
         metadata = build_metadata(self.base_model.architecture, self._facts(name, step)) | self.guard.metadata()
         return LoraModel(tensors, name, metadata), write_lora(path, tensors, metadata)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,10 @@ class BaseModel(ABC):
     @abstractmethod
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> AbstractContextManager[Adapters]:
         """Put adapters on the layers; on exit the model is as it was found."""
+
+    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A LoRA as the file of this architecture holds it, from kohya's form by the adapters' keys."""
+        return dict(state_dict)
 
     @abstractmethod
     def losses(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from ...adapters import Adapters, AdapterSpec
 from ...data.cache import TensorCache
 from ...data.samples import Sample
 from ...errors import CrucibleError
+from ...formats.portable import to_portable
 from ...objective import Objective, prediction_from_denoised
 from ..base import CachedSample, Precision, Progress, RowLosses, Sampling
 from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Inputs, Latent, cached_samples, stacked
-from . import attaching, conditioning, memory, naming
+from . import attaching, conditioning, memory, naming, support
 from .encoding import ComfyUIEncoders, patched_weights_hash
 from .sampling import sample_picture
 from .shifting import own_shift
@@ -36,7 +37,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         model, clip, vae: what a checkpoint loader node gives.
 
     Raises:
-        CrucibleError: CLIP or VAE is missing, or the model is of a kind that has no known training objective.
+        CrucibleError: CLIP or VAE is missing, or the model is of a kind that cannot be trained on images and captions.
     """
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
@@ -46,10 +47,11 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         self._model = model
         self._clip = clip
         self._vae = vae
+        support.require_trainable(model.model)
         self.architecture = naming.architecture_of(model.model)
         self.native_resolution = self.architecture.native_resolution
         self.name = type(model.model.model_config).__name__
-        self.objective = _objective(model.get_model_object("model_sampling"))
+        self.objective = support.objective_of(model.get_model_object("model_sampling"))
         self.prediction_type = self.objective.value
         self._patcher = model
         self._live_text: LiveTextEncoder | None = None
@@ -133,6 +135,11 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                 layers |= stack.enter_context(self._live_text.attached(spec.of_text_encoder))
             yield Adapters(layers)
 
+    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.architecture.is_kohya:
+            return dict(state_dict)
+        return to_portable(state_dict, naming.parts_in_file(self._model.model, self.architecture))
+
     def losses(
         self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
     ) -> RowLosses:
@@ -179,8 +186,13 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         arguments = conditioning.batched(conditionings, device)
 
         def predict(noisy: Tensor, sigma: Tensor, _: Tensor) -> Tensor:
-            options = {**self._options, "cond_or_uncond": [0] * len(latents), "sigmas": sigma}
-            denoised = patcher.model.apply_model(noisy, sigma, transformer_options=options, **arguments)
+            given, level = noisy, sigma
+            if isinstance(sampling, comfy.model_sampling.COSMOS_RFLOW):
+                # A flow model that ComfyUI samples with latent + sigma * noise.
+                level = sigma / (1 - sigma)
+                given = noisy * (1 + level).reshape(-1, *[1] * (noisy.ndim - 1))
+            options = {**self._options, "cond_or_uncond": [0] * len(latents), "sigmas": level}
+            denoised = patcher.model.apply_model(given, level, transformer_options=options, **arguments)
             return prediction_from_denoised(self.objective, noisy, denoised, sigma)
 
         def sigma_of(timestep: Tensor) -> Tensor:
@@ -232,27 +244,3 @@ def _require(part: Any, name: str, consequence: str) -> None:
             f"The {name} connected to Train LoRA is empty: the checkpoint it comes from has none, so {consequence}. "
             f"Load a {name} with a loader node of its own and connect that."
         )
-
-
-def _objective(model_sampling: Any) -> Objective:
-    """The objective of ComfyUI's sampling class.
-
-    Raises:
-        CrucibleError: for the kinds that no image model in use is trained with.
-    """
-    kinds = comfy.model_sampling
-    special = (kinds.EDM, kinds.X0, kinds.V_PREDICTION_DDPM, kinds.IMG_TO_IMG_FLOW)
-    if not isinstance(model_sampling, special):
-        if isinstance(model_sampling, kinds.CONST):
-            return Objective.FLOW
-        if isinstance(model_sampling, kinds.ModelSamplingDiscrete):
-            if isinstance(model_sampling, kinds.V_PREDICTION):
-                return Objective.VELOCITY
-            if isinstance(model_sampling, kinds.EPS):
-                return Objective.EPSILON
-    names = "/".join(kind.__name__ for kind in type(model_sampling).__mro__[1:3])
-    raise CrucibleError(
-        f"This model samples by {names}, for which no training objective is known here, so its LoRA would come out "
-        "wrong. Noise-, velocity- and flow-predicting models can be trained: SD1.5, SDXL, SD3, Flux, Qwen-Image and "
-        "most others. If a node between the loader and Train LoRA changed the sampling, connect the model before it."
-    )

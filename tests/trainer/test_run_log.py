@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from lora_crucible import run_log
 from lora_crucible.run_log import RunLog
-from lora_crucible.step_report import StepReport
+from lora_crucible.step_report import RowResult, StepReport
 
 STEPS = [
-    StepReport(1, 0.5, {"0.25-0.50": 0.4}, {"model": 0.0, "text_encoder": 0.0}, 1.5, ("猫.png",), 0.25, 1.25),
-    StepReport(2, 0.25, {"0.75-1.00": 0.75}, {"model": 1e-4, "text_encoder": 5e-5}, 0.5, ("b.png",), 0.25, 1.5),
+    StepReport(1, 0.5, (RowResult("猫.png", 0.4, 0.3),), {"model": 0.0, "text encoder": 0.0}, 1.5, 0.25, 1.25),
+    StepReport(2, 0.25, (RowResult("b.png", 0.75, 0.9),), {"model": 1e-4, "text encoder": 5e-5}, 0.5, 0.25, 1.5),
 ]
 
 
@@ -28,7 +28,12 @@ def test_a_line_per_step(tmp_path):
     write(tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines[0]["images"] == ["猫.png"]
-    assert [StepReport(**{**line, "images": tuple(line["images"])}) for line in lines] == STEPS
+    assert lines[0]["errors"] == {"0.25-0.50": 0.4}
+    assert lines[1]["learning_rates"] == {"model": 1e-4, "text encoder": 5e-5}
+    numbers = ("step", "loss", "gradient_norm", "seconds", "memory_gb")
+    assert [[line[name] for name in numbers] for line in lines] == [
+        [getattr(step, name) for name in numbers] for step in STEPS
+    ]
 
 
 def test_tensorboard_reads_the_same_numbers(tmp_path):
@@ -42,7 +47,7 @@ def test_tensorboard_reads_the_same_numbers(tmp_path):
 
     assert curve("loss") == [(1, 0.5), (2, 0.25)]
     assert curve("error/0.75-1.00") == [(2, 0.75)]
-    assert curve("learning_rate/text_encoder") == [(1, 0.0), (2, pytest.approx(5e-5))]
+    assert curve("learning_rate/text encoder") == [(1, 0.0), (2, pytest.approx(5e-5))]
     assert {"gradient_norm", "seconds", "memory_gb"} <= set(events.Tags()["scalars"])
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_crucible.step_report import errors_by_range, memory_gb
+from lora_crucible.step_report import RowResult, errors_by_range, memory_gb
 
 
 def test_errors_are_averaged_in_the_quarters_that_occur():
-    errors = errors_by_range([1.0, 3.0, 0.5, 0.25], [0.0, 0.2, 0.5, 1.0])
+    rows = [RowResult("a.png", *figures) for figures in ((1.0, 0.0), (3.0, 0.2), (0.5, 0.5), (0.25, 1.0))]
+    errors = errors_by_range(rows)
     assert errors == {"0.00-0.25": 2.0, "0.50-0.75": 0.5, "0.75-1.00": 0.25}
 
 

@@ -58,8 +58,8 @@ def validation_error(base_model, dataset: Dataset, lora: Path) -> float:
         samples = fixed_samples(dataset, dataset.validation, 64)
         cached = base_model.cache_inputs(samples, TensorCache(None), 0.0, lambda *_: None)
         for key, layer in adapters._layers.items():
-            layer.lora_A[ADAPTER_NAME].weight.data.copy_(tensors[f"{key}.lora_down.weight"])
-            layer.lora_B[ADAPTER_NAME].weight.data.copy_(tensors[f"{key}.lora_up.weight"])
+            layer.adapter.lora_A[ADAPTER_NAME].weight.data.copy_(tensors[f"{key}.lora_down.weight"])
+            layer.adapter.lora_B[ADAPTER_NAME].weight.data.copy_(tensors[f"{key}.lora_up.weight"])
         with adapters.without_dropout():
             validation = Validation(base_model.losses, cached, cached[:1], 4, dataset.settings.validation_seed)
             return validation.measure(0, 0.0).held_out

@@ -177,7 +177,7 @@ def test_cancelling_keeps_the_better_state_and_gives_no_verdict_on_the_length(ba
 def test_an_image_that_does_not_belong_is_named(base_model, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
-    for number in range(8):
+    for number in range(4):
         for extension in ("png", "txt"):
             name = f"{number:02}.{extension}"
             (folder / name).write_bytes((DATASET_DIR / name).read_bytes())
@@ -185,7 +185,7 @@ def test_an_image_that_does_not_belong_is_named(base_model, tmp_path):
     Image.fromarray(noise).save(folder / "noise.png")
     (folder / "noise.txt").write_text("crux, a red circle on a white background")
     dataset = load_dataset(DataSettings(train_data_dir=str(folder), trigger_word="crux", resolution=64))
-    settings = {"max_train_steps": 60, "batch_size": 3, "measure": "never"}  # each image 20 times
+    settings = {"max_train_steps": 60, "batch_size": 3, "measure": "never"}  # each image 30 times
     plain = train(base_model, dataset, tmp_path, **settings)
     assert "Stayed hard: noise.png" in plain.report
     weighted = train(base_model, dataset, tmp_path, downweight_hard_images=True, **settings)

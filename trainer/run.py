@@ -177,14 +177,13 @@ class _Training:
                 raise
             finally:
                 self.log.close()
-            training_seconds = time.time() - self.training_started
             with self.optimization.weights_for_use():
                 saved = self._save("finished early" if self.guard.stopped_early else "finished")
                 self._write_report(saved)
                 base_model.verify(self.result.files.lora, len(adapters))
                 self._sample()
                 picture = self.result.files.folder / "measures.png"
-                self.guard.measure_pictures(training_seconds, self.sampling_seconds / self.sampling_steps, picture)
+                self.guard.measure_pictures(self.training_seconds, self.sampling_seconds / self.sampling_steps, picture)
             self._write_report(saved)
 
     def _after_step(self, report: StepReport) -> None:
@@ -212,6 +211,7 @@ class _Training:
     def _save(self, outcome: str) -> SavedLora:
         """Save the LoRA as it was best, and as it is beside it where that is not the same. It is rounded to the
         precision of the file, so that the last sample shows that."""
+        self.training_seconds = time.time() - self.training_started
         files, better, last = self.result.files, self.guard.better_step, ""
         if better is not None:
             last_file = files.folder / "last.safetensors"
@@ -239,7 +239,7 @@ class _Training:
             self.config,
             precision=self.precision.name,
             losses=self.result.losses,
-            seconds=time.time() - self.training_started,
+            seconds=self.training_seconds,
             cache_text=self.cache_text,
             watched=self.guard.lines(complete),
             reasons=self.reasons,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,8 @@ def test_the_model_that_is_handed_on_is_the_best_state_too(overdone):
 def test_pictures_are_measured_and_shown(overdone):
     for figure in ("Effect:", "Drift:", "Variety:", "Likeness", 'Trigger word "crux"'):
         assert figure in overdone.report
+    moved = re.search(r"pictures of the captions moved by ([\d.]+)", overdone.report)
+    assert float(moved[1]) > 0.1
     assert Image.open(overdone.files.folder / "measures.png").size == (12 * 64, 2 * 64)
 
 

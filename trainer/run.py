@@ -14,12 +14,11 @@ from torch import Tensor
 from . import __version__
 from .adapters import Adapters, AdapterSpec
 from .base_models.base import BaseModel, Precision, Sampling
-from .config import Resolved, ResolvedConfig, TrainingConfig, resolve
+from .config import ResolvedConfig, TrainingConfig
 from .config.layer_patterns import parse_patterns
 from .data.buckets import Buckets
 from .data.cache import TensorCache
 from .data.dataset import Dataset
-from .data.samples import Sample, training_samples
 from .formats.lora_file import size_text, to_state_dict, trained_parameters, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import TrainingFacts, build_metadata
@@ -28,6 +27,7 @@ from .optimization import Optimization
 from .optimizers import parameter_groups
 from .order import BatchOrder
 from .pictures import side_by_side, to_picture
+from .planning import Plan, make_plan, note_lines
 from .run_files import RunFiles
 from .run_log import RunLog
 from .step_report import StepReport
@@ -78,13 +78,11 @@ def run_training(
     result = RunResult(files)
     try:
         dataset.require_trainable()
-        config = config.model_copy(update=dataset.settings.model_dump())
-        samples = training_samples(dataset, config.resolution or base_model.native_resolution)
-        resolved = _resolved(config, base_model, dataset, samples)
+        for warning in base_model.warnings():
+            log.warning(warning)
+        plan = make_plan(config, dataset, base_model.facts)
         with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
-            _Training(
-                base_model, dataset, samples, resolved, config.epochs, precision, hooks or Hooks(), result
-            ).train()
+            _Training(base_model, plan, config.epochs, precision, hooks or Hooks(), result).train()
     except BaseException:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
         if not result.losses:
             files.give_up()
@@ -98,26 +96,25 @@ class _Training:
     def __init__(
         self,
         base_model: BaseModel,
-        dataset: Dataset,
-        samples: list[Sample],
-        resolved: Resolved,
+        plan: Plan,
         epochs: int | None,
         precision: Precision,
         hooks: Hooks,
         result: RunResult,
     ) -> None:
-        config = resolved.values
+        config, dataset = plan.resolved.values, plan.dataset
         self.base_model = base_model
         self.dataset = dataset
+        self.notes = (*base_model.warnings(), *plan.notes)
         self.precision = precision
         self.hooks = hooks
         self.result = result
-        self.reasons = resolved.reasons | base_model.prepare_losses(config)
+        self.reasons = plan.resolved.reasons | base_model.prepare_losses(config)
         self.started = time.time()
 
         cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
         self.samples = base_model.cache_inputs(
-            samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
+            plan.samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
         )
         self.cache_text = _cache_text(cache)
         base_model.prepare_sampling(_sampling(config, dataset))
@@ -251,6 +248,7 @@ class _Training:
         if self.reasons:
             lines.append("Chosen automatically:")
             lines += [f"  {name} = {reason}" for name, reason in self.reasons.items()]
+        lines += note_lines(self.notes)
         return "\n".join(lines)
 
 
@@ -263,17 +261,6 @@ def _cache_text(cache: TensorCache) -> str:
     return (
         f"Cache: {cache.made} encoded, {cache.found} found, {size_text(size)} of {size_text(cache.limit)} used in "
         f"{cache.folder}"
-    )
-
-
-def _resolved(config: TrainingConfig, base_model: BaseModel, dataset: Dataset, samples: list[Sample]) -> Resolved:
-    return resolve(
-        config,
-        image_count=len(dataset.images),
-        samples_per_epoch=len(samples),
-        architecture=base_model.architecture.id,
-        native_resolution=base_model.native_resolution,
-        sample_cfg=base_model.architecture.cfg,
     )
 
 
@@ -293,4 +280,5 @@ def _sampling(config: ResolvedConfig, dataset: Dataset) -> Sampling:
         cfg=config.sample_cfg,
         sampler=config.sample_sampler,
         scheduler=config.sample_scheduler,
+        negative=config.sample_negative_prompt,
     )

@@ -82,7 +82,7 @@ def summarise(
     lines = ["Set by hand:", *_given(config)]
     if reasons:
         lines += ["Chosen automatically:", *(f"  {name} = {reason}" for name, reason in reasons.items())]
-    later = [name for name in _open(config) if name not in reasons]
+    later = [name for name in _open(config, model) if name not in reasons]
     lines += ["Chosen when the training starts:", *(f"  {name}: {DECIDED_BY[name]}" for name in later)]
     missing = [name for name, part in (("dataset", dataset), ("model", model)) if part is None]
     if missing:
@@ -104,7 +104,7 @@ def _given(config: TrainingConfig) -> list[str]:
     ] or ["  nothing"]
 
 
-def _open(config: TrainingConfig) -> Iterator[str]:
+def _open(config: TrainingConfig, model: ModelFacts | None) -> Iterator[str]:
     """The settings on auto that have an effect."""
     for name in DECIDED_BY:
         if getattr(config, name) not in (None, "auto"):
@@ -114,5 +114,7 @@ def _open(config: TrainingConfig) -> Iterator[str]:
         if name == "lr_warmup_steps" and config.lr_warmup_ratio is not None:
             continue
         if name == "text_encoder_learning_rate" and not config.train_text_encoder:
+            continue
+        if name == "timestep_shift" and model is not None and model.prediction_type != "flow":
             continue
         yield name

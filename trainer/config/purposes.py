@@ -92,6 +92,10 @@ def choose_objective(choices: Choices, purpose: Purpose, model: ModelFacts) -> N
     else:
         choices.take("loss_weighting", *preset.loss_weighting)
     choices.take("caption_dropout_rate", *preset.caption_dropout)
+    if choices.config.timestep_sampling == "auto":
+        flow = model.prediction_type == "flow"
+        reason = "usual for flow models" if flow else f"usual for models that predict {model.prediction_type}"
+        choices.set("timestep_sampling", "logit_normal" if flow else "uniform", reason)
 
 
 def choose_validation_percent(choices: Choices, images: int) -> float:

@@ -21,8 +21,8 @@ TEST_RATE = 2
 
 
 class ResolvedConfig(TrainingConfig):
-    """A config with nothing left to choose, but `mixed_precision`, which depends on the device, and the timesteps,
-    which are the base model's to choose.
+    """A config with nothing left to choose, but `mixed_precision`, which depends on the device, and `timestep_shift`,
+    which is the base model's to choose.
 
     The length is always in `max_train_steps` and the warmup in `lr_warmup_steps`; `epochs` and `lr_warmup_ratio` are
     None: it is a valid config itself. The betas are None for an optimizer without.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -113,6 +114,11 @@ class Adapters:
         return len(self._layers)
 
     @property
+    def size(self) -> int:
+        """How many numbers are trained."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
     def device(self) -> torch.device:
         return self.parameters()[0].device
 
@@ -129,6 +135,18 @@ class Adapters:
         for key, layer in self._layers.items():
             for part, parameter in adapter_parameters(layer.adapter):
                 yield key, part, parameter
+
+    @contextmanager
+    def without_dropout(self) -> Iterator[None]:
+        """As the finished LoRA acts, for sampling and measuring."""
+        layers = [layer.adapter for layer in self._layers.values() if isinstance(layer.adapter, nn.Module)]
+        for layer in layers:
+            layer.eval()
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.train()
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

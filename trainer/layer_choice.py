@@ -9,9 +9,7 @@ from torch import nn
 
 from .config.layer_patterns import LayerPattern
 from .errors import CrucibleError
-
-_ATTENTION = re.compile(r"(^|[._])(attn\d*|attention)([._]|$)|(^|\.)single_blocks\.\d+\.linear[12]$")
-_FEED_FORWARD = re.compile(r"(^|[._])(ff|ffn|mlp|feed_forward)(_context)?([._]|$)")
+from .layer_kinds import is_attention, is_feed_forward
 
 _ALSO_CALLED = {
     "q_proj": ("to_q", "q", "wq", "qkv"),
@@ -63,9 +61,9 @@ def _is_chosen(path: str, module: nn.Module, target_modules: str) -> bool:
         return True
     if isinstance(module, nn.Conv2d):
         return False
-    if target_modules == "linear" or _ATTENTION.search(path):
+    if target_modules == "linear" or is_attention(path):
         return True
-    return target_modules == "attention_and_feed_forward" and _FEED_FORWARD.search(path) is not None
+    return target_modules == "attention_and_feed_forward" and is_feed_forward(path)
 
 
 def _by_patterns(paths: list[str], patterns: tuple[LayerPattern, ...]) -> dict[str, LayerPattern]:

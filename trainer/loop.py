@@ -14,7 +14,7 @@ from .errors import CrucibleError
 from .optimization import Optimization
 from .order import BatchOrder
 from .rng import derived_seed
-from .step_report import StepReport, errors_by_range, memory_gb
+from .step_report import RowResult, StepReport, memory_gb
 
 Losses = Callable[[Sequence[CachedSample], Sequence[int]], RowLosses]
 """A base model's `losses`."""
@@ -59,21 +59,20 @@ def train(
         ).tolist()  # the step's one wait for the device
         row_losses, errors, timesteps = (numbers[part * count : (part + 1) * count] for part in range(3))
         loss = sum(row_losses) / count
-        images = tuple(samples[index].name for batch in batches for index in batch)
+        names = [samples[index].name for batch in batches for index in batch]
         if not math.isfinite(loss):
             raise CrucibleError(
                 f"The loss of step {step + 1} is {loss}, so its gradients would have destroyed the LoRA. It happened "
-                f"with {', '.join(sorted(set(images)))}. Lower learning_rate (it is {config.learning_rate:g}), or set "
+                f"with {', '.join(sorted(set(names)))}. Lower learning_rate (it is {config.learning_rate:g}), or set "
                 "mixed_precision to bf16 or fp32 if it is fp16."
             )
         rates = optimization.step()
         report = StepReport(
             step=step + 1,
             loss=loss,
-            errors=errors_by_range(errors, timesteps),
+            rows=tuple(map(RowResult, names, errors, timesteps)),
             learning_rates=rates,
             gradient_norm=numbers[-1],
-            images=images,
             seconds=time.perf_counter() - started,
             memory_gb=memory_gb(optimization.device),
         )

@@ -27,7 +27,7 @@ class RunLog:
 
     def write(self, report: StepReport) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(report), ensure_ascii=False) + "\n")
+            file.write(json.dumps(_line(report), ensure_ascii=False) + "\n")
         if self._tensorboard is not None:
             for name, value in _curves(report).items():
                 self._tensorboard.add_scalar(name, value, report.step)
@@ -35,6 +35,12 @@ class RunLog:
     def close(self) -> None:
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def _line(report: StepReport) -> dict[str, Any]:
+    values = asdict(report)
+    del values["rows"]
+    return values | {"errors": report.errors, "images": [row.name for row in report.rows]}
 
 
 def _curves(report: StepReport) -> dict[str, float]:

@@ -13,36 +13,48 @@ RANGES = ("0.00-0.25", "0.25-0.50", "0.50-0.75", "0.75-1.00")
 
 
 @dataclass(frozen=True)
+class RowResult:
+    """An image in a step: its mean squared error without any weighting, and its noise as a share of the schedule."""
+
+    name: str
+    error: float
+    timestep: float
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What happened in an optimizer step.
 
     Attributes:
         step: counts from 1.
         loss: what was minimised.
-        errors: mean squared error without any weighting, by range of the noise schedule; only ranges that occurred.
+        rows: the images that were shown, in the order of the batches.
         learning_rates: by part of the LoRA.
         gradient_norm: before clipping.
-        images: names of the images that were shown.
         seconds: that the step took.
         memory_gb: most memory of the GPU that torch has held so far; without a GPU, what the process holds now.
     """
 
     step: int
     loss: float
-    errors: dict[str, float]
+    rows: tuple[RowResult, ...]
     learning_rates: dict[str, float]
     gradient_norm: float
-    images: tuple[str, ...]
     seconds: float
     memory_gb: float
 
+    @property
+    def errors(self) -> dict[str, float]:
+        """Mean error in each range of the noise schedule that occurred."""
+        return errors_by_range(self.rows)
 
-def errors_by_range(errors: Iterable[float], timesteps: Iterable[float]) -> dict[str, float]:
-    """Mean of the errors in each range that occurs, by timesteps as shares of the schedule."""
+
+def errors_by_range(rows: Iterable[RowResult]) -> dict[str, float]:
+    """Mean error in each range of the noise schedule that occurs."""
     found: dict[str, list[float]] = {}
-    for error, timestep in zip(errors, timesteps, strict=True):
-        index = min(int(timestep * len(RANGES)), len(RANGES) - 1)
-        found.setdefault(RANGES[index], []).append(error)
+    for row in rows:
+        index = min(int(row.timestep * len(RANGES)), len(RANGES) - 1)
+        found.setdefault(RANGES[index], []).append(row.error)
     return {name: sum(values) / len(values) for name, values in sorted(found.items())}
 
 

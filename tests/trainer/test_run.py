@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,12 @@ def test_a_run_trains_and_leaves_all_its_files(base_model, dataset, tmp_path):
     lines = [json.loads(line) for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["loss"] for line in lines] == result.losses
+    assert [len(line["images"]) for line in lines] == [4] * 6
+    assert all(line["errors"] and line["memory_gb"] > 0 and line["seconds"] > 0 for line in lines)
+    assert [line["learning_rates"]["model"] for line in lines] == sorted(
+        (line["learning_rates"]["model"] for line in lines), reverse=True
+    )
+    assert list(result.files.folder.glob("events.out.tfevents.*"))
     assert len(result.samples) == 3  # before, in the middle, at the end
     assert len(list((result.files.folder / "samples").glob("*.png"))) == 3 * len(result.samples[0])
     config = yaml.safe_load((result.files.folder / "config.yaml").read_text())
@@ -113,7 +120,8 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(base_model, dataset,
 
     def spoiled(rows, seeds):
         calls.append(rows)
-        return good(rows, seeds) * (math.nan if len(calls) == 3 else 1)
+        losses = good(rows, seeds)
+        return replace(losses, values=losses.values * (math.nan if len(calls) == 3 else 1))
 
     monkeypatch.setattr(base_model, "losses", spoiled)
     with pytest.raises(CrucibleError, match=r"step 3 is nan") as error:
@@ -137,3 +145,69 @@ def test_rank_alpha_and_layers_are_what_was_asked(base_model, dataset, tmp_path)
     assert {tensor.shape[0] for key, tensor in tensors.items() if "lora_down" in key} == {3}
     assert {float(tensor) for key, tensor in tensors.items() if key.endswith(".alpha")} == {1.5}
     assert all("_attn" in key for key in tensors)
+
+
+PACKAGES = {"lion": "lion_pytorch", "prodigy": "prodigyopt", "schedule_free_adamw": "schedulefree"}
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "lion", "prodigy", "schedule_free_adamw"])
+def test_each_optimizer_trains(base_model, dataset, tmp_path, optimizer):
+    pytest.importorskip(PACKAGES.get(optimizer, "torch"))
+    result = train(base_model, dataset, tmp_path, optimizer=optimizer, max_train_steps=6, sample_every_n_steps=3)
+    tensors, metadata = read_lora(result.files.lora)
+    assert all(tensor.abs().max() > 0 for tensor in tensors.values())
+    assert optimizer.replace("_", "").removesuffix("adamw") in metadata["ss_optimizer"].lower()
+    assert (
+        f"learning_rate = {yaml.safe_load((result.files.folder / 'config.yaml').read_text())['learning_rate']:g}: "
+        in (result.report)
+    )
+    repeated = train(base_model, dataset, tmp_path, optimizer=optimizer, max_train_steps=6, sample_every_n_steps=99)
+    again, _ = read_lora(repeated.files.lora)
+    assert all(torch.equal(tensors[key], again[key]) for key in tensors)  # samples between do not touch the training
+
+
+def test_the_file_and_the_samples_have_the_averaged_weights(base_model, dataset, tmp_path):
+    plain = train(base_model, dataset, tmp_path, max_train_steps=6, learning_rate=0.01)
+    averaged = train(base_model, dataset, tmp_path, max_train_steps=6, learning_rate=0.01, ema_decay=0.9)
+    assert plain.losses == averaged.losses
+    assert not torch.equal(plain.samples[-1], averaged.samples[-1])
+
+    def size(result: RunResult) -> float:
+        tensors, _ = read_lora(result.files.lora)
+        return sum(float(tensor.norm()) for key, tensor in tensors.items() if "lora_up" in key)
+
+    assert 0 < size(averaged) < 0.9 * size(plain)  # B starts at zero, and its average is behind
+
+
+def test_cancelling_keeps_the_averaged_weights(base_model, dataset, tmp_path):
+    def stop_after_four(report, steps):
+        if report.step == 4:
+            raise KeyboardInterrupt
+
+    settings = {"max_train_steps": 50, "learning_rate": 0.01, "lr_scheduler": "constant", "lr_warmup_steps": 0}
+    files = {}
+    for decay in (0.0, 0.9):
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                base_model, dataset, tmp_path / str(decay), Hooks(stepped=stop_after_four), ema_decay=decay, **settings
+            )
+        files[decay], _ = read_lora(tmp_path / str(decay) / "lora.safetensors")
+    ups = [key for key in files[0.0] if "lora_up" in key]
+    assert all(files[0.9][key].norm() < files[0.0][key].norm() for key in ups)
+
+
+def test_the_objective_reaches_the_losses(base_model, dataset, tmp_path):
+    plain = train(base_model, dataset, tmp_path)
+    for settings in (
+        {"loss_weighting": "min_snr"},
+        {"loss_weighting": "debiased"},
+        {"loss_type": "huber"},
+        {"noise_offset": 0.1},
+        {"timestep_sampling": "logit_normal"},
+    ):
+        assert train(base_model, dataset, tmp_path, **settings).losses[0] != plain.losses[0], settings
+
+
+def test_a_shift_is_for_flow_models_alone(base_model, dataset, tmp_path):
+    with pytest.raises(CrucibleError, match=r"timestep_shift is 3, but demo predicts"):
+        train(base_model, dataset, tmp_path, timestep_shift=3)

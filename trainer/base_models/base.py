@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +145,12 @@ class BaseModel(ABC):
         """
 
     @abstractmethod
-    def prepare_sampling(self, sampling: Sampling) -> None:
-        """Encode the prompts that `sample` will use, while the text encoders are there."""
+    def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
+        """Encode the prompts that `sample` will be given, while the text encoders are there.
+
+        Raises:
+            CrucibleError: this kind of base model has no such sampler.
+        """
 
     @abstractmethod
     def release_encoders(self) -> None:
@@ -155,6 +159,10 @@ class BaseModel(ABC):
     @abstractmethod
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> AbstractContextManager[Adapters]:
         """Put adapters on the layers; on exit the model is as it was found."""
+
+    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A LoRA as the file of this architecture holds it, from kohya's form by the adapters' keys."""
+        return dict(state_dict)
 
     @abstractmethod
     def losses(
@@ -169,8 +177,12 @@ class BaseModel(ABC):
         """
 
     @abstractmethod
-    def sample(self) -> Tensor:
-        """One picture per prompt with the adapters as they are: (prompts, height, width, 3) float32 in 0..1, CPU."""
+    def sample(self, sampling: Sampling) -> Tensor:
+        """One picture per prompt with the adapters as they are: (prompts, height, width, 3) float32 in 0..1, CPU.
+
+        Args:
+            sampling: its prompts and sampler are among those that `prepare_sampling` was given.
+        """
 
     @abstractmethod
     def verify(self, path: Path, layers: int) -> None:

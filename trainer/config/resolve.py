@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .choices import DEMO_VALUES, Choices
@@ -18,6 +19,9 @@ SMALL_MODELS = frozenset({"sd15", "sd2", "sd2_v"})
 
 TEST_RATE = 2
 """How many times the usual learning rate a quick test has, so that its few steps show."""
+
+VALIDATIONS = 10
+"""Measurements in a run: enough for early stopping to wait for three and still save time."""
 
 
 class ResolvedConfig(TrainingConfig):
@@ -43,6 +47,7 @@ class ResolvedConfig(TrainingConfig):
     caption_dropout_rate: float
     validation_percent: float
     sample_every_n_steps: int
+    validate_every_n_steps: int
     sample_cfg: float
 
 
@@ -72,7 +77,7 @@ def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) ->
     choose_adapter(choices, purpose, dataset.images)
     resolution = choices.take("resolution", model.native_resolution, "what the model was made for")
     choose_objective(choices, purpose, model)
-    choose_validation_percent(choices, dataset.images + dataset.validation)
+    percent = choose_validation_percent(choices, dataset.images + dataset.validation)
     effective_batch = choose_batch(choices, dataset.images, resolution)
     _choose_optimization(choices, purpose, model.architecture)
     if config.train_text_encoder:
@@ -84,6 +89,7 @@ def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) ->
         choices.take("sample_every_n_steps", steps, "only before and after the test")
     else:
         choices.take("sample_every_n_steps", max(1, steps // 4), "a quarter of the steps")
+    _choose_validation(choices, percent, steps)
     choices.take("sample_cfg", model.sample_cfg, "suits the model")
     given = config.model_dump() | {"epochs": None, "lr_warmup_ratio": None}
     values = ResolvedConfig(**given | choices.values)
@@ -125,3 +131,11 @@ def _choose_text_encoder_rate(choices: Choices) -> None:
         choices.take("text_encoder_learning_rate", rate, "Prodigy finds one learning rate for all parts")
     else:
         choices.take("text_encoder_learning_rate", rate / 2, "half of the model's, as text encoders overfit sooner")
+
+
+def _choose_validation(choices: Choices, percent: float, steps: int) -> None:
+    every = math.ceil(steps / VALIDATIONS)
+    if percent:
+        choices.take("validate_every_n_steps", every, f"{min(steps, VALIDATIONS)} times in the run")
+    elif choices.config.validate_every_n_steps is None:
+        choices.values["validate_every_n_steps"] = every  # without validation images it means nothing

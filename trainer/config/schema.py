@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from .data_settings import DataSettings
+from .guard_settings import GuardSettings
 from .layer_patterns import parse_patterns
 from .objective_settings import ObjectiveSettings
 from .optimizer_settings import OptimizerSettings
@@ -31,7 +32,7 @@ Purpose = Literal["auto", "quick_test", "character", "style", "object", "concept
 TargetModules = Literal["attention", "attention_and_feed_forward", "linear", "linear_and_convolution"]
 
 
-class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings):
+class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSettings):
     """The settings of one training run. Use `parse_config` for values that a user wrote."""
 
     # Model and output
@@ -361,7 +362,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings):
         return self
 
 
-_LAST = (*OptimizerSettings.model_fields, *ObjectiveSettings.model_fields)
+_LAST = (*OptimizerSettings.model_fields, *ObjectiveSettings.model_fields, *GuardSettings.model_fields)
 """Newer than the others: saved workflows hold widgets by position, so these follow those that were there."""
 
 _described = describe_settings(TrainingConfig)

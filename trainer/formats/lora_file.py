@@ -64,11 +64,6 @@ def to_state_dict(layers: Mapping[str, LayerTensors], dtype: torch.dtype) -> dic
     return state_dict
 
 
-def trained_parameters(state_dict: Mapping[str, Tensor]) -> int:
-    """How many numbers were trained: all but the alphas."""
-    return sum(tensor.numel() for key, tensor in state_dict.items() if not key.endswith(ALPHA))
-
-
 def size_text(size: int) -> str:
     """A file size in bytes as people read it (1 MB = 1,000,000 bytes)."""
     if size < 1000:

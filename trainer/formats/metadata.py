@@ -77,7 +77,7 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
         "output_name": facts.output_name,
         "base_model_version": architecture.base_model_version,
         "sd_model_name": _last_part(facts.base_model_name),
-        "v2": False,
+        "v2": architecture.id in ("sd2", "sd2_v"),
         **_network(facts.algorithm),
         "network_dim": facts.rank,
         "network_alpha": facts.alpha,

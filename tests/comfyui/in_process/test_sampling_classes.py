@@ -7,7 +7,7 @@ import comfy.supported_models
 import pytest
 import torch
 from comfy.model_base import ModelType
-from lora_crucible.base_models.comfyui.model import _objective
+from lora_crucible.base_models.comfyui.support import objective_of
 from lora_crucible.errors import CrucibleError
 from lora_crucible.objective import Objective, noisy_latent, prediction_from_denoised, target
 
@@ -26,7 +26,7 @@ def sampling(kind: ModelType):
 @pytest.mark.parametrize("kind", KINDS)
 def test_objective_of_each_kind(kind):
     model_sampling = sampling(kind)
-    objective = _objective(model_sampling)
+    objective = objective_of(model_sampling)
     assert objective is KINDS[kind]
     draw = torch.Generator().manual_seed(0)
     latent, noise, prediction = torch.randn(3, 5, 4, 8, 8, generator=draw).unbind()
@@ -45,4 +45,4 @@ def test_objective_of_each_kind(kind):
 
 def test_other_kinds_are_refused_by_name():
     with pytest.raises(CrucibleError, match="EDM"):
-        _objective(sampling(ModelType.V_PREDICTION_EDM))
+        objective_of(sampling(ModelType.V_PREDICTION_EDM))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from lora_crucible.config import SETTINGS, Resolved, TrainingConfig, parse_config, resolve
+from lora_crucible.config.contradictions import contradictions
 from lora_crucible.errors import CrucibleError
 
 
@@ -30,6 +31,11 @@ def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_coun
         "mixed_precision",
         "caption_source",
         "text_encoder_learning_rate",  # only where it is trained
+        "lr_warmup_ratio",
+        "timestep_sampling",  # the base model's to choose, as the next
+        "timestep_shift",
+        "validate_every_n_steps",  # without images for it there is nothing to say
+        "measure",
     }
     assert set(result.reasons) == chosen
     for name in chosen:
@@ -122,3 +128,42 @@ def test_the_text_encoder_learns_at_half_the_rate() -> None:
     result = resolved(20, "sd15", train_text_encoder=True)
     assert result.values.text_encoder_learning_rate == pytest.approx(1e-4)
     assert "half of the model's" in result.reasons["text_encoder_learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "schedule", "betas"),
+    [
+        ("adamw", 2e-4, "cosine", (0.9, 0.999)),
+        ("adamw_8bit", 2e-4, "cosine", (0.9, 0.999)),
+        ("adafactor", 2e-4, "cosine", (None, None)),
+        ("lion", 4e-5, "cosine", (0.9, 0.99)),
+        ("prodigy", 1.0, "cosine", (0.9, 0.999)),
+        ("schedule_free_adamw", 4e-4, "constant", (0.9, 0.999)),
+    ],
+)
+def test_each_optimizer_has_values_of_its_own(
+    optimizer: str, rate: float, schedule: str, betas: tuple[float | None, float | None]
+) -> None:
+    for architecture, factor in (("sd15", 1.0), ("sdxl", 0.5), ("demo", 10.0)):
+        result = resolved(architecture=architecture, optimizer=optimizer)
+        values = result.values
+        assert values.learning_rate == pytest.approx(rate if optimizer == "prodigy" else rate * factor)
+        assert (values.lr_scheduler, (values.adam_beta1, values.adam_beta2)) == (schedule, betas)
+        assert "learning_rate" in result.reasons
+        assert contradictions(values, {}) == []
+
+
+def test_warmup_as_a_share_of_the_steps() -> None:
+    values = resolved(max_train_steps=300, lr_warmup_ratio=0.05).values
+    assert (values.lr_warmup_steps, values.lr_warmup_ratio) == (15, None)
+    assert resolved(max_train_steps=300, lr_warmup_ratio=0).values.lr_warmup_steps == 0
+    parse_config(values.model_dump())
+
+
+def test_validation_is_ten_rounds_and_explained_only_when_there_are_images_for_it() -> None:
+    result = resolved(max_train_steps=95, validation_percent=20)
+    assert result.values.validate_every_n_steps == 10
+    assert result.reasons["validate_every_n_steps"] == "10: 10 times in the run"
+    assert resolved(max_train_steps=4, validation_percent=20).values.validate_every_n_steps == 1
+    assert "validate_every_n_steps" not in resolved().reasons
+    assert resolved(validate_every_n_steps=7).values.validate_every_n_steps == 7

@@ -18,7 +18,7 @@ settings = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_every_setting_can_become_a_widget(setting: Setting) -> None:
     assert setting.title
     assert setting.description.endswith(".")
-    assert setting.group in ("data", "adapter", "training", "samples", "output")
+    assert setting.group in ("data", "adapter", "training", "samples", "validation", "output")
     if setting.is_number:
         assert setting.minimum is not None
         assert setting.maximum is not None
@@ -56,6 +56,14 @@ def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
         "mixed_precision",
         "sample_every_n_steps",
         "sample_cfg",
+        "adam_beta1",
+        "adam_beta2",
+        "lr_scheduler",
+        "lr_warmup_ratio",
+        "timestep_sampling",
+        "timestep_shift",
+        "validate_every_n_steps",
+        "measure",
     }
 
 
@@ -75,3 +83,9 @@ def test_the_config_loads_without_heavy_packages() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_new_settings_follow_those_that_saved_workflows_hold_by_position() -> None:
+    names = list(SETTINGS)
+    assert names.index("sample_scheduler") < min(map(names.index, ("optimizer", "ema_decay", "loss_weighting")))
+    assert all(SETTINGS[name].advanced for name in names[names.index("sample_scheduler") :])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from lora_crucible.config import SETTINGS, TrainingConfig, from_widgets, parse_config
+from lora_crucible.config.contradictions import ACTS_ONLY_WITH
 from lora_crucible.errors import CrucibleError
 
 ALIASES = {alias: setting.name for setting in SETTINGS.values() for alias in setting.aliases}
@@ -36,6 +37,15 @@ ALIASES = {alias: setting.name for setting in SETTINGS.values() for alias in set
         ("sample_prompts", ["a cat", "a dog"], "a cat\na dog"),
         ("extra_resolutions", ["512", "768"], "512, 768"),
         ("seed", "9223372036854775807", 2**63 - 1),
+        ("optimizer", "AdamW", "adamw"),
+        ("optimizer", "AdaFactor", "adafactor"),
+        ("optimizer", "adamw_torch", "adamw"),
+        ("lr_scheduler", "constant_with_warmup", "constant"),
+        ("lr_scheduler", "auto", None),
+        ("lr_warmup_ratio", 0, 0.0),
+        ("loss_type", "l2", "mse"),
+        ("timestep_sampling", "sigmoid", "logit_normal"),
+        ("timestep_shift", "auto", None),
     ],
 )
 def test_values_as_people_write_them(key: str, written: Any, meant: Any) -> None:
@@ -45,8 +55,12 @@ def test_values_as_people_write_them(key: str, written: Any, meant: Any) -> None
 
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
 def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
-    value = {"switch": True, "number": 0.5}.get(SETTINGS[name].kind, 16)
-    assert getattr(parse_config({alias: value}), name) == value
+    setting = SETTINGS[name]
+    number = 16 if setting.maximum is None else min(16, setting.maximum)
+    value = {"switch": True, "choice": setting.choices[-1:]}.get(setting.kind, number)
+    value = value[0] if isinstance(value, tuple) else value
+    ruler = {other: choice for other, choice in [ACTS_ONLY_WITH.get(name, ("", ""))] if other}
+    assert getattr(parse_config({alias: value, **ruler}), name) == value
 
 
 @pytest.mark.parametrize(
@@ -65,6 +79,11 @@ def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
         ("target_modules", "everything", "one of auto, attention, attention_and_feed_forward"),
         ("gradient_checkpointing", "perhaps", "true or false"),
         ("seed", -1, "from 0 to"),
+        ("optimizer", "adamw9bit", "did you mean adamw_8bit?"),
+        ("lr_scheduler", "cosin", "did you mean cosine?"),
+        ("lr_warmup_ratio", 5, "from 0 to 0.9"),
+        ("ema_decay", 1, "from 0 to 0.9999"),
+        ("timestep_shift", 0, "above 0 up to 100"),
         ("train_data_dir", ["a", "b"], "text"),
         ("output_name", "characters/aki", "folders belong in output_dir"),
         ("extra_resolutions", "512 x 768", "x is none"),

@@ -12,7 +12,6 @@ from lora_crucible.formats.lora_file import (
     read_lora,
     size_text,
     to_state_dict,
-    trained_parameters,
     write_lora,
 )
 
@@ -45,7 +44,6 @@ def test_the_three_tensors_of_each_layer(layers):
     assert {tensor.dtype for tensor in state_dict.values()} == {torch.float16}
     assert state_dict["lora_unet_conv_in.alpha"].item() == 2.0
     assert state_dict["lora_unet_conv_in.alpha"].shape == ()
-    assert trained_parameters(state_dict) == 4 * 27 + 5 * 4 + 4 * 8 + 6 * 4
 
 
 def test_later_training_does_not_change_what_was_taken():

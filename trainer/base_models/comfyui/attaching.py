@@ -20,7 +20,15 @@ from torch.utils.checkpoint import checkpoint
 from ...adapters import ADAPTER_NAME, AdaptedLayer, AdapterSpec, adapter_layers, peft_config
 from ...layer_choice import is_adaptable, select_layers
 from .adapted import adapted
-from .frozen import CONVOLUTION_KINDS, NORM_KINDS, Forward, copied_weight, frozen, frozen_norm
+from .frozen import (
+    CONVOLUTION_KINDS,
+    NORM_KINDS,
+    Forward,
+    copied_weight,
+    frozen,
+    frozen_norm,
+    with_ordinary_tensors,
+)
 
 
 def _stand_in(layer: Any, device: torch.device) -> nn.Module:
@@ -54,9 +62,14 @@ def _stand_ins(layers: Mapping[str, nn.Module], device: torch.device) -> nn.Modu
 def checkpointed_blocks(model: nn.Module) -> list[nn.Module]:
     """The repeated blocks of a diffusion model: the innermost items of its module lists.
 
-    ComfyUI's UNet calls the items of the sequences in its lists one by one, so such a sequence counts as a list.
+    ComfyUI's UNet calls the items of the sequences in its lists one by one, so such a sequence counts as a list. The
+    experts of a mixture are parts of a block.
     """
-    lists: list[nn.Module] = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    lists: list[nn.Module] = [
+        module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and not path.endswith("experts")
+    ]
     lists += [child for parent in (model, *lists) for child in parent.children() if isinstance(child, nn.Sequential)]
     items = {
         item
@@ -144,6 +157,8 @@ def attached(
                 stack.enter_context(_forward_replaced(module, frozen(module, module.forward)))
             elif isinstance(module, NORM_KINDS) and getattr(module, "weight", None) is not None:
                 stack.enter_context(_forward_replaced(module, frozen_norm(module, module.forward, writes_in_place)))
+            elif module._parameters or module._buffers:
+                stack.enter_context(_forward_replaced(module, with_ordinary_tensors(module, module.forward)))
         if gradient_checkpointing:
             for block in checkpointed_blocks(model):
                 stack.enter_context(_forward_replaced(block, _checkpointed(block.forward)))

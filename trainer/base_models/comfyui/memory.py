@@ -10,6 +10,8 @@ import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 
+from . import kernels
+
 TRAINING_MEMORY_FACTOR = 4
 """Activations kept for backward, as a multiple of ComfyUI's estimate for sampling the same batch. Only a first
 request to make room: ComfyUI's dynamic memory goes on giving way while the step runs."""
@@ -21,6 +23,7 @@ def gradients_allowed() -> Iterator[None]:
 
     `in_training` switches models from fused kernels without a backward to ordinary ones.
     """
+    kernels.give_backward()
     before = comfy.model_management.in_training
     with torch.inference_mode(False), torch.enable_grad():
         comfy.model_management.in_training = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from ...data.cache import TensorCache
 from ...data.samples import Sample
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
+from ...formats.portable import to_portable
 from ...objective import Objective, prediction_from_denoised
 from ..base import CachedSample, Precision, Progress, RowLosses, Sampling
 from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Inputs, Latent, cached_samples, stacked
-from . import attaching, conditioning, memory, naming, suitability
+from . import attaching, conditioning, memory, naming, suitability, support
 from .encoding import ComfyUIEncoders, patched_weights_hash
 from .sampling import sample_picture
 from .shifting import own_shift
@@ -38,7 +39,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         model, clip, vae: what a checkpoint loader node gives.
 
     Raises:
-        CrucibleError: CLIP or VAE is missing, or the model is of a kind that has no known training objective.
+        CrucibleError: CLIP or VAE is missing, or the model is of a kind that cannot be trained on images and captions.
     """
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
@@ -108,14 +109,13 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         encoders = ComfyUIEncoders(self._patcher.model, self._clip, self._vae)
         return cached_samples(samples, encoders, cache, caption_dropout, checked, live_captions)
 
-    def prepare_sampling(self, sampling: Sampling) -> None:
-        self._sampling = sampling
-        self._encode_prompts()
+    def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
+        self._encode_prompts(samplings)
 
-    def _encode_prompts(self) -> None:
+    def _encode_prompts(self, samplings: Sequence[Sampling]) -> None:
+        prompts = dict.fromkeys(prompt for one in samplings for prompt in (one.negative, *one.prompts))
         with memory.as_in_a_node():
-            self._negative = conditioning.encode_prompt(self._clip, self._sampling.negative)
-            self._positives = [conditioning.encode_prompt(self._clip, prompt) for prompt in self._sampling.prompts]
+            self._prompts = {prompt: conditioning.encode_prompt(self._clip, prompt) for prompt in prompts}
 
     def release_encoders(self) -> None:
         memory.unload_all()
@@ -139,6 +139,11 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                 stack.callback(setattr, self, "_live_text", None)
                 layers |= stack.enter_context(self._live_text.attached(spec.of_text_encoder))
             yield Adapters(layers)
+
+    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.architecture.is_kohya:
+            return dict(state_dict)
+        return to_portable(state_dict, naming.parts_in_file(self._model.model, self.architecture))
 
     def losses(
         self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
@@ -186,8 +191,13 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         arguments = conditioning.batched(conditionings, device)
 
         def predict(noisy: Tensor, sigma: Tensor, _: Tensor) -> Tensor:
-            options = {**self._options, "cond_or_uncond": [0] * len(latents), "sigmas": sigma}
-            denoised = patcher.model.apply_model(noisy, sigma, transformer_options=options, **arguments)
+            given, level = noisy, sigma
+            if isinstance(sampling, comfy.model_sampling.COSMOS_RFLOW):
+                # A flow model that ComfyUI samples with latent + sigma * noise.
+                level = sigma / (1 - sigma)
+                given = noisy * (1 + level).reshape(-1, *[1] * (noisy.ndim - 1))
+            options = {**self._options, "cond_or_uncond": [0] * len(latents), "sigmas": level}
+            denoised = patcher.model.apply_model(given, level, transformer_options=options, **arguments)
             return prediction_from_denoised(self.objective, noisy, denoised, sigma)
 
         def sigma_of(timestep: Tensor) -> Tensor:
@@ -218,14 +228,16 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         self._patcher.pre_run()
         self._ready = True
 
-    def sample(self) -> Tensor:
+    def sample(self, sampling: Sampling) -> Tensor:
         self._ready = False
         if self._live_text is not None:
-            self._encode_prompts()
+            self._encode_prompts([sampling])
         with memory.as_in_a_node():
             pictures = [
-                sample_picture(self._patcher, self._vae, positive, self._negative, self._sampling)
-                for positive in self._positives
+                sample_picture(
+                    self._patcher, self._vae, self._prompts[prompt], self._prompts[sampling.negative], sampling
+                )
+                for prompt in sampling.prompts
             ]
             return torch.cat(pictures)
 
@@ -247,31 +259,8 @@ def model_facts(model: Any) -> ModelFacts:
     Raises:
         CrucibleError: it cannot be trained.
     """
+    support.require_trainable(model.model)
     suitability.require_ordinary_sampling(model)
     architecture = naming.architecture_of(model.model)
-    objective = _objective(model.get_model_object("model_sampling"))
+    objective = support.objective_of(model.get_model_object("model_sampling"))
     return ModelFacts(architecture.id, architecture.native_resolution, architecture.cfg, objective.value)
-
-
-def _objective(model_sampling: Any) -> Objective:
-    """The objective of ComfyUI's sampling class.
-
-    Raises:
-        CrucibleError: for the kinds that no image model in use is trained with.
-    """
-    kinds = comfy.model_sampling
-    special = (kinds.EDM, kinds.X0, kinds.V_PREDICTION_DDPM, kinds.IMG_TO_IMG_FLOW)
-    if not isinstance(model_sampling, special):
-        if isinstance(model_sampling, kinds.CONST):
-            return Objective.FLOW
-        if isinstance(model_sampling, kinds.ModelSamplingDiscrete):
-            if isinstance(model_sampling, kinds.V_PREDICTION):
-                return Objective.VELOCITY
-            if isinstance(model_sampling, kinds.EPS):
-                return Objective.EPSILON
-    names = "/".join(kind.__name__ for kind in type(model_sampling).__mro__[1:3])
-    raise CrucibleError(
-        f"This model samples by {names}, for which no training objective is known here, so its LoRA would come out "
-        "wrong. Noise-, velocity- and flow-predicting models can be trained: SD1.5, SDXL, SD3, Flux, Qwen-Image and "
-        "most others. If a node between the loader and Train LoRA changed the sampling, connect the model before it."
-    )

@@ -169,22 +169,18 @@ class DiffusersBaseModel(DiffusionBaseModel):
         return embedding[0], pooled[0][0] if pooled else None
 
     @torch.no_grad()
-    def prepare_sampling(self, sampling: Sampling) -> None:
-        if sampling.sampler not in _SAMPLERS:
-            raise CrucibleError(
-                f"sample_sampler is {sampling.sampler!r}. Outside ComfyUI samples can be made with "
-                f"{', '.join(_SAMPLERS)}; choose one of these."
-            )
-        config = dict(self._pipeline.scheduler.config)
-        if sampling.sampler != "ddim":
-            config["use_karras_sigmas"] = sampling.scheduler == "karras"
-        self._sample_scheduler = _SAMPLERS[sampling.sampler].from_config(config)
-        self._sampling = sampling
-        self._encode_prompts()
+    def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
+        for sampling in samplings:
+            if sampling.sampler not in _SAMPLERS:
+                raise CrucibleError(
+                    f"sample_sampler is {sampling.sampler!r}. Outside ComfyUI samples can be made with "
+                    f"{', '.join(_SAMPLERS)}; choose one of these."
+                )
+        self._encode_prompts(samplings)
 
-    def _encode_prompts(self) -> None:
-        self._negative = self._encode(self._sampling.negative)
-        self._positives = [self._encode(prompt) for prompt in self._sampling.prompts]
+    def _encode_prompts(self, samplings: Sequence[Sampling]) -> None:
+        prompts = dict.fromkeys(prompt for one in samplings for prompt in (one.negative, *one.prompts))
+        self._prompts = {prompt: self._encode(prompt) for prompt in prompts}
 
     def release_encoders(self) -> None:
         for part in [self._pipeline.vae] if self._trains_text else self._encoders():
@@ -267,31 +263,38 @@ class DiffusersBaseModel(DiffusionBaseModel):
         }
 
     @torch.no_grad()
-    def sample(self) -> Tensor:
-        sampling = self._sampling
+    def sample(self, sampling: Sampling) -> Tensor:
         self._pipeline.vae.to(self.device)
-        training_scheduler, self._pipeline.scheduler = self._pipeline.scheduler, self._sample_scheduler
+        training_scheduler, self._pipeline.scheduler = self._pipeline.scheduler, self._sample_scheduler(sampling)
         self._unet.eval()
         if self._trains_text:
-            self._encode_prompts()
+            self._encode_prompts([sampling])
         try:
-            return torch.cat([self._picture(positive, sampling) for positive in self._positives])
+            return torch.cat([self._picture(prompt, sampling) for prompt in sampling.prompts])
         finally:
             self._unet.train()
             self._pipeline.scheduler = training_scheduler
             self.release_encoders()
 
-    def _picture(self, positive: tuple[Tensor, Tensor | None], sampling: Sampling) -> Tensor:
+    def _sample_scheduler(self, sampling: Sampling) -> Any:
+        config = dict(self._pipeline.scheduler.config)
+        if sampling.sampler != "ddim":
+            config["use_karras_sigmas"] = sampling.scheduler == "karras"
+        return _SAMPLERS[sampling.sampler].from_config(config)
+
+    def _picture(self, prompt: str, sampling: Sampling) -> Tensor:
+        positive, negative = self._prompts[prompt], self._prompts[sampling.negative]
+
         def row(part: Tensor | None) -> Tensor | None:
             return None if part is None else part.unsqueeze(0).to(self.device)
 
         arguments: dict[str, Any] = {
             "prompt_embeds": row(positive[0]),
-            "negative_prompt_embeds": row(self._negative[0]),
+            "negative_prompt_embeds": row(negative[0]),
         }
         if positive[1] is not None:
             arguments["pooled_prompt_embeds"] = row(positive[1])
-            arguments["negative_pooled_prompt_embeds"] = row(self._negative[1])
+            arguments["negative_pooled_prompt_embeds"] = row(negative[1])
         with torch.autocast(self.device.type, self._compute, enabled=self._compute is not torch.float32):
             picture = self._pipeline(
                 **arguments,

@@ -36,8 +36,9 @@ def from_widgets_and_yaml(widgets: Mapping[str, Any], text: str) -> TrainingConf
     if not text.strip():
         return from_widgets(widgets)
     written = read_settings(text, "the YAML in config_yaml")
-    named = {name: value for key, value in written.values.items() if (name := KEYS.get(key))}
-    written_as = {name: key for key in written.values if (name := KEYS.get(key))}
+    said = {key: value for key, value in written.values.items() if not _leaves_open(key, value)}
+    named = {name: value for key, value in said.items() if (name := KEYS.get(key))}
+    written_as = {name: key for key in said if (name := KEYS.get(key))}
     read_names_of_layers(named, written_as)
     problems = list(written.repeated)
     values = {}
@@ -49,10 +50,16 @@ def from_widgets_and_yaml(widgets: Mapping[str, Any], text: str) -> TrainingConf
             fight = f"{key} = {quoted(named[name])} in the YAML, but the widget {title} ({name}) is {quoted(value)}"
             default = quoted(SETTINGS[name].widget_default)
             problems.append(Problem((key,), f"{fight}; set the widget back to {default}, or remove the line"))
-    config, wrong = check_values({**values, **written.values})
+    config, wrong = check_values({**values, **said})
     if config is None or problems:
         raise config_error([*wrong, *problems], source="config_yaml and the widgets", lines=written.lines)
     return config
+
+
+def _leaves_open(key: str, value: Any) -> bool:
+    """Whether YAML names a setting and leaves it on auto."""
+    setting = SETTINGS.get(KEYS.get(key, ""))
+    return setting is not None and setting.may_be_auto and setting.read(value) in (None, "auto")
 
 
 def _agree(setting: Setting, widget: Any, written: Any) -> bool:

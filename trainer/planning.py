@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .config import DatasetFacts, ModelFacts, Resolved, TrainingConfig, notes, resolve
@@ -28,13 +29,8 @@ class Plan:
     resolved: Resolved
     notes: tuple[str, ...]
 
-    def lines(self) -> list[str]:
-        """The plan for people."""
-        chosen = [f"  {name} = {reason}" for name, reason in self.resolved.reasons.items()]
-        return [*(["Chosen automatically:", *chosen] if chosen else ()), *note_lines(self.notes)]
 
-
-def note_lines(notes: tuple[str, ...]) -> list[str]:
+def note_lines(notes: Sequence[str]) -> list[str]:
     """Notes under a heading; nothing for none."""
     return ["Worth knowing:", *(f"  {note}" for note in notes)] if notes else []
 

@@ -68,13 +68,18 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from .base_models.diffusers.folder import read_folder
     from .data.report import dataset_report
+    from .summary import summarise
 
-    _, dataset = _config_and_dataset(options)
-    report = dataset_report(dataset)
+    config, dataset = _config_and_dataset(options)
+    assert config.base_model is not None
+    model = read_folder(config.base_model)
+    report = dataset_report(dataset, resolution=config.resolution or model.facts.native_resolution)
     print(report.text())
     print("\nThe config file is valid.")
     dataset.require_trainable()
+    print("\n" + summarise(config, dataset, model.facts, model.warnings).text)
 
 
 def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:

@@ -131,7 +131,7 @@ def loss_weights(objective: Objective, sigma: Tensor, settings: ObjectiveSetting
     al. 2023, arXiv:2303.09556) or 1 / sqrt(SNR) (Yu et al. 2023, arXiv:2310.08442). The same error in the image gives a
     velocity prediction (SNR + 1) / SNR times the loss, so there the weight is divided by that.
     """
-    if settings.loss_weighting == "none":
+    if settings.loss_weighting in (None, "none"):
         return torch.ones_like(sigma, dtype=torch.float32)
     noise = sigma.float().square()
     if settings.loss_weighting == "min_snr":

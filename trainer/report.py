@@ -11,6 +11,7 @@ from .config import ResolvedConfig
 from .data.cache import TensorCache
 from .data.dataset import Dataset
 from .formats.lora_file import size_text
+from .planning import note_lines
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def training_report(
     cache_text: str,
     watched: Sequence[str],
     reasons: Mapping[str, str],
+    notes: Sequence[str] = (),
 ) -> str:
     """The report as one page of plain text.
 
@@ -54,6 +56,7 @@ def training_report(
         seconds: since the first step began.
         watched: lines of what was measured beside the loss.
         reasons: for each value that was chosen automatically.
+        notes: on the settings and the base model.
     """
     tenth = max(1, len(losses) // 10)
     trigger = f', trigger word "{dataset.trigger_word}"' if dataset.trigger_word else ""
@@ -75,6 +78,7 @@ def training_report(
     if reasons:
         lines.append("Chosen automatically:")
         lines += [f"  {name} = {reason}" for name, reason in reasons.items()]
+    lines += note_lines(notes)
     return "\n".join(lines)
 
 

@@ -15,12 +15,11 @@ from torch import Tensor
 from . import __version__
 from .adapters import AdapterSpec
 from .base_models.base import BaseModel, Precision, Sampling
-from .config import Resolved, ResolvedConfig, TrainingConfig, resolve
+from .config import ResolvedConfig, TrainingConfig
 from .config.layer_patterns import parse_patterns
 from .data.buckets import Buckets
 from .data.cache import TensorCache
 from .data.dataset import Dataset
-from .data.samples import Sample, training_samples
 from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import TrainingFacts, build_metadata
@@ -33,6 +32,7 @@ from .optimization import Optimization
 from .optimizers import parameter_groups
 from .order import BatchOrder
 from .pictures import side_by_side, to_picture
+from .planning import Plan, make_plan
 from .report import SavedLora, cache_text, training_report
 from .run_files import RunFiles
 from .run_log import RunLog
@@ -86,13 +86,11 @@ def run_training(
     result = RunResult(files)
     try:
         dataset.require_trainable()
-        config = config.model_copy(update=dataset.settings.model_dump())
-        samples = training_samples(dataset, config.resolution or base_model.native_resolution)
-        resolved = _resolved(config, base_model, dataset, samples)
+        for warning in base_model.warnings():
+            log.warning(warning)
+        plan = make_plan(config, dataset, base_model.facts)
         with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
-            _Training(
-                base_model, dataset, samples, resolved, config.epochs, precision, hooks or Hooks(), result
-            ).train()
+            _Training(base_model, plan, config.epochs, precision, hooks or Hooks(), result).train()
     except BaseException:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
         if not result.losses:
             files.give_up()
@@ -106,28 +104,27 @@ class _Training:
     def __init__(
         self,
         base_model: BaseModel,
-        dataset: Dataset,
-        samples: list[Sample],
-        resolved: Resolved,
+        plan: Plan,
         epochs: int | None,
         precision: Precision,
         hooks: Hooks,
         result: RunResult,
     ) -> None:
-        config = resolved.values
+        config, dataset = plan.resolved.values, plan.dataset
         self.base_model = base_model
         self.dataset = dataset
+        self.notes = (*base_model.warnings(), *plan.notes)
         self.precision = precision
         self.hooks = hooks
         self.result = result
-        self.reasons = resolved.reasons | base_model.prepare_losses(config)
+        self.reasons = plan.resolved.reasons | base_model.prepare_losses(config)
         self.started = time.time()
         self.sampling_seconds = 0.0
         self.sampling_steps = 0
 
         cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
         self.samples = base_model.cache_inputs(
-            samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
+            plan.samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
         )
         groups = [sample.group for sample in self.samples]
         self.order = BatchOrder(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
@@ -243,6 +240,7 @@ class _Training:
             cache_text=self.cache_text,
             watched=self.guard.lines(complete),
             reasons=self.reasons,
+            notes=self.notes,
         )
         self.result.files.write_report(self.result.report)
 
@@ -289,17 +287,6 @@ def _class_name(one: object) -> str:
     return f"{type(one).__module__}.{type(one).__qualname__}"
 
 
-def _resolved(config: TrainingConfig, base_model: BaseModel, dataset: Dataset, samples: list[Sample]) -> Resolved:
-    return resolve(
-        config,
-        image_count=len(dataset.images),
-        samples_per_epoch=len(samples),
-        architecture=base_model.architecture.id,
-        native_resolution=base_model.native_resolution,
-        sample_cfg=base_model.architecture.cfg,
-    )
-
-
 def _sampling(config: ResolvedConfig, dataset: Dataset) -> Sampling:
     """Samples are square, of the training's resolution, rounded as its images are."""
     prompts = [line.strip() for line in config.sample_prompts.splitlines() if line.strip()]
@@ -316,4 +303,5 @@ def _sampling(config: ResolvedConfig, dataset: Dataset) -> Sampling:
         cfg=config.sample_cfg,
         sampler=config.sample_sampler,
         scheduler=config.sample_scheduler,
+        negative=config.sample_negative_prompt,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lora_crucible.config import ResolvedConfig, parse_config, resolve
+from lora_crucible.config import DatasetFacts, ModelFacts, ResolvedConfig, parse_config, resolve
 
 
 @pytest.fixture(autouse=True)
@@ -26,11 +26,8 @@ def complete() -> Callable[..., ResolvedConfig]:
     def completed(**values: Any) -> ResolvedConfig:
         return resolve(
             parse_config(values),
-            image_count=4,
-            samples_per_epoch=4,
-            architecture="sd15",
-            native_resolution=64,
-            sample_cfg=1.0,
+            DatasetFacts(images=4, samples_per_epoch=4),
+            ModelFacts("sd15", native_resolution=64, sample_cfg=1.0, prediction_type="epsilon"),
         ).values
 
     return completed

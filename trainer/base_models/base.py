@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapters, AdapterSpec
-from ..config import ObjectiveSettings
+from ..config import ModelFacts, ObjectiveSettings
 from ..data.cache import TensorCache
 from ..data.samples import Sample
 from ..formats.architectures import Architecture
@@ -33,7 +33,8 @@ class Precision:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a sample is made. `seed` and the rest mean what they mean in ComfyUI's KSampler."""
+    """How a sample is made. `seed` and the rest mean what they mean in ComfyUI's KSampler; `negative` is the negative
+    prompt of all of them."""
 
     prompts: tuple[str, ...]
     width: int
@@ -43,6 +44,7 @@ class Sampling:
     cfg: float
     sampler: str
     scheduler: str
+    negative: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,15 @@ class BaseModel(ABC):
     name: str
     native_resolution: int
     prediction_type: str
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the choice of settings needs to know."""
+        return ModelFacts(self.architecture.id, self.native_resolution, self.architecture.cfg, self.prediction_type)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what makes this model a doubtful one to train on; none for most."""
+        return ()
 
     @abstractmethod
     def identity(self) -> str:

@@ -37,7 +37,7 @@ class DiffusionBaseModel(BaseModel):
 
     def prepare_losses(self, settings: ObjectiveSettings) -> dict[str, str]:
         flow = self.objective is Objective.FLOW
-        if flow and settings.loss_weighting != "none":
+        if flow and settings.loss_weighting not in (None, "none"):
             raise CrucibleError(
                 f"loss_weighting is {settings.loss_weighting}, but {self.name} is a flow model. This weighting is made "
                 "for models that predict noise or velocity and would give a flow model's loss the wrong balance. Set "
@@ -123,7 +123,7 @@ def diffusion_losses(
     errors = values.detach()
     if settings.loss_type != "mse":
         errors = row_losses(prediction.detach(), answer, mask)
-    if settings.loss_weighting != "none":
+    if settings.loss_weighting not in (None, "none"):
         values = values * loss_weights(objective, sigma, settings)
     if weights is not None:
         values = values * torch.tensor(weights, device=values.device)

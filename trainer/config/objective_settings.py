@@ -14,16 +14,16 @@ TimestepSampling = Literal["auto", "uniform", "logit_normal", "mode"]
 
 
 class ObjectiveSettings(BaseModel):
-    """What the loss of a noisy image is. Part of every `TrainingConfig`; the defaults are plain training."""
+    """What the loss of a noisy image is. Part of every `TrainingConfig`; by itself, auto is plain training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    loss_weighting: LossWeighting = setting(
-        "none",
+    loss_weighting: LossWeighting | None = setting(
+        None,
         "Loss weighting",
         "How much each noise level counts, for models that predict noise or velocity (SD1.5, SDXL). min_snr holds "
         "back images with little noise, which learns faster; debiased counts strong noise more, which is for the "
-        "composition.",
+        "composition. auto is min_snr for styles and concepts, else none.",
         group="training",
         advanced=True,
         value_aliases={"debiased_estimation": "debiased"},

@@ -28,6 +28,7 @@ PRECISION_NAMES = {
 }
 
 
+Purpose = Literal["auto", "quick_test", "character", "style", "object", "concept"]
 TargetModules = Literal["attention", "attention_and_feed_forward", "linear", "linear_and_convolution"]
 
 
@@ -53,6 +54,14 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
         "Name",
         "File name of the LoRA. An existing file is never overwritten: a number is added.",
         group="output",
+    )
+
+    purpose: Purpose = setting(
+        "auto",
+        "Purpose",
+        "What the LoRA is for. It decides every setting that is left on auto. auto looks at the images and captions; "
+        "quick_test is a short run that shows in a few minutes whether everything works.",
+        group="training",
     )
 
     # Adapter
@@ -279,6 +288,14 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
         "Sample prompts",
         "One prompt a line, drawn while training. Empty: the first captions of the dataset.",
         group="samples",
+        multiline=True,
+    )
+    sample_negative_prompt: str = setting(
+        "",
+        "Negative prompt",
+        "What samples should not show. It acts on models that are sampled with a CFG above 1.",
+        group="samples",
+        advanced=True,
         multiline=True,
     )
     sample_every_n_steps: int | None = setting(

@@ -20,7 +20,7 @@ class Setting:
     Attributes:
         kind: integer, number (float), choice, switch (bool) or text.
         may_be_auto: whether the run can find a value itself: None in the config, absent or `auto` in YAML,
-            0 in a number widget.
+            `auto_number` in a number widget.
         minimum, maximum: limits of a number that is not auto; `minimum_excluded` when it must lie above it.
         step: how far one click on a number widget goes.
         choices: the values of a choice, `auto` first when it may be auto.
@@ -52,10 +52,17 @@ class Setting:
 
     @property
     def widget_default(self) -> Any:
-        """The default as a widget shows it: 0 for an automatic number, `auto` for an automatic choice."""
+        """The default as a widget shows it: `auto_number` for an automatic number, `auto` for an automatic choice."""
         if self.default is not None:
             return self.default
-        return {"integer": 0, "number": 0.0, "choice": "auto"}.get(self.kind, "")
+        if self.is_number:
+            return int(self.auto_number) if self.kind == "integer" else float(self.auto_number)
+        return "auto" if self.kind == "choice" else ""
+
+    @property
+    def auto_number(self) -> int:
+        """What stands for auto in a number widget: 0, or -1 where 0 is a value of its own (no warmup, no dropout)."""
+        return -1 if self.minimum == 0 and not self.minimum_excluded else 0
 
     def missing_package(self, choice: Any) -> str | None:
         """The package that a choice needs, where it is not installed."""
@@ -71,8 +78,8 @@ class Setting:
 
     @property
     def widget_minimum(self) -> float | None:
-        """Lowest value of a number widget: 0 where that means auto."""
-        return 0 if self.may_be_auto else self.minimum
+        """Lowest value of a number widget: the one for auto where there is one."""
+        return self.auto_number if self.may_be_auto else self.minimum
 
     @property
     def expected(self) -> str:

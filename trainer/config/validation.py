@@ -44,18 +44,20 @@ def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
 
 
 def from_widgets(values: Mapping[str, Any]) -> TrainingConfig:
-    """Makes a config of the values of a node's widgets, where the number 0 stands for auto.
+    """Makes a config of the values of a node's widgets, where a number stands for auto (`Setting.auto_number`).
 
     Raises:
         CrucibleError: as `parse_config`.
     """
-    return parse_config({key: value for key, value in values.items() if not _is_auto_widget(key, value)})
+    return parse_config({key: value for key, value in values.items() if not is_auto_widget(key, value)})
 
 
-def _is_auto_widget(key: str, value: Any) -> bool:
+def is_auto_widget(key: str, value: Any) -> bool:
+    """Whether a number widget leaves its value to the run."""
     setting = SETTINGS.get(KEYS.get(key, ""))
-    is_zero = isinstance(value, int | float) and not isinstance(value, bool) and value == 0
-    return setting is not None and setting.is_number and setting.may_be_auto and is_zero
+    if setting is None or not setting.is_number or not setting.may_be_auto or isinstance(value, bool):
+        return False
+    return isinstance(value, int | float) and value == setting.auto_number
 
 
 def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list[Problem]]:
@@ -73,7 +75,7 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
         else:
             known[name] = value
             written_as[name] = str(key)
-    _names_of_layers_are_patterns(known, written_as)
+    read_names_of_layers(known, written_as)
     if all(SETTINGS[name].read(known.get(name)) is not None for name in ("epochs", "max_train_steps")):
         problems.append(_two_lengths(known.pop("epochs"), known.pop("max_train_steps"), written_as))
     right = written_as
@@ -118,7 +120,7 @@ def _unknown_key(key: str) -> Problem:
     return Problem((key,), f"{key} is not a known key; {hint}")
 
 
-def _names_of_layers_are_patterns(known: dict[str, Any], written_as: dict[str, str]) -> None:
+def read_names_of_layers(known: dict[str, Any], written_as: dict[str, str]) -> None:
     """Other trainers' target_modules are lists of layers: [q_proj, v_proj]."""
     value = known.get("target_modules")
     if isinstance(value, list | tuple) or (isinstance(value, str) and "," in value):

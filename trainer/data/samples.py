@@ -81,7 +81,7 @@ class Sample:
 def training_samples(dataset: Dataset, default_resolution: int) -> list[Sample]:
     """What an epoch shows, in a fixed order: samples with repeats stand in it several times.
 
-    Regularization images are as many as training images, by repeating them or leaving some out.
+    Regularization images are `reg_ratio` times as many as training images, by repeating them or leaving some out.
     """
     settings = dataset.settings
     resolutions = settings.resolutions(default_resolution)
@@ -89,10 +89,10 @@ def training_samples(dataset: Dataset, default_resolution: int) -> list[Sample]:
     if not dataset.regularization:
         return samples
     regularization = _samples(dataset, dataset.regularization, resolutions, settings.prior_loss_weight)
-    count = len(regularization)
-    if count >= len(samples):
-        return samples + [regularization[index * count // len(samples)] for index in range(len(samples))]
-    return samples + [regularization[index % count] for index in range(len(samples))]
+    count, wanted = len(regularization), round(settings.reg_ratio * len(samples))
+    if count >= wanted:
+        return samples + [regularization[index * count // wanted] for index in range(wanted)]
+    return samples + [regularization[index % count] for index in range(wanted)]
 
 
 def fixed_samples(dataset: Dataset, images: Sequence[TrainingImage], default_resolution: int) -> list[Sample]:

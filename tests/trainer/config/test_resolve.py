@@ -5,37 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lora_crucible.config import SETTINGS, Resolved, TrainingConfig, parse_config, resolve
+from lora_crucible.config import SETTINGS, DatasetFacts, ModelFacts, Resolved, TrainingConfig, parse_config, resolve
 from lora_crucible.config.contradictions import contradictions
 from lora_crucible.errors import CrucibleError
 
 
 def resolved(image_count: int = 30, architecture: str = "sd15", **values: Any) -> Resolved:
     native = {"sd15": 512, "demo": 64}.get(architecture, 1024)
+    prediction = "flow" if architecture == "flux1" else "epsilon"
     return resolve(
         TrainingConfig(**values),
-        image_count=image_count,
-        samples_per_epoch=image_count,
-        architecture=architecture,
-        native_resolution=native,
-        sample_cfg=6.0,
+        DatasetFacts(image_count, samples_per_epoch=image_count),
+        ModelFacts(architecture, native, sample_cfg=6.0, prediction_type=prediction),
     )
 
 
-@pytest.mark.parametrize("architecture", ["demo", "sd15", "sdxl", "flux"])
-@pytest.mark.parametrize("image_count", [1, 3, 15, 99, 100, 3000])
-def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_count: int) -> None:
-    result = resolved(image_count, architecture)
+@pytest.mark.parametrize("purpose", SETTINGS["purpose"].choices)
+@pytest.mark.parametrize("architecture", ["demo", "sd15", "sdxl", "flux1"])
+@pytest.mark.parametrize("image_count", [1, 3, 15, 29, 99, 3000])
+def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_count: int, purpose: str) -> None:
+    result = resolved(image_count, architecture, purpose=purpose)
     chosen = {name for name, setting in SETTINGS.items() if setting.may_be_auto} - {
         "epochs",
         "mixed_precision",
         "caption_source",
         "text_encoder_learning_rate",  # only where it is trained
         "lr_warmup_ratio",
-        "timestep_sampling",  # the base model's to choose, as the next
-        "timestep_shift",
-        "validate_every_n_steps",  # without images for it there is nothing to say
+        "timestep_shift",  # the base model's to choose
         "measure",
+        *(() if purpose == "auto" else ("purpose",)),
+        *(() if result.values.validation_percent else ("validate_every_n_steps",)),  # there is nothing to say
     }
     assert set(result.reasons) == chosen
     for name in chosen:
@@ -57,12 +56,6 @@ def test_what_the_user_set_stays_and_needs_no_reason() -> None:
         result = resolved(architecture=architecture, **given)
         assert {name: getattr(result.values, name) for name in given} == given
         assert not set(result.reasons) & set(given)
-
-
-def test_rank_grows_with_the_dataset_and_alpha_follows_the_rank() -> None:
-    assert resolved(99).values.lora_rank == 8
-    assert resolved(100).values.lora_rank == 16
-    assert resolved(lora_rank=5).values.lora_alpha == 5
 
 
 def test_learning_rate_and_resolution_depend_on_the_model() -> None:
@@ -165,5 +158,5 @@ def test_validation_is_ten_rounds_and_explained_only_when_there_are_images_for_i
     assert result.values.validate_every_n_steps == 10
     assert result.reasons["validate_every_n_steps"] == "10: 10 times in the run"
     assert resolved(max_train_steps=4, validation_percent=20).values.validate_every_n_steps == 1
-    assert "validate_every_n_steps" not in resolved().reasons
+    assert "validate_every_n_steps" not in resolved(validation_percent=0).reasons
     assert resolved(validate_every_n_steps=7).values.validate_every_n_steps == 7

@@ -41,6 +41,7 @@ def test_untouched_widgets_are_the_default_config() -> None:
 def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
     auto = {name for name, setting in SETTINGS.items() if setting.may_be_auto}
     assert auto == {
+        "purpose",
         "lora_rank",
         "lora_alpha",
         "target_modules",
@@ -53,6 +54,9 @@ def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
         "lr_warmup_steps",
         "resolution",
         "caption_source",
+        "caption_dropout_rate",
+        "validation_percent",
+        "loss_weighting",
         "mixed_precision",
         "sample_every_n_steps",
         "sample_cfg",
@@ -89,3 +93,14 @@ def test_new_settings_follow_those_that_saved_workflows_hold_by_position() -> No
     names = list(SETTINGS)
     assert names.index("sample_scheduler") < min(map(names.index, ("optimizer", "ema_decay", "loss_weighting")))
     assert all(SETTINGS[name].advanced for name in names[names.index("sample_scheduler") :])
+
+
+def test_a_widget_can_say_both_auto_and_zero_where_zero_is_a_value() -> None:
+    for setting in SETTINGS.values():
+        if setting.is_number and setting.may_be_auto:
+            auto = {setting.name: setting.widget_default}
+            assert getattr(from_widgets(auto), setting.name) is None, setting.name
+            zero_is_a_value = setting.minimum == 0 and not setting.minimum_excluded
+            assert setting.widget_default == (-1 if zero_is_a_value else 0), setting.name
+            if zero_is_a_value:
+                assert getattr(from_widgets({setting.name: 0}), setting.name) == 0, setting.name

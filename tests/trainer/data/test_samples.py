@@ -98,3 +98,17 @@ def test_what_is_measured_is_each_image_once_and_always_the_same(tmp_path: Path)
     assert (sample.size, sample.captions) == ((80, 48), ("picture a, red, blue",))
     (view,) = sample.views
     assert (view.crop, view.mirrored) == ((0.5, 0.5), False)
+
+
+def test_regularization_images_in_proportion(tmp_path: Path) -> None:
+    make(tmp_path / "train", [str(number) for number in range(6)])
+    make(tmp_path / "others", [f"x{number}" for number in range(4)])
+
+    def shown(ratio: float) -> Counter[str]:
+        found = samples(tmp_path / "train", reg_data_dir=str(tmp_path / "others"), reg_ratio=ratio)
+        assert len(found[:6]) == 6
+        return Counter(sample.name for sample in found[6:])
+
+    assert shown(0) == {}
+    assert shown(0.5) == {"x0.png": 1, "x1.png": 1, "x2.png": 1}
+    assert set(shown(2).values()) == {3}

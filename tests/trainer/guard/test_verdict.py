@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from lora_crucible.config import ResolvedConfig, parse_config, resolve
+from lora_crucible.config import DatasetFacts, ModelFacts, ResolvedConfig, parse_config, resolve
 from lora_crucible.guard.measures import Measures
 from lora_crucible.guard.validation import Round
 from lora_crucible.guard.verdict import Evidence, judge, learning_at_the_end
@@ -14,11 +14,8 @@ from lora_crucible.guard.verdict import Evidence, judge, learning_at_the_end
 def config(**values) -> ResolvedConfig:
     return resolve(
         parse_config({"max_train_steps": 400, "learning_rate": 1e-4, **values}),
-        image_count=20,
-        samples_per_epoch=20,
-        architecture="sd15",
-        native_resolution=512,
-        sample_cfg=6.0,
+        DatasetFacts(images=20, samples_per_epoch=20),
+        ModelFacts("sd15", native_resolution=512, sample_cfg=6.0, prediction_type="epsilon"),
     ).values
 
 

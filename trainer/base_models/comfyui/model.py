@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 
 from ...adapters import Adapters, AdapterSpec
+from ...config import ModelFacts
 from ...data.cache import TensorCache
 from ...data.samples import Sample
 from ...errors import CrucibleError
+from ...formats.architectures import ARCHITECTURES
 from ...formats.portable import to_portable
 from ...objective import Objective, prediction_from_denoised
 from ..base import CachedSample, Precision, Progress, RowLosses, Sampling
 from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Inputs, Latent, cached_samples, stacked
-from . import attaching, conditioning, memory, naming, support
+from . import attaching, conditioning, memory, naming, suitability, support
 from .encoding import ComfyUIEncoders, patched_weights_hash
 from .sampling import sample_picture
 from .shifting import own_shift
@@ -47,15 +49,18 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         self._model = model
         self._clip = clip
         self._vae = vae
-        support.require_trainable(model.model)
-        self.architecture = naming.architecture_of(model.model)
-        self.native_resolution = self.architecture.native_resolution
+        facts = model_facts(model)
+        self.architecture = ARCHITECTURES[facts.architecture]
+        self.native_resolution = facts.native_resolution
         self.name = type(model.model.model_config).__name__
-        self.objective = support.objective_of(model.get_model_object("model_sampling"))
-        self.prediction_type = self.objective.value
+        self.objective = Objective(facts.prediction_type)
+        self.prediction_type = facts.prediction_type
         self._patcher = model
         self._live_text: LiveTextEncoder | None = None
         self._ready = False
+
+    def warnings(self) -> tuple[str, ...]:
+        return suitability.warnings_of(self._model)
 
     def own_shift(self, pixels: float) -> float:
         return own_shift(self._model.get_model_object("model_sampling"), pixels, self.native_resolution**2)
@@ -108,7 +113,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         self._encode_prompts(samplings)
 
     def _encode_prompts(self, samplings: Sequence[Sampling]) -> None:
-        prompts = dict.fromkeys(["", *(prompt for sampling in samplings for prompt in sampling.prompts)])
+        prompts = dict.fromkeys(prompt for one in samplings for prompt in (one.negative, *one.prompts))
         with memory.as_in_a_node():
             self._prompts = {prompt: conditioning.encode_prompt(self._clip, prompt) for prompt in prompts}
 
@@ -229,7 +234,9 @@ class ComfyUIBaseModel(DiffusionBaseModel):
             self._encode_prompts([sampling])
         with memory.as_in_a_node():
             pictures = [
-                sample_picture(self._patcher, self._vae, self._prompts[prompt], self._prompts[""], sampling)
+                sample_picture(
+                    self._patcher, self._vae, self._prompts[prompt], self._prompts[sampling.negative], sampling
+                )
                 for prompt in sampling.prompts
             ]
             return torch.cat(pictures)
@@ -244,3 +251,16 @@ def _require(part: Any, name: str, consequence: str) -> None:
             f"The {name} connected to Train LoRA is empty: the checkpoint it comes from has none, so {consequence}. "
             f"Load a {name} with a loader node of its own and connect that."
         )
+
+
+def model_facts(model: Any) -> ModelFacts:
+    """What the choice of settings needs to know of a MODEL.
+
+    Raises:
+        CrucibleError: it cannot be trained.
+    """
+    support.require_trainable(model.model)
+    suitability.require_ordinary_sampling(model)
+    architecture = naming.architecture_of(model.model)
+    objective = support.objective_of(model.get_model_object("model_sampling"))
+    return ModelFacts(architecture.id, architecture.native_resolution, architecture.cfg, objective.value)

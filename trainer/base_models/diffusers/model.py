@@ -14,8 +14,6 @@ from diffusers import (
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
 )
 from peft import inject_adapter_in_model
 from torch import Tensor, nn
@@ -31,7 +29,6 @@ from ...adapters import (
 )
 from ...data.cache import TensorCache
 from ...data.samples import Sample
-from ...demo import MODEL_DIR as DEMO_MODEL_DIR
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.layer_names import file_key, text_encoder_key
@@ -41,6 +38,7 @@ from ...objective import Objective
 from ..base import CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
 from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Encoders, Inputs, cached_samples, stacked
+from .folder import read_folder
 from .verify import unmatched_keys
 
 _SAMPLERS = {
@@ -48,7 +46,6 @@ _SAMPLERS = {
     "dpmpp_2m": DPMSolverMultistepScheduler,
     "ddim": DDIMScheduler,
 }
-_OBJECTIVES = {"epsilon": Objective.EPSILON, "v_prediction": Objective.VELOCITY}
 _Encoded = tuple[Tensor, Tensor | None]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -104,32 +101,23 @@ class DiffusersBaseModel(DiffusionBaseModel):
     """
 
     def __init__(self, base_model: str) -> None:
-        folder = DEMO_MODEL_DIR if base_model == "demo" else Path(base_model).expanduser()
-        if not (folder / "model_index.json").is_file():
-            raise CrucibleError(
-                f"base_model is {base_model!r}, but there is no model_index.json in {folder.absolute()}. The command "
-                "line trains on models in diffusers' folder format (SD1.5, SDXL) and on 'demo'. Give such a folder; "
-                "a single .safetensors checkpoint can be trained inside ComfyUI."
-            )
+        folder = read_folder(base_model)
         self._pipeline: Any = DiffusionPipeline.from_pretrained(
-            folder, local_files_only=True, safety_checker=None, requires_safety_checker=False
+            folder.path, local_files_only=True, safety_checker=None, requires_safety_checker=False
         )
         self._pipeline.set_progress_bar_config(disable=True)
-        architecture = {StableDiffusionPipeline: "sd15", StableDiffusionXLPipeline: "sdxl"}.get(type(self._pipeline))
-        prediction = self._pipeline.scheduler.config.get("prediction_type", "")
-        if architecture is None or prediction not in _OBJECTIVES:
-            raise CrucibleError(
-                f"{folder} holds a {type(self._pipeline).__name__} that predicts {prediction or 'something else'}. The "
-                "command line trains SD1.5 and SDXL; every other image model can be trained inside ComfyUI."
-            )
         self._unet: Any = self._pipeline.unet
-        self.architecture = ARCHITECTURES["demo" if base_model == "demo" else architecture]
-        self.name = "demo" if base_model == "demo" else folder.absolute().name
-        self.native_resolution = self._unet.config.sample_size * self._pipeline.vae_scale_factor
-        self.objective = _OBJECTIVES[prediction]
-        self.prediction_type = prediction
+        self._warnings = folder.warnings
+        self.name = folder.name
+        self.architecture = ARCHITECTURES[folder.facts.architecture]
+        self.native_resolution = folder.facts.native_resolution
+        self.prediction_type = folder.facts.prediction_type
+        self.objective = Objective(self.prediction_type)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._trains_text = False
+
+    def warnings(self) -> tuple[str, ...]:
+        return self._warnings
 
     def own_shift(self, pixels: float) -> float:
         return 1.0  # none of these models is a flow model
@@ -191,7 +179,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         self._encode_prompts(samplings)
 
     def _encode_prompts(self, samplings: Sequence[Sampling]) -> None:
-        prompts = dict.fromkeys(["", *(prompt for sampling in samplings for prompt in sampling.prompts)])
+        prompts = dict.fromkeys(prompt for one in samplings for prompt in (one.negative, *one.prompts))
         self._prompts = {prompt: self._encode(prompt) for prompt in prompts}
 
     def release_encoders(self) -> None:
@@ -295,7 +283,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         return _SAMPLERS[sampling.sampler].from_config(config)
 
     def _picture(self, prompt: str, sampling: Sampling) -> Tensor:
-        positive, negative = self._prompts[prompt], self._prompts[""]
+        positive, negative = self._prompts[prompt], self._prompts[sampling.negative]
 
         def row(part: Tensor | None) -> Tensor | None:
             return None if part is None else part.unsqueeze(0).to(self.device)

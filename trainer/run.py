@@ -33,6 +33,7 @@ from .optimizers import parameter_groups
 from .order import BatchOrder
 from .pictures import side_by_side, to_picture
 from .planning import Plan, make_plan
+from .plots import can_plot, save_training_plot
 from .report import SavedLora, cache_text, training_report
 from .run_files import RunFiles
 from .run_log import RunLog
@@ -174,6 +175,8 @@ class _Training:
                 raise
             finally:
                 self.log.close()
+                if self.result.losses and can_plot():
+                    save_training_plot(self.log.path, self.result.files.folder / "loss.png", self.guard.rounds)
             with self.optimization.weights_for_use():
                 saved = self._save("finished early" if self.guard.stopped_early else "finished")
                 self._write_report(saved)

@@ -18,12 +18,12 @@ import pytest
 import tiny_architectures as tiny
 import torch
 from diffusers.loaders import single_file_utils
-from lora_crucible.adapters import select_layers
 from lora_crucible.base_models.comfyui import naming
 from lora_crucible.base_models.diffusers.verify import unmatched_keys
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.lora_file import ALPHA, DOWN, UP, write_lora
 from lora_crucible.formats.portable import A, B, to_portable
+from lora_crucible.layer_choice import select_layers
 from peft import get_peft_model_state_dict
 
 ALPHA_OVER_RANK = 0.5

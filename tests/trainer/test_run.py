@@ -211,3 +211,13 @@ def test_the_objective_reaches_the_losses(base_model, dataset, tmp_path):
 def test_a_shift_is_for_flow_models_alone(base_model, dataset, tmp_path):
     with pytest.raises(CrucibleError, match=r"timestep_shift is 3, but demo predicts"):
         train(base_model, dataset, tmp_path, timestep_shift=3)
+
+
+def test_file_and_output_have_the_base_models_form(base_model, dataset, tmp_path, monkeypatch):
+    """What training has and what the architecture's files hold are two things."""
+    monkeypatch.setattr(base_model, "portable", lambda lora: {f"other.{key}": lora[key] for key in lora})
+    monkeypatch.setattr(base_model, "verify", lambda path, layers: None)
+    result = train(base_model, dataset, tmp_path)
+    tensors, _ = read_lora(result.files.lora)
+    assert all(key.startswith("other.lora_unet_") for key in tensors)
+    assert result.lora.keys() == tensors.keys()

@@ -23,7 +23,13 @@ from lora_crucible.run import Hooks, RunResult, run_training
 from lora_crucible.run_files import RunFiles
 from PIL import Image
 
-QUICK = {"batch_size": 4, "sample_steps": 2, "sample_every_n_steps": 999, "save_precision": "fp32"}
+QUICK = {
+    "lora_alpha": 8,
+    "batch_size": 4,
+    "sample_steps": 2,
+    "sample_every_n_steps": 999,
+    "save_precision": "fp32",
+}
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,6 @@ def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Run
     """Train with a progress bar; the LoRA and a folder of its name with everything else go to output_dir."""
     from tqdm import tqdm
 
-    from .plots import save_training_plot
     from .run import Hooks, run_training
     from .run_files import RunFiles
 
@@ -154,9 +153,7 @@ def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Run
             bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)  # type: ignore[attr-defined]
             bar.update()
 
-        result = run_training(base_model, dataset, config, files, Hooks(preparing, stepped, sampled))
-    save_training_plot(files.folder / "log.jsonl", files.folder / "loss.png")
-    return result
+        return run_training(base_model, dataset, config, files, Hooks(preparing, stepped, sampled))
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+from .guard.validation import Round
 
 SMOOTHING = 0.95
 """Share of the past in the smoothed curve: single steps swing with their timesteps."""
@@ -19,11 +23,17 @@ def smoothed(losses: list[float]) -> list[float]:
     return curve
 
 
-def save_training_plot(log: Path, path: Path) -> None:
+def can_plot() -> bool:
+    """Whether matplotlib, which ComfyUI does not bring, is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def save_training_plot(log: Path, path: Path, rounds: Sequence[Round] = ()) -> None:
     """Write a PNG with the loss of each step, its smoothed curve, and the learning rates.
 
     Args:
-        log: a run's log.jsonl.
+        log: a run's log.jsonl, with at least one line.
+        rounds: of validation, drawn as points.
     """
     # Without pyplot: it keeps figures alive and looks for a screen.
     from matplotlib.figure import Figure
@@ -35,6 +45,12 @@ def save_training_plot(log: Path, path: Path) -> None:
     loss_axes, rate_axes = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     loss_axes.plot(numbers, losses, color="tab:blue", alpha=0.25, label="each step")
     loss_axes.plot(numbers, smoothed(losses), color="tab:blue", label="smoothed")
+    for label, colour, errors in (
+        ("training images", "tab:green", [(one.step, one.training) for one in rounds]),
+        ("validation images", "tab:red", [(one.step, one.held_out) for one in rounds if one.held_out is not None]),
+    ):
+        if errors:
+            loss_axes.plot(*zip(*errors, strict=True), color=colour, marker="o", markersize=3, label=label)
     loss_axes.set_ylabel("loss")
     loss_axes.legend()
     for name in steps[0]["learning_rates"]:

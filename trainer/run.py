@@ -33,6 +33,7 @@ from .optimizers import parameter_groups
 from .order import BatchOrder
 from .pictures import side_by_side, to_picture
 from .planning import Plan, make_plan
+from .plots import can_plot, save_training_plot
 from .report import SavedLora, cache_text, training_report
 from .run_files import RunFiles
 from .run_log import RunLog
@@ -174,14 +175,15 @@ class _Training:
                 raise
             finally:
                 self.log.close()
-            training_seconds = time.time() - self.training_started
+                if self.result.losses and can_plot():
+                    save_training_plot(self.log.path, self.result.files.folder / "loss.png", self.guard.rounds)
             with self.optimization.weights_for_use():
                 saved = self._save("finished early" if self.guard.stopped_early else "finished")
                 self._write_report(saved)
                 base_model.verify(self.result.files.lora, len(adapters))
                 self._sample()
                 picture = self.result.files.folder / "measures.png"
-                self.guard.measure_pictures(training_seconds, self.sampling_seconds / self.sampling_steps, picture)
+                self.guard.measure_pictures(self.training_seconds, self.sampling_seconds / self.sampling_steps, picture)
             self._write_report(saved)
 
     def _after_step(self, report: StepReport) -> None:
@@ -209,6 +211,7 @@ class _Training:
     def _save(self, outcome: str) -> SavedLora:
         """Save the LoRA as it was best, and as it is beside it where that is not the same. It is rounded to the
         precision of the file, so that the last sample shows that."""
+        self.training_seconds = time.time() - self.training_started
         files, better, last = self.result.files, self.guard.better_step, ""
         if better is not None:
             last_file = files.folder / "last.safetensors"
@@ -236,7 +239,7 @@ class _Training:
             self.config,
             precision=self.precision.name,
             losses=self.result.losses,
-            seconds=time.time() - self.training_started,
+            seconds=self.training_seconds,
             cache_text=self.cache_text,
             watched=self.guard.lines(complete),
             reasons=self.reasons,

@@ -23,6 +23,12 @@ def distances(one: Tensor, other: Tensor) -> Tensor:
     return (small(one) - small(other)).abs().flatten(1).mean(1)
 
 
+def mean_distance(pictures: Tensor) -> float:
+    """Of all pairs of two and more pictures, as `distances`."""
+    flat = small(pictures).flatten(1)
+    return float(torch.pdist(flat, p=1).mean()) / flat.shape[1]
+
+
 def likeness(pictures: Tensor, others: Tensor) -> Tensor:
     """Normalised cross-correlation (count, count of others): 1 for the same picture, whatever its brightness and
     contrast; 0 for pictures that have nothing in common, and for flat ones."""

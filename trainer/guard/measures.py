@@ -1,8 +1,8 @@
 """What a LoRA does to pictures: how far it moves them, where it should not, and whether it copies.
 
-The same prompts and seeds are drawn with the LoRA and without it. Distances are told as shares of the distance that
-lies between two seeds of the base model, so that they mean the same for every model: 0 is the same picture, 1 is as
-unlike as another picture of the prompt.
+The same prompts and seeds are drawn with the LoRA and without it. Distances are told as shares of the mean distance
+between the base model's pictures of different prompts, so that they mean the same for every model: 0 is the same
+picture, 1 is as unlike as a picture of something else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..data.dataset import Dataset, TrainingImage
 from ..data.facts import difference_hash
 from ..data.images import load_pixels
 from ..pictures import to_picture
-from .comparing import SIDE, distances, likeness
+from .comparing import SIDE, distances, likeness, mean_distance
 
 UNRELATED = ("a tree in a field", "a cup on a table", "a street in a city")
 """Prompts that hardly any LoRA is about."""
@@ -38,8 +38,8 @@ SUBJECTS = 2
 MOST_STEPS = 10
 """Of the sampler: layout and colours are settled by then."""
 
-LEAST_SCALE = 0.02
-"""Distance between two seeds below which the base draws the same picture each time, and shares of it mean nothing."""
+LEAST_DISTANCE = 0.01
+"""Distance between pictures below which they are the same, and shares of it mean nothing."""
 
 CANDIDATES = 16
 """Training images, nearest by their difference hash, that a picture is compared with."""
@@ -103,8 +103,8 @@ class Measures:
     def lines(self, word: str) -> list[str]:
         """One line each, in words."""
         lines = [
-            f"Effect: pictures of the captions moved by {self.effect:.2f} (0 is not at all, 1 is as far as to another "
-            "seed's picture)",
+            f"Effect: pictures of the captions moved by {self.effect:.2f} (0 is not at all, 1 is as far as to a "
+            "picture of something else)",
             f"Drift: pictures of unrelated prompts moved by {self.drift:.2f}",
             f"Variety: two seeds differ {self.variety:.0%} as much as they do without the LoRA",
             f"Likeness to the nearest training image ({self.nearest}): {self.likeness:.2f} of 1, without the LoRA "
@@ -126,8 +126,8 @@ def compare(base: Pictures, trained: Pictures, images: Sequence[TrainingImage]) 
         base, trained: without and with the LoRA.
         images: that were trained.
     """
-    between_seeds = _mean(distances(base["subjects"], base["other_seed"]))
-    scale = max(between_seeds, LEAST_SCALE)
+    scale = max(mean_distance(torch.cat([base["subjects"], base["unrelated"]])), LEAST_DISTANCE)
+    between_seeds = max(_mean(distances(base["subjects"], base["other_seed"])), LEAST_DISTANCE)
 
     def moved(*names: str) -> float:
         return _mean(torch.cat([distances(base[name], trained[name]) for name in names])) / scale
@@ -138,7 +138,7 @@ def compare(base: Pictures, trained: Pictures, images: Sequence[TrainingImage]) 
     return Measures(
         effect=moved("subjects", "other_seed"),
         drift=moved("unrelated"),
-        variety=_mean(distances(trained["subjects"], trained["other_seed"])) / scale,
+        variety=_mean(distances(trained["subjects"], trained["other_seed"])) / between_seeds,
         likeness=own,
         base_likeness=base_own,
         nearest=nearest,

@@ -14,6 +14,7 @@ import comfy.model_base
 import comfy.supported_models
 import models
 import torch
+from comfy.model_base import ModelType
 from lora_crucible.base_models.base import CachedSample
 from lora_crucible.base_models.inputs import Inputs, Latent
 
@@ -34,22 +35,28 @@ Extra = Callable[[torch.Generator], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Tiny:
-    """`latent` is a latent's shape, `text` the width of the text embedding; `learning_rate` overfits it in 100 steps."""
+    """
+    Attributes:
+        kind, config_class: names in `comfy.model_base` and `comfy.supported_models`. config: the model's sizes.
+        latent: a latent's shape.
+        architecture: the row's id, where it is not the key in `TINY`.
+        options: of the model's constructor.
+    """
 
     kind: str
     config_class: str
     config: dict[str, Any]
     latent: tuple[int, ...] = (16, 8, 8)
-    text: int = TEXT
     extra: Extra = field(default=lambda draw: {})
-    learning_rate: float = 1e-2
+    architecture: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     while_building: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def model(self) -> Any:
         """A MODEL of random weights."""
         kind, config_class = getattr(comfy.model_base, self.kind), getattr(comfy.supported_models, self.config_class)
         with self.while_building():
-            return models.build(kind, config_class, dict(self.config))
+            return models.build(partial(kind, **self.options), config_class, dict(self.config))
 
     def samples(self, count: int) -> list[CachedSample]:
         """As `cache_inputs` makes them."""
@@ -58,7 +65,7 @@ class Tiny:
     def _sample(self, index: int) -> CachedSample:
         draw = torch.Generator().manual_seed(index)
         latent = torch.randn(self.latent, generator=draw)
-        encoded = [[torch.randn(1, TOKENS, self.text, generator=draw), self.extra(draw)]]
+        encoded = [[torch.randn(1, TOKENS, TEXT, generator=draw), self.extra(draw)]]
         inputs = Inputs((partial(Latent, latent),), (partial(list, encoded),))
         return CachedSample(f"{index}.png", latent.shape, inputs)
 
@@ -158,11 +165,11 @@ _Z_IMAGE = {
     "image_model": "lumina2",
     "patch_size": 2,
     "in_channels": 16,
-    "dim": 256,
+    "dim": 384,
     "n_layers": 1,
     "n_refiner_layers": 1,
-    "n_heads": 2,
-    "n_kv_heads": 2,
+    "n_heads": 3,
+    "n_kv_heads": 3,
     "axes_dims": [32, 48, 48],
     "axes_lens": [64, 64, 64],
     "rope_theta": 256.0,
@@ -232,7 +239,7 @@ _HIDREAM = {
     "llama_layers": [0, 1],
     "num_attention_heads": 2,
     "num_routed_experts": 4,
-    "num_activated_experts": 2,
+    "num_activated_experts": 4,  # all: which ones are chosen would jump
     "num_layers": 1,
     "num_single_layers": 1,
     "out_channels": 16,
@@ -345,6 +352,7 @@ def _small_text_adapter() -> AbstractContextManager[Any]:
 TINY = {
     "sd15": Tiny("BaseModel", "SD15", _SD15, (4, 8, 8)),
     "sd2": Tiny("BaseModel", "SD20", _SD2, (4, 8, 8)),
+    "sd2_v": Tiny("BaseModel", "SD20", _SD2, (4, 8, 8), options={"model_type": ModelType.V_PREDICTION}),
     "sdxl": Tiny("SDXL", "SDXL", _SDXL, (4, 8, 8), extra=pooled(32)),
     "sd3": Tiny("SD3", "SD3", _SD3, extra=pooled(32)),
     "flux1": Tiny("Flux", "Flux", _FLUX, extra=pooled(32)),
@@ -370,7 +378,7 @@ TINY = {
         while_building=_small_text_adapter,
     ),
     "wan": Tiny("WAN21", "WAN21_T2V", _WAN, (16, 1, 8, 8)),
-    "wan22_5b": Tiny("WAN22", "WAN22_T2V", {**_WAN, "in_dim": 48, "out_dim": 48}, (48, 1, 4, 4)),
+    "wan22_5b": Tiny("WAN22", "WAN22_T2V", {**_WAN, "in_dim": 48, "out_dim": 48}, (48, 1, 4, 4), architecture="wan"),
     "hunyuan_video": Tiny("HunyuanVideo", "HunyuanVideo", _HUNYUAN_VIDEO, (16, 1, 8, 8), extra=pooled(32)),
     "ltxv": Tiny("LTXV", "LTXV", _LTXV, (128, 1, 4, 4), extra=masked),
 }

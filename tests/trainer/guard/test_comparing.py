@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_crucible.guard.comparing import distances, likeness
+from lora_crucible.guard.comparing import distances, likeness, mean_distance
 
 
 def noise(seed: int, count: int = 2, side: int = 64) -> torch.Tensor:
@@ -36,3 +36,10 @@ def test_likeness_sees_through_brightness_and_contrast():
 
 def test_a_flat_picture_is_like_nothing():
     assert likeness(torch.full((1, 64, 64, 3), 0.7), noise(0)).abs().max() < 1e-3
+
+
+def test_mean_distance_is_that_of_all_pairs():
+    pictures = torch.cat([noise(0), noise(1, count=1)])
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    expected = sum(float(distances(pictures[one : one + 1], pictures[two : two + 1])) for one, two in pairs) / 3
+    assert mean_distance(pictures) == pytest.approx(expected, rel=1e-4)

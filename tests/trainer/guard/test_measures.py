@@ -75,9 +75,9 @@ def test_a_lora_without_effect_moves_nothing(dataset: Dataset):
     assert measures.likeness == measures.base_likeness
 
 
-def test_movement_is_told_in_distances_between_seeds(dataset: Dataset):
+def test_movement_is_told_in_distances_between_prompts(dataset: Dataset):
     moved = compare(pictures(), pictures(unrelated=noise(9)), dataset.images)
-    assert 0.6 < moved.drift < 1.5  # other pictures, as far as another seed's
+    assert 0.6 < moved.drift < 1.5  # other pictures, as far as another prompt's
     assert moved.effect == 0
     half = compare(pictures(), pictures(unrelated=(noise(9) + noise(2)) / 2), dataset.images)
     assert half.drift == pytest.approx(moved.drift / 2)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from peft import inject_adapter_in_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -29,6 +30,7 @@ from .frozen import (
     frozen_norm,
     with_ordinary_tensors,
 )
+from .inplace import safe_block, safe_model
 
 
 def _stand_in(layer: Any, device: torch.device) -> nn.Module:
@@ -96,6 +98,18 @@ def _checkpointed(forward: Forward) -> Forward:
     return checkpointed_forward
 
 
+def _with_own_inputs(forward: Forward) -> Forward:
+    """A block may change its inputs in place, but not what they are a part of."""
+
+    def own_inputs_forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        args, kwargs = _with_copies(Tensor, lambda x: x.clone() if x._is_view() else x, args, kwargs)
+        return forward(*args, **kwargs)
+
+    return own_inputs_forward
+
+
 def _with_copies(
     kind: type, copy: Callable[[Any], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -129,7 +143,6 @@ def attached(
     device: torch.device,
     compute: torch.dtype,
     gradient_checkpointing: bool,
-    writes_in_place: bool = False,
 ) -> Iterator[dict[str, AdaptedLayer]]:
     """Adapters on a ComfyUI model, on `device`, in float32, by file key.
 
@@ -138,7 +151,6 @@ def attached(
         spec: rank, alpha, dropout and which layers.
         file_keys: the key in a LoRA file of each layer that ComfyUI's loader knows, by path.
         compute: the dtype of the activations.
-        writes_in_place: whether the model writes over the input of its norms, as ComfyUI's text encoders do.
     """
     known = ((path, module) for path, module in model.named_modules() if path in file_keys)
     chosen = select_layers(known, spec.target_modules, spec.patterns)
@@ -156,12 +168,16 @@ def attached(
             elif is_adaptable(module) or isinstance(module, CONVOLUTION_KINDS):
                 stack.enter_context(_forward_replaced(module, frozen(module, module.forward)))
             elif isinstance(module, NORM_KINDS) and getattr(module, "weight", None) is not None:
-                stack.enter_context(_forward_replaced(module, frozen_norm(module, module.forward, writes_in_place)))
+                stack.enter_context(_forward_replaced(module, frozen_norm(module, module.forward)))
             elif module._parameters or module._buffers:
                 stack.enter_context(_forward_replaced(module, with_ordinary_tensors(module, module.forward)))
-        if gradient_checkpointing:
-            for block in checkpointed_blocks(model):
-                stack.enter_context(_forward_replaced(block, _checkpointed(block.forward)))
+        in_place = not isinstance(model, UNetModel)  # which computes nothing in place
+        if in_place:
+            stack.enter_context(_forward_replaced(model, safe_model(model.forward)))
+        for block in checkpointed_blocks(model):
+            forward = safe_block(block.forward) if in_place else block.forward
+            forward = _checkpointed(forward) if gradient_checkpointing else _with_own_inputs(forward)
+            stack.enter_context(_forward_replaced(block, forward))
         yield {
             file_keys[path]: AdaptedLayer(adapter, partial(copied_weight, layers[path], device))
             for path, adapter in adapters.items()

@@ -126,12 +126,8 @@ _NORMS: dict[type, Callable[[Any, Tensor, Tensor | None, Tensor | None], Tensor]
 NORM_KINDS: tuple[type[nn.Module], ...] = tuple(_NORMS)
 
 
-def frozen_norm(norm: nn.Module, forward: Forward, copy_input: bool = False) -> Forward:
-    """Norm weights are saved for backward by autograd, so they are copied once; they are small.
-
-    Args:
-        copy_input: whether the model writes over the norm's input, which is saved for backward as well.
-    """
+def frozen_norm(norm: nn.Module, forward: Forward) -> Forward:
+    """Norm weights are saved for backward by autograd, so they are copied once; they are small."""
     function = next(function for kind, function in _NORMS.items() if isinstance(norm, kind))
     copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor | None]] = {}
 
@@ -140,7 +136,7 @@ def frozen_norm(norm: nn.Module, forward: Forward, copy_input: bool = False) -> 
             return forward(x)
         if (x.device, x.dtype) not in copies:
             copies[x.device, x.dtype] = _copied(norm, x)
-        return function(norm, x.clone() if copy_input else x, *copies[x.device, x.dtype])
+        return function(norm, x, *copies[x.device, x.dtype])
 
     return norm_forward
 

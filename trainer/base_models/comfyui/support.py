@@ -76,8 +76,8 @@ def require_trainable(model: Any) -> None:
         )
     if extra := _extra_channels(model):
         raise CrucibleError(
-            f"The connected model ({name}) is an inpainting, editing or image-to-video model: besides the noisy picture "
-            f"it takes {extra}. The dataset has nothing to give there. {_INSTEAD}"
+            f"The connected model ({name}) is an inpainting, editing or image-to-video model: besides the noisy "
+            f"picture it takes {extra}. The dataset has nothing to give there. {_INSTEAD}"
         )
 
 

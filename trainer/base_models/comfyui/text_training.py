@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...adapters import AdaptedLayer, AdapterSpec
 from . import attaching, naming
+from .inplace import safe_model
 
 
 class LiveTextEncoder:
@@ -30,7 +31,7 @@ class LiveTextEncoder:
         """Adapters on the text encoders, by file key. ComfyUI computes text encoders in float32."""
         keys = naming.text_encoder_keys(self._model)
         device = self.patcher.load_device
-        with attaching.attached(self._model, spec, keys, device, torch.float32, False, writes_in_place=True) as layers:
+        with attaching.attached(self._model, spec, keys, device, torch.float32, False) as layers:
             yield layers
 
     def encode(self, caption: str) -> list[Any]:
@@ -40,6 +41,8 @@ class LiveTextEncoder:
         if self._clip.layer_idx is not None:
             model.set_clip_options({"layer": self._clip.layer_idx})
         model.set_clip_options({"execution_device": self.patcher.load_device})
-        embedding, pooled, *more = model.encode_token_weights(self._clip.tokenize(caption, disable_weights=True))
+        embedding, pooled, *more = safe_model(model.encode_token_weights)(
+            self._clip.tokenize(caption, disable_weights=True)
+        )
         extra: dict[str, Tensor] = {"pooled_output": pooled, **(more[0] if more else {})}
         return [[embedding, extra]]

@@ -213,6 +213,30 @@ def test_a_shift_is_for_flow_models_alone(base_model, dataset, tmp_path):
         train(base_model, dataset, tmp_path, timestep_shift=3)
 
 
+def test_samples_heed_the_negative_prompt(base_model, dataset, tmp_path):
+    plain = train(base_model, dataset, tmp_path, max_train_steps=1)
+    without_blue = train(base_model, dataset, tmp_path, max_train_steps=1, sample_negative_prompt="a blue square")
+    assert (plain.samples[0] - without_blue.samples[0]).abs().max() > 0.1
+
+
+def test_the_report_repeats_purpose_reasons_and_notes(base_model, dataset, tmp_path):
+    report = train(base_model, dataset, tmp_path, lora_rank=64, purpose="object").report
+    assert "Chosen automatically:\n  lora_alpha = 64: the same as the rank" in report
+    assert "Worth knowing:\n  lora_rank = 64: close to full fine-tuning" in report
+    assert "purpose = style: " in train(base_model, dataset, tmp_path).report
+
+
+def test_a_doubtful_base_model_is_named_before_anything_is_encoded(base_model, dataset, tmp_path, monkeypatch, caplog):
+    def encode(*_):
+        assert "sdxl_turbo" in caplog.text
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(base_model, "warnings", lambda: ("This is sdxl_turbo.",))
+    with pytest.raises(KeyboardInterrupt):
+        train(base_model, dataset, tmp_path, Hooks(preparing=encode))
+    assert "Worth knowing:\n  This is sdxl_turbo." in train(base_model, dataset, tmp_path).report
+
+
 def test_file_and_output_have_the_base_models_form(base_model, dataset, tmp_path, monkeypatch):
     """What training has and what the architecture's files hold are two things."""
     monkeypatch.setattr(base_model, "portable", lambda lora: {f"other.{key}": lora[key] for key in lora})

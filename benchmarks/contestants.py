@@ -202,10 +202,19 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
     from lora_crucible.base_models.inputs import Inputs, Latent
     from lora_crucible.config import TrainingConfig
     from lora_crucible.loop import train
+    from lora_crucible.optimization import Optimization
+    from lora_crucible.optimizers import ParameterGroup
     from lora_crucible.order import BatchOrder
 
     config = TrainingConfig(
-        max_train_steps=steps, lr_warmup_steps=0, learning_rate=LEARNING_RATE, batch_size=row["batch"], seed=SEED
+        max_train_steps=steps,
+        lr_scheduler="cosine",
+        lr_warmup_steps=0,
+        learning_rate=LEARNING_RATE,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        batch_size=row["batch"],
+        seed=SEED,
     )
     with torch.inference_mode():
         model = load_native(row["model"], weights)
@@ -213,7 +222,7 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
         watch.ready()
         not_needed = SimpleNamespace(first_stage_model=object())  # neither CLIP nor VAE: the inputs are there
         base_model = ComfyUIBaseModel(model, clip=not_needed, vae=not_needed)
-        spec = AdapterSpec(rank=rank, alpha=rank, dropout=0.0, target_modules=row["layers"])
+        spec = AdapterSpec(rank=rank, alpha=rank, dropout=0.0, target_modules=row["layers"], **row["settings"])
         with base_model.session("fp32"), torch.random.fork_rng():
             samples = []
             for latent, context in zip(latents, contexts, strict=True):
@@ -224,8 +233,9 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
             with base_model.attached(spec, row["gradient_checkpointing"]) as adapters:
                 adapters.initialise(SEED)
                 parameters = adapters.parameters()
-                scaler = torch.amp.GradScaler("cpu", enabled=False)
-                train(base_model.losses, parameters, samples, order, config, scaler=scaler, on_step=watch.step)
+                groups = [ParameterGroup("model", parameters, config.learning_rate)]
+                optimization = Optimization(groups, config, torch.amp.GradScaler("cpu", enabled=False))
+                train(base_model.losses, optimization, samples, order, config, on_step=watch.step)
                 return {"adapted_layers": len(adapters), "trained_parameters": count(parameters)}
 
 

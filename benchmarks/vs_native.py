@@ -1,6 +1,6 @@
 """This pack against ComfyUI's own Train LoRA node and a plain diffusers + peft loop: speed and memory on the CPU.
 
-    <ComfyUI's python> benchmarks/vs_native.py [--only small|sd15] [--output FILE.json]
+    <ComfyUI's python> benchmarks/vs_native.py [--only small|sd15] [--algorithms] [--output FILE.json]
 
 Same random weights, latents and conditioning, same rank, optimizer, batch and precision (fp32) for all three. Every row
 is measured in a process of its own (`contestants.py`), so that its peak memory is its own. This file only starts
@@ -33,6 +33,8 @@ PIXELS = {"small": {1: 64, 4: 128}, "sd15": {1: 256, 4: 256}}
 """Side of the images, by batch size."""
 TIMED_STEPS = {"small": 30, "sd15": 3}
 WARM_UP_STEPS = {"small": 3, "sd15": 1}
+
+ALGORITHMS = ("lora", "rslora", "dora", "loha", "lokr")
 
 CORE_TRAINS = "all layers, biases and norms"
 """Core's node has no choice of layers."""
@@ -75,6 +77,16 @@ def rows(models: list[str]) -> Iterator[Row]:
                 for layers in LAYERS[:1] if checkpointing else LAYERS:
                     for contestant in ("crucible", "diffusers"):
                         yield {"contestant": contestant, "layers": layers, "settings": {}, **shared}
+
+
+def algorithm_rows(models: list[str]) -> Iterator[Row]:
+    """This pack with each algorithm, on its default layers."""
+    for model in models:
+        for batch, pixels in PIXELS[model].items():
+            shared = {"model": model, "pixels": pixels, "batch": batch, "gradient_checkpointing": False}
+            for algorithm in ALGORITHMS:
+                settings = {} if algorithm == "lora" else {"algorithm": algorithm}
+                yield {"contestant": "crucible", "layers": LAYERS[1], "settings": settings, **shared}
 
 
 def run_job(job: str, comfyui: Path, **arguments: Any) -> Any:
@@ -141,7 +153,7 @@ def hardware() -> dict[str, Any]:
 
 def line(row: Row) -> str:
     settings = " ".join(f"{name}={value}" for name, value in row["settings"].items())
-    name = row["contestant"] + (" (best)" if settings else "")
+    name = row["contestant"] + (f" ({settings})" if "algorithm" in settings else " (best)" if settings else "")
     text = (
         f"{row['model']:5} {row['pixels']:3} px  batch {row['batch']}  "
         f"checkpointing {'on ' if row['gradient_checkpointing'] else 'off'}  {name:12} {row['layers']:28} "
@@ -182,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=PIXELS, help="one of the two models")
     parser.add_argument("--contestant", choices=("core", "crucible", "diffusers"), help="one of the three")
+    parser.add_argument("--algorithms", action="store_true", help="this pack's algorithms among themselves instead")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     parser.add_argument("--quick", action="store_true", help="3 timed steps a row: to see that all rows work")
     arguments = parser.parse_args()
@@ -207,7 +220,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             weights = Path(folder) / f"{model}.safetensors"
             run_job("make_weights", comfyui, model=model, weights=str(weights))
-            for row in rows([model]):
+            for row in (algorithm_rows if arguments.algorithms else rows)([model]):
                 if arguments.contestant in (None, row["contestant"]):
                     result["rows"].append(measure(row, comfyui, weights, result))
                     print(line(result["rows"][-1]), flush=True)

@@ -1,7 +1,7 @@
 """The settings of a training as a node. Its widgets come from the config's schema."""
 
-from ..trainer.config import SETTINGS, DataSettings, from_widgets
-from .comfy_io import CATEGORY, Config, io
+from ..trainer.config import SETTINGS, DataSettings
+from .comfy_io import CATEGORY, Config, Dataset, io
 from .widgets import widget
 
 ON_OTHER_NODES = {"base_model", "output_dir", "output_name", *DataSettings.model_fields}
@@ -15,23 +15,54 @@ class CrucibleConfigureLoRA(io.ComfyNode):
             display_name="Configure LoRA (Crucible)",
             category=CATEGORY,
             description=(
-                "How to train. 0 or auto leaves a value to the training, which finds one that fits the model and the "
-                "images and says so in its report."
+                "How to train. The purpose decides every setting that is left on auto. Connect the dataset and the "
+                "model to see the values with their reasons in the summary."
             ),
-            search_aliases=["training settings", "learning rate", "rank"],
-            inputs=[widget(setting) for setting in _shown_settings()],
+            search_aliases=["training settings", "learning rate", "rank", "preset"],
+            inputs=[
+                *(widget(setting) for setting in _shown_settings()),
+                Dataset.Input("dataset", optional=True, tooltip="Lets the summary say what suits these images."),
+                io.Model.Input("model", optional=True, tooltip="Lets the summary say what suits this model."),
+                io.String.Input(
+                    "config_yaml",
+                    optional=True,
+                    default="",
+                    multiline=True,
+                    display_name="settings as YAML",
+                    tooltip=(
+                        "Paste a config file here. Its keys win over widgets that are on auto or at their default; a "
+                        "key that the YAML and a widget set differently is an error that names both. Keys of other "
+                        "nodes, such as train_data_dir, are left to these."
+                    ),
+                    advanced=True,
+                ),
+            ],
             outputs=[
                 Config.Output("config"),
-                io.String.Output("summary", tooltip="The settings in words; auto where the training will choose."),
+                io.String.Output("summary", tooltip="The settings in words, with the reasons for those on auto."),
+                io.String.Output("yaml", tooltip="The settings as a config file for python -m trainer train."),
             ],
         )
 
     @classmethod
-    def execute(cls, **widgets):
-        config = from_widgets(widgets)
-        chosen = {name: getattr(config, name) for name in widgets}
-        lines = [f"{name}: {'auto' if value is None else value}" for name, value in chosen.items()]
-        return io.NodeOutput(config, "\n".join(lines))
+    def execute(cls, dataset=None, model=None, config_yaml="", **widgets):
+        from ..trainer.requirements import require_packages
+
+        require_packages()
+        from ..trainer.config_text import from_widgets_and_yaml, split_of_other_nodes
+        from ..trainer.summary import summarise
+
+        config, elsewhere = split_of_other_nodes(from_widgets_and_yaml(widgets, config_yaml))
+        facts, warnings = (None, ()) if model is None else _looked_at(model)
+        summary = summarise(config, dataset, facts, warnings, elsewhere)
+        return io.NodeOutput(config, summary.text, summary.yaml)
+
+
+def _looked_at(model):
+    from ..trainer.base_models.comfyui.model import model_facts
+    from ..trainer.base_models.comfyui.suitability import warnings_of
+
+    return model_facts(model), warnings_of(model)
 
 
 def _shown_settings():

@@ -6,10 +6,10 @@ SAMPLERS = {"sample_sampler": "SAMPLERS", "sample_scheduler": "SCHEDULERS"}
 
 
 def widget(setting):
-    """The input of a node for a setting; 0 or auto stands for a value that the run finds itself."""
+    """The input of a node for a setting; 0, -1 or auto stands for a value that the run finds itself."""
     shared = {
         "display_name": setting.title.lower(),
-        "tooltip": setting.description + (" 0 = auto." if setting.is_number and setting.may_be_auto else ""),
+        "tooltip": setting.description + _how_to_say_auto(setting),
         "advanced": setting.advanced or None,
     }
     if setting.name in SAMPLERS:
@@ -18,7 +18,7 @@ def widget(setting):
         options = getattr(comfy.samplers.KSampler, SAMPLERS[setting.name])
         return io.Combo.Input(setting.name, options=options, default=setting.widget_default, **shared)
     if setting.kind == "choice":
-        return io.Combo.Input(setting.name, options=list(setting.choices), default=setting.widget_default, **shared)
+        return io.Combo.Input(setting.name, options=setting.offered, default=setting.widget_default, **shared)
     if setting.kind == "switch":
         return io.Boolean.Input(setting.name, default=setting.widget_default, **shared)
     if setting.kind == "text":
@@ -36,3 +36,9 @@ def widget(setting):
         step=setting.step,
         **shared,
     )
+
+
+def _how_to_say_auto(setting):
+    if not setting.is_number or not setting.may_be_auto:
+        return ""
+    return f" {setting.auto_number} = auto."

@@ -68,13 +68,18 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from .base_models.diffusers.folder import read_folder
     from .data.report import dataset_report
+    from .summary import summarise
 
-    _, dataset = _config_and_dataset(options)
-    report = dataset_report(dataset)
+    config, dataset = _config_and_dataset(options)
+    assert config.base_model is not None
+    model = read_folder(config.base_model)
+    report = dataset_report(dataset, resolution=config.resolution or model.facts.native_resolution)
     print(report.text())
     print("\nThe config file is valid.")
     dataset.require_trainable()
+    print("\n" + summarise(config, dataset, model.facts, model.warnings).text)
 
 
 def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
@@ -127,7 +132,6 @@ def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Run
     """Train with a progress bar; the LoRA and a folder of its name with everything else go to output_dir."""
     from tqdm import tqdm
 
-    from .plots import save_loss_plot
     from .run import Hooks, run_training
     from .run_files import RunFiles
 
@@ -142,16 +146,14 @@ def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Run
         def sampled(step: int, steps: int, _: object) -> None:
             if step == 0:
                 bar.unit, bar.initial = "step", 0
-                bar.set_description("Training")
+                bar.set_description("Training", refresh=False)
                 bar.reset(total=steps)
 
         def stepped(report: object, _: int) -> None:
             bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)  # type: ignore[attr-defined]
             bar.update()
 
-        result = run_training(base_model, dataset, config, files, Hooks(preparing, stepped, sampled))
-    save_loss_plot(result.losses, files.folder / "loss.png")
-    return result
+        return run_training(base_model, dataset, config, files, Hooks(preparing, stepped, sampled))
 
 
 def _demo(options: argparse.Namespace) -> None:

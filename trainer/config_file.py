@@ -1,9 +1,10 @@
-"""Reads the settings of a training run from a YAML file."""
+"""Reads the settings of a training run from YAML."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,22 @@ NULL_WORDS = ("", "~", "null", "Null", "NULL")
 SETTING_START = re.compile(r"(?:^|(?<=[\s,]))([A-Za-z_]\w*):(?=\s|$)")
 
 
+@dataclass(frozen=True)
+class WrittenSettings:
+    """Settings as they are written, before the schema has looked at them.
+
+    Attributes:
+        source: where, to follow the word "in".
+        values, lines: by key; what stands there and in which line.
+        repeated: keys that stand there more than once.
+    """
+
+    source: str
+    values: dict[str, Any]
+    lines: dict[str, int]
+    repeated: tuple[Problem, ...]
+
+
 def read_config(path: str | Path) -> TrainingConfig:
     """Reads a config file: one `key: value` a line.
 
@@ -33,8 +50,30 @@ def read_config(path: str | Path) -> TrainingConfig:
     path = Path(path).expanduser()
     if not path.is_file():
         raise _no_file(path)
-    text = read_text(path)
-    root = _parse(text, path)
+    return checked(read_settings(read_text(path), f"the config file {path}"))
+
+
+def checked(written: WrittenSettings) -> TrainingConfig:
+    """
+    Raises:
+        CrucibleError: names everything that is wrong, each with its line.
+    """
+    config, problems = check_values(written.values)
+    if config is None or written.repeated:
+        raise config_error([*problems, *written.repeated], source=written.source, lines=written.lines)
+    return config
+
+
+def read_settings(text: str, source: str) -> WrittenSettings:
+    """Reads one `key: value` a line.
+
+    Args:
+        source: where the text is from, to follow the word "in".
+
+    Raises:
+        CrucibleError: it is not such a list.
+    """
+    root = _parse(text, source)
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     repeated: list[Problem] = []
@@ -45,27 +84,24 @@ def read_config(path: str | Path) -> TrainingConfig:
             repeated.append(Problem((key,), f"{key} stands in line {lines[key]} and again in line {line}; keep one"))
             continue
         values[key], lines[key] = _value(value_node), line
-    config, problems = check_values(values)
-    if config is None or repeated:
-        raise config_error([*problems, *repeated], source=str(path), lines=lines)
-    return config
+    return WrittenSettings(source, values, lines, tuple(repeated))
 
 
-def _parse(text: str, path: Path) -> yaml.MappingNode:
+def _parse(text: str, source: str) -> yaml.MappingNode:
     if len(_settings_of_one_line(text)) > 1:
-        raise _one_line(text, path)
+        raise _one_line(text, source)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise _not_yaml(error, text, path) from error
+        raise _not_yaml(error, text, source) from error
     if root is None:
         raise CrucibleError(
-            f"The config file {path} is empty, so there is nothing to train. Write one setting a line, "
+            f"{_start(source)} is empty, so there is nothing to train. Write one setting a line, "
             "for instance:\n  train_data_dir: path/to/images"
         )
     if not isinstance(root, yaml.MappingNode):
         raise CrucibleError(
-            f"The config file {path} is not a list of settings{_missing_space(text)}. "
+            f"{_start(source)} is not a list of settings{_missing_space(text)}. "
             "Write one setting a line, with a colon and a space between key and value, for instance:\n"
             "  lora_rank: 8"
         )
@@ -81,6 +117,11 @@ def _value(node: yaml.Node, depth: int = 0) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, depth + 1) for item in node.value]
     return {str(_value(key, depth + 1)): _value(value, depth + 1) for key, value in node.value}
+
+
+def _start(source: str) -> str:
+    """As the first words of a sentence."""
+    return source[:1].upper() + source[1:]
 
 
 def _no_file(path: Path) -> CrucibleError:
@@ -103,17 +144,17 @@ def _settings_of_one_line(text: str) -> Sequence[re.Match[str]]:
     return [match for match in SETTING_START.finditer(content[0]) if match[1] in KEYS]
 
 
-def _one_line(text: str, path: Path) -> CrucibleError:
+def _one_line(text: str, source: str) -> CrucibleError:
     line = max(text.splitlines(), key=lambda line: len(SETTING_START.findall(line)))
     starts = [match.start() for match in SETTING_START.finditer(line)]
     settings = [line[a:b].strip(" ,") for a, b in zip(starts, [*starts[1:], None], strict=True)]
     return CrucibleError(
-        f"All settings of the config file {path} stand on one line, which YAML reads as one value. "
+        f"All settings of {source} stand on one line, which YAML reads as one value. "
         "Put each on a line of its own:\n" + "\n".join(f"  {setting}" for setting in settings)
     )
 
 
-def _not_yaml(error: yaml.YAMLError, text: str, path: Path) -> CrucibleError:
+def _not_yaml(error: yaml.YAMLError, text: str, source: str) -> CrucibleError:
     mark = getattr(error, "problem_mark", None)
     where, quote = "", ""
     if mark is not None:
@@ -122,7 +163,7 @@ def _not_yaml(error: yaml.YAMLError, text: str, path: Path) -> CrucibleError:
         quote = f":\n  {written[0].strip()}" if written and written[0].strip() else ""
     problem = str(getattr(error, "problem", None) or error)
     return CrucibleError(
-        f"The config file {path} cannot be understood{where}{quote}\n{_hint(problem, text)} "
+        f"{_start(source)} cannot be understood{where}{quote}\n{_hint(problem, text)} "
         f"Nothing was started. (YAML says: {problem})"
     )
 
@@ -138,7 +179,7 @@ def _hint(problem: str, text: str) -> str:
             "space in it must stand in quotes."
         )
     if missing := _missing_space(text):
-        return f"The file has a mistake{missing}."
+        return f"There is a mistake{missing}."
     return "Every line must be a key, a colon, a space and a value; quotes must be closed."
 
 

@@ -1,4 +1,4 @@
-"""What a diffusion model is asked to predict, and the loss of its answer.
+"""What a diffusion model is asked to predict, at which noise levels, and the loss of its answer.
 
 One convention for all models: a noisy latent is `latent + sigma * noise` for noise- and velocity-predicting models
 (variance exploding, as in Karras et al. 2022, arXiv:2206.00364) and `(1 - sigma) * latent + sigma * noise` for flow
@@ -7,12 +7,22 @@ models. A model that wants the variance-preserving form divides by sqrt(sigma^2 
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from .config.objective_settings import LossType, ObjectiveSettings
 
 TIMESTEPS = 1000
+
+LEAST_FLOW_TIMESTEP = 1e-4
+"""The samplers' form of a prediction is divided by the noise level."""
+
+MOST_SNR = 1000.0
+"""Signal-to-noise ratio that the debiased weighting counts at most; images without noise have no finite one."""
 
 
 class Objective(Enum):
@@ -26,15 +36,62 @@ class Objective(Enum):
     """noise - latent (rectified flow, Liu et al. 2022, arXiv:2209.03003)."""
 
 
-def draw_timestep(objective: Objective, generator: torch.Generator) -> float:
-    """One timestep: a whole number in 0..999, uniform, for epsilon and velocity; in (0, 1), logit-normal, for flow.
+def draw_timestep(
+    objective: Objective,
+    generator: torch.Generator,
+    settings: ObjectiveSettings | None = None,
+    shift: float = 1.0,
+) -> float:
+    """One timestep: a whole number in 0..999 for epsilon and velocity; in (0, 1) for flow.
 
-    The logit-normal draw spends most steps where a flow model's task is hardest (Esser et al. 2024, arXiv:2403.03206,
-    section 3.1).
+    The densities are those of Esser et al. 2024 (arXiv:2403.03206), section 3.1: logit-normal spends most steps where
+    a flow model's task is hardest, mode is uniform with an emphasis. Without settings, epsilon and velocity are drawn
+    uniformly and flow logit-normally.
+
+    Args:
+        shift: see `shifted`; of flow alone.
     """
-    if objective is Objective.FLOW:
-        return float(torch.sigmoid(torch.randn((), generator=generator)))
-    return float(torch.randint(TIMESTEPS, (), generator=generator))
+    settings = settings or ObjectiveSettings()
+    flow = objective is Objective.FLOW
+    sampling = settings.timestep_sampling
+    if sampling == "auto":
+        sampling = "logit_normal" if flow else "uniform"
+    if sampling == "uniform" and not flow:
+        return float(torch.randint(TIMESTEPS, (), generator=generator))
+    if sampling == "logit_normal":
+        normal = torch.randn((), generator=generator) * settings.logit_std + settings.logit_mean
+        share = float(torch.sigmoid(normal))
+    else:
+        share = float(torch.rand((), generator=generator))
+        if sampling == "mode":
+            share = 1 - share - settings.mode_scale * (math.cos(math.pi / 2 * share) ** 2 - 1 + share)
+    if flow:
+        return max(shifted(share, shift), LEAST_FLOW_TIMESTEP)
+    return float(min(int(share * TIMESTEPS), TIMESTEPS - 1))
+
+
+def shifted(timestep: float, shift: float) -> float:
+    """A flow model's timestep in 0..1 moved towards noise, to `shift` times its odds (Esser et al. 2024, 5.3.2)."""
+    return shift * timestep / (1 + (shift - 1) * timestep)
+
+
+def shift_by_area(shift: float, pixels: float, native_pixels: float) -> float:
+    """The shift for images of `pixels` of a model whose own `shift` is meant for `native_pixels`.
+
+    A larger image needs more noise to be as unrecognisable, in proportion to its side (Esser et al. 2024, equation 23).
+    Never below 1: less noise than without shift is not what it is for.
+    """
+    return max(1.0, shift * math.sqrt(pixels / native_pixels))
+
+
+def flux_shift(log_shift: float, pixels: float) -> float:
+    """The shift of Flux and its relatives, whose logarithm is linear in the number of 16 x 16 pixel tokens.
+
+    Args:
+        log_shift: at 4096 tokens, the model's own; at 256 it is 0.5 (Black Forest Labs' sampling code).
+    """
+    tokens = pixels / 256
+    return math.exp(0.5 + (log_shift - 0.5) * (tokens - 256) / (4096 - 256))
 
 
 def _per_row(sigma: Tensor, like: Tensor) -> Tensor:
@@ -67,12 +124,40 @@ def prediction_from_denoised(objective: Objective, noisy: Tensor, denoised: Tens
     return (noisy - denoised) / sigma
 
 
-def row_losses(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared error of each row in float32: (batch, ...) and (batch, ...) to (batch,).
+def loss_weights(objective: Objective, sigma: Tensor, settings: ObjectiveSettings) -> Tensor:
+    """What the squared error of each row counts: noise levels (batch,) to (batch,), float32.
 
-    With a mask (batch, height, width) of values from 0 to 1, the mean is weighted by it.
+    With the signal-to-noise ratio SNR = 1 / sigma^2, noise predictions are weighted by min(SNR, gamma) / SNR (Hang et
+    al. 2023, arXiv:2303.09556) or 1 / sqrt(SNR) (Yu et al. 2023, arXiv:2310.08442). The same error in the image gives a
+    velocity prediction (SNR + 1) / SNR times the loss, so there the weight is divided by that.
     """
-    error = (prediction.float() - target.float()).square()
+    if settings.loss_weighting in (None, "none"):
+        return torch.ones_like(sigma, dtype=torch.float32)
+    noise = sigma.float().square()
+    if settings.loss_weighting == "min_snr":
+        weight = (settings.min_snr_gamma * noise).clamp(max=1)
+    else:
+        weight = noise.clamp(min=1 / MOST_SNR).sqrt()
+    return weight / (1 + noise) if objective is Objective.VELOCITY else weight
+
+
+def row_losses(
+    prediction: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
+    loss_type: LossType = "mse",
+    huber_delta: float = 1.0,
+) -> Tensor:
+    """Mean error of each row in float32: (batch, ...) and (batch, ...) to (batch,).
+
+    With a mask (batch, height, width) of values from 0 to 1, the mean is weighted by it. Huber is torch's: half the
+    square up to `huber_delta`, straight beyond.
+    """
+    prediction, target = prediction.float(), target.float()
+    if loss_type == "huber":
+        error = F.huber_loss(prediction, target, reduction="none", delta=huber_delta)
+    else:
+        error = (prediction - target).square() if loss_type == "mse" else (prediction - target).abs()
     if mask is None:
         return error.flatten(1).mean(1)
     weight = mask.reshape(mask.shape[0], *[1] * (error.ndim - 3), *mask.shape[1:]).expand_as(error)

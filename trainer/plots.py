@@ -1,8 +1,13 @@
-"""A picture of the loss."""
+"""A picture of how a run went."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+from .guard.validation import Round
 
 SMOOTHING = 0.95
 """Share of the past in the smoothed curve: single steps swing with their timesteps."""
@@ -18,17 +23,40 @@ def smoothed(losses: list[float]) -> list[float]:
     return curve
 
 
-def save_loss_plot(losses: list[float], path: Path) -> None:
-    """Write a PNG with the loss of each step and its smoothed curve."""
+def can_plot() -> bool:
+    """Whether matplotlib, which ComfyUI does not bring, is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def save_training_plot(log: Path, path: Path, rounds: Sequence[Round] = ()) -> None:
+    """Write a PNG with the loss of each step, its smoothed curve, and the learning rates.
+
+    Args:
+        log: a run's log.jsonl, with at least one line.
+        rounds: of validation, drawn as points.
+    """
     # Without pyplot: it keeps figures alive and looks for a screen.
     from matplotlib.figure import Figure
 
-    steps = range(1, len(losses) + 1)
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(steps, losses, color="tab:blue", alpha=0.25, label="each step")
-    axes.plot(steps, smoothed(losses), color="tab:blue", label="smoothed")
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    axes.legend()
+    steps = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    numbers = [step["step"] for step in steps]
+    losses = [step["loss"] for step in steps]
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    loss_axes, rate_axes = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    loss_axes.plot(numbers, losses, color="tab:blue", alpha=0.25, label="each step")
+    loss_axes.plot(numbers, smoothed(losses), color="tab:blue", label="smoothed")
+    for label, colour, errors in (
+        ("training images", "tab:green", [(one.step, one.training) for one in rounds]),
+        ("validation images", "tab:red", [(one.step, one.held_out) for one in rounds if one.held_out is not None]),
+    ):
+        if errors:
+            loss_axes.plot(*zip(*errors, strict=True), color=colour, marker="o", markersize=3, label=label)
+    loss_axes.set_ylabel("loss")
+    loss_axes.legend()
+    for name in steps[0]["learning_rates"]:
+        rate_axes.plot(numbers, [step["learning_rates"][name] for step in steps], label=name)
+    rate_axes.set_ylabel("learning rate")
+    rate_axes.set_xlabel("step")
+    if len(steps[0]["learning_rates"]) > 1:
+        rate_axes.legend()
     figure.savefig(path, dpi=120)

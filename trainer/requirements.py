@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import CrucibleError
 
-PACKAGES = ("accelerate", "diffusers", "peft", "pydantic", "safetensors", "transformers", "yaml")
+PACKAGES = ("accelerate", "diffusers", "peft", "psutil", "pydantic", "safetensors", "transformers", "yaml")
 STANDALONE_PACKAGES = ("matplotlib", "torch")
 
 

@@ -6,26 +6,38 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from . import __version__
-from .adapters import Adapters, AdapterSpec
+from .adapters import AdapterSpec
 from .base_models.base import BaseModel, Precision, Sampling
-from .config import Resolved, ResolvedConfig, TrainingConfig, resolve
+from .config import ResolvedConfig, TrainingConfig
+from .config.layer_patterns import parse_patterns
 from .data.buckets import Buckets
 from .data.cache import TensorCache
 from .data.dataset import Dataset
-from .data.samples import Sample, training_samples
-from .formats.lora_file import size_text, to_state_dict, trained_parameters, write_lora
+from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import TrainingFacts, build_metadata
-from .loop import StepReport, train
+from .guard.early_stop import StoppedEarly
+from .guard.guard import Guard
+from .guard.validation import Round
+from .guard.verdict import Verdict
+from .loop import train
+from .optimization import Optimization
+from .optimizers import parameter_groups
 from .order import BatchOrder
 from .pictures import side_by_side, to_picture
+from .planning import Plan, make_plan
+from .plots import can_plot, save_training_plot
+from .report import SavedLora, cache_text, training_report
 from .run_files import RunFiles
+from .run_log import RunLog
+from .step_report import StepReport
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +62,14 @@ class Hooks:
 @dataclass
 class RunResult:
     """What a run made: `losses` has one value per step; `samples` holds (prompts, height, width, 3) in 0..1 for each
-    round: before the training, after each interval, at the end."""
+    round: before the training, after each interval, at the end. `rounds` are those of the validation."""
 
     files: RunFiles
     lora: LoraModel = field(default_factory=lambda: LoraModel({}))
     losses: list[float] = field(default_factory=list)
     samples: list[Tensor] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+    verdict: Verdict | None = None
     report: str = ""
 
 
@@ -73,13 +87,11 @@ def run_training(
     result = RunResult(files)
     try:
         dataset.require_trainable()
-        config = config.model_copy(update=dataset.settings.model_dump())
-        samples = training_samples(dataset, config.resolution or base_model.native_resolution)
-        resolved = _resolved(config, base_model, dataset, samples)
+        for warning in base_model.warnings():
+            log.warning(warning)
+        plan = make_plan(config, dataset, base_model.facts)
         with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
-            _Training(
-                base_model, dataset, samples, resolved, config.epochs, precision, hooks or Hooks(), result
-            ).train()
+            _Training(base_model, plan, config.epochs, precision, hooks or Hooks(), result).train()
     except BaseException:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
         if not result.losses:
             files.give_up()
@@ -93,106 +105,165 @@ class _Training:
     def __init__(
         self,
         base_model: BaseModel,
-        dataset: Dataset,
-        samples: list[Sample],
-        resolved: Resolved,
+        plan: Plan,
         epochs: int | None,
         precision: Precision,
         hooks: Hooks,
         result: RunResult,
     ) -> None:
-        config = resolved.values
+        config, dataset = plan.resolved.values, plan.dataset
         self.base_model = base_model
         self.dataset = dataset
+        self.notes = (*base_model.warnings(), *plan.notes)
         self.precision = precision
         self.hooks = hooks
         self.result = result
-        self.reasons = resolved.reasons
+        self.reasons = plan.resolved.reasons | base_model.prepare_losses(config)
         self.started = time.time()
+        self.sampling_seconds = 0.0
+        self.sampling_steps = 0
 
         cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
-        self.samples = base_model.cache_inputs(samples, cache, config.caption_dropout_rate, hooks.preparing)
-        self.cache_text = _cache_text(cache)
-        base_model.prepare_sampling(_sampling(config, dataset))
-        base_model.release_encoders()
+        self.samples = base_model.cache_inputs(
+            plan.samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
+        )
         groups = [sample.group for sample in self.samples]
         self.order = BatchOrder(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
         if epochs:
             config = config.model_copy(update={"max_train_steps": epochs * self.order.steps_per_epoch})
         self.config: ResolvedConfig = config
+        self.sampling = _sampling(config, dataset)
+        self.guard = Guard(base_model, dataset, config, self.sampling)
+        self.guard.encode(cache, hooks.preparing)
+        base_model.prepare_sampling([self.sampling, *self.guard.samplings.values()])
+        base_model.release_encoders()
+        self.cache_text = cache_text(cache)
         result.files.write_config(config.model_copy(update={"train_data_dir": dataset.source}))
 
     def train(self) -> None:
         base_model, config = self.base_model, self.config
-        spec = AdapterSpec(config.lora_rank, config.lora_alpha, config.lora_dropout, config.target_modules)
+        spec = AdapterSpec(
+            config.lora_rank,
+            config.lora_alpha,
+            config.lora_dropout,
+            config.target_modules,
+            config.algorithm,
+            parse_patterns(config.layer_patterns),
+            config.train_text_encoder,
+        )
         with base_model.attached(spec, config.gradient_checkpointing) as adapters:
+            self.adapters = adapters
             adapters.initialise(config.seed)
-            self._sample()
-            self.training_started = time.time()
+            groups = parameter_groups(adapters, config)
             scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
+            self.optimization = Optimization(groups, config, scaler)
+            self._sample()
+            self.guard.start(adapters, self.optimization.weights_for_use)
+            self.training_started = time.time()
+            self.log = RunLog(self.result.files.folder)
             try:
-                train(
-                    base_model.losses,
-                    adapters.parameters(),
-                    self.samples,
-                    self.order,
-                    config,
-                    scaler=scaler,
-                    on_step=self._after_step,
-                )
+                train(self.guard.losses, self.optimization, self.samples, self.order, config, on_step=self._after_step)
+            except StoppedEarly:
+                pass
             except BaseException as stop:
                 if self.result.losses:
                     # Cancel and Ctrl-C, unlike errors, are no Exceptions.
-                    self._save(adapters, "stopped by an error" if isinstance(stop, Exception) else "cancelled")
+                    outcome = "stopped by an error" if isinstance(stop, Exception) else "cancelled"
+                    with self.optimization.weights_for_use():
+                        self._write_report(self._save(outcome), complete=False)
                     log.warning(self.result.report)
                 raise
-            self._save(adapters, "finished")
-            base_model.verify(self.result.files.lora, len(adapters))
-            self._sample()
+            finally:
+                self.log.close()
+                if self.result.losses and can_plot():
+                    save_training_plot(self.log.path, self.result.files.folder / "loss.png", self.guard.rounds)
+            with self.optimization.weights_for_use():
+                saved = self._save("finished early" if self.guard.stopped_early else "finished")
+                self._write_report(saved)
+                base_model.verify(self.result.files.lora, len(adapters))
+                self._sample()
+                picture = self.result.files.folder / "measures.png"
+                self.guard.measure_pictures(self.training_seconds, self.sampling_seconds / self.sampling_steps, picture)
+            self._write_report(saved)
 
     def _after_step(self, report: StepReport) -> None:
         config = self.config
         self.result.losses.append(report.loss)
-        self.result.files.write_step(report, time.time() - self.training_started)
+        self.log.write(report)
         self.hooks.stepped(report, config.max_train_steps)
+        self.guard.after_step(report)
         if report.step % config.sample_every_n_steps == 0 and report.step < config.max_train_steps:
-            self._sample()
+            with self.optimization.weights_for_use():
+                self._sample()
 
     def _sample(self) -> None:
-        pictures = self.base_model.sample()
+        started = time.monotonic()
+        with self.adapters.without_dropout():
+            pictures = self.base_model.sample(self.sampling)
+        self.sampling_seconds += time.monotonic() - started
+        self.sampling_steps += len(pictures) * self.sampling.steps
         self.result.samples.append(pictures)
         step = len(self.result.losses)
         for number, picture in enumerate(pictures, start=1):
             self.result.files.write_sample(step, number, to_picture(picture))
         self.hooks.sampled(step, self.config.max_train_steps, side_by_side(pictures))
 
-    def _save(self, adapters: Adapters, outcome: str) -> None:
-        """Save the LoRA as it is; it is rounded to the precision of the file, so that the last sample shows that."""
-        dtype = SAVE_DTYPES[self.config.save_precision]
-        tensors = to_state_dict(adapters.layers(), dtype)
-        adapters.round_to(dtype)
-        metadata = build_metadata(self.base_model.architecture, self._facts())
-        files = self.result.files
-        size = write_lora(files.lora, tensors, metadata)
-        self.result.lora = LoraModel(tensors, files.name, metadata)
-        self.result.report = self._report(outcome, len(adapters), size)
-        files.write_report(self.result.report)
+    def _save(self, outcome: str) -> SavedLora:
+        """Save the LoRA as it was best, and as it is beside it where that is not the same. It is rounded to the
+        precision of the file, so that the last sample shows that."""
+        self.training_seconds = time.time() - self.training_started
+        files, better, last = self.result.files, self.guard.better_step, ""
+        if better is not None:
+            last_file = files.folder / "last.safetensors"
+            self._write(last_file, f"{files.name} (last)", len(self.result.losses))
+            last = f"the state after the last step is {last_file}"
+            self.guard.go_back()
+        step = better or len(self.result.losses)
+        self.result.lora, size = self._write(files.lora, files.name, step)
+        return SavedLora(outcome, files.lora, files.name, self.adapters.size, len(self.adapters), size, step, last)
 
-    def _facts(self) -> TrainingFacts:
-        config, order, steps = self.config, self.order, len(self.result.losses)
+    def _write(self, path: Path, name: str, step: int) -> tuple[LoraModel, int]:
+        """Write the adapters as they are after `step` steps; round them to what the file holds."""
+        dtype = SAVE_DTYPES[self.config.save_precision]
+        tensors = self.base_model.portable(to_state_dict(self.adapters.layers(), dtype))
+        self.adapters.round_to(dtype)
+        metadata = build_metadata(self.base_model.architecture, self._facts(name, step)) | self.guard.metadata()
+        return LoraModel(tensors, name, metadata), write_lora(path, tensors, metadata)
+
+    def _write_report(self, saved: SavedLora, complete: bool = True) -> None:
+        self.result.rounds, self.result.verdict = self.guard.rounds, self.guard.verdict(complete)
+        self.result.report = training_report(
+            saved,
+            self.base_model,
+            self.dataset,
+            self.config,
+            precision=self.precision.name,
+            losses=self.result.losses,
+            seconds=self.training_seconds,
+            cache_text=self.cache_text,
+            watched=self.guard.lines(complete),
+            reasons=self.reasons,
+            notes=self.notes,
+        )
+        self.result.files.write_report(self.result.report)
+
+    def _facts(self, name: str, steps: int) -> TrainingFacts:
+        config, order = self.config, self.order
         return TrainingFacts(
-            output_name=self.result.files.name,
+            output_name=name,
             trigger_word=self.dataset.trigger_word,
             base_model_name=self.base_model.name,
             base_model_identity=self.base_model.identity(),
             prediction_type=self.base_model.prediction_type,
+            algorithm=config.algorithm,
             rank=config.lora_rank,
             alpha=config.lora_alpha,
             dropout=config.lora_dropout,
             learning_rate=config.learning_rate,
-            lr_scheduler="cosine",
+            text_encoder_learning_rate=config.text_encoder_learning_rate if config.train_text_encoder else None,
+            lr_scheduler=config.lr_scheduler,
             lr_warmup_steps=config.lr_warmup_steps,
-            optimizer="torch.optim.AdamW",
+            optimizer=_class_name(self.optimization.optimizer),
             max_grad_norm=config.max_grad_norm,
             steps=steps,
             max_train_steps=config.max_train_steps,
@@ -214,46 +285,9 @@ class _Training:
             config=config.model_dump(),
         )
 
-    def _report(self, outcome: str, layers: int, size: int) -> str:
-        config, losses, files = self.config, self.result.losses, self.result.files
-        seconds = time.time() - self.training_started
-        tenth = max(1, len(losses) // 10)
-        trigger = f', trigger word "{self.dataset.trigger_word}"' if self.dataset.trigger_word else ""
-        lines = [
-            f"{files.name}: {outcome} after {len(losses)} of {config.max_train_steps} steps in {seconds:.0f} s "
-            f"({len(losses) / seconds:.2f} steps/s with samples), {self.precision.name}",
-            f"File: {files.lora} ({size_text(size)}, {config.save_precision})",
-            f"Trained: {trained_parameters(self.result.lora):,} parameters in {layers} layers "
-            f"({config.target_modules}), rank {config.lora_rank}, alpha {config.lora_alpha:g}",
-            f"Base model: {self.base_model.name} ({self.base_model.architecture.name})",
-            f"Dataset: {self.dataset.name}, {len(self.dataset.images)} images at {config.resolution} px{trigger}",
-            self.cache_text,
-            f"Loss: {sum(losses[:tenth]) / tenth:.4f} in the first tenth of the steps, "
-            f"{sum(losses[-tenth:]) / tenth:.4f} in the last",
-        ]
-        if self.reasons:
-            lines.append("Chosen automatically:")
-            lines += [f"  {name} = {reason}" for name, reason in self.reasons.items()]
-        return "\n".join(lines)
 
-
-def _cache_text(cache: TensorCache) -> str:
-    size = cache.clean()
-    return (
-        f"Cache: {cache.made} encoded, {cache.found} found, {size_text(size)} of {size_text(cache.limit)} used in "
-        f"{cache.folder}"
-    )
-
-
-def _resolved(config: TrainingConfig, base_model: BaseModel, dataset: Dataset, samples: list[Sample]) -> Resolved:
-    return resolve(
-        config,
-        image_count=len(dataset.images),
-        samples_per_epoch=len(samples),
-        architecture=base_model.architecture.id,
-        native_resolution=base_model.native_resolution,
-        sample_cfg=base_model.architecture.cfg,
-    )
+def _class_name(one: object) -> str:
+    return f"{type(one).__module__}.{type(one).__qualname__}"
 
 
 def _sampling(config: ResolvedConfig, dataset: Dataset) -> Sampling:
@@ -272,4 +306,5 @@ def _sampling(config: ResolvedConfig, dataset: Dataset) -> Sampling:
         cfg=config.sample_cfg,
         sampler=config.sample_sampler,
         scheduler=config.sample_scheduler,
+        negative=config.sample_negative_prompt,
     )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from PIL import Image
 
-from .config import TrainingConfig
+from .config import SETTINGS, TrainingConfig
 from .data.cache import cache_folder
 from .formats.output_name import check_output_name, unused_name
-from .loop import StepReport
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,10 @@ class RunFiles:
         self.folder.rmdir()
 
     def write_config(self, config: TrainingConfig) -> None:
-        text = yaml.safe_dump(config.model_dump(exclude_none=True), allow_unicode=True, sort_keys=False)
+        values = config.model_dump(exclude_none=True)
+        ordered = {name: values[name] for name in SETTINGS if name in values}
+        text = yaml.safe_dump(ordered, allow_unicode=True, sort_keys=False)
         (self.folder / "config.yaml").write_text(text, encoding="utf-8")
-
-    def write_step(self, report: StepReport, seconds: float) -> None:
-        """Append a line to log.jsonl; `seconds` since the training began."""
-        line = json.dumps({**asdict(report), "seconds": round(seconds, 3)})
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
 
     def write_sample(self, step: int, prompt_number: int, picture: Image.Image) -> None:
         folder = self.folder / "samples"

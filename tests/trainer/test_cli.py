@@ -58,6 +58,14 @@ def test_check_reports_and_trains_nothing(config: Path, tmp_path: Path, capsys: 
     assert results(tmp_path / "out") == []
 
 
+def test_check_says_what_would_be_chosen_and_what_is_worth_knowing(config: Path, capsys: pytest.CaptureFixture[str]):
+    config.write_text(config.read_text() + "algorithm: lokr\n")
+    assert main(["check", str(config)]) == 0
+    output = capsys.readouterr().out
+    assert "purpose = style: the captions name different things" in output
+    assert "Worth knowing:\n  algorithm = lokr: read by ComfyUI, A1111 and Forge, not by diffusers." in output
+
+
 def results(folder: Path) -> list[str]:
     """What a run has written, beside the cache that all runs share."""
     return [entry.name for entry in folder.iterdir() if entry.name != ".cache"]

@@ -2,66 +2,153 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import pytest
 import torch
-from lora_crucible.base_models.base import CachedSample
-from lora_crucible.config import parse_config, resolve
-from lora_crucible.loop import StepReport, train
+from lora_crucible.base_models.base import CachedSample, RowLosses
+from lora_crucible.base_models.diffusion import diffusion_losses
+from lora_crucible.config import ObjectiveSettings
+from lora_crucible.errors import CrucibleError
+from lora_crucible.loop import train
+from lora_crucible.objective import Objective
+from lora_crucible.optimization import Optimization
+from lora_crucible.optimizers import ParameterGroup
 from lora_crucible.order import BatchOrder
+from lora_crucible.step_report import StepReport
 from torch import nn
 
 VALUES = (1.0, 2.0, 4.0, 8.0)
 """The samples: numbers that one parameter shall be near to."""
 
-
-def trained(batch_size: int, accumulation: int, **values) -> tuple[float, list[StepReport]]:
-    parameter = nn.Parameter(torch.zeros(()))
-    samples = [CachedSample(f"{value}.png", "all", value) for value in VALUES]
-    settings = {"max_train_steps": 20, "learning_rate": 0.1, "lr_warmup_steps": 4, "weight_decay": 0.0, **values}
-    config = resolve(
-        parse_config(settings),
-        image_count=4,
-        samples_per_epoch=4,
-        architecture="sd15",
-        native_resolution=64,
-        sample_cfg=1.0,
-    ).values
-    reports: list[StepReport] = []
-    train(
-        lambda rows, seeds: torch.stack([(parameter - row.inputs) ** 2 for row in rows]),
-        [parameter],
-        samples,
-        BatchOrder(["all"] * 4, batch_size, accumulation, seed=1),
-        config,
-        scaler=torch.amp.GradScaler("cpu", enabled=False),
-        on_step=reports.append,
-    )
-    return parameter.item(), reports
+PACKAGES = {"lion": "lion_pytorch", "prodigy": "prodigyopt", "schedule_free_adamw": "schedulefree"}
 
 
-def test_accumulated_batches_equal_one_large_batch():
-    whole, reports = trained(batch_size=4, accumulation=1)
+class Distance:
+    """A model of one number, whose loss is its squared distance from the sample's."""
+
+    def __init__(self) -> None:
+        self.parameter = nn.Parameter(torch.zeros(()))
+
+    def losses(self, rows: list[CachedSample], seeds: list[int]) -> RowLosses:
+        values = torch.stack([(self.parameter - row.inputs) ** 2 for row in rows])
+        return RowLosses(values, values.detach(), torch.tensor([row.inputs / 10 for row in rows]))
+
+
+class Denoiser(Distance):
+    """Predicts noise as a multiple of its input, through the losses of a real base model."""
+
+    def __init__(self, **settings) -> None:
+        super().__init__()
+        self.settings = ObjectiveSettings(**settings)
+
+    def losses(self, rows: list[CachedSample], seeds: list[int]) -> RowLosses:
+        latents = torch.stack([torch.full((4, 4, 4), row.inputs / 8) for row in rows])
+        return diffusion_losses(
+            Objective.EPSILON,
+            latents,
+            seeds,
+            lambda timestep: 0.03 + timestep / 100,
+            lambda noisy, sigma, _: self.parameter * noisy / (sigma**2 + 1).sqrt().reshape(-1, 1, 1, 1),
+            settings=self.settings,
+        )
+
+
+class InOrder(BatchOrder):
+    """The samples as they come, so that each has the same place in a step, and the same noise, however it is cut."""
+
+    def step(self, step: int) -> list[list[int]]:
+        return [list(range(4))[first : first + self._batch_size] for first in range(0, 4, self._batch_size)]
+
+
+@pytest.fixture
+def trained(complete):
+    def run(batch_size: int, accumulation: int, model: Distance | None = None, order: type = BatchOrder, **values):
+        model = model or Distance()
+        samples = [CachedSample(f"{value}.png", "all", value) for value in VALUES]
+        settings = {"max_train_steps": 20, "learning_rate": 0.1, "lr_warmup_steps": 4, "weight_decay": 0.0}
+        config = complete(**settings | values)
+        groups = [ParameterGroup("model", [model.parameter], config.learning_rate)]
+        optimization = Optimization(groups, config, torch.amp.GradScaler("cpu", enabled=False))
+        reports: list[StepReport] = []
+        batches = order(["all"] * 4, batch_size, accumulation, seed=1)
+        train(model.losses, optimization, samples, batches, config, on_step=reports.append)
+        with optimization.weights_for_use():
+            return model.parameter.item(), reports
+
+    return run
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "prodigy", "schedule_free_adamw"])
+@pytest.mark.parametrize(
+    ("model", "order"),
+    [(Distance, BatchOrder), (partial(Denoiser, loss_weighting="min_snr", loss_type="huber"), InOrder)],
+    ids=["plain", "weighted"],
+)
+def test_accumulated_batches_equal_one_large_batch(trained, optimizer, model, order):
+    pytest.importorskip(PACKAGES.get(optimizer, "torch"))
+    settings = {"optimizer": optimizer, "learning_rate": "auto" if optimizer == "prodigy" else 0.1}
+    whole, reports = trained(4, 1, model(), order, **settings)
+    assert whole != 0
     for batch_size, accumulation in [(2, 2), (1, 4), (3, 2)]:  # 3 + 1 too: every image weighs the same
-        parts, other = trained(batch_size, accumulation)
-        assert parts == pytest.approx(whole, rel=1e-5)
-        assert [report.loss for report in other] == pytest.approx([report.loss for report in reports], rel=1e-5)
+        parts, other = trained(batch_size, accumulation, model(), order, **settings)
+        assert parts == pytest.approx(whole, rel=1e-4)
+        assert [report.loss for report in other] == pytest.approx([report.loss for report in reports], rel=1e-4)
+        assert other[-1].errors == pytest.approx(reports[-1].errors, rel=1e-4)
 
 
-def test_it_learns_towards_the_mean():
+def test_it_learns_towards_the_mean(trained):
     value, reports = trained(4, 1)
     assert 0.5 < value < sum(VALUES) / 4
     assert reports[-1].loss < reports[0].loss
 
 
-def test_learning_rate_rises_over_the_warmup_and_falls_as_a_cosine():
+def test_learning_rate_rises_over_the_warmup_and_falls_as_a_cosine(trained):
     _, reports = trained(4, 1)
-    rates = [report.learning_rate for report in reports]
+    rates = [report.learning_rates["model"] for report in reports]
     assert rates[:5] == pytest.approx([0, 0.025, 0.05, 0.075, 0.1])
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert rates[12] == pytest.approx(0.05)  # half way down
     assert rates[-1] < 0.002
 
 
-def test_gradients_are_reported_before_they_are_clipped():
+def test_gradients_are_reported_before_they_are_clipped(trained):
     _, reports = trained(4, 1, max_grad_norm=0.5)
     assert reports[0].gradient_norm == pytest.approx(2 * sum(VALUES) / 4)
+
+
+def test_a_step_says_what_it_saw(trained):
+    _, reports = trained(2, 1)
+    first, second = reports[:2]
+    assert (first.step, second.step) == (1, 2)
+    assert sorted(row.name for report in (first, second) for row in report.rows) == sorted(
+        f"{value}.png" for value in VALUES
+    )
+    squares = [float(name.removesuffix(".png")) ** 2 for name in (row.name for row in first.rows)]
+    assert first.loss == pytest.approx(sum(squares) / 2)
+    assert sum(first.errors.values()) > 0
+    assert first.seconds > 0
+    assert 0.01 < first.memory_gb < 1000
+
+
+def test_a_loss_that_is_no_number_leaves_the_weights(trained):
+    model = Distance()
+    good = model.losses
+
+    def spoiled(rows, seeds):
+        losses = good(rows, seeds)
+        return RowLosses(losses.values * math.inf, losses.errors, losses.timesteps)
+
+    model.losses = spoiled
+    with pytest.raises(CrucibleError, match=r"step 1 is inf.*1\.0\.png"):
+        trained(4, 1, model)
+    assert model.parameter.item() == 0
+
+
+def test_each_step_names_its_images_with_their_errors(trained):
+    _, reports = trained(3, 2)  # batches of 3 and 1
+    first = reports[0].rows
+    assert sorted(row.name for row in first) == ["1.0.png", "2.0.png", "4.0.png", "8.0.png"]
+    assert all(row.error == float(row.name.removesuffix(".png")) ** 2 for row in first)  # the parameter is 0
+    assert reports[0].loss == sum(row.error for row in first) / 4

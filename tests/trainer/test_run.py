@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,12 @@ def test_a_run_trains_and_leaves_all_its_files(base_model, dataset, tmp_path):
     lines = [json.loads(line) for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["loss"] for line in lines] == result.losses
+    assert [len(line["images"]) for line in lines] == [4] * 6
+    assert all(line["errors"] and line["memory_gb"] > 0 and line["seconds"] > 0 for line in lines)
+    assert [line["learning_rates"]["model"] for line in lines] == sorted(
+        (line["learning_rates"]["model"] for line in lines), reverse=True
+    )
+    assert list(result.files.folder.glob("events.out.tfevents.*"))
     assert len(result.samples) == 3  # before, in the middle, at the end
     assert len(list((result.files.folder / "samples").glob("*.png"))) == 3 * len(result.samples[0])
     config = yaml.safe_load((result.files.folder / "config.yaml").read_text())
@@ -113,7 +120,8 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(base_model, dataset,
 
     def spoiled(rows, seeds):
         calls.append(rows)
-        return good(rows, seeds) * (math.nan if len(calls) == 3 else 1)
+        losses = good(rows, seeds)
+        return replace(losses, values=losses.values * (math.nan if len(calls) == 3 else 1))
 
     monkeypatch.setattr(base_model, "losses", spoiled)
     with pytest.raises(CrucibleError, match=r"step 3 is nan") as error:
@@ -137,3 +145,103 @@ def test_rank_alpha_and_layers_are_what_was_asked(base_model, dataset, tmp_path)
     assert {tensor.shape[0] for key, tensor in tensors.items() if "lora_down" in key} == {3}
     assert {float(tensor) for key, tensor in tensors.items() if key.endswith(".alpha")} == {1.5}
     assert all("_attn" in key for key in tensors)
+
+
+PACKAGES = {"lion": "lion_pytorch", "prodigy": "prodigyopt", "schedule_free_adamw": "schedulefree"}
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "lion", "prodigy", "schedule_free_adamw"])
+def test_each_optimizer_trains(base_model, dataset, tmp_path, optimizer):
+    pytest.importorskip(PACKAGES.get(optimizer, "torch"))
+    result = train(base_model, dataset, tmp_path, optimizer=optimizer, max_train_steps=6, sample_every_n_steps=3)
+    tensors, metadata = read_lora(result.files.lora)
+    assert all(tensor.abs().max() > 0 for tensor in tensors.values())
+    assert optimizer.replace("_", "").removesuffix("adamw") in metadata["ss_optimizer"].lower()
+    assert (
+        f"learning_rate = {yaml.safe_load((result.files.folder / 'config.yaml').read_text())['learning_rate']:g}: "
+        in (result.report)
+    )
+    repeated = train(base_model, dataset, tmp_path, optimizer=optimizer, max_train_steps=6, sample_every_n_steps=99)
+    again, _ = read_lora(repeated.files.lora)
+    assert all(torch.equal(tensors[key], again[key]) for key in tensors)  # samples between do not touch the training
+
+
+STEADY = {"learning_rate": 0.01, "lr_scheduler": "constant", "lr_warmup_steps": 0}
+
+
+def assert_lags_behind(averaged: Path, plain: Path) -> None:
+    """B starts at zero and grows, so its average is smaller."""
+    (average, _), (last, _) = read_lora(averaged), read_lora(plain)
+    for key in last:
+        assert "lora_up" not in key or 0 < average[key].norm() < last[key].norm(), key
+
+
+def test_the_file_and_the_samples_have_the_averaged_weights(base_model, dataset, tmp_path):
+    plain = train(base_model, dataset, tmp_path, max_train_steps=6, **STEADY)
+    averaged = train(base_model, dataset, tmp_path, max_train_steps=6, ema_decay=0.9, **STEADY)
+    assert plain.losses == averaged.losses
+    assert torch.equal(plain.samples[0], averaged.samples[0])
+    assert not torch.equal(plain.samples[-1], averaged.samples[-1])
+    assert_lags_behind(averaged.files.lora, plain.files.lora)
+
+
+def test_cancelling_keeps_the_averaged_weights(base_model, dataset, tmp_path):
+    def stop_after_four(report, steps):
+        if report.step == 4:
+            raise KeyboardInterrupt
+
+    for decay in (0.0, 0.9):
+        with pytest.raises(KeyboardInterrupt):
+            train(base_model, dataset, tmp_path / str(decay), Hooks(stepped=stop_after_four), ema_decay=decay, **STEADY)
+    assert_lags_behind(tmp_path / "0.9" / "lora.safetensors", tmp_path / "0.0" / "lora.safetensors")
+
+
+def test_the_objective_reaches_the_losses(base_model, dataset, tmp_path):
+    plain = train(base_model, dataset, tmp_path)
+    for settings in (
+        {"loss_weighting": "min_snr"},
+        {"loss_weighting": "debiased"},
+        {"loss_type": "huber"},
+        {"noise_offset": 0.1},
+        {"timestep_sampling": "logit_normal"},
+    ):
+        assert train(base_model, dataset, tmp_path, **settings).losses[0] != plain.losses[0], settings
+
+
+def test_a_shift_is_for_flow_models_alone(base_model, dataset, tmp_path):
+    with pytest.raises(CrucibleError, match=r"timestep_shift is 3, but demo predicts"):
+        train(base_model, dataset, tmp_path, timestep_shift=3)
+
+
+def test_samples_heed_the_negative_prompt(base_model, dataset, tmp_path):
+    plain = train(base_model, dataset, tmp_path, max_train_steps=1)
+    without_blue = train(base_model, dataset, tmp_path, max_train_steps=1, sample_negative_prompt="a blue square")
+    assert (plain.samples[0] - without_blue.samples[0]).abs().max() > 0.1
+
+
+def test_the_report_repeats_purpose_reasons_and_notes(base_model, dataset, tmp_path):
+    report = train(base_model, dataset, tmp_path, lora_rank=64, purpose="object").report
+    assert "Chosen automatically:\n  lora_alpha = 64: the same as the rank" in report
+    assert "Worth knowing:\n  lora_rank = 64: close to full fine-tuning" in report
+    assert "purpose = style: " in train(base_model, dataset, tmp_path).report
+
+
+def test_a_doubtful_base_model_is_named_before_anything_is_encoded(base_model, dataset, tmp_path, monkeypatch, caplog):
+    def encode(*_):
+        assert "sdxl_turbo" in caplog.text
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(base_model, "warnings", lambda: ("This is sdxl_turbo.",))
+    with pytest.raises(KeyboardInterrupt):
+        train(base_model, dataset, tmp_path, Hooks(preparing=encode))
+    assert "Worth knowing:\n  This is sdxl_turbo." in train(base_model, dataset, tmp_path).report
+
+
+def test_file_and_output_have_the_base_models_form(base_model, dataset, tmp_path, monkeypatch):
+    """What training has and what the architecture's files hold are two things."""
+    monkeypatch.setattr(base_model, "portable", lambda lora: {f"other.{key}": lora[key] for key in lora})
+    monkeypatch.setattr(base_model, "verify", lambda path, layers: None)
+    result = train(base_model, dataset, tmp_path)
+    tensors, _ = read_lora(result.files.lora)
+    assert all(key.startswith("other.lora_unet_") for key in tensors)
+    assert result.lora.keys() == tensors.keys()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapters, AdapterSpec
+from ..config import ModelFacts, ObjectiveSettings
 from ..data.cache import TensorCache
 from ..data.samples import Sample
 from ..formats.architectures import Architecture
@@ -32,7 +33,8 @@ class Precision:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a sample is made. `seed` and the rest mean what they mean in ComfyUI's KSampler."""
+    """How a sample is made. `seed` and the rest mean what they mean in ComfyUI's KSampler; `negative` is the negative
+    prompt of all of them."""
 
     prompts: tuple[str, ...]
     width: int
@@ -42,6 +44,7 @@ class Sampling:
     cfg: float
     sampler: str
     scheduler: str
+    negative: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,34 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being done); may raise to stop."""
 
 
+@dataclass(frozen=True)
+class RowLosses:
+    """What the rows of a batch cost, each (rows,), float32.
+
+    Attributes:
+        values: with gradients to the adapters; weighted as they are trained.
+        errors: without gradients; the plain mean squared error.
+        timesteps: how much noise each row got, as a share of the schedule: 0 is none, 1 is nothing else.
+    """
+
+    values: Tensor
+    errors: Tensor
+    timesteps: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[RowLosses], order: Sequence[int]) -> RowLosses:
+        """Of several batches, with row `order[i]` of all their rows, counted through, at place i."""
+
+        def join(tensors: list[Tensor]) -> Tensor:
+            return torch.cat(tensors)[list(order)]
+
+        return cls(
+            join([one.values for one in parts]),
+            join([one.errors for one in parts]),
+            join([one.timesteps for one in parts]),
+        )
+
+
 class BaseModel(ABC):
     """One training run's view of a base model.
 
@@ -69,6 +100,15 @@ class BaseModel(ABC):
     native_resolution: int
     prediction_type: str
 
+    @property
+    def facts(self) -> ModelFacts:
+        """What the choice of settings needs to know."""
+        return ModelFacts(self.architecture.id, self.native_resolution, self.architecture.cfg, self.prediction_type)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about what makes this model a doubtful one to train on; none for most."""
+        return ()
+
     @abstractmethod
     def identity(self) -> str:
         """A hash of all weights (a fixed sample of each) and of everything patched onto them."""
@@ -78,18 +118,39 @@ class BaseModel(ABC):
         """The conditions under which gradients flow: modes, devices, precision. Undone on exit, whatever happens."""
 
     @abstractmethod
+    def prepare_losses(self, settings: ObjectiveSettings) -> dict[str, str]:
+        """Say how `losses` are computed from now on; without this they are plain.
+
+        Returns:
+            what was chosen for each setting that is left on auto, with the reason.
+
+        Raises:
+            CrucibleError: settings that do not suit what the model predicts.
+        """
+
+    @abstractmethod
     def cache_inputs(
-        self, samples: Sequence[Sample], cache: TensorCache, caption_dropout: float, progress: Progress
+        self,
+        samples: Sequence[Sample],
+        cache: TensorCache,
+        caption_dropout: float,
+        progress: Progress,
+        live_captions: bool = False,
     ) -> list[CachedSample]:
         """Run every image and caption that the cache does not hold through the frozen encoders, once.
 
         Args:
             caption_dropout: how often a sample is shown without its caption, 0 to 1.
+            live_captions: leaves the captions as texts, because the text encoders are trained too.
         """
 
     @abstractmethod
-    def prepare_sampling(self, sampling: Sampling) -> None:
-        """Encode the prompts that `sample` will use, while the text encoders are there."""
+    def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
+        """Encode the prompts that `sample` will be given, while the text encoders are there.
+
+        Raises:
+            CrucibleError: this kind of base model has no such sampler.
+        """
 
     @abstractmethod
     def release_encoders(self) -> None:
@@ -99,16 +160,29 @@ class BaseModel(ABC):
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> AbstractContextManager[Adapters]:
         """Put adapters on the layers; on exit the model is as it was found."""
 
+    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A LoRA as the file of this architecture holds it, from kohya's form by the adapters' keys."""
+        return dict(state_dict)
+
     @abstractmethod
-    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
-        """The loss of each row, (rows,), float32, with gradients to the adapters.
+    def losses(
+        self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
+    ) -> RowLosses:
+        """The loss of each row.
 
         Row i's random numbers come from seeds[i] alone, so its loss does not depend on the rest of the batch.
+
+        Args:
+            timesteps: of each row, as a share of the noise schedule, instead of drawn ones.
         """
 
     @abstractmethod
-    def sample(self) -> Tensor:
-        """One picture per prompt with the adapters as they are: (prompts, height, width, 3) float32 in 0..1, CPU."""
+    def sample(self, sampling: Sampling) -> Tensor:
+        """One picture per prompt with the adapters as they are: (prompts, height, width, 3) float32 in 0..1, CPU.
+
+        Args:
+            sampling: its prompts and sampler are among those that `prepare_sampling` was given.
+        """
 
     @abstractmethod
     def verify(self, path: Path, layers: int) -> None:

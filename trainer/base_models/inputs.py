@@ -33,7 +33,7 @@ class Latent:
 
 @dataclass(frozen=True)
 class Inputs:
-    """One sample's latents and encoded captions. Both are fetched when they are drawn.
+    """One sample's latents and encoded captions, or captions as texts. Both are fetched when they are drawn.
 
     Attributes:
         without_caption: what stands for a caption that is dropped.
@@ -73,9 +73,17 @@ class Encoders(ABC):
 
 
 def cached_samples(
-    samples: Sequence[Sample], encoders: Encoders, cache: TensorCache, dropout: float, progress: Progress
+    samples: Sequence[Sample],
+    encoders: Encoders,
+    cache: TensorCache,
+    dropout: float,
+    progress: Progress,
+    live_captions: bool = False,
 ) -> list[CachedSample]:
     """Encode what the cache does not hold, and give each sample its place in it. The same sample object stays one.
+
+    Args:
+        live_captions: captions stay texts.
 
     Raises:
         CrucibleError: an image cannot be encoded.
@@ -84,6 +92,8 @@ def cached_samples(
     views = {_view_key(view, encoders): (view, sample.name) for sample in distinct for view in sample.views}
     captions = {_caption_key(text, encoders): text for sample in distinct for text in sample.captions}
     captions[_caption_key("", encoders)] = ""
+    if live_captions:
+        captions.clear()
     missing_views = {key: value for key, value in views.items() if not cache.holds(key)}
     missing_captions = {key: text for key, text in captions.items() if not cache.holds(key)}
     total = len(missing_views) + len(missing_captions)
@@ -97,15 +107,17 @@ def cached_samples(
     def latent(key: str, name: str) -> Callable[[], Latent]:
         return lambda: Latent(**_fetched(cache, key, name))
 
-    def caption(key: str) -> Callable[[], Any]:
-        return lambda: _fetched(cache, key, "a caption")
+    def caption(text: str) -> Callable[[], Any]:
+        if live_captions:
+            return lambda: text
+        return lambda: _fetched(cache, _caption_key(text, encoders), "a caption")
 
     made: dict[int, CachedSample] = {}
     for sample in distinct:
         inputs = Inputs(
             tuple(latent(_view_key(view, encoders), sample.name) for view in sample.views),
-            tuple(caption(_caption_key(text, encoders)) for text in sample.captions),
-            caption(_caption_key("", encoders)),
+            tuple(map(caption, sample.captions)),
+            caption(""),
             dropout,
             sample.weight,
         )

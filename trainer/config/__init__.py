@@ -1,20 +1,26 @@
 """The settings of a training run: their schema, their checks, and the choice of what was left on auto."""
 
 from .data_settings import DataSettings
-from .resolve import DEMO_VALUES, Resolved, ResolvedConfig, resolve
+from .facts import DatasetFacts, ModelFacts
+from .notes import notes
+from .objective_settings import ObjectiveSettings
+from .resolve import Resolved, ResolvedConfig, resolve
 from .schema import SETTINGS, TrainingConfig
 from .setting import Setting
 from .validation import from_widgets, parse_config
 
 __all__ = [
-    "DEMO_VALUES",
     "SETTINGS",
     "DataSettings",
+    "DatasetFacts",
+    "ModelFacts",
+    "ObjectiveSettings",
     "Resolved",
     "ResolvedConfig",
     "Setting",
     "TrainingConfig",
     "from_widgets",
+    "notes",
     "parse_config",
     "resolve",
 ]

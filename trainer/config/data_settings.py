@@ -94,11 +94,11 @@ class DataSettings(BaseModel):
         ge=0,
         le=100,
     )
-    caption_dropout_rate: float = setting(
-        0.0,
+    caption_dropout_rate: float | None = setting(
+        None,
         "Caption dropout",
         "Share of the times that an image is shown without its caption. 0.05 to 0.1 helps a style to show without "
-        "its trigger word.",
+        "its trigger word, which auto does for styles.",
         group="data",
         advanced=True,
         step=0.05,
@@ -173,10 +173,11 @@ class DataSettings(BaseModel):
         group="data",
         advanced=True,
     )
-    validation_percent: float = setting(
-        0.0,
+    validation_percent: float | None = setting(
+        None,
         "Validation",
-        "Percentage of the images that are not trained, to measure the training by.",
+        "Percentage of the images that are not trained, to measure the training by. auto keeps some of 30 images and "
+        "more, when the training starts.",
         group="data",
         advanced=True,
         step=1.0,
@@ -196,8 +197,8 @@ class DataSettings(BaseModel):
     reg_data_dir: str | None = setting(
         None,
         "Regularization folder",
-        "Images of what the model should not forget, with captions without the trigger word. Each is shown as often "
-        "as the training images are.",
+        "Images of what the model should not forget, with captions without the trigger word. They are shown between "
+        "the training images.",
         group="data",
         advanced=True,
     )
@@ -205,6 +206,16 @@ class DataSettings(BaseModel):
         1.0,
         "Regularization weight",
         "How much regularization images count against training images.",
+        group="data",
+        advanced=True,
+        step=0.1,
+        ge=0.0,
+        le=10.0,
+    )
+    reg_ratio: float = setting(
+        1.0,
+        "Regularization images",
+        "How many regularization images are shown for each training image.",
         group="data",
         advanced=True,
         step=0.1,

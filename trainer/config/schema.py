@@ -12,6 +12,10 @@ from typing import Any, Literal
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from .data_settings import DataSettings
+from .guard_settings import GuardSettings
+from .layer_patterns import parse_patterns
+from .objective_settings import ObjectiveSettings
+from .optimizer_settings import OptimizerSettings
 from .setting import Setting, describe_settings, setting
 
 PRECISION_NAMES = {
@@ -24,10 +28,11 @@ PRECISION_NAMES = {
 }
 
 
-TargetModules = Literal["attention", "attention_and_feed_forward", "linear_and_convolution"]
+Purpose = Literal["auto", "quick_test", "character", "style", "object", "concept"]
+TargetModules = Literal["attention", "attention_and_feed_forward", "linear", "linear_and_convolution"]
 
 
-class TrainingConfig(DataSettings):
+class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSettings):
     """The settings of one training run. Use `parse_config` for values that a user wrote."""
 
     # Model and output
@@ -49,6 +54,14 @@ class TrainingConfig(DataSettings):
         "Name",
         "File name of the LoRA. An existing file is never overwritten: a number is added.",
         group="output",
+    )
+
+    purpose: Purpose = setting(
+        "auto",
+        "Purpose",
+        "What the LoRA is for. It decides every setting that is left on auto. auto looks at the images and captions; "
+        "quick_test is a short run that shows in a few minutes whether everything works.",
+        group="training",
     )
 
     # Adapter
@@ -88,9 +101,49 @@ class TrainingConfig(DataSettings):
         None,
         "Layers",
         "Which layers of the model get an adapter. With the feed-forward layers it learns more, in a larger file; "
-        "linear_and_convolution is all layers that can have one.",
+        "linear is all linear layers, linear_and_convolution all that can have one.",
         group="adapter",
         advanced=True,
+    )
+
+    train_text_encoder: bool = setting(
+        False,
+        "Train text encoder",
+        "Train the text encoders too, which helps a new word to mean something. Needs more memory and time: captions "
+        "are encoded anew in every step.",
+        group="adapter",
+        advanced=True,
+    )
+    algorithm: Literal["lora", "rslora", "dora", "loha", "lokr"] = setting(
+        "lora",
+        "Algorithm",
+        "lora works everywhere. rslora scales by alpha / sqrt(rank), for ranks from 32. dora trains direction and "
+        "length apart: a little better, slower; applied by ComfyUI and Forge only. loha and lokr say more with fewer "
+        "numbers; read by ComfyUI, A1111 and Forge, not by diffusers.",
+        group="adapter",
+        advanced=True,
+        value_aliases={"locon": "lora"},
+    )
+    loraplus_ratio: float = setting(
+        1.0,
+        "LoRA+ ratio",
+        "How many times larger the learning rate of a LoRA's second factor is than that of its first (LoRA+). 1 is "
+        "off, 4 to 16 learns faster.",
+        group="adapter",
+        advanced=True,
+        step=1.0,
+        aliases=("loraplus_lr_ratio",),
+        ge=1.0,
+        le=100.0,
+    )
+    layer_patterns: str = setting(
+        "",
+        "Layers by name",
+        "Train these layers only, one a line, each with a rank and alpha of its own where you like: "
+        "attn2.to_k rank=4 alpha=2. A name is the end of a layer's path; * stands for any letters.",
+        group="adapter",
+        advanced=True,
+        multiline=True,
     )
 
     # Optimization
@@ -141,6 +194,17 @@ class TrainingConfig(DataSettings):
         "Size of a step: 0.0002 suits SD1.5, 0.0001 larger models. Halve it when the loss swings.",
         group="training",
         step=0.00001,
+        gt=0,
+        le=1,
+    )
+    text_encoder_learning_rate: float | None = setting(
+        None,
+        "Text encoder learning rate",
+        "Learning rate of the text encoders, where they are trained: half of the model's is usual.",
+        group="training",
+        advanced=True,
+        step=0.00001,
+        aliases=("text_encoder_lr",),
         gt=0,
         le=1,
     )
@@ -226,6 +290,14 @@ class TrainingConfig(DataSettings):
         group="samples",
         multiline=True,
     )
+    sample_negative_prompt: str = setting(
+        "",
+        "Negative prompt",
+        "What samples should not show. It acts on models that are sampled with a CFG above 1.",
+        group="samples",
+        advanced=True,
+        multiline=True,
+    )
     sample_every_n_steps: int | None = setting(
         None,
         "Sample every",
@@ -269,6 +341,12 @@ class TrainingConfig(DataSettings):
             raise ValueError('it must be a file name without any of < > : " / \\ | ? * (folders belong in output_dir)')
         return name
 
+    @field_validator("layer_patterns")
+    @classmethod
+    def _are_patterns(cls, text: str) -> str:
+        parse_patterns(text)
+        return text
+
     @property
     def data(self) -> DataSettings:
         """The settings of the dataset alone."""
@@ -284,5 +362,11 @@ class TrainingConfig(DataSettings):
         return self
 
 
-SETTINGS: dict[str, Setting] = describe_settings(TrainingConfig)
-"""What is known of each field, by its key, in the order of the class."""
+_LAST = (*OptimizerSettings.model_fields, *ObjectiveSettings.model_fields, *GuardSettings.model_fields)
+"""Newer than the others: saved workflows hold widgets by position, so these follow those that were there."""
+
+_described = describe_settings(TrainingConfig)
+SETTINGS: dict[str, Setting] = {
+    name: _described[name] for name in (*(name for name in _described if name not in _LAST), *_LAST)
+}
+"""What is known of each field, by its key, in the order of widgets and files."""

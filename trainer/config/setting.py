@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, Field
@@ -19,11 +20,12 @@ class Setting:
     Attributes:
         kind: integer, number (float), choice, switch (bool) or text.
         may_be_auto: whether the run can find a value itself: None in the config, absent or `auto` in YAML,
-            0 in a number widget.
+            `auto_number` in a number widget.
         minimum, maximum: limits of a number that is not auto; `minimum_excluded` when it must lie above it.
         step: how far one click on a number widget goes.
         choices: the values of a choice, `auto` first when it may be auto.
         aliases: other trainers' names of the key. value_aliases: other spellings of the value.
+        packages: what has to be installed for a choice, by the name pip knows.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Setting:
     aliases: tuple[str, ...] = ()
     value_aliases: tuple[tuple[str, str], ...] = ()
     multiline: bool = False
+    packages: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_number(self) -> bool:
@@ -49,15 +52,34 @@ class Setting:
 
     @property
     def widget_default(self) -> Any:
-        """The default as a widget shows it: 0 for an automatic number, `auto` for an automatic choice."""
+        """The default as a widget shows it: `auto_number` for an automatic number, `auto` for an automatic choice."""
         if self.default is not None:
             return self.default
-        return {"integer": 0, "number": 0.0, "choice": "auto"}.get(self.kind, "")
+        if self.is_number:
+            return int(self.auto_number) if self.kind == "integer" else float(self.auto_number)
+        return "auto" if self.kind == "choice" else ""
+
+    @property
+    def auto_number(self) -> int:
+        """What stands for auto in a number widget: 0, or -1 where 0 is a value of its own (no warmup, no dropout)."""
+        return -1 if self.minimum == 0 and not self.minimum_excluded else 0
+
+    def missing_package(self, choice: Any) -> str | None:
+        """The package that a choice needs, where it is not installed."""
+        package = dict(self.packages).get(choice)
+        if package is None or find_spec(package.replace("-", "_")) is not None:
+            return None
+        return package
+
+    @property
+    def offered(self) -> list[str]:
+        """The choices that can be used on this machine."""
+        return [choice for choice in self.choices if self.missing_package(choice) is None]
 
     @property
     def widget_minimum(self) -> float | None:
-        """Lowest value of a number widget: 0 where that means auto."""
-        return 0 if self.may_be_auto else self.minimum
+        """Lowest value of a number widget: the one for auto where there is one."""
+        return self.auto_number if self.may_be_auto else self.minimum
 
     @property
     def expected(self) -> str:
@@ -115,6 +137,7 @@ def setting(
     aliases: tuple[str, ...] = (),
     value_aliases: dict[str, str] | None = None,
     multiline: bool = False,
+    packages: dict[str, str] | None = None,
     **limits: Any,
 ) -> Any:
     """A field of a config class, with what `Setting` needs to know of it; `limits` are pydantic's (ge, gt, le)."""
@@ -125,6 +148,7 @@ def setting(
         "aliases": list(aliases),
         "value_aliases": value_aliases or {},
         "multiline": multiline,
+        "packages": packages or {},
     }
     return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
 
@@ -166,6 +190,7 @@ def _describe(name: str, field: FieldInfo) -> Setting:
         aliases=tuple(facts["aliases"]),
         value_aliases=tuple(facts["value_aliases"].items()),
         multiline=facts["multiline"],
+        packages=tuple(facts["packages"].items()),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from ..errors import CrucibleError
 from ..suggestions import nearest_names
+from .contradictions import contradictions
 from .schema import SETTINGS, TrainingConfig
 
 LONGEST_VALUE = 60
@@ -42,18 +44,20 @@ def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
 
 
 def from_widgets(values: Mapping[str, Any]) -> TrainingConfig:
-    """Makes a config of the values of a node's widgets, where the number 0 stands for auto.
+    """Makes a config of the values of a node's widgets, where a number stands for auto (`Setting.auto_number`).
 
     Raises:
         CrucibleError: as `parse_config`.
     """
-    return parse_config({key: value for key, value in values.items() if not _is_auto_widget(key, value)})
+    return parse_config({key: value for key, value in values.items() if not is_auto_widget(key, value)})
 
 
-def _is_auto_widget(key: str, value: Any) -> bool:
+def is_auto_widget(key: str, value: Any) -> bool:
+    """Whether a number widget leaves its value to the run."""
     setting = SETTINGS.get(KEYS.get(key, ""))
-    is_zero = isinstance(value, int | float) and not isinstance(value, bool) and value == 0
-    return setting is not None and setting.is_number and setting.may_be_auto and is_zero
+    if setting is None or not setting.is_number or not setting.may_be_auto or isinstance(value, bool):
+        return False
+    return isinstance(value, int | float) and value == setting.auto_number
 
 
 def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list[Problem]]:
@@ -71,13 +75,21 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
         else:
             known[name] = value
             written_as[name] = str(key)
+    read_names_of_layers(known, written_as)
     if all(SETTINGS[name].read(known.get(name)) is not None for name in ("epochs", "max_train_steps")):
         problems.append(_two_lengths(known.pop("epochs"), known.pop("max_train_steps"), written_as))
-    config = None
+    right = written_as
     try:
         config = TrainingConfig.model_validate(known)
     except ValidationError as error:
         problems += [_wrong_value(dict(details), known, written_as) for details in error.errors()]
+        wrong = {details["loc"][0] for details in error.errors()}
+        # The rest can still contradict itself, or want what is not installed.
+        right = {name: key for name, key in written_as.items() if name not in wrong}
+        config = TrainingConfig.model_validate({name: value for name, value in known.items() if name in right})
+    for names, text in contradictions(config, right):
+        problems.append(Problem(tuple(right[name] for name in names if name in right), text))
+    problems += _missing_packages(config, right)
     return (None if problems else config), problems
 
 
@@ -108,12 +120,33 @@ def _unknown_key(key: str) -> Problem:
     return Problem((key,), f"{key} is not a known key; {hint}")
 
 
+def read_names_of_layers(known: dict[str, Any], written_as: dict[str, str]) -> None:
+    """Other trainers' target_modules are lists of layers: [q_proj, v_proj]."""
+    value = known.get("target_modules")
+    if isinstance(value, list | tuple) or (isinstance(value, str) and "," in value):
+        known["layer_patterns"] = known.pop("target_modules")
+        written_as["layer_patterns"] = written_as["target_modules"]
+
+
 def _two_lengths(epochs: Any, steps: Any, written_as: Mapping[str, str]) -> Problem:
     """`TrainingConfig` checks this too, but only when every value by itself is right."""
     keys = written_as["epochs"], written_as["max_train_steps"]
     given = f"{keys[0]} = {quoted(epochs)} and {keys[1]} = {quoted(steps)}"
     text = f"{given} both say how long to train; keep one of them"
     return Problem(keys, text)
+
+
+def _missing_packages(config: TrainingConfig, written_as: Mapping[str, str]) -> list[Problem]:
+    problems = []
+    for name, key in written_as.items():
+        value = getattr(config, name)
+        if (package := SETTINGS[name].missing_package(value)) is not None:
+            text = (
+                f"{key} = {value}, but the package {package}, which it comes from, is not installed in the Python that "
+                f'runs here; install it with: "{sys.executable}" -m pip install {package}'
+            )
+            problems.append(Problem((key,), text))
+    return problems
 
 
 def _wrong_value(details: dict[str, Any], values: Mapping[str, Any], written_as: Mapping[str, str]) -> Problem:

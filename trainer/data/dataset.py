@@ -155,7 +155,7 @@ def load_dataset(
 def split_dataset(dataset: Dataset) -> Dataset:
     """The same dataset with `validation_percent` of its images moved from training to validation."""
     everything = [*dataset.images, *dataset.validation]
-    percent = dataset.settings.validation_percent
+    percent = dataset.settings.validation_percent or 0
     chosen = validation_indices([image.facts for image in everything], percent, dataset.settings.validation_seed)
     findings = [finding for finding in dataset.findings if finding.kind != "validation"]
     if percent and not chosen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -81,7 +81,7 @@ class Sample:
 def training_samples(dataset: Dataset, default_resolution: int) -> list[Sample]:
     """What an epoch shows, in a fixed order: samples with repeats stand in it several times.
 
-    Regularization images are as many as training images, by repeating them or leaving some out.
+    Regularization images are `reg_ratio` times as many as training images, by repeating them or leaving some out.
     """
     settings = dataset.settings
     resolutions = settings.resolutions(default_resolution)
@@ -89,10 +89,25 @@ def training_samples(dataset: Dataset, default_resolution: int) -> list[Sample]:
     if not dataset.regularization:
         return samples
     regularization = _samples(dataset, dataset.regularization, resolutions, settings.prior_loss_weight)
-    count = len(regularization)
-    if count >= len(samples):
-        return samples + [regularization[index * count // len(samples)] for index in range(len(samples))]
-    return samples + [regularization[index % count] for index in range(len(samples))]
+    count, wanted = len(regularization), round(settings.reg_ratio * len(samples))
+    if count >= wanted:
+        return samples + [regularization[index * count // wanted] for index in range(wanted)]
+    return samples + [regularization[index % count] for index in range(wanted)]
+
+
+def fixed_samples(dataset: Dataset, images: Sequence[TrainingImage], default_resolution: int) -> list[Sample]:
+    """Each image once, as it can be measured time and again: its middle, upright, with its first caption."""
+    settings = dataset.settings
+    fixed = settings.model_copy(
+        update={
+            "extra_resolutions": "",
+            "horizontal_flip": False,
+            "random_crop": False,
+            "shuffle_caption": False,
+        }
+    )
+    once = [replace(image, captions=image.captions[:1], repeats=1) for image in images]
+    return _samples(replace(dataset, settings=fixed), once, fixed.resolutions(default_resolution), 1.0)
 
 
 def _samples(

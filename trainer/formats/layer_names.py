@@ -68,6 +68,16 @@ def file_key(
     raise ValueError(f"No rule leads from diffusers' {path!r} to a key of a LoRA for {architecture.name}.")
 
 
+def text_encoder_key(prefix: str, path: str) -> str:
+    """The key of a layer of transformers' CLIPTextModel: "lora_te1_text_model_encoder_layers_0_mlp_fc1".
+
+    Args:
+        prefix: lora_te where there is one text encoder, else lora_te1, lora_te2.
+        path: module path; transformers from 5.0 on leave out `text_model`.
+    """
+    return f"{prefix}_text_model_{path.removeprefix('text_model.').replace('.', '_')}"
+
+
 def diffusers_unet_to_sgm(path: str, layers_per_block: int, attention_up_blocks: Collection[int] | None = None) -> str:
     """The sgm name of a layer of a diffusers UNet2DConditionModel, for any number of blocks.
 

@@ -10,7 +10,6 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -20,36 +19,37 @@ from torch import Tensor
 
 from ..errors import CrucibleError
 
-DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
+DOWN, UP, ALPHA, DORA_SCALE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
 
 
-@dataclass(frozen=True)
-class LoraLayer:
-    """One layer's adapter: ΔW = alpha / rank · up @ down.
+LYCORIS = (".hada_", ".lokr_")
+"""What is in the suffixes of LoHa and LoKr."""
 
-    `down` is (rank, in) or (rank, in, kernel height, kernel width), `up` is (out, rank) or (out, rank, 1, 1).
-    """
+LayerTensors = dict[str, Tensor]
+"""One layer's adapter by suffix.
 
-    down: Tensor
-    up: Tensor
-    alpha: float
-
-
-LoraWeights = Mapping[str, LoraLayer]
-"""Layers by file key without suffix ("lora_unet_…_to_q")."""
+A LoRA, whose ΔW is alpha / rank · up @ down, has `DOWN` (rank, in) or (rank, in, kernel height, kernel width), `UP`
+(out, rank) or (out, rank, 1, 1), and `ALPHA`, a scalar; a DoRA also `DORA_SCALE` (out, 1, …); LoHa and LoKr have the
+suffixes of LyCORIS (.hada_w1_a, .lokr_w1, …).
+"""
 
 
-def to_state_dict(layers: LoraWeights, dtype: torch.dtype) -> dict[str, Tensor]:
+def lora_layer(down: Tensor, up: Tensor, alpha: float) -> LayerTensors:
+    """A LoRA on one layer."""
+    return {DOWN: down, UP: up, ALPHA: torch.tensor(float(alpha))}
+
+
+def to_state_dict(layers: Mapping[str, LayerTensors], dtype: torch.dtype) -> dict[str, Tensor]:
     """The tensors of a file, by full key, in `dtype`: copies on the CPU, which further training leaves alone.
 
-    alpha is a scalar in the same dtype, as kohya writes it.
+    Args:
+        layers: by file key without suffix ("lora_unet_…_to_q").
 
     Raises:
         CrucibleError: a weight is not finite, or does not fit into `dtype`.
     """
     state_dict: dict[str, Tensor] = {}
-    for key, layer in sorted(layers.items()):
-        tensors = {DOWN: layer.down, UP: layer.up, ALPHA: torch.tensor(float(layer.alpha))}
+    for key, tensors in sorted(layers.items()):
         for suffix, tensor in tensors.items():
             copied = tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
             if not torch.isfinite(copied).all():
@@ -62,11 +62,6 @@ def to_state_dict(layers: LoraWeights, dtype: torch.dtype) -> dict[str, Tensor]:
                 )
             state_dict[key + suffix] = copied
     return state_dict
-
-
-def trained_parameters(state_dict: Mapping[str, Tensor]) -> int:
-    """How many numbers were trained: all but the alphas."""
-    return sum(tensor.numel() for key, tensor in state_dict.items() if not key.endswith(ALPHA))
 
 
 def size_text(size: int) -> str:

@@ -27,8 +27,8 @@ class TrainingFacts:
 
     `steps` counts optimizer steps done, `max_train_steps` those planned; `epoch` and `epochs` likewise.
     `batches_per_epoch` counts micro-batches. Times are Unix seconds. `captions` has one entry per training
-    image. `prediction_type` is "epsilon", "v_prediction" or another word; empty leaves it out. `version` is
-    this program's, `config` the resolved config.
+    image. `text_encoder_learning_rate` is None where the text encoder is not trained. `prediction_type` is "epsilon",
+    "v_prediction" or another word; empty leaves it out. `version` is this program's, `config` the resolved config.
     """
 
     output_name: str
@@ -36,10 +36,12 @@ class TrainingFacts:
     base_model_name: str
     base_model_identity: str
     prediction_type: str
+    algorithm: str
     rank: int
     alpha: float
     dropout: float
     learning_rate: float
+    text_encoder_learning_rate: float | None
     lr_scheduler: str
     lr_warmup_steps: int
     optimizer: str
@@ -75,14 +77,14 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
         "output_name": facts.output_name,
         "base_model_version": architecture.base_model_version,
         "sd_model_name": _last_part(facts.base_model_name),
-        "v2": False,
-        "network_module": "networks.lora",
+        "v2": architecture.id in ("sd2", "sd2_v"),
+        **_network(facts.algorithm),
         "network_dim": facts.rank,
         "network_alpha": facts.alpha,
         "network_dropout": facts.dropout or None,
         "learning_rate": facts.learning_rate,
         "unet_lr": facts.learning_rate,
-        "text_encoder_lr": None,
+        "text_encoder_lr": facts.text_encoder_learning_rate,
         "lr_scheduler": facts.lr_scheduler,
         "lr_warmup_steps": facts.lr_warmup_steps,
         "optimizer": facts.optimizer,
@@ -132,6 +134,14 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
         **{f"modelspec.{key}": value for key, value in modelspec.items() if value},
         **{f"crucible.{key}": value for key, value in crucible.items()},
     }
+
+
+def _network(algorithm: str) -> dict[str, Any]:
+    """kohya's trainer has LoRA only; the others are LyCORIS'."""
+    if algorithm in ("lora", "rslora"):
+        return {"network_module": "networks.lora"}
+    arguments = {"algo": "lora", "dora_wd": "True"} if algorithm == "dora" else {"algo": algorithm}
+    return {"network_module": "lycoris.kohya", "network_args": _json(arguments)}
 
 
 def tag_frequency(captions: Iterable[str]) -> dict[str, int]:

@@ -41,26 +41,6 @@ SDXL = {
 }
 SDXL_CONTEXT, SDXL_POOLED = 64, 32
 
-# Full width, because diffusers' reader of Flux files knows no other.
-FLUX = {
-    "image_model": "flux",
-    "in_channels": 16,
-    "out_channels": 16,
-    "vec_in_dim": 768,
-    "context_in_dim": 4096,
-    "hidden_size": 3072,
-    "mlp_ratio": 4.0,
-    "num_heads": 24,
-    "depth": 1,
-    "depth_single_blocks": 1,
-    "axes_dim": [16, 56, 56],
-    "theta": 10000,
-    "patch_size": 2,
-    "qkv_bias": True,
-    "guidance_embed": True,
-    "txt_ids_dims": [],
-}
-
 
 def build(kind: type, config_class: type, config: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
     """A MODEL of random weights, scaled so that activations stay near one."""
@@ -78,16 +58,14 @@ def build(kind: type, config_class: type, config: dict[str, Any], dtype: torch.d
             else:
                 fan_in = parameter[0].numel()
                 parameter.copy_(torch.randn(parameter.shape) * fan_in**-0.5)
+        if getattr(model.diffusion_model, "pos_embed", None) is not None:
+            model.diffusion_model.pos_embed.normal_()  # left empty for the checkpoint's
         device = torch.device("cpu")
         return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=device)
 
 
 def sdxl() -> Any:
     return build(comfy.model_base.SDXL, comfy.supported_models.SDXL, dict(SDXL))
-
-
-def flux() -> Any:
-    return build(comfy.model_base.Flux, comfy.supported_models.Flux, dict(FLUX), torch.bfloat16)
 
 
 def base_model(model: Any) -> ComfyUIBaseModel:

@@ -8,7 +8,7 @@ import comfy.sd
 import models
 import pytest
 import torch
-from lora_crucible.adapters import AdapterSpec
+from lora_crucible.adapters import Adapters, AdapterSpec
 from lora_crucible.base_models.comfyui import adapted, attaching, frozen
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 
@@ -21,7 +21,7 @@ def gradients(base_model, samples, precision="fp32", checkpointing=False):
         with torch.no_grad():
             for parameter in adapters.parameters():
                 parameter.add_(0.02)
-        base_model.losses(samples, seeds=list(range(len(samples)))).sum().backward()
+        base_model.losses(samples, seeds=list(range(len(samples)))).values.sum().backward()
         assert all(parameter.dtype == torch.float32 for parameter in adapters.parameters())
         return torch.cat([parameter.grad.flatten() for parameter in adapters.parameters()])
 
@@ -179,7 +179,7 @@ def test_a_lora_on_the_model_is_part_of_the_base(demo, dataset):
         with base_model.session("fp32"):
             rows = models.encoded_samples(base_model, dataset)[:2]
             with base_model.attached(AdapterSpec(2, 2.0, 0.0, "attention"), False):
-                return base_model.losses(rows, [1, 2]).detach()
+                return base_model.losses(rows, [1, 2]).errors
 
     first, identity = loss(plain), plain.identity()
     assert not torch.equal(loss(patched), first)
@@ -188,7 +188,8 @@ def test_a_lora_on_the_model_is_part_of_the_base(demo, dataset):
     assert plain.identity() == identity
 
 
-def test_quantized_layers_train_like_their_values():
+@pytest.mark.parametrize("algorithm", ["lora", "dora", "loha"])
+def test_quantized_layers_train_like_their_values(algorithm):
     """Checkpoints with scaled fp8 weights have layers of another class, whose weight is no plain tensor."""
     torch.manual_seed(0)
     with torch.inference_mode():
@@ -208,9 +209,10 @@ def test_quantized_layers_train_like_their_values():
     def gradient(layer):
         model = torch.nn.ModuleDict({"attn": layer})
         x = torch.randn(5, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        spec = AdapterSpec(2, 2.0, 0.0, "attention")
+        spec = AdapterSpec(2, 2.0, 0.0, "attention", algorithm)
         keys = {"attn": "lora_unet_attn"}
-        with attaching.attached(model, spec, keys, torch.device("cpu"), torch.float32, False) as adapters:
+        with attaching.attached(model, spec, keys, torch.device("cpu"), torch.float32, False) as layers:
+            adapters = Adapters(layers)
             adapters.initialise(1)
             model["attn"](x).square().sum().backward()
             return torch.cat([x.grad.flatten(), *(parameter.grad.flatten() for parameter in adapters.parameters())])

@@ -20,11 +20,11 @@ def test_each_row_of_a_batch_equals_the_row_alone():
     base_model = models.base_model(model)
     with base_model.session("fp32"), base_model.attached(AdapterSpec(2, 2.0, 0.0, "attention"), False) as adapters:
         adapters.initialise(1)
-        together = base_model.losses(samples, [1, 2, 3]).detach()
+        together = base_model.losses(samples, [1, 2, 3]).errors
         alone = torch.cat(
-            [base_model.losses([row], [seed]).detach() for row, seed in zip(samples, [1, 2, 3], strict=True)]
+            [base_model.losses([row], [seed]).errors for row, seed in zip(samples, [1, 2, 3], strict=True)]
         )
-        swapped = base_model.losses([samples[1], samples[0], samples[2]], [2, 1, 3]).detach()
+        swapped = base_model.losses([samples[1], samples[0], samples[2]], [2, 1, 3]).errors
     assert torch.allclose(together, alone, rtol=1e-5)
     assert torch.allclose(swapped, together[[1, 0, 2]], rtol=1e-5)
     assert together.unique().numel() == 3

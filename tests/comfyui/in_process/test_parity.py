@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import models
 import pytest
 import torch
 from lora_crucible.adapters import AdapterSpec
+from lora_crucible.base_models.base import Sampling
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import parse_config
 from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.guard.validation import Validation
 from lora_crucible.run import run_training
 from lora_crucible.run_files import RunFiles
 
@@ -35,7 +38,7 @@ def losses_and_gradients(base_model, dataset):
             with torch.no_grad():  # B is zero at the start, and so would be the gradients of A
                 for parameter in adapters.parameters():
                     parameter.add_(0.02)
-            losses = base_model.losses(samples, seeds=[11, 12, 13, 14])
+            losses = base_model.losses(samples, seeds=[11, 12, 13, 14]).values
             losses.sum().backward()
             latents = torch.stack([models.latent_of(sample) for sample in samples])
             return latents, losses.detach(), [parameter.grad for parameter in adapters.parameters()]
@@ -50,6 +53,39 @@ def test_same_latents_losses_and_gradients(both, dataset):
     for gradient, other in zip(gradients, other_gradients, strict=True):
         assert other.norm() > 0
         assert relative_difference(gradient, other) < 1e-4
+
+
+def test_same_validation_errors(both, dataset):
+    rounds = {}
+    for name, base_model in both.items():
+        with base_model.session("fp32"):
+            samples = models.encoded_samples(base_model, dataset)[:4]
+            with base_model.attached(replace(SPEC, dropout=0.5), False) as adapters:
+                adapters.initialise(seed=1)
+                with torch.no_grad():
+                    for parameter in adapters.parameters():
+                        parameter.add_(0.02)
+                validation = Validation(base_model.losses, samples[:2], samples[2:], batch_size=4, seed=0)
+                with adapters.without_dropout():
+                    rounds[name] = validation.measure(0, 0.0)
+                    assert validation.measure(0, 0.0) == rounds[name]
+    assert rounds["comfyui"].by_timestep == pytest.approx(rounds["diffusers"].by_timestep, rel=1e-4)
+    assert rounds["comfyui"].training == pytest.approx(rounds["diffusers"].training, rel=1e-4)
+
+
+def test_samples_are_those_of_their_prompts_and_seed(both):
+    one = Sampling(("a red circle", "a blue square"), 64, 64, 1, 4, 4.0, "euler", "normal")
+    swapped, other = replace(one, prompts=one.prompts[::-1]), replace(one, seed=2)
+    for base_model in both.values():
+        with base_model.session("fp32"):
+            base_model.prepare_sampling([one, swapped, other])
+            base_model.release_encoders()
+            with base_model.attached(SPEC, False) as adapters:
+                adapters.initialise(seed=1)
+                pictures = base_model.sample(one)
+                assert torch.equal(base_model.sample(swapped), pictures.flip(0))
+                assert (base_model.sample(other) - pictures).abs().mean() > 0.01
+                assert torch.equal(base_model.sample(one), pictures)
 
 
 def test_ten_steps_give_the_same_lora(both, dataset, tmp_path: Path):

@@ -5,30 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lora_crucible.config import SETTINGS, Resolved, TrainingConfig, parse_config, resolve
+from lora_crucible.config import SETTINGS, DatasetFacts, ModelFacts, Resolved, TrainingConfig, parse_config, resolve
+from lora_crucible.config.contradictions import contradictions
 from lora_crucible.errors import CrucibleError
 
 
 def resolved(image_count: int = 30, architecture: str = "sd15", **values: Any) -> Resolved:
     native = {"sd15": 512, "demo": 64}.get(architecture, 1024)
+    prediction = "flow" if architecture == "flux1" else "epsilon"
     return resolve(
         TrainingConfig(**values),
-        image_count=image_count,
-        samples_per_epoch=image_count,
-        architecture=architecture,
-        native_resolution=native,
-        sample_cfg=6.0,
+        DatasetFacts(image_count, samples_per_epoch=image_count),
+        ModelFacts(architecture, native, sample_cfg=6.0, prediction_type=prediction),
     )
 
 
-@pytest.mark.parametrize("architecture", ["demo", "sd15", "sdxl", "flux"])
-@pytest.mark.parametrize("image_count", [1, 3, 15, 99, 100, 3000])
-def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_count: int) -> None:
-    result = resolved(image_count, architecture)
+@pytest.mark.parametrize("purpose", SETTINGS["purpose"].choices)
+@pytest.mark.parametrize("architecture", ["demo", "sd15", "sdxl", "flux1"])
+@pytest.mark.parametrize("image_count", [1, 3, 15, 29, 99, 3000])
+def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_count: int, purpose: str) -> None:
+    result = resolved(image_count, architecture, purpose=purpose)
     chosen = {name for name, setting in SETTINGS.items() if setting.may_be_auto} - {
         "epochs",
         "mixed_precision",
         "caption_source",
+        "text_encoder_learning_rate",  # only where it is trained
+        "lr_warmup_ratio",
+        "timestep_shift",  # the base model's to choose
+        "measure",
+        *(() if purpose == "auto" else ("purpose",)),
+        *(() if result.values.validation_percent else ("validate_every_n_steps",)),  # there is nothing to say
     }
     assert set(result.reasons) == chosen
     for name in chosen:
@@ -50,12 +56,6 @@ def test_what_the_user_set_stays_and_needs_no_reason() -> None:
         result = resolved(architecture=architecture, **given)
         assert {name: getattr(result.values, name) for name in given} == given
         assert not set(result.reasons) & set(given)
-
-
-def test_rank_grows_with_the_dataset_and_alpha_follows_the_rank() -> None:
-    assert resolved(99).values.lora_rank == 8
-    assert resolved(100).values.lora_rank == 16
-    assert resolved(lora_rank=5).values.lora_alpha == 5
 
 
 def test_learning_rate_and_resolution_depend_on_the_model() -> None:
@@ -115,3 +115,48 @@ def test_warmup_as_long_as_the_run_is_refused() -> None:
 def test_samples_are_drawn_four_times() -> None:
     assert resolved(max_train_steps=400).values.sample_every_n_steps == 100
     assert resolved(max_train_steps=2).values.sample_every_n_steps == 1
+
+
+def test_the_text_encoder_learns_at_half_the_rate() -> None:
+    result = resolved(20, "sd15", train_text_encoder=True)
+    assert result.values.text_encoder_learning_rate == pytest.approx(1e-4)
+    assert "half of the model's" in result.reasons["text_encoder_learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "schedule", "betas"),
+    [
+        ("adamw", 2e-4, "cosine", (0.9, 0.999)),
+        ("adamw_8bit", 2e-4, "cosine", (0.9, 0.999)),
+        ("adafactor", 2e-4, "cosine", (None, None)),
+        ("lion", 4e-5, "cosine", (0.9, 0.99)),
+        ("prodigy", 1.0, "cosine", (0.9, 0.999)),
+        ("schedule_free_adamw", 4e-4, "constant", (0.9, 0.999)),
+    ],
+)
+def test_each_optimizer_has_values_of_its_own(
+    optimizer: str, rate: float, schedule: str, betas: tuple[float | None, float | None]
+) -> None:
+    for architecture, factor in (("sd15", 1.0), ("sdxl", 0.5), ("demo", 10.0)):
+        result = resolved(architecture=architecture, optimizer=optimizer)
+        values = result.values
+        assert values.learning_rate == pytest.approx(rate if optimizer == "prodigy" else rate * factor)
+        assert (values.lr_scheduler, (values.adam_beta1, values.adam_beta2)) == (schedule, betas)
+        assert "learning_rate" in result.reasons
+        assert contradictions(values, {}) == []
+
+
+def test_warmup_as_a_share_of_the_steps() -> None:
+    values = resolved(max_train_steps=300, lr_warmup_ratio=0.05).values
+    assert (values.lr_warmup_steps, values.lr_warmup_ratio) == (15, None)
+    assert resolved(max_train_steps=300, lr_warmup_ratio=0).values.lr_warmup_steps == 0
+    parse_config(values.model_dump())
+
+
+def test_validation_is_ten_rounds_and_explained_only_when_there_are_images_for_it() -> None:
+    result = resolved(max_train_steps=95, validation_percent=20)
+    assert result.values.validate_every_n_steps == 10
+    assert result.reasons["validate_every_n_steps"] == "10: 10 times in the run"
+    assert resolved(max_train_steps=4, validation_percent=20).values.validate_every_n_steps == 1
+    assert "validate_every_n_steps" not in resolved(validation_percent=0).reasons
+    assert resolved(validate_every_n_steps=7).values.validate_every_n_steps == 7

@@ -18,7 +18,7 @@ settings = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_every_setting_can_become_a_widget(setting: Setting) -> None:
     assert setting.title
     assert setting.description.endswith(".")
-    assert setting.group in ("data", "adapter", "training", "samples", "output")
+    assert setting.group in ("data", "adapter", "training", "samples", "validation", "output")
     if setting.is_number:
         assert setting.minimum is not None
         assert setting.maximum is not None
@@ -41,6 +41,7 @@ def test_untouched_widgets_are_the_default_config() -> None:
 def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
     auto = {name for name, setting in SETTINGS.items() if setting.may_be_auto}
     assert auto == {
+        "purpose",
         "lora_rank",
         "lora_alpha",
         "target_modules",
@@ -49,12 +50,24 @@ def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
         "epochs",
         "max_train_steps",
         "learning_rate",
+        "text_encoder_learning_rate",
         "lr_warmup_steps",
         "resolution",
         "caption_source",
+        "caption_dropout_rate",
+        "validation_percent",
+        "loss_weighting",
         "mixed_precision",
         "sample_every_n_steps",
         "sample_cfg",
+        "adam_beta1",
+        "adam_beta2",
+        "lr_scheduler",
+        "lr_warmup_ratio",
+        "timestep_sampling",
+        "timestep_shift",
+        "validate_every_n_steps",
+        "measure",
     }
 
 
@@ -74,3 +87,20 @@ def test_the_config_loads_without_heavy_packages() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_new_settings_follow_those_that_saved_workflows_hold_by_position() -> None:
+    names = list(SETTINGS)
+    assert names.index("sample_scheduler") < min(map(names.index, ("optimizer", "ema_decay", "loss_weighting")))
+    assert all(SETTINGS[name].advanced for name in names[names.index("sample_scheduler") :])
+
+
+def test_a_widget_can_say_both_auto_and_zero_where_zero_is_a_value() -> None:
+    for setting in SETTINGS.values():
+        if setting.is_number and setting.may_be_auto:
+            auto = {setting.name: setting.widget_default}
+            assert getattr(from_widgets(auto), setting.name) is None, setting.name
+            zero_is_a_value = setting.minimum == 0 and not setting.minimum_excluded
+            assert setting.widget_default == (-1 if zero_is_a_value else 0), setting.name
+            if zero_is_a_value:
+                assert getattr(from_widgets({setting.name: 0}), setting.name) == 0, setting.name

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from lora_crucible.config import SETTINGS, TrainingConfig, from_widgets, parse_config
+from lora_crucible.config.contradictions import ACTS_ONLY_WITH
 from lora_crucible.errors import CrucibleError
 
 ALIASES = {alias: setting.name for setting in SETTINGS.values() for alias in setting.aliases}
@@ -36,6 +37,15 @@ ALIASES = {alias: setting.name for setting in SETTINGS.values() for alias in set
         ("sample_prompts", ["a cat", "a dog"], "a cat\na dog"),
         ("extra_resolutions", ["512", "768"], "512, 768"),
         ("seed", "9223372036854775807", 2**63 - 1),
+        ("optimizer", "AdamW", "adamw"),
+        ("optimizer", "AdaFactor", "adafactor"),
+        ("optimizer", "adamw_torch", "adamw"),
+        ("lr_scheduler", "constant_with_warmup", "constant"),
+        ("lr_scheduler", "auto", None),
+        ("lr_warmup_ratio", 0, 0.0),
+        ("loss_type", "l2", "mse"),
+        ("timestep_sampling", "sigmoid", "logit_normal"),
+        ("timestep_shift", "auto", None),
     ],
 )
 def test_values_as_people_write_them(key: str, written: Any, meant: Any) -> None:
@@ -45,8 +55,12 @@ def test_values_as_people_write_them(key: str, written: Any, meant: Any) -> None
 
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
 def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
-    value = SETTINGS[name].kind == "switch" or 16
-    assert getattr(parse_config({alias: value}), name) == value
+    setting = SETTINGS[name]
+    number = 16 if setting.maximum is None else min(16, setting.maximum)
+    value = {"switch": True, "choice": setting.choices[-1:]}.get(setting.kind, number)
+    value = value[0] if isinstance(value, tuple) else value
+    ruler = {other: choice for other, choice in [ACTS_ONLY_WITH.get(name, ("", ""))] if other}
+    assert getattr(parse_config({alias: value, **ruler}), name) == value
 
 
 @pytest.mark.parametrize(
@@ -65,6 +79,11 @@ def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
         ("target_modules", "everything", "one of auto, attention, attention_and_feed_forward"),
         ("gradient_checkpointing", "perhaps", "true or false"),
         ("seed", -1, "from 0 to"),
+        ("optimizer", "adamw9bit", "did you mean adamw_8bit?"),
+        ("lr_scheduler", "cosin", "did you mean cosine?"),
+        ("lr_warmup_ratio", 5, "from 0 to 0.9"),
+        ("ema_decay", 1, "from 0 to 0.9999"),
+        ("timestep_shift", 0, "above 0 up to 100"),
         ("train_data_dir", ["a", "b"], "text"),
         ("output_name", "characters/aki", "folders belong in output_dir"),
         ("extra_resolutions", "512 x 768", "x is none"),
@@ -130,7 +149,20 @@ def test_a_wrong_value_is_quoted_as_it_was_written() -> None:
 
 
 def test_zero_in_a_widget_is_auto_only_where_a_run_can_choose() -> None:
-    config = from_widgets({"lora_rank": 0, "learning_rate": 0.0, "lr_warmup_steps": 0, "seed": 0, "lora_dropout": 0.0})
+    config = from_widgets({"lora_rank": 0, "learning_rate": 0.0, "seed": 0, "lora_dropout": 0.0})
     assert config == TrainingConfig(seed=0)
     with pytest.raises(CrucibleError, match="sample_steps = 0"):
         from_widgets({"sample_steps": 0})
+
+
+def test_lists_of_layers_are_patterns() -> None:
+    assert parse_config({"target_modules": ["q_proj", "v_proj"]}).layer_patterns == "q_proj\nv_proj"
+    assert parse_config({"target_modules": "to_q, to_v"}).layer_patterns == "to_q, to_v"
+    with pytest.raises(CrucibleError, match=r"layer_patterns = to_q rank=x, but 'to_q rank=x' is not understood"):
+        parse_config({"layer_patterns": "to_q rank=x"})
+
+
+def test_settings_that_fight_each_other_are_named_together() -> None:
+    with pytest.raises(CrucibleError, match=r"dropout = 0\.1 with algorithm = lokr") as error:
+        parse_config({"network_dropout": 1, "lora_dropout": 0.1, "algorithm": "lokr"})
+    assert "2 mistakes" in str(error.value)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from lora_crucible.config import DataSettings
 from lora_crucible.data.dataset import load_dataset
-from lora_crucible.data.samples import training_samples
+from lora_crucible.data.samples import fixed_samples, training_samples
 from PIL import Image
 
 
@@ -81,3 +81,34 @@ def test_captions_come_in_all_their_orders(tmp_path: Path) -> None:
     assert plain.captions == ("picture a, red, blue",)
     (shuffled,) = samples(tmp_path, shuffle_caption=True, keep_tokens=1)
     assert set(shuffled.captions) == {"picture a, red, blue", "picture a, blue, red"}
+
+
+def test_what_is_measured_is_each_image_once_and_always_the_same(tmp_path: Path) -> None:
+    make(tmp_path / "3_a", ["a"])
+    settings = DataSettings(
+        train_data_dir=str(tmp_path),
+        extra_resolutions="128",
+        horizontal_flip=True,
+        random_crop=True,
+        shuffle_caption=True,
+        repeats=2,
+    )
+    dataset = load_dataset(settings)
+    (sample,) = fixed_samples(dataset, dataset.images, 64)
+    assert (sample.size, sample.captions) == ((80, 48), ("picture a, red, blue",))
+    (view,) = sample.views
+    assert (view.crop, view.mirrored) == ((0.5, 0.5), False)
+
+
+def test_regularization_images_in_proportion(tmp_path: Path) -> None:
+    make(tmp_path / "train", [str(number) for number in range(6)])
+    make(tmp_path / "others", [f"x{number}" for number in range(4)])
+
+    def shown(ratio: float) -> Counter[str]:
+        found = samples(tmp_path / "train", reg_data_dir=str(tmp_path / "others"), reg_ratio=ratio)
+        assert len(found[:6]) == 6
+        return Counter(sample.name for sample in found[6:])
+
+    assert shown(0) == {}
+    assert shown(0.5) == {"x0.png": 1, "x1.png": 1, "x2.png": 1}
+    assert set(shown(2).values()) == {3}

@@ -15,7 +15,7 @@ from lora_crucible.base_models.diffusers.verify import unmatched_keys
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.layer_names import file_key, kohya_key
-from lora_crucible.formats.lora_file import LoraLayer, to_state_dict, write_lora
+from lora_crucible.formats.lora_file import DOWN, UP, lora_layer, to_state_dict, write_lora
 from packaging.version import Version
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
@@ -70,7 +70,7 @@ def with_adapters(architecture, targets):
     config = LoraConfig(r=4, lora_alpha=2, target_modules=chosen, init_lora_weights=False)
     inject_adapter_in_model(config, unet)
     layers = {
-        file_key(ARCHITECTURES[architecture], path): LoraLayer(
+        file_key(ARCHITECTURES[architecture], path): lora_layer(
             module.lora_A["default"].weight, module.lora_B["default"].weight, 2.0
         )
         for path, module in unet.named_modules()
@@ -120,7 +120,7 @@ def test_keys_that_do_not_arrive_are_named(tmp_path):
     ]
 
     key = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
-    wrong_width = LoraLayer(torch.ones(4, 3), layers[key].up, 2.0)
+    wrong_width = lora_layer(torch.ones(4, 3), layers[key][UP], 2.0)
     write_lora(path, to_state_dict({**layers, key: wrong_width}, torch.float32), {})
     assert unmatched_keys(path, unet) == [f"{key}.lora_down.weight"]
 
@@ -155,7 +155,7 @@ def test_flux_files_resolve_in_diffusers(tmp_path):
         shapes[f"double_blocks.0.{stream}_mlp.0"] = (width, mlp)
         shapes[f"double_blocks.0.{stream}_mlp.2"] = (mlp, width)
     layers = {
-        kohya_key(path): LoraLayer(torch.full((2, inputs), 0.5), torch.randn(outputs, 2), 1.0)
+        kohya_key(path): lora_layer(torch.full((2, inputs), 0.5), torch.randn(outputs, 2), 1.0)
         for path, (inputs, outputs) in shapes.items()
     }
     path = tmp_path / "lora.safetensors"
@@ -175,4 +175,4 @@ def test_flux_files_resolve_in_diffusers(tmp_path):
 
     fused = layers["lora_unet_double_blocks_0_img_attn_qkv"]
     parts = [products[f"transformer_blocks.0.attn.to_{part}"] for part in "qkv"]
-    torch.testing.assert_close(torch.cat(parts), 0.5 * fused.up @ fused.down[:, :1])
+    torch.testing.assert_close(torch.cat(parts), 0.5 * fused[UP] @ fused[DOWN][:, :1])

@@ -8,11 +8,10 @@ import safetensors.torch
 import torch
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import (
-    LoraLayer,
+    lora_layer,
     read_lora,
     size_text,
     to_state_dict,
-    trained_parameters,
     write_lora,
 )
 
@@ -25,8 +24,8 @@ def layers():
         return torch.randn(*shape, generator=generator)
 
     return {
-        "lora_unet_mid_block_attn1_to_q": LoraLayer(random(4, 8), random(6, 4), 2.0),
-        "lora_unet_conv_in": LoraLayer(random(4, 3, 3, 3), random(5, 4, 1, 1), 2.0),
+        "lora_unet_mid_block_attn1_to_q": lora_layer(random(4, 8), random(6, 4), 2.0),
+        "lora_unet_conv_in": lora_layer(random(4, 3, 3, 3), random(5, 4, 1, 1), 2.0),
     }
 
 
@@ -45,12 +44,11 @@ def test_the_three_tensors_of_each_layer(layers):
     assert {tensor.dtype for tensor in state_dict.values()} == {torch.float16}
     assert state_dict["lora_unet_conv_in.alpha"].item() == 2.0
     assert state_dict["lora_unet_conv_in.alpha"].shape == ()
-    assert trained_parameters(state_dict) == 4 * 27 + 5 * 4 + 4 * 8 + 6 * 4
 
 
 def test_later_training_does_not_change_what_was_taken():
     down = torch.ones(8, 4).t().requires_grad_()
-    state_dict = to_state_dict({"layer": LoraLayer(down, torch.ones(6, 4), 1.0)}, torch.float32)
+    state_dict = to_state_dict({"layer": lora_layer(down, torch.ones(6, 4), 1.0)}, torch.float32)
     with torch.no_grad():
         down.zero_()
     taken = state_dict["layer.lora_down.weight"]
@@ -61,7 +59,7 @@ def test_later_training_does_not_change_what_was_taken():
 
 @pytest.mark.parametrize(("value", "remedy"), [(float("nan"), "learning_rate"), (1e6, "save_precision to fp32")])
 def test_weights_that_would_break_pictures_are_refused(value, remedy):
-    bad = {"lora_unet_x": LoraLayer(torch.full((1, 2), value), torch.ones(2, 1), 1.0)}
+    bad = {"lora_unet_x": lora_layer(torch.full((1, 2), value), torch.ones(2, 1), 1.0)}
     with pytest.raises(CrucibleError, match=rf"lora_unet_x\.lora_down\.weight.*{remedy}"):
         to_state_dict(bad, torch.float16)
 

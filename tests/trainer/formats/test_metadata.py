@@ -11,10 +11,12 @@ FACTS = TrainingFacts(
     base_model_name="/home/someone/models/v1-5.safetensors",
     base_model_identity="abc123",
     prediction_type="epsilon",
+    algorithm="lora",
     rank=8,
     alpha=4.0,
     dropout=0.0,
     learning_rate=2e-4,
+    text_encoder_learning_rate=None,
     lr_scheduler="constant_with_warmup",
     lr_warmup_steps=50,
     optimizer="torch.optim.adamw.AdamW(weight_decay=0.01)",
@@ -152,3 +154,20 @@ def test_a_shared_file_does_not_tell_where_things_were():
 
 def test_tags_are_counted_as_kohya_counts_them():
     assert list(tag_frequency(["b, A,, a", " c ", ""]).items()) == [("a", 2), ("b", 1), ("c", 1)]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "module", "arguments"),
+    [
+        ("lora", "networks.lora", None),
+        ("rslora", "networks.lora", None),
+        ("dora", "lycoris.kohya", {"algo": "lora", "dora_wd": "True"}),
+        ("loha", "lycoris.kohya", {"algo": "loha"}),
+        ("lokr", "lycoris.kohya", {"algo": "lokr"}),
+    ],
+)
+def test_algorithms_are_named_as_kohya_and_lycoris_name_them(algorithm, module, arguments):
+    metadata = build_metadata(ARCHITECTURES["sd15"], dataclasses.replace(FACTS, algorithm=algorithm))
+    assert metadata["ss_network_module"] == module
+    found = metadata.get("ss_network_args")
+    assert (None if found is None else json.loads(found)) == arguments

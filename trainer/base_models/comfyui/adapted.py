@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...adapters import ADAPTER_NAME
-from .frozen import Forward, input_gradient
+from ...adapters import ADAPTER_NAME, delta_weight
+from .frozen import Forward, copied_weight, frozen, input_gradient
 
 
-def adapted(layer: nn.Module, forward: Forward, adapter: PeftLoraLayer, compute: torch.dtype) -> Forward:
+def adapted(layer: nn.Module, forward: Forward, adapter: BaseTunerLayer, compute: torch.dtype) -> Forward:
     """The forward of a linear or convolution layer with peft's adapter on it.
 
     Args:
@@ -24,6 +25,10 @@ def adapted(layer: nn.Module, forward: Forward, adapter: PeftLoraLayer, compute:
         adapter: peft's layer, around a stand-in whose forward leads to `forward`.
         compute: the dtype of the activations; the adapter's weights are float32.
     """
+    if not isinstance(adapter, PeftLoraLayer):
+        return _computed_by_peft(adapter, compute)
+    if adapter.lora_magnitude_vector:
+        return _weight_decomposed(layer, forward, adapter)
     down, up = adapter.lora_A[ADAPTER_NAME], adapter.lora_B[ADAPTER_NAME]
     dropout, scale = adapter.lora_dropout[ADAPTER_NAME], adapter.scaling[ADAPTER_NAME]
     if not isinstance(dropout, nn.Identity) or getattr(layer, "groups", 1) != 1:
@@ -35,7 +40,39 @@ def adapted(layer: nn.Module, forward: Forward, adapter: PeftLoraLayer, compute:
     return adapted_forward
 
 
-def _computed_by_peft(adapter: PeftLoraLayer, compute: torch.dtype) -> Forward:
+def _weight_decomposed(layer: Any, forward: Forward, adapter: PeftLoraLayer) -> Forward:
+    """DoRA: m / ‖W + ΔW‖ · (W + ΔW) x + bias, the norm constant for gradients (Liu et al. 2024, section 4.3).
+
+    Not by peft's forward, which takes the norm in the dtype of the activations: in bfloat16 that is a wrong model
+    already at step 0.
+    """
+    down, up = adapter.lora_A[ADAPTER_NAME], adapter.lora_B[ADAPTER_NAME].weight
+    dropout, scale = adapter.lora_dropout[ADAPTER_NAME], adapter.scaling[ADAPTER_NAME]
+    magnitude = adapter.lora_magnitude_vector[ADAPTER_NAME].weight
+    base_forward = frozen(layer, forward)
+
+    def adapted_forward(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            weight = copied_weight(layer, magnitude.device)
+            weight += delta_weight(adapter).view(weight.shape)
+            norm = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+            del weight
+        along = (1, -1, 1, 1) if isinstance(down, nn.Conv2d) else (-1,)
+        ratio = (magnitude.flatten() / norm).to(x.dtype).view(along)
+        if isinstance(down, nn.Conv2d):
+            hidden = F.conv2d(dropout(x), down.weight.to(x), None, down.stride, down.padding, down.dilation)
+            delta = F.conv2d(hidden, up.to(x))
+        else:
+            delta = F.linear(F.linear(dropout(x), down.weight.to(x)), up.to(x))
+        base = base_forward(x)
+        bias = None if layer.bias is None else layer.bias.detach().to(x, copy=True).view(along)
+        without_bias = base if bias is None else base - bias
+        return base + (ratio - 1) * without_bias + ratio * scale * delta
+
+    return adapted_forward
+
+
+def _computed_by_peft(adapter: Any, compute: torch.dtype) -> Forward:
     """In float32 peft's forward as it is, else under autocast, so that its float32 weights multiply activations of
     the compute dtype. The frozen layer inside it casts for itself."""
     if compute is torch.float32:

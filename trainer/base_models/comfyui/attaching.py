@@ -9,16 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from peft import inject_adapter_in_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...adapters import Adapters, AdapterSpec, adapter_layers, is_adaptable, peft_config, select_layers
+from ...adapters import ADAPTER_NAME, AdaptedLayer, AdapterSpec, adapter_layers, peft_config
+from ...layer_choice import is_adaptable, select_layers
 from .adapted import adapted
-from .frozen import CONVOLUTION_KINDS, NORM_KINDS, Forward, frozen, frozen_norm
+from .frozen import (
+    CONVOLUTION_KINDS,
+    NORM_KINDS,
+    Forward,
+    copied_weight,
+    frozen,
+    frozen_norm,
+    with_ordinary_tensors,
+)
+from .inplace import safe_block, safe_model
 
 
 def _stand_in(layer: Any, device: torch.device) -> nn.Module:
@@ -28,9 +40,9 @@ def _stand_in(layer: Any, device: torch.device) -> nn.Module:
         stand_in: Any = nn.Conv2d(**{name: getattr(layer, name) for name in names}, bias=False, device="meta")
     else:
         stand_in = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-    # peft creates adapters on the device and in the dtype of the base layer's weight, and asks for its ndim.
-    nothing = torch.empty((0,) * stand_in.weight.ndim, dtype=torch.float32, device=device)
-    stand_in.weight = nn.Parameter(nothing, requires_grad=False)
+    # peft creates adapters on the device and in the dtype of the base layer's weight, and asks for its shape.
+    one = torch.ones((), dtype=torch.float32, device=device)
+    stand_in.weight = nn.Parameter(one.expand(stand_in.weight.shape), requires_grad=False)
     stand_in.forward = frozen(layer, layer.forward)
     return stand_in
 
@@ -52,9 +64,14 @@ def _stand_ins(layers: Mapping[str, nn.Module], device: torch.device) -> nn.Modu
 def checkpointed_blocks(model: nn.Module) -> list[nn.Module]:
     """The repeated blocks of a diffusion model: the innermost items of its module lists.
 
-    ComfyUI's UNet calls the items of the sequences in its lists one by one, so such a sequence counts as a list.
+    ComfyUI's UNet calls the items of the sequences in its lists one by one, so such a sequence counts as a list. The
+    experts of a mixture are parts of a block.
     """
-    lists: list[nn.Module] = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    lists: list[nn.Module] = [
+        module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and not path.endswith("experts")
+    ]
     lists += [child for parent in (model, *lists) for child in parent.children() if isinstance(child, nn.Sequential)]
     items = {
         item
@@ -79,6 +96,18 @@ def _checkpointed(forward: Forward) -> Forward:
         return checkpoint(block, *args, use_reentrant=False, **kwargs)
 
     return checkpointed_forward
+
+
+def _with_own_inputs(forward: Forward) -> Forward:
+    """A block may change its inputs in place, but not what they are a part of."""
+
+    def own_inputs_forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        args, kwargs = _with_copies(Tensor, lambda x: x.clone() if x._is_view() else x, args, kwargs)
+        return forward(*args, **kwargs)
+
+    return own_inputs_forward
 
 
 def _with_copies(
@@ -114,19 +143,20 @@ def attached(
     device: torch.device,
     compute: torch.dtype,
     gradient_checkpointing: bool,
-) -> Iterator[Adapters]:
-    """LoRA layers on a ComfyUI diffusion model, on `device`, in float32.
+) -> Iterator[dict[str, AdaptedLayer]]:
+    """Adapters on a ComfyUI model, on `device`, in float32, by file key.
 
     Args:
-        model: the module whose layers are trained (`BaseModel.diffusion_model`).
+        model: the module whose layers are trained (`BaseModel.diffusion_model`, or a text encoder).
         spec: rank, alpha, dropout and which layers.
         file_keys: the key in a LoRA file of each layer that ComfyUI's loader knows, by path.
         compute: the dtype of the activations.
     """
-    targets = select_layers(((path, m) for path, m in model.named_modules() if path in file_keys), spec.target_modules)
-    layers = {path: model.get_submodule(path) for path in targets}
+    known = ((path, module) for path, module in model.named_modules() if path in file_keys)
+    chosen = select_layers(known, spec.target_modules, spec.patterns)
+    layers = {path: model.get_submodule(path) for path in chosen}
     tree = _stand_ins(layers, device)
-    inject_adapter_in_model(peft_config(spec, targets), tree, adapter_name="default")
+    inject_adapter_in_model(peft_config(spec, chosen), tree, adapter_name=ADAPTER_NAME)
     tree.train()
     adapters = adapter_layers(tree)
 
@@ -139,7 +169,16 @@ def attached(
                 stack.enter_context(_forward_replaced(module, frozen(module, module.forward)))
             elif isinstance(module, NORM_KINDS) and getattr(module, "weight", None) is not None:
                 stack.enter_context(_forward_replaced(module, frozen_norm(module, module.forward)))
-        if gradient_checkpointing:
-            for block in checkpointed_blocks(model):
-                stack.enter_context(_forward_replaced(block, _checkpointed(block.forward)))
-        yield Adapters({file_keys[path]: layer for path, layer in adapters.items()}, spec.alpha)
+            elif module._parameters or module._buffers:
+                stack.enter_context(_forward_replaced(module, with_ordinary_tensors(module, module.forward)))
+        in_place = not isinstance(model, UNetModel)  # which computes nothing in place
+        if in_place:
+            stack.enter_context(_forward_replaced(model, safe_model(model.forward)))
+        for block in checkpointed_blocks(model):
+            forward = safe_block(block.forward) if in_place else block.forward
+            forward = _checkpointed(forward) if gradient_checkpointing else _with_own_inputs(forward)
+            stack.enter_context(_forward_replaced(block, forward))
+        yield {
+            file_keys[path]: AdaptedLayer(adapter, partial(copied_weight, layers[path], device))
+            for path, adapter in adapters.items()
+        }

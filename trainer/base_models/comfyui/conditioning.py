@@ -26,7 +26,8 @@ def encode_prompt(clip: Any, prompt: str) -> list[Any]:
 
 def model_conditioning(model: Any, encoded: list[Any], latent: Tensor) -> Conditioning:
     """The arguments that the model itself makes of an encoded caption for a latent (channels, height, width):
-    context, pooled output with size and crop for SDXL, guidance for Flux, and so on. On the CPU, fit for autograd.
+    context, pooled output with size and crop for SDXL, guidance for Flux, and so on. Fit for autograd: what has
+    gradients keeps them, the rest is on the CPU.
     """
     conds = comfy.sampler_helpers.convert_cond(encoded)
     noise = latent.unsqueeze(0)
@@ -40,7 +41,7 @@ def model_conditioning(model: Any, encoded: list[Any], latent: Tensor) -> Condit
 def _ordinary(value: Any) -> Any:
     """A copy without the marks of inference mode: autograd refuses to save tensors that bear them."""
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
+        return value if value.requires_grad else value.detach().to("cpu", copy=True)
     if isinstance(value, list | tuple):
         return type(value)(_ordinary(item) for item in value)
     return value

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...errors import CrucibleError
 from ..base import weights_hash
 from ..inputs import Encoders
 from . import conditioning, memory
@@ -27,7 +28,17 @@ class ComfyUIEncoders(Encoders):
 
     def latent(self, pixels: Tensor, name: str) -> Tensor:
         with memory.as_in_a_node():
-            latent: Tensor = self._model.process_latent_in(self._vae.encode(pixels.unsqueeze(0)).float())
+            encoded = self._vae.encode(pixels.unsqueeze(0)).float()
+            form = self._model.latent_format
+            if encoded.shape[1] != form.latent_channels:
+                raise CrucibleError(
+                    f"The VAE makes latents of {encoded.shape[1]} channels, but this base model takes "
+                    f"{form.latent_channels}: it belongs to another model, and {name} could not be trained on. Connect "
+                    "the VAE that goes with the base model."
+                )
+            if form.latent_dimensions == 3 and encoded.ndim == 4:
+                encoded = encoded.unsqueeze(2)  # one frame
+            latent: Tensor = self._model.process_latent_in(encoded)
         return latent[0].to("cpu", copy=True)
 
     def caption(self, text: str) -> Any:

@@ -46,6 +46,12 @@ def fetched_weight(layer: Any, like: Tensor) -> Iterator[Tensor]:
         comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
 
 
+def copied_weight(layer: Any, device: torch.device) -> Tensor:
+    """A copy of the layer's weight as it is used, on `device`, float32."""
+    with torch.no_grad(), fetched_weight(layer, torch.empty((), device=device)) as weight:
+        return weight.clone()
+
+
 def _is_ready(layer: Any, like: Tensor) -> bool:
     """Whether the weight can be used as it lies there, as the layer's own forward then does."""
     if not isinstance(layer, comfy.ops.CastWeightBiasOp):
@@ -144,3 +150,29 @@ def _copied(norm: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
         return weight.clone(), None if bias is None else bias.clone()
     finally:
         comfy.ops.uncast_bias_weight(norm, weight, bias, stream)
+
+
+def with_ordinary_tensors(module: nn.Module, forward: Forward) -> Forward:
+    """`forward` of a module that multiplies by parameters or buffers of its own (gates, tables, positions).
+
+    They bear the marks of inference mode, with which autograd refuses to save them for backward, so copies take their
+    place while it computes; they are small.
+    """
+
+    def ordinary_forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        parameters, buffers = dict(module._parameters), dict(module._buffers)
+        for name, parameter in parameters.items():
+            if parameter is not None and parameter.is_inference():
+                module._parameters[name] = nn.Parameter(parameter.clone(), requires_grad=False)
+        for name, buffer in buffers.items():
+            if buffer is not None and buffer.is_inference():
+                module._buffers[name] = buffer.clone()
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            module._parameters.update(parameters)
+            module._buffers.update(buffers)
+
+    return ordinary_forward

@@ -10,6 +10,8 @@ import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 
+from . import kernels
+
 TRAINING_MEMORY_FACTOR = 4
 """Activations kept for backward, as a multiple of ComfyUI's estimate for sampling the same batch. Only a first
 request to make room: ComfyUI's dynamic memory goes on giving way while the step runs."""
@@ -21,6 +23,7 @@ def gradients_allowed() -> Iterator[None]:
 
     `in_training` switches models from fused kernels without a backward to ordinary ones.
     """
+    kernels.give_backward()
     before = comfy.model_management.in_training
     with torch.inference_mode(False), torch.enable_grad():
         comfy.model_management.in_training = True
@@ -42,11 +45,11 @@ def as_in_a_node() -> Iterator[None]:
         comfy.model_management.in_training = before
 
 
-def load(patcher: Any, latent_shape: tuple[int, ...]) -> None:
-    """Bring the model to its device, with room for training on batches of `latent_shape`."""
+def load(patcher: Any, latent_shape: tuple[int, ...], *others: Any) -> None:
+    """Bring the model, and others beside it, to their device, with room for training on batches of `latent_shape`."""
     needed = TRAINING_MEMORY_FACTOR * patcher.model.memory_required(list(latent_shape))
     with as_in_a_node():
-        comfy.model_management.load_models_gpu([patcher], memory_required=needed)
+        comfy.model_management.load_models_gpu([*others, patcher], memory_required=needed)
 
 
 def unload_all() -> None:

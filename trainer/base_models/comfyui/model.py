@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,31 @@ import torch
 from torch import Tensor
 
 from ...adapters import Adapters, AdapterSpec
+from ...config import ModelFacts
 from ...data.cache import TensorCache
 from ...data.samples import Sample
 from ...errors import CrucibleError
+from ...formats.architectures import ARCHITECTURES
+from ...formats.portable import to_portable
 from ...objective import Objective, prediction_from_denoised
-from ..base import BaseModel, CachedSample, Precision, Progress, Sampling
-from ..diffusion import diffusion_losses
+from ..base import CachedSample, Precision, Progress, RowLosses, Sampling
+from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Inputs, Latent, cached_samples, stacked
-from . import attaching, conditioning, memory, naming
+from . import attaching, conditioning, memory, naming, suitability, support
 from .encoding import ComfyUIEncoders, patched_weights_hash
 from .sampling import sample_picture
+from .shifting import own_shift
+from .text_training import LiveTextEncoder
 
 
-class ComfyUIBaseModel(BaseModel):
+class ComfyUIBaseModel(DiffusionBaseModel):
     """A model that is loaded in ComfyUI, of any architecture that ComfyUI's own sampler can run.
 
     Args:
         model, clip, vae: what a checkpoint loader node gives.
 
     Raises:
-        CrucibleError: CLIP or VAE is missing, or the model is of a kind that has no known training objective.
+        CrucibleError: CLIP or VAE is missing, or the model is of a kind that cannot be trained on images and captions.
     """
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
@@ -44,13 +49,21 @@ class ComfyUIBaseModel(BaseModel):
         self._model = model
         self._clip = clip
         self._vae = vae
-        self.architecture = naming.architecture_of(model.model)
-        self.native_resolution = self.architecture.native_resolution
+        facts = model_facts(model)
+        self.architecture = ARCHITECTURES[facts.architecture]
+        self.native_resolution = facts.native_resolution
         self.name = type(model.model.model_config).__name__
-        self.objective = _objective(model.get_model_object("model_sampling"))
-        self.prediction_type = self.objective.value
+        self.objective = Objective(facts.prediction_type)
+        self.prediction_type = facts.prediction_type
         self._patcher = model
+        self._live_text: LiveTextEncoder | None = None
         self._ready = False
+
+    def warnings(self) -> tuple[str, ...]:
+        return suitability.warnings_of(self._model)
+
+    def own_shift(self, pixels: float) -> float:
+        return own_shift(self._model.get_model_object("model_sampling"), pixels, self.native_resolution**2)
 
     def identity(self) -> str:
         return patched_weights_hash(self._model)
@@ -82,20 +95,27 @@ class ComfyUIBaseModel(BaseModel):
         return dtype
 
     def cache_inputs(
-        self, samples: Sequence[Sample], cache: TensorCache, caption_dropout: float, progress: Progress
+        self,
+        samples: Sequence[Sample],
+        cache: TensorCache,
+        caption_dropout: float,
+        progress: Progress,
+        live_captions: bool = False,
     ) -> list[CachedSample]:
         def checked(done: int, total: int, what: str) -> None:
             memory.check_interrupt()
             progress(done, total, what)
 
         encoders = ComfyUIEncoders(self._patcher.model, self._clip, self._vae)
-        return cached_samples(samples, encoders, cache, caption_dropout, checked)
+        return cached_samples(samples, encoders, cache, caption_dropout, checked, live_captions)
 
-    def prepare_sampling(self, sampling: Sampling) -> None:
-        self._sampling = sampling
+    def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
+        self._encode_prompts(samplings)
+
+    def _encode_prompts(self, samplings: Sequence[Sampling]) -> None:
+        prompts = dict.fromkeys(prompt for one in samplings for prompt in (one.negative, *one.prompts))
         with memory.as_in_a_node():
-            self._negative = conditioning.encode_prompt(self._clip, "")
-            self._positives = [conditioning.encode_prompt(self._clip, prompt) for prompt in sampling.prompts]
+            self._prompts = {prompt: conditioning.encode_prompt(self._clip, prompt) for prompt in prompts}
 
     def release_encoders(self) -> None:
         memory.unload_all()
@@ -103,78 +123,126 @@ class ComfyUIBaseModel(BaseModel):
     @contextmanager
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
         model = self._patcher.model
-        with attaching.attached(
-            model.diffusion_model,
-            spec,
-            naming.file_keys(model, self.architecture),
-            self._patcher.load_device,
-            self._compute,
-            gradient_checkpointing,
-        ) as adapters:
-            yield adapters
+        with ExitStack() as stack:
+            layers = stack.enter_context(
+                attaching.attached(
+                    model.diffusion_model,
+                    spec,
+                    naming.file_keys(model, self.architecture),
+                    self._patcher.load_device,
+                    self._compute,
+                    gradient_checkpointing,
+                )
+            )
+            if spec.text_encoder:
+                self._live_text = LiveTextEncoder(self._clip)
+                stack.callback(setattr, self, "_live_text", None)
+                layers |= stack.enter_context(self._live_text.attached(spec.of_text_encoder))
+            yield Adapters(layers)
 
-    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
+    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.architecture.is_kohya:
+            return dict(state_dict)
+        return to_portable(state_dict, naming.parts_in_file(self._model.model, self.architecture))
+
+    def losses(
+        self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
+    ) -> RowLosses:
         memory.check_interrupt()
         inputs: list[Inputs] = [row.inputs for row in rows]
         drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
         if not self._ready:
             self._prepare_training((len(rows), *drawn[0][0].values.shape))
         model = self._patcher.model
-        conditionings = [conditioning.model_conditioning(model, text, latent.values) for latent, text in drawn]
+        live = self._live_text
+        texts = [text if live is None else live.encode(text) for _, text in drawn]
+        conditionings = [
+            conditioning.model_conditioning(model, text, latent.values)
+            for (latent, _), text in zip(drawn, texts, strict=True)
+        ]
         # Captions of different lengths do not fit into one tensor.
         alike: dict[Any, list[int]] = {}
         for index, one in enumerate(conditionings):
             alike.setdefault(conditioning.shapes(one), []).append(index)
-        losses: dict[int, Tensor] = {}
-        for indices in alike.values():
-            found = self._losses(
+        parts = [
+            self._losses(
                 [drawn[index][0] for index in indices],
                 [conditionings[index] for index in indices],
                 [seeds[index] for index in indices],
+                [inputs[index].weight for index in indices],
+                None if timesteps is None else [timesteps[index] for index in indices],
             )
-            losses |= zip(indices, found, strict=True)
-        weights = torch.tensor([one.weight for one in inputs], device=losses[0].device)
-        return torch.stack([losses[index] for index in range(len(rows))]) * weights
+            for indices in alike.values()
+        ]
+        places = [index for indices in alike.values() for index in indices]
+        return RowLosses.joined(parts, [places.index(row) for row in range(len(rows))])
 
     def _losses(
-        self, latents: list[Latent], conditionings: list[conditioning.Conditioning], seeds: list[int]
-    ) -> Tensor:
+        self,
+        latents: list[Latent],
+        conditionings: list[conditioning.Conditioning],
+        seeds: list[int],
+        weights: list[float],
+        timesteps: list[float] | None,
+    ) -> RowLosses:
         patcher = self._patcher
         device = patcher.load_device
         sampling = patcher.get_model_object("model_sampling")
         arguments = conditioning.batched(conditionings, device)
 
         def predict(noisy: Tensor, sigma: Tensor, _: Tensor) -> Tensor:
-            options = {**self._options, "cond_or_uncond": [0] * len(latents), "sigmas": sigma}
-            denoised = patcher.model.apply_model(noisy, sigma, transformer_options=options, **arguments)
+            given, level = noisy, sigma
+            if isinstance(sampling, comfy.model_sampling.COSMOS_RFLOW):
+                # A flow model that ComfyUI samples with latent + sigma * noise.
+                level = sigma / (1 - sigma)
+                given = noisy * (1 + level).reshape(-1, *[1] * (noisy.ndim - 1))
+            options = {**self._options, "cond_or_uncond": [0] * len(latents), "sigmas": level}
+            denoised = patcher.model.apply_model(given, level, transformer_options=options, **arguments)
             return prediction_from_denoised(self.objective, noisy, denoised, sigma)
 
         def sigma_of(timestep: Tensor) -> Tensor:
             return timestep if self.objective is Objective.FLOW else sampling.sigma(timestep)
 
         values, mask = stacked(latents, device)
-        return diffusion_losses(self.objective, values, seeds, sigma_of, predict, mask)
+        height, width = (side * patcher.model.latent_format.spacial_downscale_ratio for side in values.shape[-2:])
+        return diffusion_losses(
+            self.objective,
+            values,
+            seeds,
+            sigma_of,
+            predict,
+            mask,
+            weights,
+            timesteps,
+            self.objective_settings,
+            self.shift(height * width),
+        )
 
     def _prepare_training(self, latent_shape: tuple[int, ...]) -> None:
         """After encoding and after every sample: ComfyUI may have put the model away for the VAE."""
-        memory.load(self._patcher, latent_shape)
+        text_encoders = [] if self._live_text is None else [self._live_text.patcher]
+        memory.load(self._patcher, latent_shape, *text_encoders)
         options = comfy.model_patcher.create_model_options_clone(self._patcher.model_options)
         comfy.sampler_helpers.prepare_model_patcher(self._patcher, {}, options)
         self._options = memory.differentiable_attention(options["transformer_options"])
         self._patcher.pre_run()
         self._ready = True
 
-    def sample(self) -> Tensor:
+    def sample(self, sampling: Sampling) -> Tensor:
         self._ready = False
+        if self._live_text is not None:
+            self._encode_prompts([sampling])
         with memory.as_in_a_node():
             pictures = [
-                sample_picture(self._patcher, self._vae, positive, self._negative, self._sampling)
-                for positive in self._positives
+                sample_picture(
+                    self._patcher, self._vae, self._prompts[prompt], self._prompts[sampling.negative], sampling
+                )
+                for prompt in sampling.prompts
             ]
             return torch.cat(pictures)
 
     def verify(self, path: Path, layers: int) -> None:
-        naming.verify(self._model.model, path, layers)
+        naming.verify(self._model.model, self._clip, path, layers)
 
 
 def _require(part: Any, name: str, consequence: str) -> None:
@@ -185,25 +253,14 @@ def _require(part: Any, name: str, consequence: str) -> None:
         )
 
 
-def _objective(model_sampling: Any) -> Objective:
-    """The objective of ComfyUI's sampling class.
+def model_facts(model: Any) -> ModelFacts:
+    """What the choice of settings needs to know of a MODEL.
 
     Raises:
-        CrucibleError: for the kinds that no image model in use is trained with.
+        CrucibleError: it cannot be trained.
     """
-    kinds = comfy.model_sampling
-    special = (kinds.EDM, kinds.X0, kinds.V_PREDICTION_DDPM, kinds.IMG_TO_IMG_FLOW)
-    if not isinstance(model_sampling, special):
-        if isinstance(model_sampling, kinds.CONST):
-            return Objective.FLOW
-        if isinstance(model_sampling, kinds.ModelSamplingDiscrete):
-            if isinstance(model_sampling, kinds.V_PREDICTION):
-                return Objective.VELOCITY
-            if isinstance(model_sampling, kinds.EPS):
-                return Objective.EPSILON
-    names = "/".join(kind.__name__ for kind in type(model_sampling).__mro__[1:3])
-    raise CrucibleError(
-        f"This model samples by {names}, for which no training objective is known here, so its LoRA would come out "
-        "wrong. Noise-, velocity- and flow-predicting models can be trained: SD1.5, SDXL, SD3, Flux, Qwen-Image and "
-        "most others. If a node between the loader and Train LoRA changed the sampling, connect the model before it."
-    )
+    support.require_trainable(model.model)
+    suitability.require_ordinary_sampling(model)
+    architecture = naming.architecture_of(model.model)
+    objective = support.objective_of(model.get_model_object("model_sampling"))
+    return ModelFacts(architecture.id, architecture.native_resolution, architecture.cfg, objective.value)

@@ -1,43 +1,83 @@
-"""The names of a ComfyUI model's layers in a LoRA file, from ComfyUI's own key map."""
+"""The names of a ComfyUI model's layers: in memory, and in a LoRA file, from ComfyUI's own key map."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import comfy.lora
 import comfy.lora_convert
-import comfy.model_base
+import comfy.model_sampling
 import comfy.supported_models
 import comfy.utils
+import torch
+from torch import Tensor
 
+from ...adapters import is_of_text_encoder
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES, Architecture
 from ...formats.lora_file import read_lora
+from ...formats.portable import Part
 from .demo import CrucibleDemo
 
 _PREFIX = "diffusion_model."
 
+_BY_MODEL_CLASS = {
+    "SDXL": "sdxl",
+    "SD3": "sd3",
+    "Flux": "flux1",
+    "Flux2": "flux2",
+    "Chroma": "chroma",
+    "Lumina2": "lumina2",
+    "QwenImage": "qwen_image",
+    "AuraFlow": "auraflow",
+    "PixArt": "pixart_sigma",
+    "HunyuanDiT": "hunyuan_dit",
+    "HiDream": "hidream",
+    "CosmosPredict2": "cosmos_predict2",
+    "Anima": "anima",
+    "WAN21": "wan",
+    "WAN22": "wan",
+    "HunyuanVideo": "hunyuan_video",
+    "LTXV": "ltxv",
+}
+"""Classes in `comfy.model_base`. By name, because older versions of ComfyUI lack some."""
+
 
 def architecture_of(model: Any) -> Architecture:
     """Which row of the format table a loaded model is."""
-    if isinstance(model.model_config, CrucibleDemo):
+    config, name = model.model_config, type(model).__name__
+    if isinstance(config, CrucibleDemo):
         return ARCHITECTURES["demo"]
     # Exact classes: ComfyUI derives models of other layouts from these.
-    if type(model) is comfy.model_base.SDXL:
-        return ARCHITECTURES["sdxl"]
-    if type(model) is comfy.model_base.Flux:
-        return ARCHITECTURES["flux1"]
-    if isinstance(model.model_config, comfy.supported_models.SD15):
+    if name in _BY_MODEL_CLASS:
+        return ARCHITECTURES[_variant(_BY_MODEL_CLASS[name], config.unet_config)]
+    if isinstance(config, comfy.supported_models.SD15):
         return ARCHITECTURES["sd15"]
+    if isinstance(config, comfy.supported_models.SD20):
+        velocity = isinstance(model.model_sampling, comfy.model_sampling.V_PREDICTION)
+        return ARCHITECTURES["sd2_v" if velocity else "sd2"]
     return ARCHITECTURES["unknown"]
 
 
-def file_keys(model: Any, architecture: Architecture) -> dict[str, str]:
-    """The key in a file of each layer of `model.diffusion_model`, by path; only layers that ComfyUI's loader knows.
+def _variant(architecture: str, config: dict[str, Any]) -> str:
+    """Architectures that share a class in ComfyUI, told apart by their sizes."""
+    if architecture == "lumina2" and config.get("z_image_modulation"):
+        return "z_image"
+    if architecture == "pixart_sigma" and config.get("image_model") == "pixart_alpha":
+        return "pixart_alpha"
+    if architecture == "flux1" and config.get("yak_mlp"):  # Ovis-Image
+        return "unknown"
+    return architecture
 
-    A layer has several keys in ComfyUI's map. The one written is kohya's: the diffusers name for SD1.5, else
-    the native one.
+
+def file_keys(model: Any, architecture: Architecture) -> dict[str, str]:
+    """The key in memory of each layer of `model.diffusion_model`, by path; only layers that ComfyUI's loader knows.
+
+    A layer has several keys in ComfyUI's map. This one is kohya's, made of the diffusers name for SD1.5 and SD2, else
+    of the native one. Where files are in kohya's form it is their key too.
     """
     known = comfy.lora.model_lora_keys_unet(model, {})
     native = {
@@ -45,7 +85,7 @@ def file_keys(model: Any, architecture: Architecture) -> dict[str, str]:
         for key, parameter in known.items()
         if isinstance(parameter, str) and key == "lora_unet_" + _path(parameter).replace(".", "_")
     }
-    if architecture.naming == "diffusers":
+    if architecture.is_kohya and architecture.naming == "diffusers":
         for name, path in comfy.utils.unet_to_diffusers(model.model_config.unet_config).items():
             key = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
             if name.endswith(".weight") and key in known:
@@ -53,11 +93,76 @@ def file_keys(model: Any, architecture: Architecture) -> dict[str, str]:
     return {_path(parameter): key for parameter, key in native.items()}
 
 
+def text_encoder_keys(cond_stage_model: Any) -> dict[str, str]:
+    """The key in a file of each layer of the CLIP text encoders, by path, in kohya's form: lora_te_, or lora_te1_ and
+    so on where there are several. Not of a T5 or language model beside them: these are far larger than what a LoRA is
+    for, and are left as they are.
+
+    Raises:
+        CrucibleError: there is no CLIP text encoder.
+    """
+    known = comfy.lora.model_lora_keys_clip(cond_stage_model, {})
+    several = len({parameter.split(".")[0] for parameter in known.values()}) > 1
+    kohya = re.compile(r"lora_te\d_" if several else r"lora_te_")
+    keys = {_path(parameter): key for key, parameter in known.items() if kohya.match(key) and _is_of_clip(parameter)}
+    if not keys:
+        raise CrucibleError(
+            "train_text_encoder is on, but this model's text encoder is no CLIP: it is a language model of its own "
+            "size, which a LoRA does not need to change. Switch train_text_encoder off."
+        )
+    return keys
+
+
+def _is_of_clip(parameter: str) -> bool:
+    return parameter.split(".")[0] in ("clip_l", "clip_g", "clip_h")
+
+
+def parts_in_file(model: Any, architecture: Architecture) -> dict[str, list[Part]]:
+    """Where each layer is found in a file in PEFT's form, by the layer's key in memory.
+
+    The names are those of ComfyUI's map, so what is saved is what its loader looks for. Where other programs have a
+    layer in parts or its rows in another order, the map says so as well.
+    """
+    known = comfy.lora.model_lora_keys_unet(model, {})
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    others: dict[str, dict[tuple[int, ...] | None, Part]] = {}
+    for name, target in known.items():
+        parameter, *slicing = target if isinstance(target, tuple) else (target,)
+        if name.startswith(architecture.prefix) and parameter in shapes and name != parameter.removesuffix(".weight"):
+            rows = _rows(shapes[parameter][0], *slicing)
+            place = None if rows is None else (int(rows[0]), len(rows))
+            others.setdefault(parameter, {}).setdefault(place, Part(name, rows))
+
+    parts: dict[str, list[Part]] = {}
+    for path, key in file_keys(model, architecture).items():
+        parameter = f"{_PREFIX}{path}.weight"
+        has_others = architecture.naming != "native" and parameter in others
+        parts[key] = list(others[parameter].values()) if has_others else [Part(_PREFIX + path)]
+    return parts
+
+
+def _rows(
+    count: int, place: tuple[int, int, int] | None = None, reorder: Callable[[Tensor], Tensor] | None = None
+) -> Tensor | None:
+    """Which of a layer's `count` rows a name in ComfyUI's map stands for, in the order of a file.
+
+    Args:
+        place: dimension (always 0), start and length of a slice.
+        reorder: from a file's rows to the layer's.
+    """
+    if reorder is not None:
+        return torch.argsort(reorder(torch.arange(count)))
+    if place is not None:
+        _, start, length = place
+        return torch.arange(start, start + length)
+    return None
+
+
 def _path(parameter: str) -> str:
     return parameter.removeprefix(_PREFIX).removesuffix(".weight")
 
 
-def verify(model: Any, path: Path, layers: int) -> None:
+def verify(model: Any, clip: Any, path: Path, layers: int) -> None:
     """Read a saved LoRA as ComfyUI's loader does.
 
     Raises:
@@ -65,12 +170,17 @@ def verify(model: Any, path: Path, layers: int) -> None:
     """
     state_dict, _ = read_lora(path)
     converted = comfy.lora_convert.convert_lora(dict(state_dict))
-    loaded = comfy.lora.load_lora(converted, comfy.lora.model_lora_keys_unet(model, {}), log_missing=False)
+    known = comfy.lora.model_lora_keys_unet(model, {})
+    if any(is_of_text_encoder(key) for key in converted):
+        known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, known)
+    loaded = comfy.lora.load_lora(converted, known, log_missing=False)
     matched = {key for adapter in loaded.values() for key in adapter.loaded_keys}
     unmatched = sorted(set(converted) - matched)
-    if unmatched or len(loaded) != layers:
+    # A layer that the file has in parts is several targets: its parameter with a slice each.
+    found = {target if isinstance(target, str) else target[0] for target in loaded}
+    if unmatched or len(found) != layers:
         raise CrucibleError(
-            f"The LoRA {path} was saved, but ComfyUI's loader takes only {len(loaded)} of its {layers} layers"
+            f"The LoRA {path} was saved, but ComfyUI's loader takes only {len(found)} of its {layers} layers"
             f"{': no place for ' + ', '.join(unmatched[:3]) if unmatched else ''}. Used as it is, it would have less "
             "effect than the training had. Please report this with the name of the base model."
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,31 @@ from diffusers import (
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
 )
 from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
-from ...adapters import Adapters, AdapterSpec, adapter_layers, peft_config, select_layers
+from ...adapters import (
+    ADAPTER_NAME,
+    AdaptedLayer,
+    Adapters,
+    AdapterSpec,
+    adapter_layers,
+    adapter_parameters,
+    peft_config,
+)
 from ...data.cache import TensorCache
 from ...data.samples import Sample
-from ...demo import MODEL_DIR as DEMO_MODEL_DIR
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
-from ...formats.layer_names import file_key
-from ...formats.lora_file import DOWN, read_lora
+from ...formats.layer_names import file_key, text_encoder_key
+from ...formats.lora_file import read_lora
+from ...layer_choice import select_layers
 from ...objective import Objective
-from ..base import BaseModel, CachedSample, Precision, Progress, Sampling, weights_hash
-from ..diffusion import diffusion_losses
+from ..base import CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
+from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Encoders, Inputs, cached_samples, stacked
+from .folder import read_folder
 from .verify import unmatched_keys
 
 _SAMPLERS = {
@@ -38,16 +46,14 @@ _SAMPLERS = {
     "dpmpp_2m": DPMSolverMultistepScheduler,
     "ddim": DDIMScheduler,
 }
-_OBJECTIVES = {"epsilon": Objective.EPSILON, "v_prediction": Objective.VELOCITY}
+_Encoded = tuple[Tensor, Tensor | None]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _PipelineEncoders(Encoders):
     """A pipeline's VAE, and its text encoders through `encode`."""
 
-    def __init__(
-        self, pipeline: Any, device: torch.device, encode: Callable[[str], tuple[Tensor, Tensor | None]]
-    ) -> None:
+    def __init__(self, pipeline: Any, device: torch.device, encode: Callable[[str], _Encoded]) -> None:
         self._vae, self._device, self._encode = pipeline.vae, device, encode
         self.vae_identity = weights_hash(pipeline.vae.state_dict().items())
         names = ("text_encoder", "text_encoder_2")
@@ -63,7 +69,28 @@ class _PipelineEncoders(Encoders):
         return self._encode(text)
 
 
-class DiffusersBaseModel(BaseModel):
+@contextmanager
+def _adapted(model: nn.Module, spec: AdapterSpec) -> Iterator[dict[str, AdaptedLayer]]:
+    """peft's layers on a model, in float32, by path."""
+    chosen = select_layers(model.named_modules(), spec.target_modules, spec.patterns)
+    try:
+        inject_adapter_in_model(peft_config(spec, chosen), model, adapter_name=ADAPTER_NAME)
+        layers = adapter_layers(model)
+        for layer in layers.values():
+            for _, parameter in adapter_parameters(layer):
+                parameter.data = parameter.data.float()
+        yield {path: AdaptedLayer(layer, partial(_base_weight, layer)) for path, layer in layers.items()}
+    finally:
+        for path, layer in adapter_layers(model).items():
+            model.set_submodule(path, layer.get_base_layer())
+        model.__dict__.pop("peft_config", None)
+
+
+def _base_weight(layer: Any) -> Tensor:
+    return layer.get_base_layer().weight.detach().float()
+
+
+class DiffusersBaseModel(DiffusionBaseModel):
     """SD1.5 or SDXL from a diffusers folder, or the demo model.
 
     Args:
@@ -74,31 +101,26 @@ class DiffusersBaseModel(BaseModel):
     """
 
     def __init__(self, base_model: str) -> None:
-        folder = DEMO_MODEL_DIR if base_model == "demo" else Path(base_model).expanduser()
-        if not (folder / "model_index.json").is_file():
-            raise CrucibleError(
-                f"base_model is {base_model!r}, but there is no model_index.json in {folder.absolute()}. The command "
-                "line trains on models in diffusers' folder format (SD1.5, SDXL) and on 'demo'. Give such a folder; "
-                "a single .safetensors checkpoint can be trained inside ComfyUI."
-            )
+        folder = read_folder(base_model)
         self._pipeline: Any = DiffusionPipeline.from_pretrained(
-            folder, local_files_only=True, safety_checker=None, requires_safety_checker=False
+            folder.path, local_files_only=True, safety_checker=None, requires_safety_checker=False
         )
         self._pipeline.set_progress_bar_config(disable=True)
-        architecture = {StableDiffusionPipeline: "sd15", StableDiffusionXLPipeline: "sdxl"}.get(type(self._pipeline))
-        prediction = self._pipeline.scheduler.config.get("prediction_type", "")
-        if architecture is None or prediction not in _OBJECTIVES:
-            raise CrucibleError(
-                f"{folder} holds a {type(self._pipeline).__name__} that predicts {prediction or 'something else'}. The "
-                "command line trains SD1.5 and SDXL; every other image model can be trained inside ComfyUI."
-            )
         self._unet: Any = self._pipeline.unet
-        self.architecture = ARCHITECTURES["demo" if base_model == "demo" else architecture]
-        self.name = "demo" if base_model == "demo" else folder.absolute().name
-        self.native_resolution = self._unet.config.sample_size * self._pipeline.vae_scale_factor
-        self.objective = _OBJECTIVES[prediction]
-        self.prediction_type = prediction
+        self._warnings = folder.warnings
+        self.name = folder.name
+        self.architecture = ARCHITECTURES[folder.facts.architecture]
+        self.native_resolution = folder.facts.native_resolution
+        self.prediction_type = folder.facts.prediction_type
+        self.objective = Objective(self.prediction_type)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._trains_text = False
+
+    def warnings(self) -> tuple[str, ...]:
+        return self._warnings
+
+    def own_shift(self, pixels: float) -> float:
+        return 1.0  # none of these models is a flow model
 
     def identity(self) -> str:
         return weights_hash(self._unet.state_dict().items())
@@ -121,40 +143,47 @@ class DiffusersBaseModel(BaseModel):
             yield Precision(compute)
 
     def _encoders(self) -> list[nn.Module]:
-        names = ("vae", "text_encoder", "text_encoder_2")
-        return [part for name in names if (part := getattr(self._pipeline, name, None)) is not None]
+        return [self._pipeline.vae, *self._text_encoders().values()]
 
     @torch.no_grad()
     def cache_inputs(
-        self, samples: Sequence[Sample], cache: TensorCache, caption_dropout: float, progress: Progress
+        self,
+        samples: Sequence[Sample],
+        cache: TensorCache,
+        caption_dropout: float,
+        progress: Progress,
+        live_captions: bool = False,
     ) -> list[CachedSample]:
         encoders = _PipelineEncoders(self._pipeline, self.device, self._encode)
-        return cached_samples(samples, encoders, cache, caption_dropout, progress)
+        return cached_samples(samples, encoders, cache, caption_dropout, progress, live_captions)
 
-    def _encode(self, text: str) -> tuple[Tensor, Tensor | None]:
-        """Text embedding (77, width) and SDXL's pooled one, on the CPU. diffusers cuts captions after 75 tokens."""
+    def _encode(self, text: str) -> _Encoded:
+        embedding, pooled = self._encode_live(text)
+        return embedding.cpu(), None if pooled is None else pooled.cpu()
+
+    def _encode_live(self, text: str) -> _Encoded:
+        """Text embedding (77, width) and SDXL's pooled one. diffusers cuts captions after 75 tokens."""
         embedding, _, *pooled = self._pipeline.encode_prompt(
             text, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        return embedding[0].cpu(), pooled[0][0].cpu() if pooled else None
+        return embedding[0], pooled[0][0] if pooled else None
 
     @torch.no_grad()
-    def prepare_sampling(self, sampling: Sampling) -> None:
-        if sampling.sampler not in _SAMPLERS:
-            raise CrucibleError(
-                f"sample_sampler is {sampling.sampler!r}. Outside ComfyUI samples can be made with "
-                f"{', '.join(_SAMPLERS)}; choose one of these."
-            )
-        config = dict(self._pipeline.scheduler.config)
-        if sampling.sampler != "ddim":
-            config["use_karras_sigmas"] = sampling.scheduler == "karras"
-        self._sample_scheduler = _SAMPLERS[sampling.sampler].from_config(config)
-        self._sampling = sampling
-        self._negative = self._encode("")
-        self._positives = [self._encode(prompt) for prompt in sampling.prompts]
+    def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
+        for sampling in samplings:
+            if sampling.sampler not in _SAMPLERS:
+                raise CrucibleError(
+                    f"sample_sampler is {sampling.sampler!r}. Outside ComfyUI samples can be made with "
+                    f"{', '.join(_SAMPLERS)}; choose one of these."
+                )
+        self._encode_prompts(samplings)
+
+    def _encode_prompts(self, samplings: Sequence[Sampling]) -> None:
+        prompts = dict.fromkeys(prompt for one in samplings for prompt in (one.negative, *one.prompts))
+        self._prompts = {prompt: self._encode(prompt) for prompt in prompts}
 
     def release_encoders(self) -> None:
-        for part in self._encoders():
+        for part in [self._pipeline.vae] if self._trains_text else self._encoders():
             part.to("cpu")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -162,45 +191,64 @@ class DiffusersBaseModel(BaseModel):
     @contextmanager
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
         unet = self._unet
-        targets = select_layers(unet.named_modules(), spec.target_modules)
         blocks = unet.config.layers_per_block
-        try:
-            inject_adapter_in_model(peft_config(spec, targets), unet, adapter_name="default")
-            layers = adapter_layers(unet)
-            for layer in layers.values():
-                layer.lora_A.float()
-                layer.lora_B.float()
+        with ExitStack() as stack:
+            layers = stack.enter_context(_adapted(unet, spec))
+            keys = {file_key(self.architecture, path, layers_per_block=blocks): one for path, one in layers.items()}
+            if spec.text_encoder:
+                self._trains_text = True
+                stack.callback(setattr, self, "_trains_text", False)
+                encoders = list(self._text_encoders().values())
+                prefixes = ["lora_te"] if len(encoders) == 1 else ["lora_te1", "lora_te2"]
+                for prefix, encoder in zip(prefixes, encoders, strict=True):
+                    encoder.to(self.device)
+                    found = stack.enter_context(_adapted(encoder, spec.of_text_encoder))
+                    keys |= {text_encoder_key(prefix, path): one for path, one in found.items()}
             if gradient_checkpointing:
                 unet.enable_gradient_checkpointing()
+                stack.callback(unet.disable_gradient_checkpointing)
             unet.train()
-            keys = {file_key(self.architecture, path, layers_per_block=blocks): one for path, one in layers.items()}
-            yield Adapters(keys, spec.alpha)
-        finally:
-            unet.eval()
-            unet.disable_gradient_checkpointing()
-            for path, layer in adapter_layers(unet).items():
-                unet.set_submodule(path, layer.base_layer)
-            unet.__dict__.pop("peft_config", None)
+            stack.callback(unet.eval)
+            yield Adapters(keys)
 
-    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> Tensor:
+    def _text_encoders(self) -> dict[str, nn.Module]:
+        """By their names in the pipeline."""
+        parts = {name: getattr(self._pipeline, name, None) for name in ("text_encoder", "text_encoder_2")}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def losses(
+        self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
+    ) -> RowLosses:
         inputs: list[Inputs] = [row.inputs for row in rows]
         drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
+        if self._trains_text:
+            drawn = [(latent, self._encode_live(text)) for latent, text in drawn]
         latents, mask = stacked([latent for latent, _ in drawn], self.device)
         context = torch.stack([embedding for _, (embedding, _) in drawn]).to(self.device, self._compute)
         added = self._added([pooled for _, (_, pooled) in drawn], latents)
 
-        def predict(noisy: Tensor, sigma: Tensor, timesteps: Tensor) -> Tensor:
+        def predict(noisy: Tensor, sigma: Tensor, drawn: Tensor) -> Tensor:
             scaled = noisy / (sigma**2 + 1).sqrt().reshape(-1, 1, 1, 1)
             with torch.autocast(self.device.type, self._compute, enabled=self._compute is not torch.float32):
                 return self._unet(
                     scaled.to(self._compute),
-                    timesteps,
+                    drawn,
                     encoder_hidden_states=context,
                     added_cond_kwargs=added,
                 ).sample
 
-        losses = diffusion_losses(self.objective, latents, seeds, lambda t: self._sigmas[t.long()], predict, mask)
-        return losses * torch.tensor([one.weight for one in inputs], device=self.device)
+        weights = [one.weight for one in inputs]
+        return diffusion_losses(
+            self.objective,
+            latents,
+            seeds,
+            lambda t: self._sigmas[t.long()],
+            predict,
+            mask,
+            weights,
+            timesteps,
+            self.objective_settings,
+        )
 
     def _added(self, pooled: list[Tensor | None], latents: Tensor) -> dict[str, Tensor]:
         """SDXL's pooled text embeddings and its sizes; nothing for SD1.5."""
@@ -215,29 +263,38 @@ class DiffusersBaseModel(BaseModel):
         }
 
     @torch.no_grad()
-    def sample(self) -> Tensor:
-        sampling = self._sampling
+    def sample(self, sampling: Sampling) -> Tensor:
         self._pipeline.vae.to(self.device)
-        training_scheduler, self._pipeline.scheduler = self._pipeline.scheduler, self._sample_scheduler
+        training_scheduler, self._pipeline.scheduler = self._pipeline.scheduler, self._sample_scheduler(sampling)
         self._unet.eval()
+        if self._trains_text:
+            self._encode_prompts([sampling])
         try:
-            return torch.cat([self._picture(positive, sampling) for positive in self._positives])
+            return torch.cat([self._picture(prompt, sampling) for prompt in sampling.prompts])
         finally:
             self._unet.train()
             self._pipeline.scheduler = training_scheduler
             self.release_encoders()
 
-    def _picture(self, positive: tuple[Tensor, Tensor | None], sampling: Sampling) -> Tensor:
+    def _sample_scheduler(self, sampling: Sampling) -> Any:
+        config = dict(self._pipeline.scheduler.config)
+        if sampling.sampler != "ddim":
+            config["use_karras_sigmas"] = sampling.scheduler == "karras"
+        return _SAMPLERS[sampling.sampler].from_config(config)
+
+    def _picture(self, prompt: str, sampling: Sampling) -> Tensor:
+        positive, negative = self._prompts[prompt], self._prompts[sampling.negative]
+
         def row(part: Tensor | None) -> Tensor | None:
             return None if part is None else part.unsqueeze(0).to(self.device)
 
         arguments: dict[str, Any] = {
             "prompt_embeds": row(positive[0]),
-            "negative_prompt_embeds": row(self._negative[0]),
+            "negative_prompt_embeds": row(negative[0]),
         }
         if positive[1] is not None:
             arguments["pooled_prompt_embeds"] = row(positive[1])
-            arguments["negative_pooled_prompt_embeds"] = row(self._negative[1])
+            arguments["negative_pooled_prompt_embeds"] = row(negative[1])
         with torch.autocast(self.device.type, self._compute, enabled=self._compute is not torch.float32):
             picture = self._pipeline(
                 **arguments,
@@ -251,8 +308,8 @@ class DiffusersBaseModel(BaseModel):
         return picture.permute(0, 2, 3, 1).to("cpu", torch.float32)
 
     def verify(self, path: Path, layers: int) -> None:
-        unmatched = unmatched_keys(path, self._unet)
-        saved = sum(key.endswith(DOWN) for key in read_lora(path)[0])
+        unmatched = unmatched_keys(path, self._unet, self._text_encoders())
+        saved = len({key.partition(".")[0] for key in read_lora(path)[0]})
         if unmatched or saved != layers:
             raise CrucibleError(
                 f"The LoRA {path} was saved with {saved} of its {layers} layers, and diffusers' loader finds no place "

@@ -2,58 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
-from diffusers.utils import convert_unet_state_dict_to_peft
+from diffusers.utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
 from torch import Tensor, nn
 
 from ...errors import CrucibleError
-from ...formats.lora_file import ALPHA, DOWN, UP, read_lora
+from ...formats.lora_file import ALPHA, DORA_SCALE, DOWN, LYCORIS, UP, read_lora
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
-def unmatched_keys(path: Path, unet: nn.Module) -> list[str]:
-    """Keys of a saved SD1.5 or SDXL LoRA that do not arrive in the UNet, and keys that are missing.
+def unmatched_keys(path: Path, unet: nn.Module, text_encoders: Mapping[str, nn.Module] | None = None) -> list[str]:
+    """Keys of a saved SD1.5 or SDXL LoRA that do not arrive in the models, and keys that are missing.
 
-    The file goes through the conversion of diffusers' loader; each tensor must come out under the path of a
-    module that is there, and have its shape. A layer needs all three of its keys. No keys: all is well.
+    diffusers has no reader of LoHa and LoKr, and leaves DoRA's scales out: these do not count. A LoRA's file goes
+    through the conversion of diffusers' loader; each tensor must come out under the path of a module that is there, and
+    have its shape. A layer needs all three of its keys. No keys: all is well.
 
     Args:
         path: the file.
         unet: a UNet2DConditionModel, with or without peft layers on it.
+        text_encoders: by their names in the pipeline: text_encoder, text_encoder_2.
 
     Raises:
         CrucibleError: the file cannot be read, or diffusers' loader refuses it.
     """
     state_dict, _ = read_lora(path)
+    state_dict = {key: tensor for key, tensor in state_dict.items() if not key.endswith(DORA_SCALE)}
+    if any(mark in key for key in state_dict for mark in LYCORIS):
+        return []
     suffixes = (DOWN, UP, ALPHA)
     layers = {key.removesuffix(suffix) for key in state_dict for suffix in suffixes if key.endswith(suffix)}
     missing = {layer + suffix for layer in layers for suffix in suffixes} - state_dict.keys()
     if missing:
         return sorted(missing)
 
-    modules = dict(unet.named_modules())
-    arrived = {
-        id(tensor)
-        for name, tensor in _converted(path, state_dict, unet).items()
-        if name.endswith((_A, _B)) and _fits(modules.get(name[: -len(_A)]), tensor, name.endswith(_A))
-    }
+    arrived: set[int] = set()
+    for prefix, converted in _converted(path, state_dict, unet).items():
+        modules = dict(unet.named_modules() if prefix == "unet" else (text_encoders or {})[prefix].named_modules())
+        arrived |= {
+            id(tensor)
+            for name, tensor in converted.items()
+            if name.endswith((_A, _B)) and _fits(_module(modules, name[: -len(_A)]), tensor, name.endswith(_A))
+        }
     tensors = {key: tensor for key, tensor in state_dict.items() if not key.endswith(ALPHA)}
     return sorted(key for key, tensor in tensors.items() if id(tensor) not in arrived)
 
 
-def _converted(path: Path, state_dict: dict[str, Tensor], unet: Any) -> dict[str, Tensor]:
-    """The same tensors under the names that the loader hands to peft."""
+def _module(modules: Mapping[str, nn.Module], path: str) -> nn.Module | None:
+    """transformers from 5.0 on leave out `text_model`, and diffusers' loader then does so too."""
+    return modules.get(path, modules.get(path.removeprefix("text_model.")))
+
+
+def _converted(path: Path, state_dict: dict[str, Tensor], unet: Any) -> dict[str, dict[str, Tensor]]:
+    """The same tensors by part of the pipeline, under the names that the loader hands to peft."""
     is_sdxl = unet.config.get("addition_embed_type") == "text_time"
     loader = StableDiffusionXLLoraLoaderMixin if is_sdxl else StableDiffusionLoraLoaderMixin
     try:
         converted, _ = loader.lora_state_dict(dict(state_dict), unet_config=unet.config)
-        prefix = "unet."
-        names = {key: key.removeprefix(prefix) for key in converted if key.startswith(prefix)}
-        return convert_unet_state_dict_to_peft({name: converted[key] for key, name in names.items()})
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in converted.items():
+            part, _, name = key.partition(".")
+            parts.setdefault(part, {})[name] = tensor
+        return {
+            part: convert_unet_state_dict_to_peft(tensors)
+            if part == "unet"
+            else convert_state_dict_to_peft(convert_state_dict_to_diffusers(tensors))
+            for part, tensors in parts.items()
+        }
     except (ValueError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise CrucibleError(

@@ -1,0 +1,101 @@
+"""What text-encoder training and prior preservation do, in figures, on the demo model.
+
+    <python with the pack's standalone packages> benchmarks/effects.py [--output FILE.json]
+
+`learned` and `leaked`: how far pictures move to the dataset's style with and without the trigger word (1 is all the
+way). `drift`: mean difference, of 255, between pictures of the base and of the LoRA from the same prompts and seeds
+without the trigger word. All runs have the same seed and number of steps as the one they are compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from verdict import load_trainer
+
+SHORT, WHOLE = 150, 400
+REGULARIZATION_IMAGES = 32
+
+RUNS: dict[str, dict[str, Any]] = {
+    "short": {"max_train_steps": SHORT},
+    "short_with_text_encoder": {"max_train_steps": SHORT, "train_text_encoder": True},
+    "whole": {"max_train_steps": WHOLE},
+    "whole_with_regularization": {"max_train_steps": WHOLE, "reg_data_dir": "of the base"},
+}
+
+
+def draw_regularization(folder: Path) -> None:
+    """Pictures that the base draws of captions without the trigger word."""
+    from diffusers import StableDiffusionPipeline
+    from lora_crucible.demo import MODEL_DIR
+    from lora_crucible.demo.shapes import COLOURS, SHAPES
+
+    pipeline = StableDiffusionPipeline.from_pretrained(MODEL_DIR).to(torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    for number in range(REGULARIZATION_IMAGES):
+        names = list(COLOURS)
+        colour, shape = names[number % len(names)], list(SHAPES)[number % len(SHAPES)]
+        caption = f"a {colour} {shape} on a white background"
+        seed = torch.Generator().manual_seed(1000 + number)
+        picture = pipeline(caption, num_inference_steps=20, guidance_scale=4.0, generator=seed).images[0]
+        picture.save(folder / f"{number:02}.png")
+        (folder / f"{number:02}.txt").write_text(caption)
+
+
+def measured(name: str, regularization: Path) -> dict[str, Any]:
+    from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+    from lora_crucible.config import parse_config
+    from lora_crucible.data.dataset import load_dataset
+    from lora_crucible.demo.showcase import measure
+    from lora_crucible.run import run_training
+    from lora_crucible.run_files import RunFiles
+
+    values = dict(RUNS[name])
+    if "reg_data_dir" in values:
+        values["reg_data_dir"] = str(regularization)
+    config = parse_config({"base_model": "demo", "train_data_dir": "demo", "measure": "never", **values})
+    with tempfile.TemporaryDirectory() as folder:
+        files = RunFiles.claim("effect", Path(folder), Path(folder))
+        run_training(DiffusersBaseModel("demo"), load_dataset(config.data), config, files)
+        outcome = measure(files.lora)
+    drift = (outcome.lora_plain - outcome.base_plain).abs().mean().item() * 255
+    return {
+        "run": name,
+        "settings": RUNS[name],
+        "learned": round(outcome.learned, 3),
+        "leaked": round(outcome.leaked, 3),
+        "drift": round(drift, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    output = parser.parse_args().output
+    load_trainer()
+    result: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "hardware": {"cores": os.cpu_count(), "system": platform.platform()},
+        "versions": {name: version(name) for name in ("torch", "diffusers", "peft")},
+        "rows": [],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        draw_regularization(Path(folder))
+        for name in RUNS:
+            result["rows"].append(measured(name, Path(folder)))
+            print(result["rows"][-1], flush=True)
+    if output is not None:
+        output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Whether the verdict at the end of a run is right: trainings of the demo model that are known to be good or bad.
+
+    <python with the pack's standalone packages> benchmarks/verdict.py [--only NAME ...] [--output FILE.json]
+
+Every run is added to the file when it is done, in place of an earlier one of its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.util
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+VALIDATION = {"validation_percent": 20}
+"""4 of the demo's 20 images; 16 are trained."""
+
+RUNS: dict[str, dict[str, Any]] = {
+    "defaults": {"expected": "good", "config": VALIDATION},
+    "defaults_without_validation": {"expected": "good", "config": {}},
+    "tenfold_learning_rate": {"expected": "too much", "config": {**VALIDATION, "learning_rate": 2e-2}},
+    "tenfold_steps": {"expected": "too much", "config": {**VALIDATION, "max_train_steps": 4000}},
+    "tenfold_learning_rate_without_validation": {"expected": "too much", "config": {"learning_rate": 2e-2}},
+    "twentieth_of_the_steps": {
+        "expected": "too little",
+        "config": {**VALIDATION, "max_train_steps": 20, "measure": "always"},
+    },
+    "fifth_of_the_steps": {"expected": "too little", "config": {**VALIDATION, "max_train_steps": 80}},
+    "hundredth_of_the_learning_rate": {
+        "expected": "too little",
+        "config": {**VALIDATION, "max_train_steps": 200, "learning_rate": 2e-5},
+    },
+    "five_images_and_a_high_learning_rate": {
+        "expected": "too much",
+        "images": 5,
+        "config": {**VALIDATION, "max_train_steps": 300, "learning_rate": 5e-3},
+    },
+}
+
+
+def load_trainer() -> None:
+    """The trainer of this checkout, under the name that pip gives it."""
+    folder = ROOT / "trainer"
+    spec = importlib.util.spec_from_file_location(
+        "lora_crucible", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["lora_crucible"] = module
+    spec.loader.exec_module(module)
+
+
+def train(name: str, folder: Path) -> dict[str, Any]:
+    from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+    from lora_crucible.config import parse_config
+    from lora_crucible.data.dataset import load_dataset
+    from lora_crucible.demo.showcase import measure
+    from lora_crucible.run import run_training
+    from lora_crucible.run_files import RunFiles
+
+    run = RUNS[name]
+    config = parse_config({"train_data_dir": "demo", **run["config"]})
+    dataset = load_dataset(config.data)
+    dataset = replace(dataset, images=dataset.images[: run.get("images")])
+    files = RunFiles.claim(name, folder, folder)
+    started = time.monotonic()
+    result = run_training(DiffusersBaseModel("demo"), dataset, config, files)
+    seconds = time.monotonic() - started
+    last = files.folder / "last.safetensors"
+    row = {
+        "run": name,
+        "settings": run["config"],
+        "images": len(dataset.images),
+        "expected": run["expected"],
+        "verdict": result.verdict.word,
+        "reasons": result.verdict.reasons,
+        "advice": result.verdict.advice,
+        "steps": len(result.losses),
+        "seconds": round(seconds, 1),
+        "saved_step": int(result.lora.metadata["ss_steps"]),
+        "rounds": [{key: value for key, value in asdict(one).items() if key != "by_timestep"} for one in result.rounds],
+        "style_learned": {"file": round(measure(files.lora).learned, 3)},
+        "report": result.report.replace(str(folder), ".").splitlines(),
+    }
+    if last.exists():
+        row["style_learned"]["last"] = round(measure(last).learned, 3)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "verdict.json")
+    options = parser.parse_args()
+    load_trainer()
+    import diffusers
+    import torch
+
+    facts = {
+        "date": datetime.date.today().isoformat(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+    }
+    for name in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            row = train(name, Path(folder))
+        print(f"{name}: {row['verdict']} (expected {row['expected']}), {row['seconds']} s")
+        done = json.loads(options.output.read_text(encoding="utf-8"))["runs"] if options.output.exists() else []
+        rows = {one["run"]: one for one in done} | {name: row}
+        ordered = [rows[known] for known in RUNS if known in rows]
+        text = json.dumps({"environment": facts, "runs": ordered}, indent=1, ensure_ascii=False)
+        options.output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

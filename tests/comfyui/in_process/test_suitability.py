@@ -1,0 +1,80 @@
+"""What a MODEL tells against training on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import comfy.model_base
+import comfy.sd
+import comfy.supported_models
+import pytest
+import safetensors.torch
+import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+from lora_crucible.base_models.comfyui.model import model_facts
+from lora_crucible.base_models.comfyui.suitability import warnings_of
+from lora_crucible.config import ModelFacts
+from lora_crucible.errors import CrucibleError
+from models import FLUX, base_model, build, sdxl
+
+
+def loaded_from(name: str, *, kind: type = comfy.supported_models.SDXL) -> SimpleNamespace:
+    """A patcher as core's checkpoint loader leaves it."""
+    model = SimpleNamespace(model_config=object.__new__(kind))
+    arguments = (str(Path("models") / "checkpoints" / name), False)
+    return SimpleNamespace(model=model, cached_patcher_init=(comfy.sd.load_checkpoint_guess_config, arguments, 0))
+
+
+@pytest.mark.parametrize("name", ["sdxl_lightning_8step.safetensors", "sd_xl_turbo_1.0.safetensors"])
+def test_a_distilled_checkpoint_is_known_by_its_file(name):
+    (warning,) = warnings_of(loaded_from(name))
+    assert name in warning
+    assert "distilled" in warning
+
+
+def test_ordinary_models_are_not_warned_of(demo):
+    assert warnings_of(loaded_from("sd_xl_base_1.0.safetensors")) == ()
+    assert warnings_of(demo[0]) == ()
+    assert base_model(sdxl()).warnings() == ()
+
+
+def test_a_file_that_core_loaded_is_known_by_its_name(tmp_path):
+    """The name is where core's own loader puts it, also on clones. What ComfyUI needs to take it for a small SD3."""
+    shapes = {
+        "x_embedder.proj.weight": (64, 16, 2, 2),
+        "x_embedder.proj.bias": (64,),
+        "joint_blocks.0.context_block.attn.qkv.weight": (192, 64),
+        "joint_blocks.0.x_block.attn.qkv.weight": (192, 64),
+        "final_layer.linear.weight": (64, 64),
+        "final_layer.linear.bias": (64,),
+    }
+    path = tmp_path / "my_turbo.safetensors"
+    safetensors.torch.save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, path)
+    loaded = comfy.sd.load_diffusion_model(str(path))
+    assert "my_turbo.safetensors" in warnings_of(loaded.clone())[0]
+
+
+def test_schnell_is_known_by_its_layout():
+    config = {**FLUX, "guidance_embed": False, "depth": 0, "depth_single_blocks": 0}
+    schnell = build(comfy.model_base.Flux, comfy.supported_models.FluxSchnell, config)
+    (warning,) = base_model(schnell).warnings()
+    assert "FLUX.1 schnell" in warning
+    assert "OpenFLUX.1" in warning
+    dev = {**FLUX, "depth": 0, "depth_single_blocks": 0}
+    assert warnings_of(build(comfy.model_base.Flux, comfy.supported_models.Flux, dev)) == ()
+
+
+def test_lcm_sampling_is_refused(demo):
+    model = demo[0]
+    (as_lcm,) = ModelSamplingDiscrete().patch(model, "lcm", False)
+    with pytest.raises(CrucibleError, match=r"samples by LCM.*Connect the model before that node"):
+        base_model(as_lcm)
+    (as_eps,) = ModelSamplingDiscrete().patch(model, "eps", False)
+    assert model_facts(as_eps) == ModelFacts("demo", 64, 4.0, "epsilon")
+
+
+def test_refiners_are_refused_before_anything_is_done():
+    model = SimpleNamespace(model=object.__new__(comfy.model_base.SDXLRefiner))
+    with pytest.raises(CrucibleError, match="SDXLRefiner"):
+        model_facts(model)

@@ -1,0 +1,160 @@
+"""Text encoders are trained with the model, and their part of the file is what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import comfy.sd
+import comfy.sd1_clip
+import comfy.sdxl_clip
+import comfy.text_encoders.flux
+import pytest
+import torch
+from lora_crucible.adapters import Adapters, AdapterSpec, is_of_text_encoder
+from lora_crucible.base_models.base import CachedSample
+from lora_crucible.base_models.comfyui import naming
+from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.base_models.comfyui.text_training import LiveTextEncoder
+from lora_crucible.base_models.inputs import Inputs, Latent
+from lora_crucible.errors import CrucibleError
+from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora
+
+SPEC = AdapterSpec(4, 4.0, 0.0, "attention", text_encoder=True)
+CAPTIONS = ["crux, a red circle", "a blue square"]
+
+
+def samples() -> list[CachedSample]:
+    latents = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    return [
+        CachedSample(caption, "all", Inputs((lambda latent=latent: Latent(latent),), (lambda text=caption: text,)))
+        for caption, latent in zip(CAPTIONS, latents, strict=True)
+    ]
+
+
+def trained(base_model, path: Path, algorithm: str = "lora") -> tuple[torch.Tensor, list[str]]:
+    spec = AdapterSpec(4, 4.0, 0.0, "attention", algorithm, text_encoder=True)
+    with base_model.session("fp32"), base_model.attached(spec, True) as adapters:
+        adapters.initialise(1)
+        of_text = adapters.parameters(of_text_encoder=True)
+        optimizer = torch.optim.AdamW(adapters.parameters(), lr=1e-2)
+        for _ in range(3):
+            base_model.losses(samples(), [1, 2]).values.mean().backward()
+            assert all(parameter.grad is not None for parameter in of_text)
+            optimizer.step()
+            optimizer.zero_grad()
+        adapters.round_to(torch.float16)
+        write_lora(path, to_state_dict(adapters.layers(), torch.float16), {})
+        base_model.verify(path, len(adapters))
+        with torch.no_grad():
+            return base_model.losses(samples(), [1, 2]).errors, [*adapters.layers()]
+
+
+def errors_through_nodes(model, clip) -> torch.Tensor:
+    """Of a model and CLIP as they are, captions encoded as a node does it."""
+    base_model = ComfyUIBaseModel(model, clip, SimpleNamespace(first_stage_model=object()))
+    encoded = []
+    for sample in samples():
+        with torch.inference_mode():
+            cond = clip.encode_from_tokens_scheduled(clip.tokenize(sample.name), show_pbar=False)
+        inputs = Inputs(sample.inputs.latents, (lambda cond=cond: cond,))
+        encoded.append(CachedSample(sample.name, "all", inputs))
+    with base_model.session("fp32"), torch.no_grad():
+        return base_model.losses(encoded, [1, 2]).errors
+
+
+@pytest.mark.parametrize("algorithm", ["lora", "dora", "loha", "lokr"])
+def test_what_is_loaded_is_what_was_trained(demo, tmp_path: Path, algorithm: str):
+    model, clip, vae = demo
+    before = errors_through_nodes(model, clip)
+    weights = {name: weight.clone() for name, weight in clip.cond_stage_model.state_dict().items()}
+    expected, keys = trained(ComfyUIBaseModel(model, clip, vae), tmp_path / "x.safetensors", algorithm)
+    assert any(key.startswith("lora_te_text_model_encoder_layers_0_self_attn_q_proj") for key in keys)
+    assert any(key.startswith("lora_te_text_model_encoder_layers_0_mlp_fc1") for key in keys)
+
+    tensors, _ = read_lora(tmp_path / "x.safetensors")
+    loaded_model, loaded_clip = comfy.sd.load_lora_for_models(model, clip, tensors, 1.0, 1.0)
+    assert torch.allclose(errors_through_nodes(loaded_model, loaded_clip), expected, rtol=2e-3)
+    # The text encoder's part does something by itself.
+    only_text = {key: tensor for key, tensor in tensors.items() if is_of_text_encoder(key)}
+    _, text_clip = comfy.sd.load_lora_for_models(model, clip, only_text, 1.0, 1.0)
+    assert not torch.allclose(errors_through_nodes(model, text_clip), before, rtol=1e-4)
+    # And the CLIP of the graph is as it was.
+    assert torch.equal(errors_through_nodes(model, clip), before)
+    assert all(torch.equal(weight, clip.cond_stage_model.state_dict()[name]) for name, weight in weights.items())
+
+
+def small_clip(dimension: int) -> dict:
+    return {
+        "hidden_size": dimension,
+        "intermediate_size": 2 * dimension,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "max_position_embeddings": 77,
+        "hidden_act": "quick_gelu",
+        "eos_token_id": 49407,
+        "vocab_size": 49408,
+        "num_positions": 77,
+    }
+
+
+def filled(module: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        parameter.data = torch.randn(parameter.shape) * 0.1
+    return module
+
+
+def live(cond_stage_model, tokenizer) -> LiveTextEncoder:
+    device = torch.device("cpu")
+    patcher = SimpleNamespace(load_device=device)
+    return LiveTextEncoder(
+        SimpleNamespace(cond_stage_model=cond_stage_model, patcher=patcher, layer_idx=None, tokenize=tokenizer)
+    )
+
+
+def gradients_of_text(text: LiveTextEncoder) -> dict[str, float]:
+    """How much the encoding of a caption depends on each layer."""
+    with torch.inference_mode(False), torch.enable_grad(), text.attached(SPEC.of_text_encoder) as layers:
+        adapters = Adapters(layers)
+        adapters.initialise(1)
+        ((embedding, extra),) = text.encode("a cat")
+        plain = embedding.detach().clone()
+        total = embedding.square().sum() + (0 if extra["pooled_output"] is None else extra["pooled_output"].sum())
+        total.backward()
+        found = {key: layer.adapter.lora_B["default"].weight.grad for key, layer in layers.items()}
+    with torch.no_grad():
+        ((again, _),) = text.encode("a cat")
+    assert torch.equal(again, plain)  # at step 0, and after detaching, it is the base
+    return {key: 0.0 if grad is None else grad.abs().sum().item() for key, grad in found.items()}
+
+
+def test_of_clip_and_t5_only_clip_is_trained():
+    with torch.inference_mode():
+        t5 = {"d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "num_layers": 2}
+        options = {"clip_l_model_config": small_clip(32), "t5xxl_model_config": t5}
+        clip = filled(comfy.text_encoders.flux.FluxClipModel(dtype=torch.float32, model_options=options))
+    tokenizer = comfy.text_encoders.flux.FluxTokenizer()
+    found = gradients_of_text(live(clip, lambda text, **_: tokenizer.tokenize_with_weights(text, disable_weights=True)))
+    assert len(found) == 3 * 6
+    assert all(key.startswith("lora_te1_text_model_encoder_layers_") for key in found)
+    assert all(found.values())
+
+
+def test_a_language_model_is_refused():
+    lone = torch.nn.ModuleDict({"qwen": torch.nn.ModuleDict({"transformer": torch.nn.Linear(2, 2)})})
+    with pytest.raises(CrucibleError, match=r"no CLIP.*Switch train_text_encoder off"):
+        naming.text_encoder_keys(lone)
+
+
+def test_both_encoders_of_sdxl():
+    with torch.inference_mode():
+        options = {"clip_l_model_config": small_clip(32), "clip_g_model_config": small_clip(48)}
+        clip = filled(comfy.sdxl_clip.SDXLClipModel(device="cpu", dtype=torch.float32, model_options=options))
+    tokenizer = comfy.sdxl_clip.SDXLTokenizer()
+    found = gradients_of_text(live(clip, lambda text, **_: tokenizer.tokenize_with_weights(text, disable_weights=True)))
+    assert sum(key.startswith("lora_te1_text_model_encoder_layers_") for key in found) == 3 * 6
+    assert sum(key.startswith("lora_te2_text_model_encoder_layers_") for key in found) == 3 * 6
+    # Of CLIP-L the last layer is not used.
+    unused = {key for key, amount in found.items() if amount == 0}
+    assert all(key.startswith("lora_te1_text_model_encoder_layers_2_") for key in unused)

@@ -1,0 +1,72 @@
+"""What is said about settings that are allowed and surprise people later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lora_crucible.config import DatasetFacts, ModelFacts, notes, parse_config, resolve
+
+SDXL = ModelFacts("sdxl", 1024, 6.0, "epsilon")
+FLUX = ModelFacts("flux1", 1024, 1.0, "flow")
+DEMO = ModelFacts("demo", 64, 4.0, "epsilon")
+
+
+def said(model: ModelFacts = SDXL, images: int = 40, trigger_word: str = "", **values: Any) -> str:
+    dataset = DatasetFacts(images, images, trigger_word=trigger_word)
+    config = resolve(parse_config({"purpose": "style", **values}), dataset, model).values
+    return "\n".join(notes(config, dataset, model))
+
+
+def test_usual_settings_need_no_words() -> None:
+    for model in (SDXL, FLUX, DEMO):
+        assert said(model) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"lora_rank": 64}, "lora_rank = 64: close to full fine-tuning, and overfits small sets"),
+        ({"algorithm": "dora"}, "applied by ComfyUI and Forge only; diffusers leaves its scales out"),
+        ({"algorithm": "loha"}, "algorithm = loha: read by ComfyUI, A1111 and Forge, not by diffusers"),
+        ({"algorithm": "lokr"}, "algorithm = lokr"),
+        ({"batch_size": 1, "gradient_accumulation_steps": 1}, "gradient_accumulation_steps = 4"),
+        ({"lora_rank": 8, "lora_alpha": 32}, "acts at 4 times its strength"),
+        ({"learning_rate": 1e-3}, "10 times what is usual for AdamW"),
+        ({"resolution": 256}, "under 384 pixels"),
+        ({"purpose": "quick_test"}, "not meant for use"),
+        ({"max_train_steps": 3000}, "Every image is shown about 300 times"),
+    ],
+)
+def test_what_surprises_is_said(values: dict[str, Any], expected: str) -> None:
+    assert expected in said(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"lora_rank": 63},
+        {"algorithm": "rslora"},
+        {"batch_size": 2, "gradient_accumulation_steps": 2},
+        {"learning_rate": 4e-4},
+        {"resolution": 384},
+        {"max_train_steps": 1900},
+    ],
+)
+def test_what_is_usual_enough_is_not(values: dict[str, Any]) -> None:
+    assert said(**values) == ""
+
+
+def test_the_text_encoder_is_suggested_where_a_new_word_could_need_it() -> None:
+    for_a_word = {"trigger_word": "aki", "purpose": "character"}
+    assert 'if "aki" does not call up' in said(**for_a_word)
+    assert said(FLUX, **for_a_word) == ""  # its text encoder is a language model
+    assert "train_text_encoder" not in said(**for_a_word, train_text_encoder=True)
+    assert said(purpose="character") == ""  # there is no word
+
+
+def test_only_what_is_known_is_judged() -> None:
+    """Before a dataset and a model are connected."""
+    assert notes(parse_config({})) == ()
+    (note,) = notes(parse_config({"lora_rank": 128, "learning_rate": 0.1}))
+    assert "lora_rank = 128" in note

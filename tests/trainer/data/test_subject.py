@@ -1,0 +1,50 @@
+"""What a dataset is taken for."""
+
+from __future__ import annotations
+
+import pytest
+from lora_crucible.config import DataSettings
+from lora_crucible.data.dataset import load_dataset
+from lora_crucible.data.subject import likely_purpose
+from lora_crucible.planning import purpose_of
+
+VARIED = [
+    "aki, a lighthouse by the sea",
+    "aki, an old tractor",
+    "aki, two cats asleep",
+    "aki, a bowl of fruit",
+    "aki, mountains at dusk",
+    "aki, a crowded market",
+    "aki, a steam train",
+    "aki, an owl in the rain",
+]
+
+
+@pytest.mark.parametrize(
+    ("captions", "purpose", "reason"),
+    [
+        (VARIED, "style", "name different things"),
+        (["a dog in the style of aki", "a house, aki style", "aki style, a boat"], "style", "speak of a style"),
+        (["aki, a woman in a park", "aki, a woman, close-up", "aki, woman reading"], "character", '"woman"'),
+        (["1girl, solo, aki, red dress", "1girl, aki, sitting", "1girl, aki, from side"], "character", '"1girl"'),
+        (["aki, front", "aki, side, sitting", "aki, full body"], "character", "from where somebody is seen"),
+        (["a mug of aki on a table", "the aki mug held in a hand", "aki mug, front"], "object", '"mug"'),
+        (["aki logo on a shirt", "aki logo, red", "a sign with the aki logo"], "object", "a sign or of letters"),
+        (["aki", "aki", "aki"], "concept", "no captions of their own"),
+        ([], "concept", "no captions of their own"),
+        (VARIED[:3], "concept", "do not tell"),
+        (["aki,一只猫", "aki,一座山"] * 4, "concept", "do not tell"),
+    ],
+)
+def test_captions_tell(captions: list[str], purpose: str, reason: str) -> None:
+    found, why = likely_purpose(captions, "aki")
+    assert found == purpose
+    assert reason in why
+
+
+def test_the_trigger_word_tells() -> None:
+    assert likely_purpose(["a woman", "a woman"], "aki-style")[0] == "style"
+
+
+def test_the_demo_dataset_is_a_style() -> None:
+    assert purpose_of(load_dataset(DataSettings(train_data_dir="demo")))[0] == "style"

@@ -1,0 +1,80 @@
+"""Every algorithm trains, saves and leaves the model as it was, without ComfyUI too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from lora_crucible.adapters import AdapterSpec, is_of_text_encoder
+from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.config import DataSettings, parse_config
+from lora_crucible.data.dataset import load_dataset
+from lora_crucible.demo import MODEL_DIR
+from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.run import RunResult, run_training
+from lora_crucible.run_files import RunFiles
+from peft.tuners.lora import LoraLayer
+
+SUFFIXES = {
+    "lora": {"lora_down.weight", "lora_up.weight", "alpha"},
+    "rslora": {"lora_down.weight", "lora_up.weight", "alpha"},
+    "dora": {"lora_down.weight", "lora_up.weight", "alpha", "dora_scale"},
+    "loha": {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"},
+    "lokr": {"lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_w1", "lokr_w2", "alpha"},
+}
+
+
+def train(folder: Path, **values) -> RunResult:
+    quick = {"max_train_steps": 2, "batch_size": 2, "sample_steps": 1, "sample_prompts": "crux", "learning_rate": 1e-3}
+    base_model = DiffusersBaseModel("demo")
+    before = base_model.identity()
+    files = RunFiles.claim("lora", folder, folder)
+    dataset = load_dataset(DataSettings(train_data_dir="demo"))
+    result = run_training(base_model, dataset, parse_config({**quick, **values}), files)
+    assert base_model.identity() == before
+    return result
+
+
+@pytest.mark.parametrize("algorithm", SUFFIXES)
+def test_each_algorithm_has_the_keys_that_loaders_look_for(tmp_path: Path, algorithm: str) -> None:
+    result = train(tmp_path, algorithm=algorithm, target_modules="linear_and_convolution", lora_rank=4)
+    tensors, _ = read_lora(result.files.lora)
+    assert {key.partition(".")[2] for key in tensors} <= SUFFIXES[algorithm]
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    first, *_, last = (samples.mean().item() for samples in result.samples)
+    assert first != last
+
+
+def test_the_alpha_of_rslora_is_what_readers_need(tmp_path: Path) -> None:
+    """They scale by alpha / rank, it by alpha / sqrt(rank)."""
+    tensors, _ = read_lora(train(tmp_path, algorithm="rslora", lora_rank=16, lora_alpha=2).files.lora)
+    assert {tensor.item() for key, tensor in tensors.items() if key.endswith(".alpha")} == {2 * 16**0.5}
+
+
+def test_only_the_same_seed_gives_the_same_start() -> None:
+    base_model = DiffusersBaseModel("demo")
+    starts = []
+    for seed in (1, 1, 2):
+        spec = AdapterSpec(4, 4.0, 0.0, "attention", "lokr", text_encoder=True)
+        with base_model.session("fp32"), base_model.attached(spec, False) as adapters:
+            torch.rand(seed)
+            adapters.initialise(seed)
+            starts.append(torch.cat([parameter.detach().flatten() for parameter in adapters.parameters()]))
+            assert len(adapters.parameters()) == sum(len(adapters.parameters(part)) for part in (True, False))
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
+def test_diffusers_loads_the_text_encoders_part(tmp_path: Path) -> None:
+    result = train(tmp_path, train_text_encoder=True)
+    tensors, metadata = read_lora(result.files.lora)
+    layers = {key.partition(".")[0] for key in tensors if is_of_text_encoder(key)}
+    assert layers
+    assert float(metadata["ss_text_encoder_lr"]) == pytest.approx(5e-4)
+    pipeline = StableDiffusionPipeline.from_pretrained(MODEL_DIR)
+    before = pipeline.encode_prompt("crux", "cpu", 1, False)[0]
+    pipeline.load_lora_weights(result.files.lora.parent, weight_name=result.files.lora.name)
+    assert sum(isinstance(module, LoraLayer) for module in pipeline.text_encoder.modules()) == len(layers)
+    assert not torch.allclose(pipeline.encode_prompt("crux", "cpu", 1, False)[0], before, atol=1e-5)

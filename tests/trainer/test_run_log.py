@@ -1,0 +1,65 @@
+"""What a run writes of its steps can be read again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from lora_crucible import run_log
+from lora_crucible.run_log import RunLog
+from lora_crucible.step_report import RowResult, StepReport
+
+STEPS = [
+    StepReport(1, 0.5, (RowResult("猫.png", 0.4, 0.3),), {"model": 0.0, "text encoder": 0.0}, 1.5, 0.25, 1.25),
+    StepReport(2, 0.25, (RowResult("b.png", 0.75, 0.9),), {"model": 1e-4, "text encoder": 5e-5}, 0.5, 0.25, 1.5),
+]
+
+
+def write(folder: Path) -> None:
+    written = RunLog(folder)
+    for step in STEPS:
+        written.write(step)
+    written.close()
+
+
+def test_a_line_per_step(tmp_path):
+    write(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert lines[0]["images"] == ["猫.png"]
+    assert lines[0]["errors"] == {"0.25-0.50": 0.4}
+    assert lines[1]["learning_rates"] == {"model": 1e-4, "text encoder": 5e-5}
+    numbers = ("step", "loss", "gradient_norm", "seconds", "memory_gb")
+    assert [[line[name] for name in numbers] for line in lines] == [
+        [getattr(step, name) for name in numbers] for step in STEPS
+    ]
+
+
+def test_tensorboard_reads_the_same_numbers(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    write(tmp_path)
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+
+    def curve(name: str) -> list[tuple[int, float]]:
+        return [(event.step, event.value) for event in events.Scalars(name)]
+
+    assert curve("loss") == [(1, 0.5), (2, 0.25)]
+    assert curve("error/0.75-1.00") == [(2, 0.75)]
+    assert curve("learning_rate/text encoder") == [(1, 0.0), (2, pytest.approx(5e-5))]
+    assert {"gradient_norm", "seconds", "memory_gb"} <= set(events.Tags()["scalars"])
+
+
+def test_without_tensorboard_the_lines_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_log, "find_spec", lambda name: None)
+    write(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_a_broken_tensorboard_stops_no_run(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(run_log, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    write(tmp_path)
+    assert len((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert "TensorBoard" in caplog.text

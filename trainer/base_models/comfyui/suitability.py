@@ -1,0 +1,46 @@
+"""What a MODEL of ComfyUI tells against training on it, beyond its class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import CrucibleError
+from ..unsuitable import distilled_warning, warning_of_name
+
+_OF_DISTILLED = ("LCM", "ModelSamplingDiscreteDistilled")
+"""Sampling classes, by name, that core's ModelSamplingDiscrete node puts on a model: they are in its extra nodes."""
+
+
+def require_ordinary_sampling(patcher: Any) -> None:
+    """
+    Raises:
+        CrucibleError: a node has put the sampling of distilled models on this one.
+    """
+    kinds = {kind.__name__ for kind in type(patcher.get_model_object("model_sampling")).__mro__}
+    if kinds & set(_OF_DISTILLED):
+        raise CrucibleError(
+            "The connected model samples by LCM, the way of distilled models: a ModelSamplingDiscrete node between the "
+            "loader and Train LoRA says so. What it predicts is not what a LoRA is trained on, which would come out "
+            "wrong. Connect the model before that node, and use the LoRA behind it."
+        )
+
+
+def warnings_of(patcher: Any) -> tuple[str, ...]:
+    """Sentences about a model that is a doubtful one to train on, from its file's name and its layout."""
+    config = patcher.model.model_config
+    found = []
+    if name := file_name(patcher):
+        found.append(warning_of_name(name))
+    if not any(found) and type(config).__name__ == "FluxSchnell":
+        what = "The base model has the layout of FLUX.1 schnell (no guidance embedding), a model"
+        free = "Go on if it is one that was freed from its distillation, as OpenFLUX.1 was."
+        found.append(f"{distilled_warning(what)} {free}")
+    return tuple(text for text in found if text)
+
+
+def file_name(patcher: Any) -> str:
+    """The file that core's loaders loaded a model from, as they note it for loading it once more; else ""."""
+    _, arguments, *_ = getattr(patcher, "cached_patcher_init", None) or (None, ())
+    path = arguments[0] if arguments else None
+    return Path(path).name if isinstance(path, str) else ""

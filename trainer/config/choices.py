@@ -1,0 +1,57 @@
+"""Collects what is chosen for settings that were left on auto."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .schema import TrainingConfig
+
+DEMO_VALUES: dict[str, Any] = {
+    "lora_rank": 8,
+    "target_modules": "attention_and_feed_forward",
+    "batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 2e-3,
+    "loss_weighting": "none",
+    "caption_dropout_rate": 0.0,
+    "max_train_steps": 400,
+    "lr_warmup_steps": 20,
+    "resolution": 64,
+    "validation_percent": 0.0,
+}
+"""For the demo model, far smaller than any real one. Its warmup is the longest, as MOST_WARMUP_STEPS."""
+
+
+class Choices:
+    """Chosen values and their reasons; what the user set stays, and the demo model has values of its own."""
+
+    def __init__(self, config: TrainingConfig, architecture: str) -> None:
+        self.config = config
+        self.own_values = DEMO_VALUES if architecture == "demo" else {}
+        self.values: dict[str, Any] = {}
+        self.reasons: dict[str, str] = {}
+
+    def value(self, name: str) -> Any:
+        """What the user set or what was chosen; None before that."""
+        return self.values.get(name, getattr(self.config, name))
+
+    def take(self, name: str, value: Any, reason: str, *, most: int | None = None) -> Any:
+        """Choose a value, unless the user or the demo model has one.
+
+        Args:
+            most: of a batch: no more than all images.
+        """
+        given = getattr(self.config, name)
+        if given is not None:
+            return given
+        if name in self.own_values:
+            value, reason = self.own_values[name], "suits the demo model"
+        if most is not None and value > most:
+            value, reason = most, "all images"
+        return self.set(name, value, reason)
+
+    def set(self, name: str, value: Any, reason: str) -> Any:
+        """Choose a value, whatever was there."""
+        self.values[name] = value
+        self.reasons[name] = f"{value:g}: {reason}" if isinstance(value, float) else f"{value}: {reason}"
+        return value

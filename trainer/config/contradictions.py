@@ -1,0 +1,120 @@
+"""Settings that are right by themselves and fight each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from .optimizer_defaults import OPTIMIZER_DEFAULTS
+from .schema import TrainingConfig
+
+LEAST_FOR_PRODIGY, MOST_FOR_OTHERS = 0.1, 0.5
+"""Learning rates beyond these can only have been meant for the other kind of optimizer."""
+
+ACTS_ONLY_WITH = {
+    "min_snr_gamma": ("loss_weighting", "min_snr"),
+    "huber_delta": ("loss_type", "huber"),
+    "mode_scale": ("timestep_sampling", "mode"),
+    "lr_scheduler_num_cycles": ("lr_scheduler", "cosine_with_restarts"),
+    "lr_scheduler_power": ("lr_scheduler", "polynomial"),
+}
+"""Settings that do nothing unless another has this value."""
+
+Contradiction = tuple[tuple[str, ...], str]
+"""The settings it is about, and what to say."""
+
+
+def contradictions(config: TrainingConfig, written_as: Mapping[str, str]) -> list[Contradiction]:
+    """What in a config fights.
+
+    Args:
+        written_as: the key that the user wrote for a setting, where he did.
+    """
+
+    def key(name: str) -> str:
+        return written_as.get(name, name)
+
+    return [
+        *_of_the_algorithm(config, key),
+        *_of_the_optimizer(config, key),
+        *_of_the_warmup(config, key),
+        *_without_effect(config, written_as),
+    ]
+
+
+def _of_the_algorithm(config: TrainingConfig, key: Callable[[str], str]) -> list[Contradiction]:
+    found: list[Contradiction] = []
+    if config.algorithm not in ("loha", "lokr"):
+        return found
+    chosen = f"{key('algorithm')} = {config.algorithm}"
+    if config.lora_dropout:
+        text = (
+            f"{key('lora_dropout')} = {config.lora_dropout:g} with {chosen}, whose factors have no common input "
+            "to drop from; set it to 0, or choose lora, rslora or dora"
+        )
+        found.append((("lora_dropout", "algorithm"), text))
+    if config.loraplus_ratio != 1:
+        text = (
+            f"{key('loraplus_ratio')} = {config.loraplus_ratio:g} with {chosen}, but LoRA+ is made for the two factors "
+            "of a LoRA; set it to 1, or choose lora, rslora or dora"
+        )
+        found.append((("loraplus_ratio", "algorithm"), text))
+    return found
+
+
+def _of_the_optimizer(config: TrainingConfig, key: Callable[[str], str]) -> list[Contradiction]:
+    found: list[Contradiction] = []
+    name, rate = config.optimizer, config.learning_rate
+    chosen = f"{key('optimizer')} = {name}"
+    for beta in ("adam_beta1", "adam_beta2"):
+        if OPTIMIZER_DEFAULTS[name].betas is None and getattr(config, beta) is not None:
+            found.append(((beta,), f"{key(beta)} = {getattr(config, beta):g}, but {chosen} has no betas; remove it"))
+    if rate is not None and name == "prodigy" and rate < LEAST_FOR_PRODIGY:
+        text = (
+            f"{key('learning_rate')} = {rate:g} with {chosen}, which multiplies it by the learning rate that it finds "
+            "itself, so that next to nothing would be learned; set it to 1, or leave it on auto"
+        )
+        found.append((("learning_rate", "optimizer"), text))
+    if rate is not None and name != "prodigy" and rate > MOST_FOR_OTHERS:
+        text = (
+            f"{key('learning_rate')} = {rate:g} with {chosen} would destroy the LoRA in its first steps, only prodigy "
+            "takes it; leave it on auto"
+        )
+        found.append((("learning_rate", "optimizer"), text))
+    if name == "schedule_free_adamw":
+        if config.lr_scheduler not in (None, "constant"):
+            text = (
+                f"{key('lr_scheduler')} = {config.lr_scheduler} with {chosen}, which averages the weights instead of "
+                "lowering the learning rate; leave it on auto, or choose another optimizer"
+            )
+            found.append((("lr_scheduler", "optimizer"), text))
+        if config.ema_decay:
+            text = (
+                f"{key('ema_decay')} = {config.ema_decay:g} with {chosen}, whose result is an average of the weights "
+                "already; set it to 0, or choose another optimizer"
+            )
+            found.append((("ema_decay", "optimizer"), text))
+    return found
+
+
+def _of_the_warmup(config: TrainingConfig, key: Callable[[str], str]) -> list[Contradiction]:
+    steps, ratio = config.lr_warmup_steps, config.lr_warmup_ratio
+    if steps is None or ratio is None:
+        return []
+    names = ("lr_warmup_steps", "lr_warmup_ratio")
+    text = (
+        f"{key(names[0])} = {steps} and {key(names[1])} = {ratio:g} both say how long the warmup is; keep one of them"
+    )
+    return [(names, text)]
+
+
+def _without_effect(config: TrainingConfig, written_as: Mapping[str, str]) -> list[Contradiction]:
+    """Only where the other setting was not written at all: a node shows every widget, whether it acts or not."""
+    return [
+        (
+            (name,),
+            f"{written_as[name]} = {getattr(config, name):g} acts only with {other} = {value}, which is not set; set "
+            f"it, or remove {written_as[name]}",
+        )
+        for name, (other, value) in ACTS_ONLY_WITH.items()
+        if name in written_as and other not in written_as
+    ]

@@ -1,0 +1,107 @@
+"""Settings between a node's widgets and YAML: what both say becomes one config, and a config becomes text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from .config import SETTINGS, DataSettings, Setting, TrainingConfig, from_widgets
+from .config.validation import KEYS, Problem, check_values, config_error, is_auto_widget, quoted, read_names_of_layers
+from .config_file import read_settings
+
+PLACEHOLDERS = {
+    "base_model": ("path/to/a/model", "the folder of an SD1.5 or SDXL model in diffusers' format, or demo"),
+    "train_data_dir": ("path/to/images", "the folder of the images with their captions, or demo"),
+}
+"""What stands for settings that only the user can know, with a comment."""
+
+OF_OTHER_NODES = ("base_model", "output_dir", "output_name", *DataSettings.model_fields)
+"""Settings that in ComfyUI are said by Load Dataset, Train LoRA, and the connected model."""
+
+OPEN_IN_DATASETS = ("resolution", "caption_dropout_rate", "validation_percent")
+"""Settings that a dataset can leave to the training."""
+
+
+def from_widgets_and_yaml(widgets: Mapping[str, Any], text: str) -> TrainingConfig:
+    """Makes a config of a node's widgets and of pasted YAML.
+
+    A key of the YAML wins over a widget that is on auto or at its default.
+
+    Raises:
+        CrucibleError: the YAML cannot be read, a value is wrong, or a widget and the YAML say different things.
+    """
+    if not text.strip():
+        return from_widgets(widgets)
+    written = read_settings(text, "the YAML in config_yaml")
+    said = {key: value for key, value in written.values.items() if not _leaves_open(key, value)}
+    named = {name: value for key, value in said.items() if (name := KEYS.get(key))}
+    written_as = {name: key for key in said if (name := KEYS.get(key))}
+    read_names_of_layers(named, written_as)
+    problems = list(written.repeated)
+    values = {}
+    for name, value in widgets.items():
+        if name not in named:
+            values.update({} if is_auto_widget(name, value) else {name: value})
+        elif not _agree(SETTINGS[name], value, named[name]):
+            key, title = written_as[name], SETTINGS[name].title.lower()
+            fight = f"{key} = {quoted(named[name])} in the YAML, but the widget {title} ({name}) is {quoted(value)}"
+            default = quoted(SETTINGS[name].widget_default)
+            problems.append(Problem((key,), f"{fight}; set the widget back to {default}, or remove the line"))
+    config, wrong = check_values({**values, **said})
+    if config is None or problems:
+        raise config_error([*wrong, *problems], source="config_yaml and the widgets", lines=written.lines)
+    return config
+
+
+def _leaves_open(key: str, value: Any) -> bool:
+    """Whether YAML names a setting and leaves it on auto."""
+    setting = SETTINGS.get(KEYS.get(key, ""))
+    return setting is not None and setting.may_be_auto and setting.read(value) in (None, "auto")
+
+
+def _agree(setting: Setting, widget: Any, written: Any) -> bool:
+    """Whether a widget leaves a setting to the YAML, or says the same; a wrong value is found elsewhere."""
+    if widget == setting.widget_default:
+        return True
+    try:
+        meant = [TrainingConfig.model_validate({setting.name: value}) for value in (widget, written)]
+    except ValidationError:
+        return True
+    return meant[0] == meant[1]
+
+
+def split_of_other_nodes(config: TrainingConfig) -> tuple[TrainingConfig, dict[str, Any]]:
+    """The config without what other nodes say, and what was said of that.
+
+    What a dataset can leave to the training stays, and counts where it does.
+    """
+    defaults = TrainingConfig()
+    said = {
+        name: getattr(config, name)
+        for name in OF_OTHER_NODES
+        if name not in OPEN_IN_DATASETS and getattr(config, name) != getattr(defaults, name)
+    }
+    return config.model_copy(update={name: getattr(defaults, name) for name in said}), said
+
+
+def to_yaml(config: TrainingConfig, reasons: Mapping[str, str] | None = None) -> str:
+    """A config file with what differs from the defaults, which trains the same.
+
+    Args:
+        reasons: for values that will be chosen automatically; they follow as comments.
+    """
+    defaults = TrainingConfig()
+    lines = []
+    for name in SETTINGS:
+        value = getattr(config, name)
+        if value is None and name in PLACEHOLDERS:
+            path, comment = PLACEHOLDERS[name]
+            lines.append(f"{name}: {path}  # {comment}")
+        elif value != getattr(defaults, name):
+            lines.append(yaml.safe_dump({name: value}, allow_unicode=True, width=10_000).rstrip())
+    if reasons:
+        lines += ["", "# Chosen automatically:", *(f"#   {name} = {reason}" for name, reason in reasons.items())]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,90 @@
+"""What a dataset seems to be for, from its captions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from ..config.schema import Purpose
+from .captions import holds_word
+from .checks import EMPTY_WORDS, VIEWS
+
+PEOPLE = (
+    "1girl",
+    "girl",
+    "woman",
+    "lady",
+    "1boy",
+    "boy",
+    "man",
+    "guy",
+    "person",
+    "character",
+    "女孩",
+    "少女",
+    "女人",
+    "男孩",
+    "少年",
+    "男人",
+    "人物",
+)
+STYLES = ("style", "artstyle", "aesthetic", "画风", "风格")
+MARKS = ("logo", "font", "icon", "emblem", "lettering", "typeface", "标志", "字体", "图标")
+
+MOST = 0.6
+"""Share of the captions that is called most of them."""
+
+NEARLY_ALL = 0.8
+TELLING_CAPTIONS = 8
+"""Different captions from which on it tells something that they name different things."""
+
+_SCENERY = EMPTY_WORDS | {"background", "scene", "white", "black"}
+
+
+def likely_purpose(captions: Sequence[str], trigger_word: str = "") -> tuple[Purpose, str]:
+    """The purpose and the reason for it in words; `concept` where the captions do not tell.
+
+    Captions name what varies: those of a style name many things, those of a character or an object the same one.
+    """
+    different = set(captions) - {"", trigger_word}
+    if trigger_word and any(word in trigger_word.casefold() for word in STYLES):
+        return "style", f'the trigger word is "{trigger_word}"'
+    if not different:
+        return "concept", "the images have no captions of their own that tell what they show"
+    if _share(captions, STYLES) >= MOST:
+        return "style", "most captions speak of a style"
+    if _share(captions, MARKS) >= MOST:
+        return "object", "most captions speak of a sign or of letters"
+    person, share = _most_named(captions, PEOPLE)
+    if share >= MOST:
+        return "character", f'{share:.0%} of the captions speak of the same kind of person: "{person}"'
+    shared = _shared_words(captions, trigger_word)
+    if shared:
+        return "object", f'nearly all captions name the same: "{shared[0]}"'
+    if _share(captions, VIEWS) >= MOST:
+        return "character", "most captions say from where somebody is seen"
+    if len(different) >= TELLING_CAPTIONS and all(caption.isascii() for caption in captions):
+        return "style", "the captions name different things, so what the images share is how they look"
+    return "concept", "the captions do not tell what the images share"
+
+
+def _share(captions: Sequence[str], words: Sequence[str]) -> float:
+    return sum(any(holds_word(caption, word) for word in words) for caption in captions) / len(captions)
+
+
+def _most_named(captions: Sequence[str], words: Sequence[str]) -> tuple[str, float]:
+    shares = {word: _share(captions, [word]) for word in words}
+    word = max(shares, key=lambda one: shares[one])
+    return word, shares[word]
+
+
+def _shared_words(captions: Sequence[str], trigger_word: str) -> list[str]:
+    """Words that tell something and stand in nearly all captions, most frequent first."""
+    own = set(re.findall(r"\w+", trigger_word.casefold()))
+    counts = Counter(word for caption in captions for word in set(re.findall(r"[a-z]{3,}", caption.casefold())))
+    return [
+        word
+        for word, count in counts.most_common()
+        if count >= NEARLY_ALL * len(captions) and word not in own and word not in _SCENERY
+    ]

@@ -1,0 +1,30 @@
+"""When to stop."""
+
+from __future__ import annotations
+
+
+class EarlyStopping:
+    """Stops when the validation error has not improved for a while (Prechelt 1998, "Early stopping, but when?").
+
+    Args:
+        patience: rounds in a row without improvement before it stops; 0 never stops.
+        threshold: the smallest improvement that counts, as a share of the best error so far.
+    """
+
+    def __init__(self, patience: int, threshold: float) -> None:
+        self._patience = patience
+        self._threshold = threshold
+        self._best: float | None = None
+        self._waited = 0
+
+    def add(self, error: float) -> bool:
+        """Whether to stop after a round with this error. One that is no number is no improvement."""
+        if self._best is None or error < self._best * (1 - self._threshold):
+            self._best, self._waited = error, 0
+        else:
+            self._waited += 1
+        return 0 < self._patience <= self._waited
+
+
+class StoppedEarly(Exception):
+    """Ends the training loop; the run is finished."""

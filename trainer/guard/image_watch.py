@@ -1,0 +1,142 @@
+"""Which images stay hard, and which are known by heart first.
+
+How large an error is depends on how much noise the image had, far more than on the image. So each error is compared
+with what has been usual at its noise lately; what is left is the image's own.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from ..base_models.base import CachedSample, RowLosses
+from ..data.findings import listed
+from ..step_report import RowResult
+
+BINS = 20
+"""Equal parts of the noise schedule. Within one of 10, errors of a noise-predicting model still differ threefold."""
+
+HORIZON = 50
+"""Errors that the usual one of a bin is the mean of: it has to fall as the model learns."""
+
+WINDOW = 16
+"""Times an image is shown that its error is averaged over. One has a spread of about 40 %, so 16 have 10 %."""
+
+CLEAR = 1.5
+"""How many times the usual an error is (or the usual it) before it is worth a word: far outside that spread."""
+
+OUTLIER = 3.0
+"""How many standard deviations, estimated from the median as for normal values, it lies from the other images."""
+
+LEARNED = 1.25
+"""How many times smaller, beside the others, the error of an image becomes that was learned and not easy at once."""
+
+HARD_WEIGHT = 0.5
+"""Of the loss of an image that stays hard. Not less: it may be the one that shows something rare."""
+
+SMALLEST_ERROR = 1e-12
+
+
+@dataclass
+class _Track:
+    """An image's errors as logarithms of multiples of what was usual then: its first and its latest."""
+
+    first: list[float] = field(default_factory=list)
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    @property
+    def known(self) -> bool:
+        """Whether it was shown often enough."""
+        return len(self.latest) == WINDOW
+
+
+class ImageWatch:
+    """Follows the images of a run.
+
+    Args:
+        names: of the images to watch. Others, as regularization images, are left out of everything.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._tracks = {name: _Track() for name in names}
+        self._usual: list[tuple[float, int]] = [(0.0, 0)] * BINS
+
+    def add(self, rows: Sequence[RowResult]) -> None:
+        """What a step trained on."""
+        for row in rows:
+            track = self._tracks.get(row.name)
+            if track is None or not math.isfinite(row.error):
+                continue
+            error = math.log(max(row.error, SMALLEST_ERROR))
+            number = min(int(row.timestep * BINS), BINS - 1)
+            mean, count = self._usual[number]
+            # Compared with the others, and only then one of them.
+            if count:
+                own = error - mean
+                track.latest.append(own)
+                if len(track.first) < WINDOW:
+                    track.first.append(own)
+            count = min(count + 1, HORIZON)
+            self._usual[number] = (mean + (error - mean) / count, count)
+
+    def scores(self) -> dict[str, float]:
+        """How many times that of the median image the error of each image is lately; only of those that were shown
+        often enough."""
+        return _beside_the_others({name: track.latest for name, track in self._tracks.items() if track.known})
+
+    def hard(self) -> list[str]:
+        """Images that stay hard, the hardest first."""
+        scores = self.scores()
+        return sorted((name for name in self._outliers(scores) if scores[name] > 1), key=lambda name: -scores[name])
+
+    def memorised(self) -> list[str]:
+        """Images that were learned before the others, the best known first."""
+        scores = self.scores()
+        at_first = _beside_the_others({name: self._tracks[name].first for name in scores})
+        low = [name for name in self._outliers(scores) if scores[name] < 1]
+        return sorted((name for name in low if at_first[name] / scores[name] >= LEARNED), key=scores.__getitem__)
+
+    def _outliers(self, scores: Mapping[str, float]) -> list[str]:
+        """Images that are clearly unlike the others."""
+        if not scores:
+            return []
+        logarithms = {name: math.log(score) for name, score in scores.items()}
+        spread = 1.4826 * statistics.median(map(abs, logarithms.values()))  # they are 0 in the median
+        limit = max(math.log(CLEAR), OUTLIER * spread)
+        return [name for name, value in logarithms.items() if abs(value) >= limit]
+
+    def weighted(self, losses: RowLosses, rows: Sequence[CachedSample]) -> RowLosses:
+        """The losses of a batch, those of hard images times `HARD_WEIGHT`."""
+        hard = set(self.hard())
+        weights = [HARD_WEIGHT if row.name in hard else 1.0 for row in rows]
+        return replace(losses, values=losses.values * torch.tensor(weights, device=losses.values.device))
+
+    def lines(self, downweighted: bool) -> list[str]:
+        """The images to look at, in words; nothing where none stands out."""
+        scores, lines = self.scores(), []
+        if hard := self.hard():
+            names = [f"{name} ({scores[name]:.1f} times the usual error)" for name in hard]
+            done = " They counted half." if downweighted else ""
+            lines.append(
+                f"Stayed hard: {listed(names)}.{done} See whether the caption says what is in the image, and whether "
+                "it belongs to the others."
+            )
+        if memorised := self.memorised():
+            names = [f"{name} ({scores[name]:.1f} times the usual error)" for name in memorised]
+            lines.append(
+                f"Learned before the others: {listed(names)}. The LoRA may copy them: see whether they are repeated "
+                "or very simple."
+            )
+        return lines
+
+
+def _beside_the_others(tracks: Mapping[str, Iterable[float]]) -> dict[str, float]:
+    """Geometric means, as multiples of the median image's."""
+    means = {name: statistics.fmean(track) for name, track in tracks.items()}
+    middle = statistics.median(means.values()) if means else 0.0
+    return {name: math.exp(mean - middle) for name, mean in means.items()}

@@ -1,0 +1,258 @@
+"""Too little, good, or too much: what the figures of a run come to, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..config import ResolvedConfig
+from .measures import Measures
+from .validation import Round
+
+NO_GAIN = 0.005
+"""Fall of the error, as a share of its start, below which nothing was learned. With fixed noise even less is no chance,
+but a LoRA that does so little is not seen in a picture."""
+
+PAST_BEST = 0.05
+"""How far the error may lie above its best at the end, as a share of the best. On the demo model a run that ends well
+ends within 2 %, and one of five times its length 60 % above."""
+
+STILL_FALLING = 0.2
+"""Speed of learning in the last half, as a share of the mean speed; a steady fall has 1. On the demo model a run of
+400 steps has 0.1, one of 160, of which more is learned but not seen, 0.15, one of 80 has 0.25."""
+
+FAR_TOO_LITTLE = 0.5
+"""The same, from which twice as much would not be enough."""
+
+MEMORISED = 0.5
+"""Share of what was learned of the trained images that must show on others too, or the LoRA learned mere images."""
+
+LITTLE_EFFECT = 0.25
+"""Movement of pictures, of that to pictures of something else, that one has to look for. The demo's style has 0.7."""
+
+STRAY = 0.8
+"""Movement of pictures of unrelated prompts at which these are other pictures. On the demo model a run that ends well
+has 0.5, one of ten times its learning rate 1.3."""
+
+SAME = 0.4
+"""Distance between seeds, of the base's, below which all pictures look the same. On the demo model a run on 16 images
+has 0.6 to 0.8, one that knows 5 images by heart 0.3."""
+
+COPY = 0.95
+"""Normalised cross-correlation from which a picture is the training image again, on average over several seeds."""
+
+COPY_OF_ITS_OWN = 0.1
+"""How far the base's pictures must be from that: simple images are alike without any training."""
+
+LEAKS = 0.5
+"""Effect without the trigger word, of that with it, from which the word is hardly needed."""
+
+Word = Literal["too little", "good", "too much", "none"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run is judged by.
+
+    Attributes:
+        rounds: of validation, with the one before the first step.
+        complete: whether the run went to its end. stopped_early: by early stopping.
+        measures: of its pictures, or None.
+        images: number of training images.
+    """
+
+    rounds: Sequence[Round]
+    config: ResolvedConfig
+    images: int
+    complete: bool = True
+    stopped_early: bool = False
+    measures: Measures | None = None
+
+    @property
+    def has_validation(self) -> bool:
+        return bool(self.rounds) and self.rounds[0].held_out is not None
+
+    @property
+    def errors(self) -> list[float]:
+        """Of each round, on the validation images, or on training images where there are none."""
+        return [one.error for one in self.rounds]
+
+    @property
+    def best(self) -> Round:
+        """The trained state with the lowest error."""
+        return min(self.rounds[1:], key=lambda one: one.error)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`word` with the reasons for it and the things to try next, most promising first."""
+
+    word: Word
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        title = "No verdict" if self.word == "none" else f"Verdict: {self.word.upper()}"
+        lines = [f"{title}. {' '.join(self.reasons)}"]
+        if self.advice:
+            lines.append(f"Next: {' '.join(self.advice)}")
+        return lines
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Signs of too much weigh heavier than signs of too little: a LoRA that is past its best has learned enough."""
+    if len(evidence.rounds) < 2 and evidence.measures is None:
+        return Verdict("none", ("Nothing was measured.",))
+    too_much, too_little = _Signs(), _Signs()
+    if len(evidence.rounds) >= 2:
+        _judge_errors(evidence, too_much, too_little)
+    if evidence.measures is not None:
+        _judge_pictures(evidence, evidence.measures, too_much, too_little)
+    caveat = () if evidence.has_validation else (_CAVEAT,)
+    if too_much.reasons:
+        return Verdict("too much", (*too_much.reasons, *caveat), too_much.advice)
+    if not evidence.complete:
+        return Verdict("none", ("The run was ended before it was done, and shows no sign of too much so far.", *caveat))
+    if too_little.reasons:
+        return Verdict("too little", (*too_little.reasons, *caveat), too_little.advice)
+    return Verdict("good", (_settled(evidence), *caveat), _advice_for_good(evidence))
+
+
+_CAVEAT = (
+    "No image was kept for validation, so overfitting shows in pictures only; with validation_percent: 10 it would be "
+    "measured, and the best state kept."
+)
+
+
+class _Signs:
+    def __init__(self) -> None:
+        self.reasons: tuple[str, ...] = ()
+        self.advice: tuple[str, ...] = ()
+
+    def add(self, reason: str, *advice: str) -> None:
+        self.reasons = (*self.reasons, reason)
+        self.advice = tuple(dict.fromkeys((*self.advice, *advice)))
+
+
+def _judge_errors(evidence: Evidence, too_much: _Signs, too_little: _Signs) -> None:
+    config, best = evidence.config, evidence.best
+    start, last = evidence.errors[0], evidence.errors[-1]
+    speed = learning_at_the_end(evidence.rounds)
+    where = "validation images" if evidence.has_validation else "training images"
+    lower, higher = f"{config.learning_rate / 4:g}", f"{config.learning_rate * 3:g}"
+    if last > start * (1 + NO_GAIN):
+        too_much.add(
+            f"The error on {where} ended {last / start - 1:.0%} above where it began.",
+            f"Lower learning_rate to {lower}.",
+        )
+    elif last > best.error * (1 + PAST_BEST):
+        too_much.add(
+            f"The error on {where} was lowest after step {best.step} and {last / best.error - 1:.0%} above that at the "
+            "end.",
+            f"Train for {best.step} steps, or lower learning_rate to {config.learning_rate / 2:g}.",
+            *_against_memorising(evidence),
+        )
+    elif best.error > start * (1 - NO_GAIN):
+        if _fall(evidence.rounds[0].training, evidence.rounds[-1].training) * MEMORISED > NO_GAIN:
+            too_much.add(
+                f"The training images were learned, but nothing of it shows on {where}.",
+                *_against_memorising(evidence),
+            )
+        else:
+            too_little.add(
+                f"The error on {where} hardly fell.",
+                f"Raise learning_rate to {higher}, or train for longer.",
+            )
+    elif not evidence.stopped_early and speed > STILL_FALLING:
+        times = 4 if speed > FAR_TOO_LITTLE else 2
+        too_little.add(
+            f"The error on {where} fell by {_fall(start, last):.1%} and was still falling at the end.",
+            f"Train for {config.max_train_steps * times} steps, or raise learning_rate to "
+            f"{config.learning_rate * times:g}.",
+        )
+
+
+def _judge_pictures(evidence: Evidence, measures: Measures, too_much: _Signs, too_little: _Signs) -> None:
+    fewer = f"Train for {max(1, evidence.config.max_train_steps // 2)} steps."
+    if measures.effect < LITTLE_EFFECT:
+        remedy = f"Raise learning_rate to {evidence.config.learning_rate * 3:g}, or train for longer."
+        known = bool(too_little.advice)  # what the errors ask for helps here too
+        too_little.add(f"Pictures of the captions moved by only {measures.effect:.2f}.", *([] if known else [remedy]))
+    if measures.variety < SAME:
+        too_much.add(
+            f"Pictures of different seeds look alike: they differ {measures.variety:.0%} as much as without the LoRA.",
+            fewer,
+            *_against_memorising(evidence),
+        )
+    if measures.likeness > COPY and measures.base_likeness < COPY - COPY_OF_ITS_OWN:
+        too_much.add(
+            f"Its pictures are copies of training images, as of {measures.nearest}.",
+            fewer,
+            *_against_memorising(evidence),
+        )
+    if measures.drift > STRAY:
+        too_much.add(
+            f"Pictures of unrelated prompts became other pictures: they moved by {measures.drift:.2f}.",
+            f"Lower learning_rate to {evidence.config.learning_rate / 2:g}.",
+            "Add a regularization folder (reg_data_dir).",
+        )
+
+
+def learning_at_the_end(rounds: Sequence[Round]) -> float:
+    """The speed of learning in the last half of the training, as a share of its mean speed.
+
+    The half is counted in learning rates, not in steps: at the end of a cosine schedule nothing moves any more,
+    however much there is left to learn.
+    """
+    start, last = rounds[0], rounds[-1]
+    middle = min(rounds[1:-1], key=lambda one: abs(one.trained - last.trained / 2), default=start)
+    whole, rest = start.error - last.error, last.trained - middle.trained
+    if whole <= 0 or rest <= 0:
+        return 0.0
+    return ((middle.error - last.error) / rest) / (whole / last.trained)
+
+
+def _fall(start: float, end: float) -> float:
+    """As a share of the start."""
+    return 1 - end / start if start else 0.0
+
+
+def shown_on_others(rounds: Sequence[Round]) -> float | None:
+    """How much of the fall of the error on training images shows on validation images too; None where neither is."""
+    start, last = rounds[0], rounds[-1]
+    if start.held_out is None or last.held_out is None:
+        return None
+    learned = _fall(start.training, last.training)
+    return _fall(start.held_out, last.held_out) / learned if learned > NO_GAIN else None
+
+
+def _against_memorising(evidence: Evidence) -> list[str]:
+    config = evidence.config
+    advice = []
+    if config.lora_dropout < 0.1:
+        advice.append("Set lora_dropout to 0.1.")
+    if evidence.images < 30:
+        advice.append(f"Add images that differ from each other: there are {evidence.images}, and 30 make a difference.")
+    return advice or [f"Lower lora_rank to {max(1, config.lora_rank // 2)}."]
+
+
+def _settled(evidence: Evidence) -> str:
+    if len(evidence.rounds) < 2:
+        return "The pictures show no sign of too little or too much."
+    where = "validation images" if evidence.has_validation else "training images"
+    fall = _fall(evidence.errors[0], evidence.best.error)
+    return f"The error on {where} fell by {fall:.1%} and has settled."
+
+
+def _advice_for_good(evidence: Evidence) -> tuple[str, ...]:
+    advice: list[str] = []
+    shown = shown_on_others(evidence.rounds) if evidence.rounds else None
+    if shown is not None and shown < MEMORISED:
+        advice += _against_memorising(evidence)
+    measures = evidence.measures
+    if measures is not None and measures.without_word is not None and measures.without_word > LEAKS * measures.effect:
+        advice.append(
+            "It acts without its trigger word too; regularization images (reg_data_dir) would tie it to that."
+        )
+    return tuple(advice) or ("Use it. If it is too strong or too weak, change its strength before you train again.",)

@@ -1,0 +1,92 @@
+"""Which layers of a model are trained, and at which rank."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+
+from .config.layer_patterns import LayerPattern
+from .errors import CrucibleError
+from .layer_kinds import is_attention, is_feed_forward
+
+_ALSO_CALLED = {
+    "q_proj": ("to_q", "q", "wq", "qkv"),
+    "k_proj": ("to_k", "k", "wk", "qkv"),
+    "v_proj": ("to_v", "v", "wv", "qkv"),
+    "o_proj": ("to_out.0", "to_out", "proj", "wo", "out"),
+    "out_proj": ("to_out.0", "to_out", "proj", "wo", "out"),
+    "up_proj": ("ff.net.0.proj", "mlp.0", "w1"),
+    "gate_proj": ("ff.net.0.proj", "mlp.0", "w3"),
+    "down_proj": ("ff.net.2", "mlp.2", "w2"),
+}
+"""Names of layers in language models, as they stand in many config files, and what image models call them."""
+
+SHOWN = 8
+"""Layers that an error lists."""
+
+
+def is_adaptable(module: nn.Module) -> bool:
+    """Whether a LoRA can be put on this module. By shape, not class: ComfyUI's quantized linear is no nn.Linear."""
+    return hasattr(module, "in_features") or isinstance(module, nn.Conv2d)
+
+
+def select_layers(
+    modules: Iterable[tuple[str, nn.Module]], target_modules: str, patterns: Iterable[LayerPattern] = ()
+) -> dict[str, LayerPattern]:
+    """The layers that are trained, by path in the order of `modules`, with the pattern that chose them.
+
+    Where there are patterns, they alone choose; of several that match a layer, the first.
+
+    Raises:
+        CrucibleError: the model has no such layer, or a pattern matches none.
+    """
+    adaptable = {path: module for path, module in modules if is_adaptable(module)}
+    patterns = tuple(patterns)
+    if patterns:
+        return _by_patterns(list(adaptable), patterns)
+    paths = [path for path, module in adaptable.items() if _is_chosen(path, module, target_modules)]
+    if not paths:
+        raise CrucibleError(
+            f"target_modules is {target_modules!r}, but this base model has no such layers, so nothing could be "
+            f"trained. Layers that could carry a LoRA: {_examples(adaptable)}. Choose another value of "
+            "target_modules, or name layers in layer_patterns."
+        )
+    return {path: LayerPattern(path) for path in paths}
+
+
+def _is_chosen(path: str, module: nn.Module, target_modules: str) -> bool:
+    if target_modules == "linear_and_convolution":
+        return True
+    if isinstance(module, nn.Conv2d):
+        return False
+    if target_modules == "linear" or is_attention(path):
+        return True
+    return target_modules == "attention_and_feed_forward" and is_feed_forward(path)
+
+
+def _by_patterns(paths: list[str], patterns: tuple[LayerPattern, ...]) -> dict[str, LayerPattern]:
+    chosen: dict[str, LayerPattern] = {}
+    for pattern in patterns:
+        found = [path for path in paths if pattern.matches(path)]
+        for name in _ALSO_CALLED.get(pattern.name, ()):
+            other = LayerPattern(name)
+            found = found or [path for path in paths if other.matches(path)]
+        if not found:
+            raise CrucibleError(
+                f"layer_patterns has {pattern.name!r}, but no layer of this base model is called so, and it would go "
+                f"untrained. Some of its {len(paths)} layers: {_examples(paths)}. Write the end of such a name, or "
+                "one with * for any letters."
+            )
+        for path in found:
+            chosen.setdefault(path, pattern)
+    return {path: chosen[path] for path in paths if path in chosen}
+
+
+def _examples(paths: Iterable[str] | Mapping[str, nn.Module]) -> str:
+    """Names that differ in more than their numbers."""
+    kinds: dict[str, str] = {}
+    for path in paths:
+        kinds.setdefault(re.sub(r"\d+", "*", path), path)
+    return ", ".join(list(kinds.values())[:SHOWN]) or "none at all"

@@ -1,0 +1,93 @@
+"""The weights of a run and everything that changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import ResolvedConfig
+from .optimizers import ParameterGroup, effective_learning_rates, make_optimizer
+from .schedules import make_schedule
+
+
+class Optimization:
+    """The trained weights with their optimizer, schedule, gradient scaling and clipping, and moving average.
+
+    Args:
+        groups: the weights; at least one.
+        scaler: disabled where gradients cannot underflow.
+
+    Raises:
+        CrucibleError: the optimizer cannot train these weights.
+    """
+
+    def __init__(self, groups: Sequence[ParameterGroup], config: ResolvedConfig, scaler: torch.amp.GradScaler) -> None:
+        self.parameters: list[nn.Parameter] = [weight for group in groups for weight in group.parameters]
+        optimizer: Any = make_optimizer(groups, config)  # schedule-free has more methods than torch's
+        self.optimizer = optimizer
+        self._schedule = make_schedule(self.optimizer, config)
+        self._scaler = scaler
+        self._max_grad_norm = config.max_grad_norm
+        # Its weights in training and its result are two different points.
+        self._schedule_free = config.optimizer == "schedule_free_adamw"
+        if self._schedule_free:
+            self.optimizer.train()
+        self._average: Any = None
+        if config.ema_decay:
+            from diffusers.training_utils import EMAModel
+
+            # With its warmup: the decay of step t is at most t / (9 + t).
+            self._average = EMAModel(self.parameters, decay=config.ema_decay, foreach=True)
+
+    @property
+    def device(self) -> torch.device:
+        return self.parameters[0].device
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a scalar loss to those of the step."""
+        self._scaler.scale(loss).backward()
+
+    def clip_gradients(self) -> Tensor:
+        """Shorten the gradients of the step to `max_grad_norm`; their norm before, a scalar on the device."""
+        self._scaler.unscale_(self.optimizer)
+        return nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
+
+    def step(self) -> dict[str, float]:
+        """Change the weights by the clipped gradients and forget these. The learning rates used, by group."""
+        rates = effective_learning_rates(self.optimizer)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        if self._schedule is None:
+            rates = {group["name"]: group["scheduled_lr"] for group in self.optimizer.param_groups}
+        else:
+            self._schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.step(self.parameters)
+        return rates
+
+    @contextmanager
+    def weights_for_use(self) -> Iterator[None]:
+        """Inside, the weights are those that samples, validation and the file shall have: the average, where one is
+        kept. On exit they are what they were, whatever happens, so that looking at them never changes the training."""
+        if self._average is None and not self._schedule_free:
+            yield
+            return
+        with torch.no_grad():
+            kept = [weight.clone() for weight in self.parameters]
+            if self._schedule_free:
+                self.optimizer.eval()
+            else:
+                self._average.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            if self._schedule_free:
+                self.optimizer.train()
+            with torch.no_grad():
+                for weight, was in zip(self.parameters, kept, strict=True):
+                    weight.copy_(was)

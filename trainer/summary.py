@@ -1,0 +1,122 @@
+"""The settings of a run for people, before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .config import SETTINGS, ModelFacts, TrainingConfig, notes
+from .config_text import OF_OTHER_NODES, OPEN_IN_DATASETS, to_yaml
+from .data.dataset import Dataset
+from .planning import make_plan, note_lines, purpose_of
+
+DECIDED_BY = {
+    "purpose": "by the captions",
+    "lora_rank": "by the purpose and the number of images",
+    "lora_alpha": "by the rank and the number of images",
+    "target_modules": "attention and feed-forward layers",
+    "batch_size": "by the resolution",
+    "gradient_accumulation_steps": "so that a step averages 4 images",
+    "max_train_steps": "by the number of images: 500 to 2,000 at 4 images a step",
+    "learning_rate": "by the optimizer and the model",
+    "text_encoder_learning_rate": "by the learning rate",
+    "lr_scheduler": "by the optimizer",
+    "lr_warmup_steps": "by the steps",
+    "adam_beta1": "by the optimizer",
+    "adam_beta2": "by the optimizer",
+    "loss_weighting": "by the purpose and the model",
+    "timestep_sampling": "by the model",
+    "timestep_shift": "by the model",
+    "resolution": "by the model, unless Load Dataset says it",
+    "caption_dropout_rate": "by the purpose, unless Load Dataset says it",
+    "validation_percent": "by the number of images, unless Load Dataset says it",
+    "validate_every_n_steps": "by the steps, where images are kept for validation",
+    "measure": "by the length of the run",
+    "mixed_precision": "by the model and the device",
+    "sample_every_n_steps": "by the steps",
+    "sample_cfg": "by the model",
+}
+"""What settings on auto depend on."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Settings in words, and as a config file."""
+
+    text: str
+    yaml: str
+
+
+def summarise(
+    config: TrainingConfig,
+    dataset: Dataset | None,
+    model: ModelFacts | None,
+    warnings: Sequence[str] = (),
+    said_elsewhere: Mapping[str, Any] | None = None,
+) -> Summary:
+    """What is set, what is or will be chosen and why, and what is worth knowing.
+
+    Args:
+        dataset, model: None while they are not known; then only what decides is said.
+        warnings: of the model.
+        said_elsewhere: settings of the pasted YAML that other nodes decide.
+
+    Raises:
+        CrucibleError: the settings do not fit each other.
+    """
+    elsewhere = dict(said_elsewhere or {})
+    if dataset is not None:
+        known = {name: value for name, value in dataset.settings.model_dump().items() if value is not None}
+        asked = {name: getattr(config, name) for name in OPEN_IN_DATASETS if name in known}
+        elsewhere |= {name: value for name, value in asked.items() if value not in (None, known[name])}
+        config = config.model_copy(update={**known, "train_data_dir": dataset.source})
+    if model is not None and model.architecture == "demo":
+        config = config.model_copy(update={"base_model": "demo"})
+    reasons: dict[str, str] = {}
+    if dataset is not None and model is not None:
+        plan = make_plan(config, dataset, model)
+        reasons, remarks = plan.resolved.reasons, plan.notes
+    else:
+        remarks = notes(config, model=model)
+        if dataset is not None and config.purpose == "auto":
+            reasons["purpose"] = ": ".join(purpose_of(dataset))
+    lines = ["Set by hand:", *_given(config)]
+    if reasons:
+        lines += ["Chosen automatically:", *(f"  {name} = {reason}" for name, reason in reasons.items())]
+    later = [name for name in _open(config, model) if name not in reasons]
+    lines += ["Chosen when the training starts:", *(f"  {name}: {DECIDED_BY[name]}" for name in later)]
+    missing = [name for name, part in (("dataset", dataset), ("model", model)) if part is None]
+    if missing:
+        lines.append(f"Connect {' and '.join(missing)} to this node to see the values with their reasons.")
+    if elsewhere:
+        pairs = ", ".join(f"{name} = {value}" for name, value in elsewhere.items())
+        lines.append(f"In config_yaml, but said by the other nodes here: {pairs}")
+    lines += note_lines((*warnings, *remarks))
+    return Summary("\n".join(lines), to_yaml(config, reasons))
+
+
+def _given(config: TrainingConfig) -> list[str]:
+    """Every setting of the training itself that is not as it is by itself."""
+    defaults = TrainingConfig()
+    return [
+        f"  {name} = {getattr(config, name)}"
+        for name in SETTINGS
+        if name not in OF_OTHER_NODES and getattr(config, name) != getattr(defaults, name)
+    ] or ["  nothing"]
+
+
+def _open(config: TrainingConfig, model: ModelFacts | None) -> Iterator[str]:
+    """The settings on auto that have an effect."""
+    for name in DECIDED_BY:
+        if getattr(config, name) not in (None, "auto"):
+            continue
+        if name == "max_train_steps" and config.epochs is not None:
+            continue
+        if name == "lr_warmup_steps" and config.lr_warmup_ratio is not None:
+            continue
+        if name == "text_encoder_learning_rate" and not config.train_text_encoder:
+            continue
+        if name == "timestep_shift" and model is not None and model.prediction_type != "flow":
+            continue
+        yield name

@@ -49,9 +49,9 @@ class Workflow:
     groups: tuple[Group, ...]
 
 
-def note(top: int, height: int, title: str, text: str) -> Node:
+def note(top: int, height: int, title: str, text: str, left: int = -1180) -> Node:
     """A note in the column left of everything."""
-    return Node(title, "MarkdownNote", (-800, top, 380, height), title=title, widgets={"": text.strip()})
+    return Node(title, "MarkdownNote", (left, top, 380, height), title=title, widgets={"": text.strip()})
 
 
 def training(output_name: str, dataset: dict[str, Any], settings: dict[str, Any], preview_top: int) -> tuple[Node, ...]:
@@ -65,11 +65,11 @@ def training(output_name: str, dataset: dict[str, Any], settings: dict[str, Any]
             inputs={"images": ("dataset", "preview")},
             title="The pictures, as they are trained",
         ),
-        Node("config", "CrucibleConfigureLoRA", (380, 0, 300, 612), widgets=settings),
+        Node("config", "CrucibleConfigureLoRA", (-740, 0, 300, 1490), widgets=settings),
         Node(
             "train",
             "CrucibleTrainLoRA",
-            (720, 0, 340, 500),
+            (380, 0, 340, 500),
             inputs={
                 "model": ("base", "model"),
                 "clip": ("base", "clip"),
@@ -79,14 +79,14 @@ def training(output_name: str, dataset: dict[str, Any], settings: dict[str, Any]
             },
             widgets={"output_name": output_name},
         ),
-        Node("loss", "LossGraphNode", (1140, 310, 380, 330), inputs={"loss": ("train", "loss")}),
-        Node("report", "PreviewAny", (1560, 0, 380, 640), inputs={"source": ("train", "report")}, title="Report"),
+        Node("loss", "LossGraphNode", (800, 310, 380, 330), inputs={"loss": ("train", "loss")}),
+        Node("report", "PreviewAny", (1220, 0, 720, 640), inputs={"source": ("train", "report")}, title="Report"),
     )
 
 
 def samples(images: tuple[str, str]) -> Node:
     title = "Samples: before, during and after"
-    return Node("samples", "PreviewImage", (1140, 0, 380, 266), inputs={"images": images}, title=title)
+    return Node("samples", "PreviewImage", (800, 0, 380, 266), inputs={"images": images}, title=title)
 
 
 def prompts(text: str, latent: dict[str, int], latent_title: str) -> tuple[Node, ...]:
@@ -157,12 +157,13 @@ def enlarged(key: str, place: tuple[int, int, int], images: tuple[str, str]) -> 
 
 def groups(lower_height: int) -> tuple[Group, ...]:
     return (
-        Group("1. Model and pictures", (-380, -75, 720, 740), BLUE),
-        Group("2. Train", (360, -75, 720, 740), GREEN),
-        Group("3. What happened", (1120, -75, 840, 740), GREY),
-        Group("4. Prompt", (-20, 680, 360, lower_height), BLUE),
-        Group("5. Before: the model without your LoRA", (360, 680, 780, lower_height), GREY),
-        Group("6. After: same prompt, same seed, with your LoRA", (1160, 680, 800, lower_height), GREEN),
+        Group("Settings: none has to be changed", (-760, -75, 340, 1585), GREEN),
+        Group("1. Model and pictures", (-380, -75, 720, 760), BLUE),
+        Group("2. Train", (360, -75, 380, 760), GREEN),
+        Group("3. What happened", (780, -75, 1180, 760), GREY),
+        Group("4. Prompt", (-20, 700, 360, lower_height), BLUE),
+        Group("5. Before: the model without your LoRA", (360, 700, 780, lower_height), GREY),
+        Group("6. After: same prompt, same seed, with your LoRA", (1160, 700, 800, lower_height), GREEN),
     )
 
 
@@ -171,7 +172,7 @@ DEMO = Workflow(
     (
         Node("base", "CrucibleDemoModel", (0, 0, 320, 98)),
         *training("my_first_lora", {}, {}, preview_top=140),
-        enlarged("large_samples", (720, 550, 340), ("train", "samples")),
+        enlarged("large_samples", (380, 550, 340), ("train", "samples")),
         samples(("large_samples", "IMAGE")),
         *prompts(
             "crux, a red circle on a white background",
@@ -353,6 +354,7 @@ CAPTION = Workflow(
 3. Press **Run**. The **report** names what would spoil a training, the heaviest first, and what to do about it.
 4. Look at the **pictures**: are the crops right, and does each caption fit?
 """,
+            left=-800,
         ),
         note(
             440,
@@ -368,6 +370,7 @@ Captions travel in the dataset; your files stay as they are unless you choose ot
 
 Then connect its **dataset** to **Train LoRA**, as in the other two workflows of this pack.
 """,
+            left=-800,
         ),
     ),
     (

@@ -16,7 +16,8 @@ from lora_crucible.base_models.comfyui.model import model_facts
 from lora_crucible.base_models.comfyui.suitability import warnings_of
 from lora_crucible.config import ModelFacts
 from lora_crucible.errors import CrucibleError
-from models import FLUX, base_model, build, sdxl
+from models import base_model, build, sdxl
+from tiny_architectures import TINY
 
 
 def loaded_from(name: str, *, kind: type = comfy.supported_models.SDXL) -> SimpleNamespace:
@@ -56,13 +57,12 @@ def test_a_file_that_core_loaded_is_known_by_its_name(tmp_path):
 
 
 def test_schnell_is_known_by_its_layout():
-    config = {**FLUX, "guidance_embed": False, "depth": 0, "depth_single_blocks": 0}
-    schnell = build(comfy.model_base.Flux, comfy.supported_models.FluxSchnell, config)
+    flux = TINY["flux1"].config
+    schnell = build(comfy.model_base.Flux, comfy.supported_models.FluxSchnell, {**flux, "guidance_embed": False})
     (warning,) = base_model(schnell).warnings()
     assert "FLUX.1 schnell" in warning
     assert "OpenFLUX.1" in warning
-    dev = {**FLUX, "depth": 0, "depth_single_blocks": 0}
-    assert warnings_of(build(comfy.model_base.Flux, comfy.supported_models.Flux, dev)) == ()
+    assert warnings_of(build(comfy.model_base.Flux, comfy.supported_models.Flux, dict(flux))) == ()
 
 
 def test_lcm_sampling_is_refused(demo):

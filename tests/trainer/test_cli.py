@@ -144,7 +144,8 @@ def test_demo_learns_the_style_and_binds_it_to_the_trigger_word(tmp_path: Path, 
     assert main(["demo", "--output_dir", str(tmp_path)]) == 0
     output = capsys.readouterr().out
     assert str(tmp_path / "demo.safetensors") in output
-    for name in ("before_and_after.png", "loss.png", "report.txt", "config.yaml"):
+    assert "Verdict: GOOD" in output
+    for name in ("before_and_after.png", "measures.png", "loss.png", "report.txt", "config.yaml"):
         assert (tmp_path / "demo" / name).is_file()
     outcome = measure(tmp_path / "demo.safetensors")
     assert style_score(outcome.base_triggered).mean() < 0.2

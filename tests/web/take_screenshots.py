@@ -23,7 +23,7 @@ SDXL = "train_lora_on_your_checkpoint_sdxl"
 CAPTION = "caption_and_check_a_dataset"
 EXAMPLES = ROOT / "example_workflows"
 
-SCALE = 0.8
+SCALE = 0.62
 LEFT, TOP, MARGIN = 90, 150, 10
 """Where the graph begins on the page: right of the side bar, below buttons and messages; and what is left around it."""
 VIEWPORT = {"width": 2100, "height": 1340}

@@ -157,8 +157,8 @@ def test_without_validation_training_images_are_measured_three_times(base_model,
 def test_dropout_is_off_while_measuring(base_model, dataset, tmp_path):
     """What is measured during the run is what the file does."""
     dropping = replace(dataset, settings=dataset.settings.model_copy(update={"caption_dropout_rate": 1.0}))
-    settings = {"max_train_steps": 4, "validate_every_n_steps": 4, "learning_rate": 5e-3}
-    result = train(base_model, dropping, tmp_path, lora_dropout=0.5, **settings)
+    settings = {"max_train_steps": 6, "validate_every_n_steps": 6, "learning_rate": 3e-2}
+    result = train(base_model, dropping, tmp_path, lora_dropout=0.8, **settings)
     assert validation_error(base_model, dataset, result.files.lora) == pytest.approx(
         result.rounds[-1].held_out, rel=1e-4
     )

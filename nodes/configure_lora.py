@@ -5,6 +5,7 @@ from .comfy_io import CATEGORY, Config, Dataset, io
 from .widgets import widget
 
 ON_OTHER_NODES = {"base_model", "output_dir", "output_name", *DataSettings.model_fields}
+ON_THE_COMMAND_LINE = {"resume_from_checkpoint"}
 
 
 class CrucibleConfigureLoRA(io.ComfyNode):
@@ -67,5 +68,5 @@ def _looked_at(model):
 
 def _shown_settings():
     """The classic canvas shows rarely used widgets too: they come last."""
-    shown = [setting for name, setting in SETTINGS.items() if name not in ON_OTHER_NODES]
+    shown = [setting for name, setting in SETTINGS.items() if name not in ON_OTHER_NODES | ON_THE_COMMAND_LINE]
     return sorted(shown, key=lambda setting: setting.advanced)

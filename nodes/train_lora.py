@@ -1,7 +1,5 @@
 """The training as a node."""
 
-from functools import cache
-
 from .comfy_io import CATEGORY, Config, Dataset, io, ui
 from .folders import lora_folder, runs_folder
 
@@ -18,7 +16,8 @@ class CrucibleTrainLoRA(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Trains a LoRA on the connected model and saves it to output/loras. The model itself is not changed; "
-                "the outputs model and clip carry the LoRA and can be sampled at once. Cancel keeps what was trained."
+                "the outputs model and clip carry the LoRA and can be sampled at once. "
+                "After Cancel or a crash the same run goes on where it was."
             ),
             search_aliases=["train lora", "fine-tune", "finetune", "dreambooth"],
             is_output_node=True,
@@ -34,6 +33,14 @@ class CrucibleTrainLoRA(io.ComfyNode):
                     display_name="name",
                     tooltip="The LoRA's file name. If it is taken, a number is added: nothing is ever overwritten.",
                 ),
+                io.Boolean.Input(
+                    "retrain",
+                    default=False,
+                    tooltip=(
+                        "Train from the first step, even if the same run is finished (its LoRA would be returned at "
+                        "once) or was interrupted (it would go on)."
+                    ),
+                ),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The model with the LoRA, ready to sample."),
@@ -47,7 +54,7 @@ class CrucibleTrainLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset, config, output_name):
+    def execute(cls, model, clip, vae, dataset, config, output_name, retrain):
         from ..trainer.requirements import require_packages
 
         require_packages()
@@ -55,16 +62,11 @@ class CrucibleTrainLoRA(io.ComfyNode):
 
         from ..trainer.base_models.comfyui.applying import with_lora
         from ..trainer.base_models.comfyui.model import ComfyUIBaseModel
-        from ..trainer.run import run_training
-        from ..trainer.run_files import RunFiles
+        from ..trainer.resuming import train_or_resume
 
         base_model = ComfyUIBaseModel(model, clip, vae)
-        inputs = (model, clip, vae), dataset, config, output_name
-        result = _last_runs().find(*inputs)
-        if result is None:
-            files = RunFiles.claim(output_name, lora_folder(), runs_folder())
-            result = run_training(base_model, dataset, config, files, _hooks())
-            _last_runs().add(*inputs, result)
+        config = config.model_copy(update={"output_name": output_name})
+        result = train_or_resume(base_model, dataset, config, lora_folder(), runs_folder(), _hooks(), retrain=retrain)
         lora_name = f"{result.files.name}.safetensors"
         _tell_browser(lora_name)
         trained_model, trained_clip = with_lora(model, clip, result.lora, 1.0, 1.0)
@@ -79,13 +81,6 @@ class CrucibleTrainLoRA(io.ComfyNode):
             # No pictures: the node still shows the last preview, and Nodes 2.0 would show it twice.
             ui=ui.PreviewText(result.report),
         )
-
-
-@cache
-def _last_runs():
-    from ..trainer.last_runs import LastRuns
-
-    return LastRuns()
 
 
 def _hooks():

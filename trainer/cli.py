@@ -41,10 +41,12 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="train on the demo model and show what it learned (about a minute)")
     demo.add_argument("--output_dir", default="output", help="folder for the results (default: output)")
+    _add_retrain(demo)
     demo.set_defaults(command=_demo)
 
     train = commands.add_parser("train", help="train as a config file says")
     _add_config(train)
+    _add_retrain(train)
     train.set_defaults(command=_train)
 
     check = commands.add_parser("check", help="look at a config file and its images, train nothing")
@@ -61,9 +63,15 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     either.add_argument("--config", metavar="CONFIG.yaml")
 
 
+def _add_retrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retrain", action="store_true", help="train anew, even if the same run is finished or was interrupted"
+    )
+
+
 def _train(options: argparse.Namespace) -> None:
     config, dataset = _config_and_dataset(options)
-    result = _run(_base_model(config), dataset, config)
+    result = _run(_base_model(config), dataset, config, options.retrain)
     print(result.report)
 
 
@@ -128,15 +136,14 @@ def _base_model(config: TrainingConfig) -> BaseModel:
     return DiffusersBaseModel(config.base_model)
 
 
-def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> RunResult:
+def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig, retrain: bool) -> RunResult:
     """Train with a progress bar; the LoRA and a folder of its name with everything else go to output_dir."""
     from tqdm import tqdm
 
-    from .run import Hooks, run_training
-    from .run_files import RunFiles
+    from .resuming import train_or_resume
+    from .run import Hooks
 
     folder = Path(config.output_dir).expanduser()
-    files = RunFiles.claim(config.output_name, folder, folder)
     with tqdm(total=1, desc="Encoding", unit="image", dynamic_ncols=True) as bar:
 
         def preparing(done: int, total: int, _: str) -> None:
@@ -153,7 +160,8 @@ def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Run
             bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)  # type: ignore[attr-defined]
             bar.update()
 
-        return run_training(base_model, dataset, config, files, Hooks(preparing, stepped, sampled))
+        hooks = Hooks(preparing, stepped, sampled)
+        return train_or_resume(base_model, dataset, config, folder, folder, hooks, retrain=retrain)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -167,7 +175,7 @@ def _demo(options: argparse.Namespace) -> None:
     )
     print("Training a LoRA on the demo model: a new style for its coloured shapes.")
     base_model = _base_model(config)
-    result = _run(base_model, _load(config), config)
+    result = _run(base_model, _load(config), config, options.retrain)
     print(result.report)
     from .demo.showcase import measure  # after `_base_model`, which keeps the packages quiet
 

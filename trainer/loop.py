@@ -27,9 +27,10 @@ def train(
     order: BatchOrder,
     config: ResolvedConfig,
     *,
+    first_step: int = 0,
     on_step: Callable[[StepReport], None],
 ) -> None:
-    """Train the weights of `optimization` for `config.max_train_steps` steps.
+    """Train the weights of `optimization` from step `first_step`, counted from 0, to `config.max_train_steps`.
 
     Every image of a step weighs the same, however the step is cut into batches. `on_step` runs after each step and
     may raise to stop.
@@ -37,7 +38,7 @@ def train(
     Raises:
         CrucibleError: the loss is not a finite number; the weights are those of the step before.
     """
-    for step in range(config.max_train_steps):
+    for step in range(first_step, config.max_train_steps):
         started = time.perf_counter()
         batches = order.step(step)
         count = sum(len(batch) for batch in batches)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .config import ResolvedConfig
 from .optimizers import ParameterGroup, effective_learning_rates, make_optimizer
+from .packing import on_cpu
 from .schedules import make_schedule
 
 
@@ -20,6 +21,9 @@ class Optimization:
     Args:
         groups: the weights; at least one.
         scaler: disabled where gradients cannot underflow.
+
+    Attributes:
+        is_between: whether it was stopped in the middle of a step, so that its state is of no use.
 
     Raises:
         CrucibleError: the optimizer cannot train these weights.
@@ -32,6 +36,7 @@ class Optimization:
         self._schedule = make_schedule(self.optimizer, config)
         self._scaler = scaler
         self._max_grad_norm = config.max_grad_norm
+        self.is_between = False
         # Its weights in training and its result are two different points.
         self._schedule_free = config.optimizer == "schedule_free_adamw"
         if self._schedule_free:
@@ -42,6 +47,11 @@ class Optimization:
 
             # With its warmup: the decay of step t is at most t / (9 + t).
             self._average = EMAModel(self.parameters, decay=config.ema_decay, foreach=True)
+
+    @property
+    def optimizer_name(self) -> str:
+        """The optimizer's class, with its module."""
+        return f"{type(self.optimizer).__module__}.{type(self.optimizer).__qualname__}"
 
     @property
     def device(self) -> torch.device:
@@ -59,16 +69,56 @@ class Optimization:
     def step(self) -> dict[str, float]:
         """Change the weights by the clipped gradients and forget these. The learning rates used, by group."""
         rates = effective_learning_rates(self.optimizer)
+        self.is_between = True
         self._scaler.step(self.optimizer)
         self._scaler.update()
         if self._schedule is None:
             rates = {group["name"]: group["scheduled_lr"] for group in self.optimizer.param_groups}
         else:
             self._schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.forget_gradients()
         if self._average is not None:
             self._average.step(self.parameters)
+        self.is_between = False
         return rates
+
+    def forget_gradients(self) -> None:
+        """Those of a step that cannot be finished."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs, as copies on the CPU: weights, optimizer, schedule, scaler, average."""
+        return on_cpu(
+            {
+                "weights": [weight.detach() for weight in self.parameters],
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": None if self._schedule is None else self._schedule.last_epoch,
+                "scaler": self._scaler.state_dict(),
+                "average": None if self._average is None else self._average.state_dict(),
+            }
+        )
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state` of weights of the same shapes and the same optimizer."""
+        self.forget_gradients()
+        self.is_between = False
+        for weight, value in zip(self.parameters, state["weights"], strict=True):
+            weight.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._schedule is not None:
+            schedule, step = self._schedule, state["schedule"]
+            schedule.last_epoch = step
+            # By this run's schedule, which may be a longer one than that of the state.
+            for group, rate, factor in zip(
+                self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+            ):
+                group["lr"] = rate * factor(step)
+        if state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+            self._average.to(self.device)
 
     @contextmanager
     def weights_for_use(self) -> Iterator[None]:

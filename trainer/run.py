@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from . import __version__
 from .adapters import AdapterSpec
 from .base_models.base import BaseModel, Precision, Sampling
+from .checkpoint import Checkpoint, Checkpoints
 from .config import ResolvedConfig, TrainingConfig
 from .config.layer_patterns import parse_patterns
 from .data.buckets import Buckets
 from .data.cache import TensorCache
 from .data.dataset import Dataset
+from .errors import CrucibleError
 from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
-from .formats.metadata import TrainingFacts, build_metadata
+from .formats.metadata import build_metadata
 from .guard.early_stop import StoppedEarly
 from .guard.guard import Guard
 from .guard.validation import Round
 from .guard.verdict import Verdict
 from .loop import train
+from .lora_facts import lora_facts
 from .optimization import Optimization
 from .optimizers import parameter_groups
 from .order import BatchOrder
@@ -74,12 +77,22 @@ class RunResult:
 
 
 def run_training(
-    base_model: BaseModel, dataset: Dataset, config: TrainingConfig, files: RunFiles, hooks: Hooks | None = None
+    base_model: BaseModel,
+    dataset: Dataset,
+    config: TrainingConfig,
+    files: RunFiles,
+    hooks: Hooks | None = None,
+    start: dict[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> RunResult:
     """Train a LoRA, save it, and read the file back through the base model's loader.
 
-    Whatever stops the run after its first step (Cancel, an error, Ctrl-C), the LoRA so far is saved under the run's
-    name before the exception goes on. A run that is stopped earlier leaves no file.
+    Whatever stops the run after its first step (Cancel, an error, Ctrl-C), a checkpoint and the LoRA so far are saved
+    before the exception goes on. A new run that is stopped earlier leaves no file.
+
+    Args:
+        start: the state of a checkpoint to go on from.
+        notes: sentences for the report.
 
     Raises:
         CrucibleError: settings that fit neither model nor data, or a file that cannot be written.
@@ -90,10 +103,13 @@ def run_training(
         for warning in base_model.warnings():
             log.warning(warning)
         plan = make_plan(config, dataset, base_model.facts)
+        identity = base_model.identity()
         with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
-            _Training(base_model, plan, config.epochs, precision, hooks or Hooks(), result).train()
+            training = _Training(base_model, identity, plan, config.epochs, precision, hooks or Hooks(), result)
+            training.notes = (*notes, *training.notes)
+            training.train(start)
     except BaseException:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
-        if not result.losses:
+        if start is None and not result.losses:
             files.give_up()
         raise
     return result
@@ -105,6 +121,7 @@ class _Training:
     def __init__(
         self,
         base_model: BaseModel,
+        identity: str,
         plan: Plan,
         epochs: int | None,
         precision: Precision,
@@ -113,6 +130,7 @@ class _Training:
     ) -> None:
         config, dataset = plan.resolved.values, plan.dataset
         self.base_model = base_model
+        self.identity = identity
         self.dataset = dataset
         self.notes = (*base_model.warnings(), *plan.notes)
         self.precision = precision
@@ -120,6 +138,7 @@ class _Training:
         self.result = result
         self.reasons = plan.resolved.reasons | base_model.prepare_losses(config)
         self.started = time.time()
+        self.sampled: list[int] = []
         self.sampling_seconds = 0.0
         self.sampling_steps = 0
 
@@ -139,8 +158,14 @@ class _Training:
         base_model.release_encoders()
         self.cache_text = cache_text(cache)
         result.files.write_config(config.model_copy(update={"train_data_dir": dataset.source}))
+        self.checkpoints = Checkpoints(result.files.checkpoints, config.checkpoints_kept)
 
-    def train(self) -> None:
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return len(self.result.losses)
+
+    def train(self, start: dict[str, Any] | None) -> None:
         base_model, config = self.base_model, self.config
         spec = AdapterSpec(
             config.lora_rank,
@@ -157,44 +182,68 @@ class _Training:
             groups = parameter_groups(adapters, config)
             scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
             self.optimization = Optimization(groups, config, scaler)
-            self._sample()
             self.guard.start(adapters, self.optimization.weights_for_use)
-            self.training_started = time.time()
-            self.log = RunLog(self.result.files.folder)
+            self.trained_seconds, self.training_started = 0.0, time.monotonic()
+            if start is not None:
+                self._restore(start)
+            self.log = RunLog(self.result.files.folder, self.step)
             try:
-                train(self.guard.losses, self.optimization, self.samples, self.order, config, on_step=self._after_step)
+                self._do_what_is_due()
+                train(
+                    self.guard.losses,
+                    self.optimization,
+                    self.samples,
+                    self.order,
+                    config,
+                    first_step=self.step,
+                    on_step=self._after_step,
+                )
             except StoppedEarly:
                 pass
             except BaseException as stop:
-                if self.result.losses:
+                if self.step:
                     # Cancel and Ctrl-C, unlike errors, are no Exceptions.
                     outcome = "stopped by an error" if isinstance(stop, Exception) else "cancelled"
+                    self._write_checkpoint()
                     with self.optimization.weights_for_use():
                         self._write_report(self._save(outcome), complete=False)
+                    self._wait_for_checkpoint()
                     log.warning(self.result.report)
                 raise
             finally:
                 self.log.close()
-                if self.result.losses and can_plot():
+                if self.step and can_plot():
                     save_training_plot(self.log.path, self.result.files.folder / "loss.png", self.guard.rounds)
+            if config.checkpoints_kept:
+                self._write_checkpoint()
             with self.optimization.weights_for_use():
                 saved = self._save("finished early" if self.guard.stopped_early else "finished")
                 self._write_report(saved)
                 base_model.verify(self.result.files.lora, len(adapters))
                 self._sample()
                 picture = self.result.files.folder / "measures.png"
-                self.guard.measure_pictures(self.training_seconds, self.sampling_seconds / self.sampling_steps, picture)
+                seconds_per_sampling_step = self.sampling_seconds / self.sampling_steps
+                self.guard.measure_pictures(self.training_seconds, seconds_per_sampling_step, picture)
             self._write_report(saved)
+            self._wait_for_checkpoint()
 
     def _after_step(self, report: StepReport) -> None:
-        config = self.config
         self.result.losses.append(report.loss)
         self.log.write(report)
-        self.hooks.stepped(report, config.max_train_steps)
         self.guard.after_step(report)
-        if report.step % config.sample_every_n_steps == 0 and report.step < config.max_train_steps:
+        self.hooks.stepped(report, self.config.max_train_steps)
+        self._do_what_is_due()
+
+    def _do_what_is_due(self) -> None:
+        """Measure, sample and write a checkpoint after the current step, and before the first. What a run had done
+        when it stopped here is not done again."""
+        config, step = self.config, self.step
+        self.guard.validate_when_due()
+        if step % config.sample_every_n_steps == 0 and step < config.max_train_steps and step not in self.sampled:
             with self.optimization.weights_for_use():
                 self._sample()
+        if step and self.checkpoints.is_due(step, config.save_steps):
+            self._write_checkpoint()
 
     def _sample(self) -> None:
         started = time.monotonic()
@@ -203,32 +252,94 @@ class _Training:
         self.sampling_seconds += time.monotonic() - started
         self.sampling_steps += len(pictures) * self.sampling.steps
         self.result.samples.append(pictures)
-        step = len(self.result.losses)
+        self.sampled.append(self.step)
         for number, picture in enumerate(pictures, start=1):
-            self.result.files.write_sample(step, number, to_picture(picture))
-        self.hooks.sampled(step, self.config.max_train_steps, side_by_side(pictures))
+            self.result.files.write_sample(self.step, number, to_picture(picture))
+        self.hooks.sampled(self.step, self.config.max_train_steps, side_by_side(pictures))
+
+    def _write_checkpoint(self) -> None:
+        """Of the current state, unless there is one. A disk that has no room for it does not end the run."""
+        if self.checkpoints.last_step == self.step or self.optimization.is_between:
+            return
+        name, better = self.result.files.name, self.guard.better_step
+        with self.optimization.weights_for_use():
+            loras = {"lora": self._lora(name, self.step)}
+            if better is not None:
+                with self.guard.best_weights():
+                    loras["best"] = self._lora(name, better)
+        self._wait_for_checkpoint()
+        self.checkpoints.write(Checkpoint(self.step, self._state(), loras))
+
+    def _wait_for_checkpoint(self) -> None:
+        try:
+            self.checkpoints.wait()
+        except CrucibleError as error:
+            log.warning("%s", error)
+            self.notes = (*dict.fromkeys((*self.notes, str(error))),)
+
+    def _state(self) -> dict[str, Any]:
+        """What `_restore` needs. It does not change any more."""
+        return {
+            "losses": list(self.result.losses),
+            "seconds": self.training_seconds,
+            "sampling": (self.sampling_seconds, self.sampling_steps),
+            "sampled": list(self.sampled),
+            "optimization": self.optimization.state(),
+            "guard": self.guard.state(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state of this run, or of one on the same model and images with settings that allow it."""
+        self.result.losses[:] = state["losses"]
+        self.trained_seconds, self.training_started = state["seconds"], time.monotonic()
+        self.sampling_seconds, self.sampling_steps = state["sampling"]
+        pictures = self.result.files.read_samples()
+        self.sampled = [step for step in state["sampled"] if step in pictures]
+        self.result.samples[:] = [pictures[step] for step in self.sampled]
+        self.optimization.restore(state["optimization"])
+        self.guard.restore(state["guard"])
+
+    @property
+    def training_seconds(self) -> float:
+        return self.trained_seconds + time.monotonic() - self.training_started
 
     def _save(self, outcome: str) -> SavedLora:
         """Save the LoRA as it was best, and as it is beside it where that is not the same. It is rounded to the
         precision of the file, so that the last sample shows that."""
-        self.training_seconds = time.time() - self.training_started
         files, better, last = self.result.files, self.guard.better_step, ""
         if better is not None:
             last_file = files.folder / "last.safetensors"
-            self._write(last_file, f"{files.name} (last)", len(self.result.losses))
+            self._write(last_file, f"{files.name} (last)", self.step)
             last = f"the state after the last step is {last_file}"
             self.guard.go_back()
-        step = better or len(self.result.losses)
+        step = better or self.step
         self.result.lora, size = self._write(files.lora, files.name, step)
         return SavedLora(outcome, files.lora, files.name, self.adapters.size, len(self.adapters), size, step, last)
 
     def _write(self, path: Path, name: str, step: int) -> tuple[LoraModel, int]:
         """Write the adapters as they are after `step` steps; round them to what the file holds."""
+        lora = self._lora(name, step)
+        self.adapters.round_to(SAVE_DTYPES[self.config.save_precision])
+        return lora, write_lora(path, lora, lora.metadata)
+
+    def _lora(self, name: str, step: int) -> LoraModel:
+        """The adapters as they are after `step` steps, as in a file."""
         dtype = SAVE_DTYPES[self.config.save_precision]
         tensors = self.base_model.portable(to_state_dict(self.adapters.layers(), dtype))
-        self.adapters.round_to(dtype)
-        metadata = build_metadata(self.base_model.architecture, self._facts(name, step)) | self.guard.metadata()
-        return LoraModel(tensors, name, metadata), write_lora(path, tensors, metadata)
+        facts = lora_facts(
+            name,
+            step,
+            self.base_model,
+            self.identity,
+            self.dataset,
+            self.config,
+            self.order,
+            optimizer=self.optimization.optimizer_name,
+            precision=self.precision.name,
+            started_at=self.started,
+        )
+        metadata = build_metadata(self.base_model.architecture, facts) | self.guard.metadata()
+        return LoraModel(tensors, name, metadata)
 
     def _write_report(self, saved: SavedLora, complete: bool = True) -> None:
         self.result.rounds, self.result.verdict = self.guard.rounds, self.guard.verdict(complete)
@@ -246,48 +357,6 @@ class _Training:
             notes=self.notes,
         )
         self.result.files.write_report(self.result.report)
-
-    def _facts(self, name: str, steps: int) -> TrainingFacts:
-        config, order = self.config, self.order
-        return TrainingFacts(
-            output_name=name,
-            trigger_word=self.dataset.trigger_word,
-            base_model_name=self.base_model.name,
-            base_model_identity=self.base_model.identity(),
-            prediction_type=self.base_model.prediction_type,
-            algorithm=config.algorithm,
-            rank=config.lora_rank,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            learning_rate=config.learning_rate,
-            text_encoder_learning_rate=config.text_encoder_learning_rate if config.train_text_encoder else None,
-            lr_scheduler=config.lr_scheduler,
-            lr_warmup_steps=config.lr_warmup_steps,
-            optimizer=_class_name(self.optimization.optimizer),
-            max_grad_norm=config.max_grad_norm,
-            steps=steps,
-            max_train_steps=config.max_train_steps,
-            epoch=steps // order.steps_per_epoch,
-            epochs=-(-config.max_train_steps // order.steps_per_epoch),
-            batch_size=config.batch_size,
-            gradient_accumulation_steps=config.gradient_accumulation_steps,
-            gradient_checkpointing=config.gradient_checkpointing,
-            mixed_precision=self.precision.name,
-            seed=config.seed,
-            resolution=config.resolution,
-            dataset_name=self.dataset.name,
-            dataset_fingerprint=self.dataset.fingerprint,
-            captions=tuple(image.caption for image in self.dataset.images),
-            batches_per_epoch=order.batches_per_epoch,
-            started_at=self.started,
-            finished_at=time.time(),
-            version=__version__,
-            config=config.model_dump(),
-        )
-
-
-def _class_name(one: object) -> str:
-    return f"{type(one).__module__}.{type(one).__qualname__}"
 
 
 def _sampling(config: ResolvedConfig, dataset: Dataset) -> Sampling:

@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .run_files import LOG
 from .step_report import StepReport
+from .whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -19,11 +21,20 @@ class RunLog:
 
     Args:
         folder: the run's.
+        steps: that the run goes on after; what it wrote of later ones is taken back.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "log.jsonl"
-        self._tensorboard: Any = _tensorboard_writer(folder)
+    def __init__(self, folder: Path, steps: int = 0) -> None:
+        self.path = folder / LOG
+        if self.path.exists():
+            kept = [line for line in _lines(self.path) if json.loads(line)["step"] <= steps]
+            write_whole(self.path, "".join(kept).encode(), what="The log")
+        self._tensorboard: Any = _tensorboard_writer(folder, steps)
+
+    @staticmethod
+    def losses(folder: Path) -> list[float]:
+        """Of each step of a run that is over."""
+        return [json.loads(line)["loss"] for line in _lines(folder / LOG)]
 
     def write(self, report: StepReport) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
@@ -35,6 +46,12 @@ class RunLog:
     def close(self) -> None:
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def _lines(path: Path) -> list[str]:
+    """Those that are whole: a killed process may have left half of its last one."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return [line for line in lines if line.startswith("{") and line.endswith("}\n")]
 
 
 def _line(report: StepReport) -> dict[str, Any]:
@@ -55,7 +72,7 @@ def _curves(report: StepReport) -> dict[str, float]:
     }
 
 
-def _tensorboard_writer(folder: Path) -> Any:
+def _tensorboard_writer(folder: Path, steps: int) -> Any:
     if find_spec("tensorboard") is None:
         return None
     try:
@@ -63,4 +80,4 @@ def _tensorboard_writer(folder: Path) -> Any:
     except Exception as error:  # whatever another package's half-broken installation throws
         log.warning("TensorBoard is installed but cannot be loaded, so the run writes log.jsonl alone: %s", error)
         return None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=steps + 1)

@@ -92,7 +92,7 @@ class RowLosses:
 class BaseModel(ABC):
     """One training run's view of a base model.
 
-    Everything but the constructor and `identity` is called inside `session()`.
+    Everything but the constructor and the identities is called inside `session()`.
     """
 
     architecture: Architecture
@@ -112,6 +112,10 @@ class BaseModel(ABC):
     @abstractmethod
     def identity(self) -> str:
         """A hash of all weights (a fixed sample of each) and of everything patched onto them."""
+
+    @abstractmethod
+    def encoders_identity(self) -> str:
+        """The same of what makes latents and embeddings: VAE and text encoders."""
 
     @abstractmethod
     def session(self, mixed_precision: str) -> AbstractContextManager[Precision]:

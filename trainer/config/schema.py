@@ -16,6 +16,7 @@ from .guard_settings import GuardSettings
 from .layer_patterns import parse_patterns
 from .objective_settings import ObjectiveSettings
 from .optimizer_settings import OptimizerSettings
+from .run_settings import RunSettings
 from .setting import Setting, describe_settings, setting
 
 PRECISION_NAMES = {
@@ -32,7 +33,7 @@ Purpose = Literal["auto", "quick_test", "character", "style", "object", "concept
 TargetModules = Literal["attention", "attention_and_feed_forward", "linear", "linear_and_convolution"]
 
 
-class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSettings):
+class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSettings, RunSettings):
     """The settings of one training run. Use `parse_config` for values that a user wrote."""
 
     # Model and output
@@ -362,7 +363,12 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
         return self
 
 
-_LAST = (*OptimizerSettings.model_fields, *ObjectiveSettings.model_fields, *GuardSettings.model_fields)
+_LAST = (
+    *OptimizerSettings.model_fields,
+    *ObjectiveSettings.model_fields,
+    *GuardSettings.model_fields,
+    *RunSettings.model_fields,
+)
 """Newer than the others: saved workflows hold widgets by position, so these follow those that were there."""
 
 _described = describe_settings(TrainingConfig)

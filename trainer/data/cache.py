@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..packing import packed, unpacked
+
 VERSION = 1
 """Of how entries are made. A change of preprocessing must change it."""
 
@@ -110,14 +112,14 @@ class TensorCache:
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None  # not there, or damaged: it is made anew
         _touch(path)
-        return _unpacked(structure, tensors)
+        return unpacked(structure, tensors)
 
     def _write(self, key: str, value: Any) -> Any:
         """Returns the value as it will be read: the layout of its tensors in memory decides over their last bits."""
         path = self._path(key)
         tensors: dict[str, Tensor] = {}
         try:
-            structure = json.dumps(_packed(value, tensors))
+            structure = json.dumps(packed(value, tensors))
         except TypeError:  # something that no file can hold
             path = None
         if path is None:
@@ -132,7 +134,7 @@ class TensorCache:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        return _unpacked(json.loads(structure), tensors)
+        return unpacked(json.loads(structure), tensors)
 
     def _remember(self, key: str, value: Any) -> None:
         if key in self._unwritten:
@@ -182,35 +184,6 @@ def _touch(path: Path) -> None:
             os.utime(path)
     except OSError:  # another run has just deleted it
         pass
-
-
-def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The value for JSON, its tensors moved to `tensors`."""
-    if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value.detach().to("cpu").contiguous().clone()  # files share no memory
-        return {"tensor": name}
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError("only texts can be keys")
-        return {"dict": {key: _packed(item, tensors) for key, item in value.items()}}
-    if isinstance(value, list | tuple):
-        return {type(value).__name__: [_packed(item, tensors) for item in value]}
-    if value is None or isinstance(value, bool | int | float | str):
-        return {"value": value}
-    raise TypeError(f"a {type(value).__name__} cannot be stored")
-
-
-def _unpacked(structure: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
-    ((kind, content),) = structure.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "dict":
-        return {key: _unpacked(item, tensors) for key, item in content.items()}
-    if kind in ("list", "tuple"):
-        items = [_unpacked(item, tensors) for item in content]
-        return items if kind == "list" else tuple(items)
-    return content
 
 
 def _bytes(value: Any) -> int:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -18,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import CrucibleError
+from ..whole_files import size_text, write_whole
 
 DOWN, UP, ALPHA, DORA_SCALE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
 
@@ -64,17 +60,6 @@ def to_state_dict(layers: Mapping[str, LayerTensors], dtype: torch.dtype) -> dic
     return state_dict
 
 
-def size_text(size: int) -> str:
-    """A file size in bytes as people read it (1 MB = 1,000,000 bytes)."""
-    if size < 1000:
-        return f"{size} bytes"
-    for unit, factor in (("KB", 1e3), ("MB", 1e6), ("GB", 1e9)):
-        value = size / factor
-        if value < 999.95 or unit == "GB":
-            break
-    return f"{value:.1f} {unit}"
-
-
 def write_lora(path: Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
     """Write a safetensors file, creating its folder; returns its size in bytes.
 
@@ -87,24 +72,7 @@ def write_lora(path: Path, state_dict: Mapping[str, Tensor], metadata: Mapping[s
     """
     if not state_dict:
         raise ValueError("A LoRA file needs at least one layer.")
-    header, data = _serialize(state_dict, metadata)
-    size = len(header) + len(data)
-    with _explained(path, size):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Another ending, so that no list of LoRAs shows it; not tempfile, whose files only their owner reads.
-        temporary = path.with_name(f".crucible-{secrets.token_hex(8)}.tmp")
-        try:
-            with open(temporary, "xb") as file:
-                file.write(header)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-    return size
+    return write_whole(path, *_serialize(state_dict, metadata), what="The LoRA")
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -161,39 +129,3 @@ def _serialize(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
     header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header, data
-
-
-@contextmanager
-def _explained(path: Path, size: int) -> Iterator[None]:
-    """Turn the system's errors while writing `size` bytes to `path` into ones that say what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            cause, remedy = f"the disk is full ({_free_text(path)})", "Free some space on that disk"
-        elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            cause = "writing there is not permitted, or another program has the file open"
-            remedy = "Close programs that use the file, or allow writing to the folder"
-        else:
-            cause, remedy = error.strerror or str(error), "Check the disk and the folder"
-        raise CrucibleError(
-            f"The LoRA could not be saved to {path} ({size_text(size)}): {cause}. No half-written file was "
-            f"left, and what was there before is unchanged. {remedy}, or choose another folder; save again."
-        ) from error
-
-
-def _free_text(path: Path) -> str:
-    try:
-        return f"{size_text(shutil.disk_usage(path.parent).free)} free"
-    except OSError:
-        return "free space unknown"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power cut, where the system can (Windows cannot open folders)."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -25,6 +25,13 @@ class EarlyStopping:
             self._waited += 1
         return 0 < self._patience <= self._waited
 
+    def state(self) -> tuple[float | None, int]:
+        """What `restore` needs."""
+        return self._best, self._waited
+
+    def restore(self, state: tuple[float | None, int]) -> None:
+        self._best, self._waited = state
+
 
 class StoppedEarly(Exception):
     """Ends the training loop; the run is finished."""

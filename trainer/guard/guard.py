@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -91,7 +93,7 @@ class Guard:
         )
 
     def start(self, adapters: Adapters, weights_for_use: Callable[[], AbstractContextManager[None]]) -> None:
-        """Measure the state before the first step.
+        """Watch these adapters from now on. They are as before the first step.
 
         Args:
             weights_for_use: while it is open, the adapters have the weights that the file would have.
@@ -99,7 +101,6 @@ class Guard:
         self._adapters, self._weights_for_use = adapters, weights_for_use
         self._start = copied(adapters.parameters())
         self._best: tuple[Round, list[Tensor]] | None = None
-        self._validate()
 
     def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> RowLosses:
         """The base model's, with hard images weighted down if the config says so."""
@@ -107,23 +108,47 @@ class Guard:
         return self._watch.weighted(losses, rows) if self._config.downweight_hard_images else losses
 
     def after_step(self, report: StepReport) -> None:
-        """
-        Raises:
-            StoppedEarly: the validation error has not improved for as long as the config allows.
-        """
+        """Take note of a step."""
         self._step = report.step
         self._trained += max(report.learning_rates.values())
         self._watch.add(report.rows)
-        if report.step % self._every == 0 or report.step == self._config.max_train_steps:
-            self._validate()
-            if self.stopped_early:
-                raise StoppedEarly
 
-    def _validate(self) -> None:
-        if self._validation is None:
-            return
-        with self._weights_for_use(), self._adapters.without_dropout():
-            self._add(self._validation.measure(self._step, self._trained))
+    def validate_when_due(self) -> None:
+        """Measure after the current step, and before the first, where that is due and not done.
+
+        Raises:
+            StoppedEarly: the validation error has not improved for as long as the config allows.
+        """
+        due = self._step % self._every == 0 or self._step == self._config.max_train_steps
+        done = any(one.step == self._step for one in self.rounds)
+        if self._validation is not None and due and not done:
+            with self._weights_for_use(), self._adapters.without_dropout():
+                self._add(self._validation.measure(self._step, self._trained))
+        if self.stopped_early:
+            raise StoppedEarly
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs: nested, of CPU tensors and plain values. They do not change any more."""
+        best = None if self._best is None else (self.rounds.index(self._best[0]), self._best[1])
+        return {
+            "step": self._step,
+            "trained": self._trained,
+            "rounds": [asdict(one) for one in self.rounds],
+            "best": best,
+            "early_stopping": self._early_stopping.state(),
+            "watch": self._watch.state(),
+            "validation_seconds": 0.0 if self._validation is None else self._validation.seconds,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`, after `start`."""
+        self._step, self._trained = state["step"], state["trained"]
+        self.rounds = [Round(**one) for one in state["rounds"]]
+        self._best = None if state["best"] is None else (self.rounds[state["best"][0]], list(state["best"][1]))
+        self._early_stopping.restore(state["early_stopping"])
+        self._watch.restore(state["watch"])
+        if self._validation is not None:
+            self._validation.seconds = state["validation_seconds"]
 
     def _add(self, latest: Round) -> None:
         self.rounds.append(latest)
@@ -143,6 +168,13 @@ class Guard:
         ):
             return None
         return self._best[0].step
+
+    @contextmanager
+    def best_weights(self) -> Iterator[None]:
+        """Inside, the adapters are as they were best; there is a `better_step`."""
+        assert self._best is not None
+        with swapped(self._best[1], self._adapters.parameters()):
+            yield
 
     def go_back(self) -> None:
         """Put the best state into the adapters."""

@@ -11,6 +11,7 @@ import statistics
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -83,6 +84,17 @@ class ImageWatch:
                     track.first.append(own)
             count = min(count + 1, HORIZON)
             self._usual[number] = (mean + (error - mean) / count, count)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, in plain values."""
+        tracks = {name: [list(track.first), list(track.latest)] for name, track in self._tracks.items()}
+        return {"tracks": tracks, "usual": list(self._usual)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the `state` of a watch over the same images."""
+        self._usual = list(state["usual"])
+        for name, (first, latest) in state["tracks"].items():
+            self._tracks[name] = _Track(list(first), deque(latest, maxlen=WINDOW))
 
     def scores(self) -> dict[str, float]:
         """How many times that of the median image the error of each image is lately; only of those that were shown

@@ -10,7 +10,6 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import (
     lora_layer,
     read_lora,
-    size_text,
     to_state_dict,
     write_lora,
 )
@@ -181,18 +180,3 @@ def test_a_file_of_another_trainer_without_metadata(tmp_path, state_dict):
     tensors, metadata = read_lora(path)
     assert tensors.keys() == state_dict.keys()
     assert metadata == {}
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "1.0 KB"),
-        (9_300_000, "9.3 MB"),
-        (999_960_000, "1.0 GB"),
-        (2_500_000_000_000, "2500.0 GB"),
-    ],
-)
-def test_sizes_for_people(size, text):
-    assert size_text(size) == text

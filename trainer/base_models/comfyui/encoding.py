@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import CrucibleError
+from ...packing import on_cpu
 from ..base import weights_hash
 from ..inputs import Encoders
 from . import conditioning, memory
@@ -43,18 +44,7 @@ class ComfyUIEncoders(Encoders):
 
     def caption(self, text: str) -> Any:
         with memory.as_in_a_node():
-            return _plain(conditioning.encode_caption(self._clip, text))
-
-
-def _plain(value: Any) -> Any:
-    """A copy on the CPU without the marks of inference mode."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, list | tuple):
-        return type(value)(map(_plain, value))
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+            return on_cpu(conditioning.encode_caption(self._clip, text))
 
 
 def patched_weights_hash(patcher: Any) -> str:

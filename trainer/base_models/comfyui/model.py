@@ -68,6 +68,10 @@ class ComfyUIBaseModel(DiffusionBaseModel):
     def identity(self) -> str:
         return patched_weights_hash(self._model)
 
+    def encoders_identity(self) -> str:
+        encoders = ComfyUIEncoders(self._model.model, self._clip, self._vae)
+        return f"{encoders.vae_identity}|{encoders.text_identity}"
+
     @contextmanager
     def session(self, mixed_precision: str) -> Iterator[Precision]:
         patcher = self._model.clone()

@@ -125,6 +125,10 @@ class DiffusersBaseModel(DiffusionBaseModel):
     def identity(self) -> str:
         return weights_hash(self._unet.state_dict().items())
 
+    def encoders_identity(self) -> str:
+        encoders = _PipelineEncoders(self._pipeline, self.device, self._encode)
+        return f"{encoders.vae_identity}|{encoders.text_identity}"
+
     @contextmanager
     def session(self, mixed_precision: str) -> Iterator[Precision]:
         if mixed_precision == "auto":

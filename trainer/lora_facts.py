@@ -1,0 +1,70 @@
+"""What the file of a LoRA says of the run that it comes from."""
+
+from __future__ import annotations
+
+import time
+
+from . import __version__
+from .base_models.base import BaseModel
+from .config import ResolvedConfig
+from .data.dataset import Dataset
+from .formats.metadata import TrainingFacts
+from .order import BatchOrder
+
+
+def lora_facts(
+    name: str,
+    steps: int,
+    base_model: BaseModel,
+    identity: str,
+    dataset: Dataset,
+    config: ResolvedConfig,
+    order: BatchOrder,
+    *,
+    optimizer: str,
+    precision: str,
+    started_at: float,
+) -> TrainingFacts:
+    """The facts of a LoRA `name` after `steps` steps.
+
+    Args:
+        identity: the base model's.
+        optimizer: name of its class.
+        precision: of the computation.
+        started_at: Unix seconds.
+    """
+    return TrainingFacts(
+        output_name=name,
+        trigger_word=dataset.trigger_word,
+        base_model_name=base_model.name,
+        base_model_identity=identity,
+        prediction_type=base_model.prediction_type,
+        algorithm=config.algorithm,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        learning_rate=config.learning_rate,
+        text_encoder_learning_rate=config.text_encoder_learning_rate if config.train_text_encoder else None,
+        lr_scheduler=config.lr_scheduler,
+        lr_warmup_steps=config.lr_warmup_steps,
+        optimizer=optimizer,
+        max_grad_norm=config.max_grad_norm,
+        steps=steps,
+        max_train_steps=config.max_train_steps,
+        epoch=steps // order.steps_per_epoch,
+        epochs=-(-config.max_train_steps // order.steps_per_epoch),
+        batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        gradient_checkpointing=config.gradient_checkpointing,
+        mixed_precision=precision,
+        seed=config.seed,
+        resolution=config.resolution,
+        dataset_name=dataset.name,
+        dataset_fingerprint=dataset.fingerprint,
+        captions=tuple(image.caption for image in dataset.images),
+        batches_per_epoch=order.batches_per_epoch,
+        started_at=started_at,
+        finished_at=time.time(),
+        version=__version__,
+        config=config.model_dump(),
+    )

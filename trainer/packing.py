@@ -1,0 +1,54 @@
+"""Nested lists, tuples and dictionaries of tensors and plain values, as JSON and tensors by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+def packed(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The value for JSON, copies of its tensors on the CPU added to `tensors`.
+
+    Raises:
+        TypeError: it holds something else, which no file can.
+    """
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().to("cpu").contiguous().clone()  # files share no memory
+        return {"tensor": name}
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value):
+            return {"dict": {key: packed(item, tensors) for key, item in value.items()}}
+        return {"items": [[packed(part, tensors) for part in item] for item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [packed(item, tensors) for item in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    raise TypeError(f"a {type(value).__name__} cannot be stored")
+
+
+def unpacked(structure: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    """The value that `packed` took apart; its tensors are those given."""
+    ((kind, content),) = structure.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: unpacked(item, tensors) for key, item in content.items()}
+    if kind == "items":
+        return {unpacked(key, tensors): unpacked(item, tensors) for key, item in content}
+    if kind in ("list", "tuple"):
+        items = [unpacked(item, tensors) for item in content]
+        return items if kind == "list" else tuple(items)
+    return content
+
+
+def on_cpu(value: Any) -> Any:
+    """A copy whose tensors lie on the CPU and share no memory with the original's."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: on_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(on_cpu, value))
+    return value

@@ -1,0 +1,180 @@
+"""Knows a run again: one that is finished is not trained twice, one that was interrupted goes on where it was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .base_models.base import BaseModel
+from .checkpoint import Checkpoints, read_state
+from .config import TrainingConfig
+from .data.dataset import Dataset
+from .errors import CrucibleError
+from .formats.lora_file import read_lora
+from .formats.lora_model import LoraModel
+from .planning import make_plan
+from .run import Hooks, RunResult, run_training
+from .run_files import RunFiles
+from .run_log import RunLog
+from .run_record import RunRecord, known_runs, lora_hash
+
+log = logging.getLogger(__name__)
+
+
+def train_or_resume(
+    base_model: BaseModel,
+    dataset: Dataset,
+    config: TrainingConfig,
+    lora_folder: Path,
+    runs_folder: Path,
+    hooks: Hooks | None = None,
+    *,
+    retrain: bool = False,
+) -> RunResult:
+    """Train as `config` says, under its `output_name`. Where the same run was interrupted it goes on, and where it is
+    finished its result is returned.
+
+    The same run has the same name, images, captions, base model and settings, but those of `MAY_CHANGE`.
+
+    Args:
+        lora_folder: for the LoRA. runs_folder: for a folder with everything else of each run.
+        retrain: whether to train anew, whatever there is.
+
+    Raises:
+        CrucibleError: as `run_training`; or another process is at this very run.
+    """
+    dataset.require_trainable()
+    record = RunRecord.of(base_model, make_plan(config, dataset, base_model.facts))
+    if retrain:
+        start = _Start()
+    elif config.resume_from_checkpoint:
+        start = _chosen(Path(config.resume_from_checkpoint).expanduser(), record, lora_folder)
+    else:
+        start = _found(record, known_runs(lora_folder, runs_folder))
+    if start.is_finished and start.earlier:
+        return _finished(start.earlier)
+    # A finished LoRA stays, and so does a file that somebody else put there.
+    if start.earlier and start.is_its_own:
+        files = start.earlier
+    else:
+        files = RunFiles.claim(config.output_name, lora_folder, runs_folder)
+        if start.earlier:
+            files.take_history(start.earlier)
+    if start.note:
+        log.warning(start.note)
+    with _alone(files):
+        try:
+            record.write(files)
+            notes = (start.note,) if start.note else ()
+            result = run_training(base_model, dataset, config, files, hooks, start.state, notes)
+        except BaseException:
+            if files.folder.exists():
+                record.write(files)
+            raise
+        record.write(files, finished=True)
+    return result
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a run begins.
+
+    Attributes:
+        earlier: the run that it goes on with; None for none. is_its_own: whether in that run's own files.
+        is_finished: whether nothing is left to be done.
+        state: of a checkpoint; None at the first step.
+        note: what the user should know of it.
+    """
+
+    earlier: RunFiles | None = None
+    is_its_own: bool = False
+    is_finished: bool = False
+    state: dict[str, Any] | None = None
+    note: str = ""
+
+
+def _found(record: RunRecord, known: Sequence[tuple[RunFiles, RunRecord]]) -> _Start:
+    """By itself: the latest of the same run."""
+    note = ""
+    for files, other in known:
+        if differences := record.differences(other):
+            if not other.finished and not note and other.settings["output_name"] == record.settings["output_name"]:
+                note = f"Started anew rather than going on with {files.name}: {'; '.join(differences)}."
+            continue
+        if other.finished and other.steps == record.steps and _has_its_lora(files, other):
+            return _Start(files, is_finished=True)
+        step, state = Checkpoints(files.checkpoints, 1).latest() or (0, None)
+        if step > record.steps or (other.finished and state is None):
+            continue
+        note = f"Went on after step {step} of {files.name}." if state else ""
+        return _Start(files, _may_be_written(files, other), state=state, note=note)
+    return _Start(note=note)
+
+
+def _chosen(folder: Path, record: RunRecord, lora_folder: Path) -> _Start:
+    """From the checkpoint that the user named.
+
+    Raises:
+        CrucibleError: it is not whole, or of a run that cannot go on as this one.
+    """
+    state = read_state(folder)
+    step = len(state["losses"])
+    run = folder.resolve().parent.parent
+    other = RunRecord.read(run)
+    differences = ["the record of its run is not there"] if other is None else record.differences(other)
+    if step > record.steps:
+        differences.append(f"it is of step {step}, and the run is to have {record.steps}")
+    if other is None or differences:
+        raise CrucibleError(
+            f"This run cannot go on from resume_from_checkpoint {folder}: {'; '.join(differences)}. Set what is named "
+            "back to what it was, or take resume_from_checkpoint out to start anew."
+        )
+    files = RunFiles.of(run, lora_folder)
+    return _Start(files, _may_be_written(files, other), state=state, note=f"Went on after step {step} from {folder}.")
+
+
+def _may_be_written(files: RunFiles, record: RunRecord) -> bool:
+    """Whether a run may go on under its own name."""
+    return not record.finished and (not files.lora.exists() or _has_its_lora(files, record))
+
+
+def _has_its_lora(files: RunFiles, record: RunRecord) -> bool:
+    return bool(record.lora) and lora_hash(files.lora) == record.lora
+
+
+@contextmanager
+def _alone(files: RunFiles) -> Iterator[None]:
+    """No two processes train one run. The system frees the lock of a process that is killed."""
+    path = files.folder.parent / ".locks" / f"{files.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise CrucibleError(
+            f"{files.name} is being trained by another process right now (in {files.folder}), and two would spoil each "
+            "other's files. Wait until it is done, stop it, or choose another name."
+        ) from None
+
+
+def _finished(files: RunFiles) -> RunResult:
+    """What a finished run made, read from its files."""
+    tensors, metadata = read_lora(files.lora)
+    note = (
+        f"Nothing was trained: {files.name} is finished, and neither images, captions, settings nor base model have "
+        "changed since. Set retrain to train it anew."
+    )
+    log.warning(note)
+    return RunResult(
+        files,
+        lora=LoraModel(tensors, files.name, metadata),
+        losses=RunLog.losses(files.folder),
+        samples=list(files.read_samples().values()),
+        report=f"{note}\n\n{files.read_report()}",
+    )

@@ -1,0 +1,135 @@
+"""What makes a run the run that it is, and what became of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from .base_models.base import BaseModel
+from .checkpoint import VERSION
+from .planning import Plan
+from .run_files import RunFiles
+from .whole_files import write_whole
+
+log = logging.getLogger(__name__)
+
+FILE = "run.json"
+
+MAY_CHANGE = frozenset(
+    {
+        "base_model",  # what it is counts, not where it lies
+        "train_data_dir",
+        "reg_data_dir",
+        "metadata_path",
+        "output_dir",
+        "purpose",  # counts by the values that it chose
+        "max_train_steps",
+        "lr_warmup_steps",
+        "validate_every_n_steps",
+        "early_stopping_patience",
+        "early_stopping_threshold",
+        "measure",
+        "sample_prompts",
+        "sample_negative_prompt",
+        "sample_every_n_steps",
+        "sample_steps",
+        "sample_cfg",
+        "sample_sampler",
+        "sample_scheduler",
+        "gradient_checkpointing",
+        "cache_size_gb",
+        "save_precision",
+        "save_steps",
+        "checkpoints_kept",
+        "resume_from_checkpoint",
+    }
+)
+"""Settings that change nothing of what is learned in a step, or only from now on: a run can go on with new ones."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """
+    Attributes:
+        base: identity of model, text encoders and VAE.
+        dataset: fingerprint of images and captions.
+        settings: all that may not change, resolved; the name is that which was asked for.
+        steps: how many it is to have.
+        lora: hash of the LoRA that it wrote last; empty until then.
+        finished: whether it went to its end.
+    """
+
+    base: str
+    dataset: str
+    settings: Mapping[str, Any]
+    steps: int
+    lora: str = ""
+    finished: bool = False
+    version: int = VERSION
+
+    @classmethod
+    def of(cls, base_model: BaseModel, plan: Plan) -> RunRecord:
+        values = plan.resolved.values
+        settings = json.loads(values.model_dump_json(exclude=set(MAY_CHANGE)))
+        base = f"{base_model.identity()}|{base_model.encoders_identity()}"
+        return cls(base, plan.dataset.fingerprint, settings, values.max_train_steps)
+
+    def differences(self, other: RunRecord) -> list[str]:
+        """Why this run cannot go on where another was interrupted; nothing where it can."""
+        found = []
+        if other.version != self.version:
+            found.append("the program has changed how it keeps the state of a run")
+        if other.base != self.base:
+            found.append("the base model, its text encoder, its VAE or a LoRA on it is another")
+        if other.dataset != self.dataset:
+            found.append("the images, the captions or the settings of the dataset are others")
+        names = dict.fromkeys((*self.settings, *other.settings))
+        before, now = other.settings, self.settings
+        found += [
+            f"{name} was {before.get(name)} and is {now.get(name)}"
+            for name in names
+            if before.get(name) != now.get(name)
+        ]
+        return found
+
+    def write(self, files: RunFiles, *, finished: bool = False) -> None:
+        """Into the run's folder, with the hash of the LoRA that is there now.
+
+        Raises:
+            CrucibleError: the system cannot write it.
+        """
+        latest = replace(self, lora=lora_hash(files.lora), finished=finished)
+        write_whole(files.folder / FILE, json.dumps(asdict(latest), indent=1).encode(), what="The record of the run")
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord | None:
+        """The record in a run's folder; None where there is none that can be read."""
+        try:
+            return cls(**json.loads((folder / FILE).read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s cannot be read, so that run is not known again: %s", folder / FILE, error)
+            return None
+
+
+def known_runs(lora_folder: Path, runs_folder: Path) -> list[tuple[RunFiles, RunRecord]]:
+    """All runs of a folder with a record, the latest first."""
+    paths = sorted(runs_folder.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = ((RunFiles.of(path.parent, lora_folder), RunRecord.read(path.parent)) for path in paths)
+    return [(files, record) for files, record in found if record is not None]
+
+
+def lora_hash(path: Path) -> str:
+    """Of the tensors of a LoRA file, as its metadata say; empty for no file, or one that says nothing."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str((file.metadata() or {}).get("sshs_model_hash", ""))
+    except (OSError, SafetensorError):
+        return ""

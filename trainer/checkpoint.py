@@ -102,8 +102,14 @@ class Checkpoints:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         sync_folder(self.folder)
-        for _, old in self._found()[self._keep :]:
+        self.keep_only(self._keep)
+
+    def keep_only(self, count: int) -> None:
+        """Delete all but the latest."""
+        for _, old in self._found()[count:]:
             shutil.rmtree(old, ignore_errors=True)
+        if not count:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Step and state of the latest checkpoint that is whole; None where there is none. Damaged ones are named in

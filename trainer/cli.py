@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .base_models.base import BaseModel
     from .data.dataset import Dataset
     from .run import RunResult
+    from .step_report import StepReport
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +72,7 @@ def _add_retrain(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     config, dataset = _config_and_dataset(options)
-    result = _run(_base_model(config), dataset, config, options.retrain)
+    result = _run(config, dataset, options.retrain)
     print(result.report)
 
 
@@ -120,7 +121,7 @@ def _load(config: TrainingConfig) -> Dataset:
         return load_dataset(config.data, facts_folder=facts, progress=checked)
 
 
-def _base_model(config: TrainingConfig) -> BaseModel:
+def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None]) -> BaseModel:
     import transformers.utils.logging
 
     # What they would say is about parts that are not used here; diffusers' import makes transformers speak.
@@ -133,35 +134,36 @@ def _base_model(config: TrainingConfig) -> BaseModel:
     from .base_models.diffusers.model import DiffusersBaseModel
 
     assert config.base_model is not None
-    return DiffusersBaseModel(config.base_model)
+    return DiffusersBaseModel(config.base_model, check_interrupt)
 
 
-def _run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig, retrain: bool) -> RunResult:
+def _run(config: TrainingConfig, dataset: Dataset, retrain: bool) -> RunResult:
     """Train with a progress bar; the LoRA and a folder of its name with everything else go to output_dir."""
     from tqdm import tqdm
 
     from .resuming import train_or_resume
     from .run import Hooks
+    from .stopping import asked_to_stop
 
     folder = Path(config.output_dir).expanduser()
-    with tqdm(total=1, desc="Encoding", unit="image", dynamic_ncols=True) as bar:
+    with asked_to_stop() as check, tqdm(total=1, desc="Encoding", unit="image", dynamic_ncols=True) as bar:
+        base_model = _base_model(config, check)
 
         def preparing(done: int, total: int, _: str) -> None:
+            check()
             bar.total, bar.n = total, done
             bar.refresh()
 
-        def sampled(step: int, steps: int, _: object) -> None:
-            if step == 0:
-                bar.unit, bar.initial = "step", 0
+        def stepped(report: StepReport, steps: int) -> None:
+            if bar.unit != "step":
+                bar.unit, bar.initial = "step", report.step - 1
                 bar.set_description("Training", refresh=False)
                 bar.reset(total=steps)
-
-        def stepped(report: object, _: int) -> None:
-            bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)  # type: ignore[attr-defined]
+                bar.n = report.step - 1
+            bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)
             bar.update()
 
-        hooks = Hooks(preparing, stepped, sampled)
-        return train_or_resume(base_model, dataset, config, folder, folder, hooks, retrain=retrain)
+        return train_or_resume(base_model, dataset, config, folder, folder, Hooks(preparing, stepped), retrain=retrain)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -174,8 +176,7 @@ def _demo(options: argparse.Namespace) -> None:
         }
     )
     print("Training a LoRA on the demo model: a new style for its coloured shapes.")
-    base_model = _base_model(config)
-    result = _run(base_model, _load(config), config, options.retrain)
+    result = _run(config, _load(config), options.retrain)
     print(result.report)
     from .demo.showcase import measure  # after `_base_model`, which keeps the packages quiet
 

@@ -226,6 +226,7 @@ class _Training:
                 self.guard.measure_pictures(self.training_seconds, seconds_per_sampling_step, picture)
             self._write_report(saved)
             self._wait_for_checkpoint()
+            self.checkpoints.keep_only(min(config.checkpoints_kept, 1))
 
     def _after_step(self, report: StepReport) -> None:
         self.result.losses.append(report.loss)

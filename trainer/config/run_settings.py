@@ -27,8 +27,8 @@ class RunSettings(BaseModel):
     checkpoints_kept: int = setting(
         2,
         "Checkpoints kept",
-        "How many of the latest checkpoints of a run stay. A finished run keeps its last one, so that it can be "
-        "trained for more steps; 0 keeps none then.",
+        "How many of the latest checkpoints of a run stay. Of a finished run the last one does, so that it can be "
+        "trained for more steps; with 0 none.",
         group="output",
         advanced=True,
         step=1,

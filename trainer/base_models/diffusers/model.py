@@ -95,12 +95,14 @@ class DiffusersBaseModel(DiffusionBaseModel):
 
     Args:
         base_model: a folder with a model_index.json, or "demo".
+        check_interrupt: called before each batch and each picture; may raise to stop.
 
     Raises:
         CrucibleError: there is no such folder, or it holds another kind of model.
     """
 
-    def __init__(self, base_model: str) -> None:
+    def __init__(self, base_model: str, check_interrupt: Callable[[], None] = lambda: None) -> None:
+        self._check_interrupt = check_interrupt
         folder = read_folder(base_model)
         self._pipeline: Any = DiffusionPipeline.from_pretrained(
             folder.path, local_files_only=True, safety_checker=None, requires_safety_checker=False
@@ -223,6 +225,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
     def losses(
         self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
     ) -> RowLosses:
+        self._check_interrupt()
         inputs: list[Inputs] = [row.inputs for row in rows]
         drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
         if self._trains_text:
@@ -287,6 +290,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         return _SAMPLERS[sampling.sampler].from_config(config)
 
     def _picture(self, prompt: str, sampling: Sampling) -> Tensor:
+        self._check_interrupt()
         positive, negative = self._prompts[prompt], self._prompts[sampling.negative]
 
         def row(part: Tensor | None) -> Tensor | None:

@@ -1,0 +1,299 @@
+"""Runs that are interrupted and go on, and runs that are known again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.config import DataSettings, parse_config
+from lora_crucible.data.dataset import load_dataset
+from lora_crucible.errors import CrucibleError
+from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.resuming import train_or_resume
+from lora_crucible.run import Hooks, RunResult
+
+STEPS = 8
+QUICK = {
+    "max_train_steps": STEPS,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "sample_steps": 1,
+    "sample_every_n_steps": 3,
+    "save_precision": "fp32",
+    "measure": "never",
+    "lr_warmup_steps": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def base_model():
+    return DiffusersBaseModel("demo")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_dataset(DataSettings(train_data_dir="demo", validation_percent=20))
+
+
+class Stop(BaseException):
+    pass
+
+
+class Steps:
+    """Counts the steps that are really done; stops after one of them."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.done: list[int] = []
+        self._stop_after = stop_after
+
+    def __call__(self, report, steps) -> None:
+        self.done.append(report.step)
+        if report.step == self._stop_after:
+            raise Stop
+
+
+def train(base_model, dataset, folder: Path, steps: Steps | None = None, retrain: bool = False, **values) -> RunResult:
+    config = parse_config({**QUICK, **values})
+    hooks = Hooks(stepped=steps or Steps())
+    return train_or_resume(base_model, dataset, config, folder, folder, hooks, retrain=retrain)
+
+
+def stopped(base_model, dataset, folder: Path, after: int, **values) -> None:
+    with pytest.raises(Stop):
+        train(base_model, dataset, folder, Steps(after), **values)
+
+
+def lora(path: Path) -> dict[str, torch.Tensor]:
+    return read_lora(path)[0]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    first, second = lora(one), lora(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"ema_decay": 0.9, "lora_dropout": 0.2, "lr_scheduler": "cosine_with_restarts"},
+        {"optimizer": "adafactor"},
+        {"optimizer": "lion"},
+        {"optimizer": "prodigy", "learning_rate": 1.0},
+        {"optimizer": "schedule_free_adamw"},
+        {"train_text_encoder": True, "algorithm": "dora", "loraplus_ratio": 4},
+        {"algorithm": "lokr", "downweight_hard_images": True},
+    ],
+    ids=lambda values: "_".join(map(str, values.values())) or "defaults",
+)
+def test_a_run_in_two_parts_equals_one_in_one(base_model, dataset, tmp_path, values):
+    whole = train(base_model, dataset, tmp_path / "whole", **values)
+    steps = Steps()
+    stopped(base_model, dataset, tmp_path / "parts", 5, **values)
+    parts = train(base_model, dataset, tmp_path / "parts", steps, **values)
+    assert steps.done == [6, 7, 8]
+    assert_same(whole.files.lora, parts.files.lora)
+    assert parts.losses == whole.losses
+    assert parts.rounds == whole.rounds
+    logs = [
+        [{name: line[name] for name in ("step", "loss", "images", "learning_rates", "errors")} for line in lines]
+        for files in (whole.files, parts.files)
+        for lines in [[json.loads(line) for line in (files.folder / "log.jsonl").read_text().splitlines()]]
+    ]
+    assert logs[0] == logs[1]
+    assert [len(one) for one in parts.samples] == [len(one) for one in whole.samples]
+    assert torch.equal(parts.samples[-1], whole.samples[-1])
+    assert parts.files.lora == tmp_path / "parts" / "lora.safetensors"
+    assert "Went on after step 5 of lora" in parts.report
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 8])
+def test_stopped_anywhere(base_model, dataset, tmp_path, after):
+    """Before a sample that is due, at one, between two, after the last step."""
+    whole = train(base_model, dataset, tmp_path / "whole")
+    stopped(base_model, dataset, tmp_path / "parts", after)
+    parts = train(base_model, dataset, tmp_path / "parts")
+    assert_same(whole.files.lora, parts.files.lora)
+    assert parts.rounds == whole.rounds
+    assert len(parts.samples) == len(whole.samples)
+
+
+def test_stopped_again_and_again(base_model, dataset, tmp_path):
+    whole = train(base_model, dataset, tmp_path / "whole")
+    for after in (2, 4, 5):
+        stopped(base_model, dataset, tmp_path / "parts", after)
+    parts = train(base_model, dataset, tmp_path / "parts")
+    assert_same(whole.files.lora, parts.files.lora)
+    assert sorted(path.name for path in (tmp_path / "parts").glob("*.safetensors")) == ["lora.safetensors"]
+
+
+def test_a_finished_run_is_returned_at_once(base_model, dataset, tmp_path):
+    first, steps = train(base_model, dataset, tmp_path), Steps()
+    again = train(base_model, dataset, tmp_path, steps)
+    assert steps.done == []
+    assert again.files == first.files
+    assert again.lora.keys() == first.lora.keys()
+    assert all(torch.equal(again.lora[key], first.lora[key]) for key in first.lora)
+    assert again.lora.metadata["ss_steps"] == "8"
+    assert again.losses == first.losses
+    assert [one.shape for one in again.samples] == [one.shape for one in first.samples]
+    assert "Nothing was trained" in again.report
+    assert "retrain" in again.report
+    assert first.report in again.report
+
+
+def test_retrain_trains_anew_beside_it(base_model, dataset, tmp_path):
+    first, steps = train(base_model, dataset, tmp_path), Steps()
+    again = train(base_model, dataset, tmp_path, steps, retrain=True)
+    assert len(steps.done) == STEPS
+    assert (first.files.name, again.files.name) == ("lora", "lora_2")
+    assert_same(first.files.lora, again.files.lora)
+
+
+def test_another_name_is_another_run(base_model, dataset, tmp_path):
+    train(base_model, dataset, tmp_path)
+    steps = Steps()
+    assert train(base_model, dataset, tmp_path, steps, output_name="other").files.name == "other"
+    assert len(steps.done) == STEPS
+
+
+def test_a_lora_that_was_deleted_is_made_from_the_last_checkpoint(base_model, dataset, tmp_path):
+    first, steps = train(base_model, dataset, tmp_path), Steps()
+    kept = lora(first.files.lora)
+    first.files.lora.unlink()
+    again = train(base_model, dataset, tmp_path, steps)
+    assert steps.done == []
+    made = lora(again.files.lora)
+    assert all(torch.equal(made[key], kept[key]) for key in kept)
+
+
+def test_a_file_that_somebody_put_there_stays(base_model, dataset, tmp_path):
+    stopped(base_model, dataset, tmp_path, 3)
+    foreign = tmp_path / "lora.safetensors"
+    foreign.write_bytes(b"somebody else's")
+    result = train(base_model, dataset, tmp_path)
+    assert foreign.read_bytes() == b"somebody else's"
+    assert result.files.name == "lora_2"
+    assert len(result.losses) == STEPS
+    assert len((result.files.folder / "log.jsonl").read_text().splitlines()) == STEPS
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"max_train_steps": 10}, {"sample_every_n_steps": 2}, {"save_steps": 1}, {"purpose": "style", "lora_rank": 8}],
+)
+def test_changes_that_a_run_can_go_on_with(base_model, dataset, tmp_path, changed):
+    fixed = {"lora_rank": 8, "lora_alpha": 8, "learning_rate": 1e-3}
+    stopped(base_model, dataset, tmp_path, 5, **fixed)
+    steps = Steps()
+    result = train(base_model, dataset, tmp_path, steps, **{**fixed, **changed})
+    assert steps.done[0] == 6
+    assert len(result.losses) == changed.get("max_train_steps", STEPS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"lora_rank": 2}, "lora_rank was 8 and is 2"),
+        ({"seed": 7}, "seed was 42 and is 7"),
+        ({"optimizer": "adafactor"}, "optimizer was adamw and is adafactor"),
+    ],
+)
+def test_changes_that_start_anew_and_say_why(base_model, dataset, tmp_path, changed, said):
+    stopped(base_model, dataset, tmp_path, 5, lora_rank=8)
+    steps = Steps()
+    result = train(base_model, dataset, tmp_path, steps, **{"lora_rank": 8, **changed})
+    assert steps.done[0] == 1
+    assert result.files.name == "lora_2"
+    assert f"Started anew rather than going on with lora: {said}" in result.report.replace("\n", " ")
+
+
+def test_other_captions_start_anew(base_model, dataset, tmp_path):
+    stopped(base_model, dataset, tmp_path, 5)
+    first, *others = dataset.images
+    changed = replace(dataset, images=(replace(first, captions=("something else",)), *others))
+    steps = Steps()
+    result = train(base_model, changed, tmp_path, steps)
+    assert steps.done[0] == 1
+    assert "the images, the captions or the settings of the dataset are others" in result.report
+
+
+def test_more_steps_for_a_finished_run(base_model, dataset, tmp_path):
+    first, steps = train(base_model, dataset, tmp_path), Steps()
+    before = first.files.lora.read_bytes()
+    longer = train(base_model, dataset, tmp_path, steps, max_train_steps=10)
+    assert steps.done == [9, 10]
+    assert longer.files.name == "lora_2"
+    assert longer.losses[:STEPS] == first.losses
+    assert first.files.lora.read_bytes() == before
+    assert len((longer.files.folder / "log.jsonl").read_text().splitlines()) == 10
+    steps = Steps()
+    assert train(base_model, dataset, tmp_path, steps, max_train_steps=10).losses == longer.losses
+    assert steps.done == []
+
+
+def test_fewer_steps_start_anew(base_model, dataset, tmp_path):
+    train(base_model, dataset, tmp_path)
+    steps = Steps()
+    train(base_model, dataset, tmp_path, steps, max_train_steps=5)
+    assert steps.done == [1, 2, 3, 4, 5]
+
+
+def test_a_finished_run_keeps_no_checkpoint_when_none_is_wanted(base_model, dataset, tmp_path):
+    result = train(base_model, dataset, tmp_path, checkpoints_kept=0, save_steps=2)
+    assert not result.files.checkpoints.exists()
+    kept = train(base_model, dataset, tmp_path, save_steps=2, output_name="other")
+    assert [path.name for path in sorted(kept.files.checkpoints.iterdir())] == ["step_000008"]
+
+
+def test_without_a_whole_checkpoint_the_run_starts_again_in_its_folder(base_model, dataset, tmp_path):
+    whole = train(base_model, dataset, tmp_path / "whole")
+    stopped(base_model, dataset, tmp_path / "parts", 5)
+    for path in (tmp_path / "parts" / "lora" / "checkpoints").glob("*/state.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    steps = Steps()
+    parts = train(base_model, dataset, tmp_path / "parts", steps)
+    assert steps.done == list(range(1, STEPS + 1))
+    assert_same(whole.files.lora, parts.files.lora)
+    assert len((parts.files.folder / "log.jsonl").read_text().splitlines()) == STEPS
+
+
+def test_a_run_that_another_process_is_at(base_model, dataset, tmp_path):
+    stopped(base_model, dataset, tmp_path, 5)
+    with (
+        FileLock(tmp_path / ".locks" / "lora.lock"),
+        pytest.raises(CrucibleError, match="lora is being trained by another process"),
+    ):
+        train(base_model, dataset, tmp_path)
+    assert len(train(base_model, dataset, tmp_path).losses) == STEPS
+
+
+def test_a_checkpoint_that_the_user_names(base_model, dataset, tmp_path):
+    whole = train(base_model, dataset, tmp_path / "whole", save_steps=2, checkpoints_kept=9)
+    stopped(base_model, dataset, tmp_path / "parts", 7, save_steps=2, checkpoints_kept=9)
+    folder = tmp_path / "parts" / "lora" / "checkpoints" / "step_000004"
+    steps = Steps()
+    parts = train(base_model, dataset, tmp_path / "parts", steps, resume_from_checkpoint=str(folder))
+    assert steps.done == [5, 6, 7, 8]
+    assert_same(whole.files.lora, parts.files.lora)
+    with pytest.raises(CrucibleError, match=r"cannot go on from .*step_000004: seed was 42 and is 3"):
+        train(base_model, dataset, tmp_path / "parts", resume_from_checkpoint=str(folder), seed=3)
+    with pytest.raises(CrucibleError, match="nowhere cannot be gone on from"):
+        train(base_model, dataset, tmp_path / "parts", resume_from_checkpoint=str(tmp_path / "nowhere"))
+
+
+def test_a_full_disk_for_checkpoints_does_not_end_the_run(base_model, dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise CrucibleError("The checkpoint could not be saved: the disk is full.")
+
+    monkeypatch.setattr("lora_crucible.checkpoint.write_state", full)
+    result = train(base_model, dataset, tmp_path, save_steps=2)
+    assert len(result.losses) == STEPS
+    assert result.report.count("the disk is full") == 1
+    assert result.files.lora.exists()

@@ -59,7 +59,6 @@ def train_or_resume(
         start = _found(record, known_runs(lora_folder, runs_folder))
     if start.is_finished and start.earlier:
         return _finished(start.earlier)
-    # A finished LoRA stays, and so does a file that somebody else put there.
     if start.earlier and start.is_its_own:
         files = start.earlier
     else:
@@ -110,7 +109,13 @@ def _found(record: RunRecord, known: Sequence[tuple[RunFiles, RunRecord]]) -> _S
         if other.finished and other.steps == record.steps and _has_its_lora(files, other):
             return _Start(files, is_finished=True)
         step, state = Checkpoints(files.checkpoints, 1).latest() or (0, None)
-        if step > record.steps or (other.finished and state is None):
+        if other.finished and (state is None or step > record.steps):
+            continue
+        if step > record.steps:
+            note = (
+                f"Started anew rather than going on with {files.name}: it has had {step} steps, and {record.steps} are "
+                "asked for."
+            )
             continue
         note = f"Went on after step {step} of {files.name}." if state else ""
         return _Start(files, _may_be_written(files, other), state=state, note=note)
@@ -140,8 +145,8 @@ def _chosen(folder: Path, record: RunRecord, lora_folder: Path) -> _Start:
 
 
 def _may_be_written(files: RunFiles, record: RunRecord) -> bool:
-    """Whether a run may go on under its own name."""
-    return not record.finished and (not files.lora.exists() or _has_its_lora(files, record))
+    """Whether a run may go on under its own name: the LoRA of a finished one stays as it is."""
+    return not files.lora.exists() or (not record.finished and _has_its_lora(files, record))
 
 
 def _has_its_lora(files: RunFiles, record: RunRecord) -> bool:

@@ -26,6 +26,7 @@ QUICK = {
     "sample_every_n_steps": 3,
     "save_precision": "fp32",
     "measure": "never",
+    "validate_every_n_steps": 3,
     "lr_warmup_steps": 3,
 }
 
@@ -37,7 +38,14 @@ def base_model():
 
 @pytest.fixture(scope="module")
 def dataset():
-    return load_dataset(DataSettings(train_data_dir="demo", validation_percent=20))
+    """Few images: what is tested does not depend on how many."""
+    dataset = load_dataset(DataSettings(train_data_dir="demo", validation_percent=20))
+    return replace(dataset, images=dataset.images[:5], validation=dataset.validation[:1])
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch):
+    monkeypatch.setattr("lora_crucible.run.can_plot", lambda: False)
 
 
 class Stop(BaseException):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -87,9 +87,11 @@ def run_training(
     result = RunResult(files)
     try:
         dataset.require_trainable()
-        for warning in base_model.warnings():
+        warnings = base_model.warnings()
+        for warning in warnings:
             log.warning(warning)
         plan = make_plan(config, dataset, base_model.facts)
+        plan = replace(plan, notes=(*warnings, *plan.notes))
         with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
             _Training(base_model, plan, config.epochs, precision, hooks or Hooks(), result).train()
     except BaseException:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
@@ -114,7 +116,7 @@ class _Training:
         config, dataset = plan.resolved.values, plan.dataset
         self.base_model = base_model
         self.dataset = dataset
-        self.notes = (*base_model.warnings(), *plan.notes)
+        self.notes = plan.notes
         self.precision = precision
         self.hooks = hooks
         self.result = result

@@ -110,9 +110,6 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         return cached_samples(samples, encoders, cache, caption_dropout, checked, live_captions)
 
     def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
-        self._encode_prompts(samplings)
-
-    def _encode_prompts(self, samplings: Sequence[Sampling]) -> None:
         prompts = dict.fromkeys(prompt for one in samplings for prompt in (one.negative, *one.prompts))
         with memory.as_in_a_node():
             self._prompts = {prompt: conditioning.encode_prompt(self._clip, prompt) for prompt in prompts}
@@ -231,7 +228,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
     def sample(self, sampling: Sampling) -> Tensor:
         self._ready = False
         if self._live_text is not None:
-            self._encode_prompts([sampling])
+            self.prepare_sampling([sampling])
         with memory.as_in_a_node():
             pictures = [
                 sample_picture(

@@ -67,7 +67,7 @@ def summarise(
     """
     elsewhere = dict(said_elsewhere or {})
     if dataset is not None:
-        known = {name: value for name, value in dataset.settings.model_dump().items() if value is not None}
+        known = dataset.settings.model_dump(exclude_none=True)
         asked = {name: getattr(config, name) for name in OPEN_IN_DATASETS if name in known}
         elsewhere |= {name: value for name, value in asked.items() if value not in (None, known[name])}
         config = config.model_copy(update={**known, "train_data_dir": dataset.source})

@@ -122,7 +122,7 @@ class BaseModel(ABC):
         """Say how `losses` are computed from now on; without this they are plain.
 
         Returns:
-            what was chosen for each setting that is left on auto, with the reason.
+            what was chosen for settings that are the base model's to choose, with the reason.
 
         Raises:
             CrucibleError: settings that do not suit what the model predicts.

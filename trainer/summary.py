@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .config import SETTINGS, ModelFacts, TrainingConfig, notes
-from .config_text import OF_OTHER_NODES, OPEN_IN_DATASETS, to_yaml
+from .config import OF_OTHER_NODES, SETTINGS, ModelFacts, TrainingConfig, notes
+from .config_text import OPEN_IN_DATASETS, to_yaml
 from .data.dataset import Dataset
 from .planning import make_plan, note_lines, purpose_of
 

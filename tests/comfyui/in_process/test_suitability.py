@@ -9,8 +9,7 @@ import comfy.model_base
 import comfy.sd
 import comfy.supported_models
 import pytest
-import safetensors.torch
-import torch
+from checkpoints import write_small_sd3
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from lora_crucible.base_models.comfyui.model import model_facts
 from lora_crucible.base_models.comfyui.suitability import warnings_of
@@ -41,17 +40,9 @@ def test_ordinary_models_are_not_warned_of(demo):
 
 
 def test_a_file_that_core_loaded_is_known_by_its_name(tmp_path):
-    """The name is where core's own loader puts it, also on clones. What ComfyUI needs to take it for a small SD3."""
-    shapes = {
-        "x_embedder.proj.weight": (64, 16, 2, 2),
-        "x_embedder.proj.bias": (64,),
-        "joint_blocks.0.context_block.attn.qkv.weight": (192, 64),
-        "joint_blocks.0.x_block.attn.qkv.weight": (192, 64),
-        "final_layer.linear.weight": (64, 64),
-        "final_layer.linear.bias": (64,),
-    }
+    """The name is where core's own loader puts it, also on clones."""
     path = tmp_path / "my_turbo.safetensors"
-    safetensors.torch.save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, path)
+    write_small_sd3(path)
     loaded = comfy.sd.load_diffusion_model(str(path))
     assert "my_turbo.safetensors" in warnings_of(loaded.clone())[0]
 

@@ -20,6 +20,7 @@ class LiveTextEncoder:
     def __init__(self, clip: Any) -> None:
         self._clip = clip
         self._model = clip.cond_stage_model
+        self._encode = safe_model(self._model.encode_token_weights)
 
     @property
     def patcher(self) -> Any:
@@ -41,8 +42,6 @@ class LiveTextEncoder:
         if self._clip.layer_idx is not None:
             model.set_clip_options({"layer": self._clip.layer_idx})
         model.set_clip_options({"execution_device": self.patcher.load_device})
-        embedding, pooled, *more = safe_model(model.encode_token_weights)(
-            self._clip.tokenize(caption, disable_weights=True)
-        )
+        embedding, pooled, *more = self._encode(self._clip.tokenize(caption, disable_weights=True))
         extra: dict[str, Tensor] = {"pooled_output": pooled, **(more[0] if more else {})}
         return [[embedding, extra]]

@@ -84,14 +84,15 @@ def split_of_other_nodes(config: TrainingConfig) -> tuple[TrainingConfig, dict[s
     return config.model_copy(update={name: getattr(defaults, name) for name in said}), said
 
 
-def to_yaml(config: TrainingConfig, reasons: Mapping[str, str] | None = None) -> str:
+def to_yaml(config: TrainingConfig, reasons: Mapping[str, str] | None = None, warning: str = "") -> str:
     """A config file with what differs from the defaults, which trains the same.
 
     Args:
         reasons: for values that will be chosen automatically; they follow as comments.
+        warning: a sentence that stands above everything as a comment.
     """
     defaults = TrainingConfig()
-    lines = []
+    lines = [f"# {warning}"] if warning else []
     for name in SETTINGS:
         value = getattr(config, name)
         if value is None and name in PLACEHOLDERS:

@@ -92,8 +92,9 @@ def summarise(
     if elsewhere:
         pairs = ", ".join(f"{name} = {value}" for name, value in elsewhere.items())
         lines.append(f"In config_yaml, but said by the other nodes here: {pairs}")
-    lines += note_lines((*warnings, *remarks))
-    return Summary("\n".join(lines), to_yaml(config, reasons))
+    missing_in_yaml = "" if dataset is None else dataset.not_in_folder
+    lines += note_lines((*warnings, *remarks, *filter(None, [missing_in_yaml])))
+    return Summary("\n".join(lines), to_yaml(config, reasons, missing_in_yaml))
 
 
 def _given(config: TrainingConfig) -> list[str]:

@@ -32,7 +32,7 @@ DECIDED_BY = {
     "caption_dropout_rate": "by the purpose, unless Load Dataset says it",
     "validation_percent": "by the number of images, unless Load Dataset says it",
     "validate_every_n_steps": "by the steps, where images are kept for validation",
-    "measure": "by the length of the run",
+    "measure": "by the purpose and the length of the run",
     "mixed_precision": "by the model and the device",
     "sample_every_n_steps": "by the steps",
     "sample_cfg": "by the model",

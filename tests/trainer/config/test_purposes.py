@@ -101,6 +101,7 @@ def test_a_quick_test_is_short_and_otherwise_like_a_real_run() -> None:
     assert test.max_train_steps <= 60
     assert test.sample_every_n_steps == test.max_train_steps  # before and after only
     assert test.validation_percent == 0
+    assert (test.measure, real.measure) == ("never", "auto")
     for name in ("batch_size", "gradient_accumulation_steps", "resolution", "target_modules"):
         assert getattr(test, name) == getattr(real, name)
     assert chosen("quick_test", max_train_steps=9).max_train_steps == 9
@@ -132,6 +133,7 @@ def test_whatever_the_user_says_stays() -> None:
         "validation_percent": 0.0,
         "timestep_sampling": "mode",
         "sample_every_n_steps": 7,
+        "measure": "always",
     }
     for purpose in (*PURPOSES, "quick_test"):
         values = chosen(purpose, images=100, **given)

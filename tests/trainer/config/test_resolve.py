@@ -90,7 +90,7 @@ def test_a_batch_is_never_larger_than_the_dataset() -> None:
 @pytest.mark.parametrize(
     ("image_count", "given", "steps"),
     [
-        (20, {}, 500),  # 15 epochs would be 75 steps
+        (20, {}, 500),  # 8 epochs would be 40 steps
         (300, {}, 600),  # 8 epochs
         (3000, {}, 2000),  # 8 epochs would be 6000 steps
         (20, {"batch_size": 1, "gradient_accumulation_steps": 1}, 2000),  # as many images shown as at batch 4

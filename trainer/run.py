@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import __version__
 from .adapters import AdapterSpec
-from .base_models.base import BaseModel, Precision, Sampling
+from .base_models.base import DTYPES, BaseModel, Precision, Sampling
 from .config import ResolvedConfig, TrainingConfig
 from .config.layer_patterns import parse_patterns
 from .data.buckets import Buckets
@@ -43,8 +43,6 @@ log = logging.getLogger(__name__)
 
 SAMPLES_BY_DEFAULT = 2
 """Captions that are drawn as samples when the user names no prompts."""
-
-SAVE_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,7 @@ class _Training:
 
     def _write(self, path: Path, name: str, step: int) -> tuple[LoraModel, int]:
         """Write the adapters as they are after `step` steps; round them to what the file holds."""
-        dtype = SAVE_DTYPES[self.config.save_precision]
+        dtype = DTYPES[self.config.save_precision]
         tensors = self.base_model.portable(to_state_dict(self.adapters.layers(), dtype))
         self.adapters.round_to(dtype)
         metadata = build_metadata(self.base_model.architecture, self._facts(name, step)) | self.guard.metadata()

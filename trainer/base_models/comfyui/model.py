@@ -22,7 +22,7 @@ from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.portable import to_portable
 from ...objective import Objective, prediction_from_denoised
-from ..base import CachedSample, Precision, Progress, RowLosses, Sampling
+from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling
 from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Inputs, Latent, cached_samples, stacked
 from . import attaching, conditioning, memory, naming, suitability, support
@@ -85,9 +85,8 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                 self._patcher, self._ready = self._model, False
 
     def _compute_dtype(self, mixed_precision: str) -> torch.dtype:
-        named = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-        if mixed_precision in named:
-            return named[mixed_precision]
+        if mixed_precision in DTYPES:
+            return DTYPES[mixed_precision]
         dtype = self._model.model.get_dtype_inference()
         # float16 gradients underflow; where the device has bfloat16, that is what trains best.
         if dtype == torch.float16 and comfy.model_management.should_use_bf16(self._model.load_device):

@@ -35,7 +35,7 @@ from ...formats.layer_names import file_key, text_encoder_key
 from ...formats.lora_file import read_lora
 from ...layer_choice import select_layers
 from ...objective import Objective
-from ..base import CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
+from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
 from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Encoders, Inputs, cached_samples, stacked
 from .folder import read_folder
@@ -47,7 +47,6 @@ _SAMPLERS = {
     "ddim": DDIMScheduler,
 }
 _Encoded = tuple[Tensor, Tensor | None]
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _PipelineEncoders(Encoders):
@@ -132,7 +131,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
             mixed_precision = "fp32"
             if self.device.type == "cuda":
                 mixed_precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-        compute = _DTYPES[mixed_precision]
+        compute = DTYPES[mixed_precision]
         # The VAE stays in float32: in float16 SDXL's gives NaN.
         for part in self._encoders():
             part.to(self.device, torch.float32)

@@ -138,7 +138,8 @@ class _Training:
         base_model.prepare_sampling([self.sampling, *self.guard.samplings.values()])
         base_model.release_encoders()
         self.cache_text = cache_text(cache)
-        result.files.write_config(config.model_copy(update={"train_data_dir": dataset.source}))
+        written = config.model_copy(update={"train_data_dir": dataset.source})
+        result.files.write_config(written, dataset.not_in_folder)
 
     def train(self) -> None:
         base_model, config = self.base_model, self.config

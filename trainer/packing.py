@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -43,12 +44,17 @@ def unpacked(structure: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     return content
 
 
+def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The value with `change` of each tensor in its place."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(change, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map_tensors(change, item) for item in value)
+    return value
+
+
 def on_cpu(value: Any) -> Any:
     """A copy whose tensors lie on the CPU and share no memory with the original's."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: on_cpu(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(on_cpu, value))
-    return value
+    return map_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from .adapters import AdapterSpec
-from .base_models.base import BaseModel, Precision, Sampling
+from .base_models.base import DTYPES, BaseModel, Precision, Sampling
 from .checkpoint import Checkpoint, Checkpoints
 from .config import ResolvedConfig, TrainingConfig
 from .config.layer_patterns import parse_patterns
@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 
 SAMPLES_BY_DEFAULT = 2
 """Captions that are drawn as samples when the user names no prompts."""
-
-SAVE_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -100,14 +98,14 @@ def run_training(
     result = RunResult(files)
     try:
         dataset.require_trainable()
-        for warning in base_model.warnings():
+        warnings = base_model.warnings()
+        for warning in warnings:
             log.warning(warning)
         plan = make_plan(config, dataset, base_model.facts)
+        plan = replace(plan, notes=(*notes, *warnings, *plan.notes))
         identity = base_model.identity()
         with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
-            training = _Training(base_model, identity, plan, config.epochs, precision, hooks or Hooks(), result)
-            training.notes = (*notes, *training.notes)
-            training.train(start)
+            _Training(base_model, identity, plan, config.epochs, precision, hooks or Hooks(), result).train(start)
     except BaseException:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
         if start is None and not result.losses:
             files.give_up()
@@ -132,7 +130,7 @@ class _Training:
         self.base_model = base_model
         self.identity = identity
         self.dataset = dataset
-        self.notes = (*base_model.warnings(), *plan.notes)
+        self.notes = plan.notes
         self.precision = precision
         self.hooks = hooks
         self.result = result
@@ -157,7 +155,8 @@ class _Training:
         base_model.prepare_sampling([self.sampling, *self.guard.samplings.values()])
         base_model.release_encoders()
         self.cache_text = cache_text(cache)
-        result.files.write_config(config.model_copy(update={"train_data_dir": dataset.source}))
+        written = config.model_copy(update={"train_data_dir": dataset.source})
+        result.files.write_config(written, dataset.not_in_folder)
         self.checkpoints = Checkpoints(result.files.checkpoints, config.checkpoints_kept)
 
     @property
@@ -320,12 +319,12 @@ class _Training:
     def _write(self, path: Path, name: str, step: int) -> tuple[LoraModel, int]:
         """Write the adapters as they are after `step` steps; round them to what the file holds."""
         lora = self._lora(name, step)
-        self.adapters.round_to(SAVE_DTYPES[self.config.save_precision])
+        self.adapters.round_to(DTYPES[self.config.save_precision])
         return lora, write_lora(path, lora, lora.metadata)
 
     def _lora(self, name: str, step: int) -> LoraModel:
         """The adapters as they are after `step` steps, as in a file."""
-        dtype = SAVE_DTYPES[self.config.save_precision]
+        dtype = DTYPES[self.config.save_precision]
         tensors = self.base_model.portable(to_state_dict(self.adapters.layers(), dtype))
         facts = lora_facts(
             name,

@@ -63,6 +63,10 @@ class Encoders(ABC):
     vae_identity: str
     text_identity: str
 
+    @property
+    def identity(self) -> str:
+        return f"{self.vae_identity}|{self.text_identity}"
+
     @abstractmethod
     def latent(self, pixels: Tensor, name: str) -> Tensor:
         """Pixels (height, width, 3) in 0..1 to a latent (channels, ...), float32, CPU, as the model wants it."""

@@ -10,6 +10,8 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...packing import map_tensors
+
 Conditioning = dict[str, Any]
 """ComfyUI's own cond objects by the name of the model's argument, for one sample."""
 
@@ -33,18 +35,14 @@ def model_conditioning(model: Any, encoded: list[Any], latent: Tensor) -> Condit
     noise = latent.unsqueeze(0)
     (cond,) = comfy.samplers.encode_model_conds(model.extra_conds, conds, noise, noise.device, "positive")
     return {
-        name: value._copy_with(_ordinary(value.process_cond(batch_size=1, area=None).cond))
+        name: value._copy_with(map_tensors(_ordinary, value.process_cond(batch_size=1, area=None).cond))
         for name, value in cond["model_conds"].items()
     }
 
 
-def _ordinary(value: Any) -> Any:
+def _ordinary(tensor: Tensor) -> Tensor:
     """A copy without the marks of inference mode: autograd refuses to save tensors that bear them."""
-    if isinstance(value, Tensor):
-        return value if value.requires_grad else value.detach().to("cpu", copy=True)
-    if isinstance(value, list | tuple):
-        return type(value)(_ordinary(item) for item in value)
-    return value
+    return tensor if tensor.requires_grad else tensor.detach().to("cpu", copy=True)
 
 
 def shapes(conditioning: Conditioning) -> tuple[Any, ...]:
@@ -63,12 +61,5 @@ def shapes(conditioning: Conditioning) -> tuple[Any, ...]:
 def batched(rows: Sequence[Conditioning], device: torch.device) -> dict[str, Any]:
     """The model's arguments for a batch: row i of each tensor belongs to sample i."""
     first, *others = rows
-    return {name: _moved(value.concat([row[name] for row in others]), device) for name, value in first.items()}
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, list | tuple):
-        return type(value)(_moved(item, device) for item in value)
-    return value
+    joined = {name: value.concat([row[name] for row in others]) for name, value in first.items()}
+    return map_tensors(lambda tensor: tensor.to(device), joined)

@@ -23,6 +23,7 @@ QUICK = {
     "batch_size": 2,
     "gradient_accumulation_steps": 2,
     "sample_steps": 1,
+    "sample_prompts": "crux",
     "sample_every_n_steps": 3,
     "save_precision": "fp32",
     "measure": "never",
@@ -286,14 +287,14 @@ def test_a_checkpoint_that_the_user_names(base_model, dataset, tmp_path):
     whole = train(base_model, dataset, tmp_path / "whole", save_steps=2, checkpoints_kept=9)
     stopped(base_model, dataset, tmp_path / "parts", 7, save_steps=2, checkpoints_kept=9)
     folder = tmp_path / "parts" / "lora" / "checkpoints" / "step_000004"
-    steps = Steps()
-    parts = train(base_model, dataset, tmp_path / "parts", steps, resume_from_checkpoint=str(folder))
-    assert steps.done == [5, 6, 7, 8]
-    assert_same(whole.files.lora, parts.files.lora)
     with pytest.raises(CrucibleError, match=r"cannot go on from .*step_000004: seed was 42 and is 3"):
         train(base_model, dataset, tmp_path / "parts", resume_from_checkpoint=str(folder), seed=3)
     with pytest.raises(CrucibleError, match="nowhere cannot be gone on from"):
         train(base_model, dataset, tmp_path / "parts", resume_from_checkpoint=str(tmp_path / "nowhere"))
+    steps = Steps()
+    parts = train(base_model, dataset, tmp_path / "parts", steps, resume_from_checkpoint=str(folder))
+    assert steps.done == [5, 6, 7, 8]
+    assert_same(whole.files.lora, parts.files.lora)
 
 
 def test_a_full_disk_for_checkpoints_does_not_end_the_run(base_model, dataset, tmp_path, monkeypatch):

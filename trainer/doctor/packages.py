@@ -23,6 +23,8 @@ from .probing import Step
 PARTS = {"diffusers": "StableDiffusionPipeline", "transformers": "CLIPTextModel"}
 """Of packages that load their parts when they are first used: one that needs all the rest."""
 
+GONE = "its files are gone"
+
 GET_TORCH = "https://pytorch.org/get-started/locally/"
 
 
@@ -96,7 +98,7 @@ def examine_optional_packages(answers: Mapping[str, Mapping[str, Any]], *, stand
 
 def _state(requirement: Requirement, answers: Mapping[str, Mapping[str, Any]]) -> str:
     if not requirement.is_there:
-        return "not installed"
+        return GONE if _is_gutted(requirement) else "not installed"
     answer = answers.get(requirement.package, {})
     version = installed_version(requirement.package) or answer.get("version") or "version unknown"
     if requirement.package == "torch" and "error" not in answer:
@@ -104,6 +106,11 @@ def _state(requirement: Requirement, answers: Mapping[str, Mapping[str, Any]]) -
     if requirement.is_too_old:
         version += f", too old: {requirement.minimum} or newer is needed"
     return f"{version}, cannot be loaded: {answer['error']}" if answer.get("error") else version
+
+
+def _is_gutted(requirement: Requirement) -> bool:
+    """Whether pip believes that a package is there and would install nothing, but it cannot be found."""
+    return not requirement.is_there and installed_version(requirement.package) is not None
 
 
 def _build(devices: Mapping[str, Any]) -> str:
@@ -119,14 +126,14 @@ def _lacking(
 ) -> list[Advice]:
     """What is missing or too old: one obstacle with one command, and one for a torch that the command leaves alone."""
     by_command = [one for one in wanted if standalone or one not in STANDALONE]
-    lacks = [one.lack for one in by_command if one.lack]
+    lacks = [one.lack for one in by_command if one.lack and not _is_gutted(one)]
     modules = {one.module for one in wanted}
     for one in by_command:  # pip looks after what its packages need in turn
         absent = answers.get(one.package, {}).get("absent")
         if absent and absent not in modules:
             lacks.append(f"{absent}, which {one.package} looks for")
     obstacles = []
-    if TORCH.lack and TORCH not in by_command:
+    if TORCH.lack and TORCH not in by_command and not _is_gutted(TORCH):
         obstacles.append(
             Advice(
                 f"Training needs {TORCH.lack}. ComfyUI itself does not start so: install what ComfyUI's manual says, "
@@ -145,10 +152,13 @@ def _broken(wanted: Sequence[Requirement], answers: Mapping[str, Mapping[str, An
     obstacles, seen = [], set()
     for one in sorted(wanted, key=lambda one: order.index(one.package) if one.package in order else -1):
         answer = answers.get(one.package, {})
-        error = answer.get("error")
-        if not error or answer.get("absent") or one.lack or error in seen:
+        error = GONE if _is_gutted(one) else answer.get("error")
+        if not error or answer.get("absent") or error in seen:
             continue
-        seen.add(error)
+        if error != GONE:
+            seen.add(error)
+        if one.is_too_old:
+            continue
         text = f"{one.package} is installed but cannot be loaded ({error}), so nothing can be trained."
         if one == TORCH:
             text += f" Reinstall it by the command that this page gives for your computer: {GET_TORCH}"

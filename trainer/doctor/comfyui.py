@@ -20,9 +20,9 @@ ENVIRONMENTS = (".venv", "venv", "../python_embeded", "../venv", "../.venv")
 def find_comfyui() -> Path | None:
     """The folder that COMFYUI_PATH names, or in whose custom_nodes this pack lies."""
     named = os.environ.get("COMFYUI_PATH")
-    candidates = [Path(named).expanduser().absolute()] if named else []
+    candidates = [Path(os.path.expanduser(named)).absolute()] if named else []
     candidates += [parent.parent for parent in FOLDER.absolute().parents if parent.name == "custom_nodes"]
-    return next((folder for folder in candidates if (folder / "main.py").is_file()), None)
+    return next((folder for folder in candidates if os.path.isfile(folder / "main.py")), None)
 
 
 def python_of(comfyui: Path) -> Path | None:
@@ -35,13 +35,13 @@ def python_of(comfyui: Path) -> Path | None:
         for environment in environments
         for python in ("bin/python", "Scripts/python.exe", "python.exe")
     )
-    return next((Path(os.path.normpath(python)) for python in candidates if python.is_file()), None)
+    return next((Path(os.path.normpath(python)) for python in candidates if os.path.isfile(python)), None)
 
 
 def examine_comfyui(comfyui: Path | None) -> Section:
     section = Section("ComfyUI")
     named = os.environ.get("COMFYUI_PATH")
-    if named and comfyui != Path(named).expanduser().absolute():
+    if named and comfyui != Path(os.path.expanduser(named)).absolute():
         section.notes.append(
             Advice(
                 f"COMFYUI_PATH is {path_text(named)}, and no ComfyUI is there (it has no main.py). Correct or unset it."
@@ -92,6 +92,6 @@ def _registered(file: Path) -> str:
         return "none, so datasets are chosen from ComfyUI's input folder"
     except (OSError, ValueError) as error:
         return f"cannot be read: {error}"
-    if re.search(r"^\s+datasets\s*:", text, re.MULTILINE):
+    if re.search(r"^[ \t]+datasets\s*:", text, re.MULTILINE):
         return "registers folders of datasets"
     return "has no `datasets`, so they are chosen from ComfyUI's input folder"

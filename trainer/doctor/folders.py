@@ -22,17 +22,21 @@ def result_folders(output_dir: str | None, comfyui: Path | None) -> dict[str, Pa
         comfyui: the folder of ComfyUI, None without it.
     """
     if comfyui is None:
-        output = Path(output_dir or "output").expanduser().absolute()
+        output = _absolute(output_dir or "output")
         return {"output": output, "cache": output / ".cache"}
-    output = Path(output_dir).expanduser().absolute() if output_dir else comfyui / "output"
+    output = _absolute(output_dir) if output_dir else comfyui / "output"
     return {"LoRAs": output / "loras", "runs": output / "crucible", "cache": output / "crucible" / ".cache"}
+
+
+def _absolute(written: str) -> Path:
+    return Path(os.path.expanduser(written)).absolute()
 
 
 def examine_folders(folders: Mapping[str, Path]) -> Section:
     section = Section("Folders")
     obstacles: dict[Path, Advice] = {}
     for name, folder in folders.items():
-        there = next((path for path in (folder, *folder.parents) if path.exists()), Path(folder.anchor))
+        there = next((path for path in (folder, *folder.parents) if os.path.exists(path)), Path(folder.anchor))
         trouble = _trouble_of_writing(there)
         try:
             free = shutil.disk_usage(there).free

@@ -57,7 +57,7 @@ def probe(steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
 
 def _run(steps: Sequence[Step]) -> tuple[str, str]:
     """What the probe wrote, and how it ended."""
-    asked = json.dumps({"path": sys.path, "steps": [step.message for step in steps]})
+    asked = json.dumps({"path": [str(folder) for folder in sys.path], "steps": [step.message for step in steps]})
     try:
         done = subprocess.run(  # noqa: S603
             [sys.executable, str(Path(__file__).with_name("probe.py"))],

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lora_crucible.data.cache import cache_folder
 from lora_crucible.doctor import folders
 from lora_crucible.doctor.folders import examine_folders, result_folders
+from lora_crucible.doctor.page import path_text
 
 
 def test_folders_that_are_not_there_yet_are_tried_and_not_made(tmp_path: Path):
     section = examine_folders(result_folders(str(tmp_path / "deep" / "output"), None))
     assert section.obstacles == []
-    assert dict(section.rows)["output"] == str(tmp_path / "deep" / "output")
+    assert dict(section.rows)["output"] == path_text(tmp_path / "deep" / "output")
     assert all("writable" in value for name, value in section.rows if not name)
     assert list(tmp_path.iterdir()) == []
 
@@ -62,7 +64,7 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: type(shutil.disk_usage("/"))(10**12, 10**12, 2 * 10**8))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2 * 10**8))
     (obstacle,) = examine_folders(result_folders(str(tmp_path), None)).obstacles
     assert "only 0.2 GB left" in obstacle.text
 

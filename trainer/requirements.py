@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -37,15 +38,6 @@ class Requirement:
         installed = installed_version(self.package)
         return installed is not None and is_older(installed, self.minimum)
 
-    @property
-    def lack(self) -> str:
-        """What is wrong, to follow the words "Training needs"; "" where nothing is."""
-        if not self.is_there:
-            return f"{self.package}, which is not installed"
-        if self.is_too_old:
-            return f"{self.package} {self.minimum} or newer, where {installed_version(self.package)} is installed"
-        return ""
-
 
 REQUIRED = (
     Requirement("accelerate", "accelerate", "1.0"),
@@ -75,13 +67,23 @@ def require_packages(*, standalone: bool = False) -> None:
         CrucibleError: names what is missing or too old, and the command that mends it.
     """
     wanted = REQUIRED + (STANDALONE if standalone else ())
-    lacks = [requirement.lack for requirement in wanted if requirement.lack]
+    lacks = lacks_text(wanted)
     if lacks:
         raise CrucibleError(
-            f"Training needs {'; '.join(lacks)} in the Python that runs here. Install with:\n  "
+            f"Training needs {lacks} in the Python that runs here. Install with:\n  "
             f"{install_command(standalone=standalone)}\nand start again. Packages that are new enough are not "
             f"replaced. To see what else may be amiss on this computer:\n  {doctor_command()}"
         )
+
+
+def lacks_text(wanted: Sequence[Requirement]) -> str:
+    """What is missing or too old, to follow the words "Training needs"; "" where nothing is."""
+    missing = [one.package for one in wanted if not one.is_there]
+    lacks = [f"{', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"] if missing else []
+    for one in wanted:
+        if one.is_there and one.is_too_old:
+            lacks.append(f"{one.package} {one.minimum} or newer, where {installed_version(one.package)} is installed")
+    return "; ".join(lacks)
 
 
 def installed_version(package: str) -> str | None:

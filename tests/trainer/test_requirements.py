@@ -38,7 +38,10 @@ def test_a_package_that_is_too_old_is_named_like_one_that_is_missing(monkeypatch
     with pytest.raises(CrucibleError) as caught:
         require_packages()
     text = str(caught.value)
-    assert "Training needs diffusers 0.33 or newer, where 0.9.0 is installed; peft, which is not installed" in text
+    assert (
+        "Training needs peft, which is not installed; diffusers 0.33 or newer, where 0.9.0 is installed in the Python"
+        in text
+    )
     assert text.count("-m pip install") == 1
     assert f'-m pip install -r "{ROOT / "requirements.txt"}"' in text
     assert doctor_command() in text

@@ -15,6 +15,7 @@ from ..requirements import (
     Requirement,
     install_command,
     installed_version,
+    lacks_text,
     pip_command,
 )
 from .page import Advice, Section
@@ -126,17 +127,19 @@ def _lacking(
 ) -> list[Advice]:
     """What is missing or too old: one obstacle with one command, and one for a torch that the command leaves alone."""
     by_command = [one for one in wanted if standalone or one not in STANDALONE]
-    lacks = [one.lack for one in by_command if one.lack and not _is_gutted(one)]
+    found = lacks_text([one for one in by_command if not _is_gutted(one)])
+    lacks = [found] if found else []
     modules = {one.module for one in wanted}
     for one in by_command:  # pip looks after what its packages need in turn
         absent = answers.get(one.package, {}).get("absent")
         if absent and absent not in modules:
             lacks.append(f"{absent}, which {one.package} looks for")
     obstacles = []
-    if TORCH.lack and TORCH not in by_command and not _is_gutted(TORCH):
+    lack_of_torch = lacks_text([TORCH])
+    if lack_of_torch and TORCH not in by_command and not _is_gutted(TORCH):
         obstacles.append(
             Advice(
-                f"Training needs {TORCH.lack}. ComfyUI itself does not start so: install what ComfyUI's manual says, "
+                f"Training needs {lack_of_torch}. ComfyUI does not start either: install what ComfyUI's manual says, "
                 f"or get torch by the command that this page gives for your computer: {GET_TORCH}"
             )
         )

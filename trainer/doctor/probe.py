@@ -90,7 +90,7 @@ def _cuda_device(number: int) -> dict[str, Any]:
     import torch
 
     facts = torch.cuda.get_device_properties(number)
-    device = {"device": f"cuda:{number}", "name": facts.name, "compute": f"{facts.major}.{facts.minor}"}
+    device: dict[str, Any] = {"device": f"cuda:{number}", "name": facts.name, "compute": f"{facts.major}.{facts.minor}"}
     device = _computed(device)
     if not device.get("error"):
         free, total = torch.cuda.mem_get_info(number)

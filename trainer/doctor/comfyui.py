@@ -89,9 +89,9 @@ def _registered(file: Path) -> str:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        return "none, so datasets are chosen from ComfyUI's input folder"
+        return "none, so datasets are in ComfyUI's input and datasets folders"
     except (OSError, ValueError) as error:
         return f"cannot be read: {error}"
     if re.search(r"^[ \t]+datasets\s*:", text, re.MULTILINE):
         return "registers folders of datasets"
-    return "has no `datasets`, so they are chosen from ComfyUI's input folder"
+    return "no `datasets`, so they are in ComfyUI's input and datasets folders"

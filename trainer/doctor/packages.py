@@ -51,7 +51,7 @@ OPTIONAL = (
     OptionalPackage("num2words", "captions by SmolVLM"),
     OptionalPackage("timm", "captions by taggers"),
 )
-PLOTS = OptionalPackage(MATPLOTLIB.package, "plots of loss and measures; command line")
+PLOTS = OptionalPackage(MATPLOTLIB.package, "plots of the loss; a must on the command line")
 """Needed without ComfyUI only."""
 
 

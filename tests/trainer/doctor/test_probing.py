@@ -25,6 +25,38 @@ def __getattr__(name):
     "hanging": "import time; time.sleep(60)",
 }
 
+TORCH = """
+from types import SimpleNamespace
+
+version = SimpleNamespace(cuda="12.8", hip=None)
+
+
+class Ones:
+    def __init__(self, *shape, device):
+        self.device = device
+
+    def __matmul__(self, other):
+        if self.device == "cuda:1":
+            raise RuntimeError("CUDA error: no kernel image is available\\nCompile with ...")
+        return self
+
+    def sum(self):
+        return self
+
+    def item(self):
+        return 512.0
+
+
+ones = Ones
+cuda = SimpleNamespace(
+    is_available=lambda: True,
+    device_count=lambda: 2,
+    get_device_properties=lambda number: SimpleNamespace(name=f"Card {number}", major=8, minor=6),
+    mem_get_info=lambda number: (4, 24),
+    is_bf16_supported=lambda: True,
+)
+"""
+
 
 @pytest.fixture(autouse=True)
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +95,13 @@ def test_a_package_that_hangs_is_named_and_nothing_after_it_tried(monkeypatch: p
 def test_a_python_that_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(probing.sys, "executable", "/nowhere/python")
     assert "could not be started" in probe([load("sound")])["sound"]["error"]
+
+
+def test_each_device_is_asked_and_tried(tmp_path: Path):
+    (tmp_path / "torch.py").write_text(TORCH)
+    devices = probe([Step("devices")])["devices"]
+    assert devices["cuda"] == "12.8"
+    assert devices["devices"] == [
+        {"device": "cuda:0", "name": "Card 0", "compute": "8.6", "free": 4, "total": 24, "bf16": True},
+        {"device": "cuda:1", "name": "Card 1", "compute": "8.6", "error": "CUDA error: no kernel image is available"},
+    ]

@@ -186,7 +186,7 @@ class CrucibleAutoCaption(io.ComfyNode):
                 show(done)
         finally:  # also after Cancel
             _write(write, dataset, result)
-        captioned = with_captions(dataset, result.captions)
+        captioned = with_captions(dataset, result.captions, in_files=write != NOTHING)
         report = result.report(model.folder.name)
         texts = [image.caption for image in captioned.images]
         return io.NodeOutput(captioned, texts, ui=ui.PreviewText(report))

@@ -1,10 +1,8 @@
 """The settings of a training as a node. Its widgets come from the config's schema."""
 
-from ..trainer.config import SETTINGS, DataSettings
+from ..trainer.config import OF_OTHER_NODES, SETTINGS
 from .comfy_io import CATEGORY, Config, Dataset, io
 from .widgets import widget
-
-ON_OTHER_NODES = {"base_model", "output_dir", "output_name", *DataSettings.model_fields}
 
 
 class CrucibleConfigureLoRA(io.ComfyNode):
@@ -67,5 +65,5 @@ def _looked_at(model):
 
 def _shown_settings():
     """The classic canvas shows rarely used widgets too: they come last."""
-    shown = [setting for name, setting in SETTINGS.items() if name not in ON_OTHER_NODES]
+    shown = [setting for name, setting in SETTINGS.items() if name not in OF_OTHER_NODES]
     return sorted(shown, key=lambda setting: setting.advanced)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from .config import SETTINGS, DataSettings, Setting, TrainingConfig, from_widgets
+from .config import OF_OTHER_NODES, SETTINGS, Setting, TrainingConfig, from_widgets
 from .config.validation import KEYS, Problem, check_values, config_error, is_auto_widget, quoted, read_names_of_layers
 from .config_file import read_settings
 
@@ -17,9 +17,6 @@ PLACEHOLDERS = {
     "train_data_dir": ("path/to/images", "the folder of the images with their captions, or demo"),
 }
 """What stands for settings that only the user can know, with a comment."""
-
-OF_OTHER_NODES = ("base_model", "output_dir", "output_name", *DataSettings.model_fields)
-"""Settings that in ComfyUI are said by Load Dataset, Train LoRA, and the connected model."""
 
 OPEN_IN_DATASETS = ("resolution", "caption_dropout_rate", "validation_percent")
 """Settings that a dataset can leave to the training."""
@@ -87,14 +84,15 @@ def split_of_other_nodes(config: TrainingConfig) -> tuple[TrainingConfig, dict[s
     return config.model_copy(update={name: getattr(defaults, name) for name in said}), said
 
 
-def to_yaml(config: TrainingConfig, reasons: Mapping[str, str] | None = None) -> str:
+def to_yaml(config: TrainingConfig, reasons: Mapping[str, str] | None = None, warning: str = "") -> str:
     """A config file with what differs from the defaults, which trains the same.
 
     Args:
         reasons: for values that will be chosen automatically; they follow as comments.
+        warning: a sentence that stands above everything as a comment.
     """
     defaults = TrainingConfig()
-    lines = []
+    lines = [f"# {warning}"] if warning else []
     for name in SETTINGS:
         value = getattr(config, name)
         if value is None and name in PLACEHOLDERS:

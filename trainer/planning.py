@@ -43,8 +43,7 @@ def make_plan(config: TrainingConfig, dataset: Dataset, model: ModelFacts) -> Pl
     Raises:
         CrucibleError: the settings do not fit each other.
     """
-    given = {name: value for name, value in dataset.settings.model_dump().items() if value is not None}
-    config = config.model_copy(update=given)
+    config = config.model_copy(update=dataset.settings.model_dump(exclude_none=True))
     dataset = _with_validation(config, dataset, model)
     samples = training_samples(dataset, config.resolution or model.native_resolution)
     facts = dataset_facts(dataset, samples, config.resolution or model.native_resolution)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import __version__
 from .adapters import AdapterSpec
-from .base_models.base import BaseModel, Precision, Sampling
+from .base_models.base import DTYPES, BaseModel, Precision, Sampling
 from .config import ResolvedConfig, TrainingConfig
 from .config.layer_patterns import parse_patterns
 from .data.buckets import Buckets
@@ -43,8 +43,6 @@ log = logging.getLogger(__name__)
 
 SAMPLES_BY_DEFAULT = 2
 """Captions that are drawn as samples when the user names no prompts."""
-
-SAVE_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,11 @@ def run_training(
     result = RunResult(files)
     try:
         dataset.require_trainable()
-        for warning in base_model.warnings():
+        warnings = base_model.warnings()
+        for warning in warnings:
             log.warning(warning)
         plan = make_plan(config, dataset, base_model.facts)
+        plan = replace(plan, notes=(*warnings, *plan.notes))
         with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
             _Training(base_model, plan, config.epochs, precision, hooks or Hooks(), result).train()
     except BaseException:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
@@ -114,7 +114,7 @@ class _Training:
         config, dataset = plan.resolved.values, plan.dataset
         self.base_model = base_model
         self.dataset = dataset
-        self.notes = (*base_model.warnings(), *plan.notes)
+        self.notes = plan.notes
         self.precision = precision
         self.hooks = hooks
         self.result = result
@@ -138,7 +138,8 @@ class _Training:
         base_model.prepare_sampling([self.sampling, *self.guard.samplings.values()])
         base_model.release_encoders()
         self.cache_text = cache_text(cache)
-        result.files.write_config(config.model_copy(update={"train_data_dir": dataset.source}))
+        written = config.model_copy(update={"train_data_dir": dataset.source})
+        result.files.write_config(written, dataset.not_in_folder)
 
     def train(self) -> None:
         base_model, config = self.base_model, self.config
@@ -224,7 +225,7 @@ class _Training:
 
     def _write(self, path: Path, name: str, step: int) -> tuple[LoraModel, int]:
         """Write the adapters as they are after `step` steps; round them to what the file holds."""
-        dtype = SAVE_DTYPES[self.config.save_precision]
+        dtype = DTYPES[self.config.save_precision]
         tensors = self.base_model.portable(to_state_dict(self.adapters.layers(), dtype))
         self.adapters.round_to(dtype)
         metadata = build_metadata(self.base_model.architecture, self._facts(name, step)) | self.guard.metadata()
@@ -278,6 +279,10 @@ class _Training:
             dataset_name=self.dataset.name,
             dataset_fingerprint=self.dataset.fingerprint,
             captions=tuple(image.caption for image in self.dataset.images),
+            caption_dropout_rate=config.caption_dropout_rate,
+            regularization_images=len(self.dataset.regularization),
+            prior_loss_weight=config.prior_loss_weight,
+            objective=config,
             batches_per_epoch=order.batches_per_epoch,
             started_at=self.started,
             finished_at=time.time(),

@@ -52,11 +52,13 @@ class RunFiles:
             path.rmdir() if path.is_dir() else path.unlink()
         self.folder.rmdir()
 
-    def write_config(self, config: TrainingConfig) -> None:
+    def write_config(self, config: TrainingConfig, warning: str = "") -> None:
+        """Everything that is set, under `warning` as a comment."""
         values = config.model_dump(exclude_none=True)
         ordered = {name: values[name] for name in SETTINGS if name in values}
         text = yaml.safe_dump(ordered, allow_unicode=True, sort_keys=False)
-        (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+        comment = f"# {warning}\n" if warning else ""
+        (self.folder / "config.yaml").write_text(comment + text, encoding="utf-8")
 
     def write_sample(self, step: int, prompt_number: int, picture: Image.Image) -> None:
         folder = self.folder / "samples"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffusers.optimization import get_scheduler
+from diffusers.optimization import get_polynomial_decay_schedule_with_warmup, get_scheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -14,12 +14,19 @@ def make_schedule(optimizer: Optimizer, config: ResolvedConfig) -> LambdaLR | No
     needs no schedule."""
     if config.optimizer == "schedule_free_adamw":
         return None
-    schedule: LambdaLR = get_scheduler(
+    warmup, steps = config.lr_warmup_steps, config.max_train_steps
+    schedule: LambdaLR
+    if config.lr_scheduler == "polynomial":
+        # By itself it ends at 1e-7, and refuses learning rates that are no larger.
+        schedule = get_polynomial_decay_schedule_with_warmup(
+            optimizer, warmup, steps, lr_end=0.0, power=config.lr_scheduler_power
+        )
+        return schedule
+    schedule = get_scheduler(
         "constant_with_warmup" if config.lr_scheduler == "constant" else config.lr_scheduler,
         optimizer,
-        num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=config.max_train_steps,
+        num_warmup_steps=warmup,
+        num_training_steps=steps,
         num_cycles=config.lr_scheduler_num_cycles,
-        power=config.lr_scheduler_power,
     )
     return schedule

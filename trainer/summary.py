@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .config import SETTINGS, ModelFacts, TrainingConfig, notes
-from .config_text import OF_OTHER_NODES, OPEN_IN_DATASETS, to_yaml
+from .config import OF_OTHER_NODES, SETTINGS, ModelFacts, TrainingConfig, notes
+from .config_text import OPEN_IN_DATASETS, to_yaml
 from .data.dataset import Dataset
 from .planning import make_plan, note_lines, purpose_of
 
@@ -32,7 +32,7 @@ DECIDED_BY = {
     "caption_dropout_rate": "by the purpose, unless Load Dataset says it",
     "validation_percent": "by the number of images, unless Load Dataset says it",
     "validate_every_n_steps": "by the steps, where images are kept for validation",
-    "measure": "by the length of the run",
+    "measure": "by the purpose and the length of the run",
     "mixed_precision": "by the model and the device",
     "sample_every_n_steps": "by the steps",
     "sample_cfg": "by the model",
@@ -67,7 +67,7 @@ def summarise(
     """
     elsewhere = dict(said_elsewhere or {})
     if dataset is not None:
-        known = {name: value for name, value in dataset.settings.model_dump().items() if value is not None}
+        known = dataset.settings.model_dump(exclude_none=True)
         asked = {name: getattr(config, name) for name in OPEN_IN_DATASETS if name in known}
         elsewhere |= {name: value for name, value in asked.items() if value not in (None, known[name])}
         config = config.model_copy(update={**known, "train_data_dir": dataset.source})
@@ -92,8 +92,9 @@ def summarise(
     if elsewhere:
         pairs = ", ".join(f"{name} = {value}" for name, value in elsewhere.items())
         lines.append(f"In config_yaml, but said by the other nodes here: {pairs}")
-    lines += note_lines((*warnings, *remarks))
-    return Summary("\n".join(lines), to_yaml(config, reasons))
+    missing_in_yaml = "" if dataset is None else dataset.not_in_folder
+    lines += note_lines((*warnings, *remarks, *filter(None, [missing_in_yaml])))
+    return Summary("\n".join(lines), to_yaml(config, reasons, missing_in_yaml))
 
 
 def _given(config: TrainingConfig) -> list[str]:

@@ -35,6 +35,23 @@ def configured(server, graph, **inputs):
     return server.run(graph.prompt).texts
 
 
+def trained(server, graph, output_name, dataset, **inputs):
+    """The node's texts, and the report of a short training that it configures."""
+    config = graph.add("CrucibleConfigureLoRA", dataset=dataset, model=graph.model, config_yaml=SHORT, **inputs)
+    train = graph.add(
+        "CrucibleTrainLoRA",
+        model=graph.model,
+        clip=graph.clip,
+        vae=graph.vae,
+        dataset=dataset,
+        config=config["config"],
+        output_name=output_name,
+    )
+    for name, text in (("summary", config["summary"]), ("yaml", config["yaml"]), ("report", train["report"])):
+        graph.show(name, text)
+    return server.run(graph.prompt).texts
+
+
 def test_the_purpose_is_the_first_widget(server):
     required = server.get("/object_info/CrucibleConfigureLoRA")["CrucibleConfigureLoRA"]["input"]["required"]
     assert next(iter(required)) == "purpose"
@@ -54,19 +71,7 @@ def test_alone_it_says_what_will_be_decided(server, new_graph):
 def test_connected_it_says_the_values_that_the_training_then_has(server, new_graph):
     graph = new_graph()
     dataset = graph.add("CrucibleLoadDataset", validation_percent=10)["dataset"]
-    config = graph.add("CrucibleConfigureLoRA", dataset=dataset, model=graph.model, config_yaml=SHORT)
-    graph.show("summary", config["summary"])
-    trained = graph.add(
-        "CrucibleTrainLoRA",
-        model=graph.model,
-        clip=graph.clip,
-        vae=graph.vae,
-        dataset=dataset,
-        config=config["config"],
-        output_name="explained",
-    )
-    graph.show("report", trained["report"])
-    texts = server.run(graph.prompt).texts
+    texts = trained(server, graph, "explained", dataset)
 
     def chosen(text):
         _, _, after = text.partition("Chosen automatically:\n")
@@ -91,28 +96,10 @@ def test_yaml_and_widgets_that_fight_are_named(server, new_graph):
 def test_the_yaml_trains_the_same_on_the_command_line(server, new_graph, tmp_path):
     graph = new_graph()
     dataset = graph.add("CrucibleLoadDataset")["dataset"]
-    config = graph.add(
-        "CrucibleConfigureLoRA",
-        dataset=dataset,
-        model=graph.model,
-        sample_prompts=PROMPT,
-        sample_negative_prompt="blurred",
-        config_yaml=SHORT,
-    )
-    graph.show("yaml", config["yaml"])
-    trained = graph.add(
-        "CrucibleTrainLoRA",
-        model=graph.model,
-        clip=graph.clip,
-        vae=graph.vae,
-        dataset=dataset,
-        config=config["config"],
-        output_name="in_comfyui",
-    )
-    graph.show("lora_name", trained["lora_name"])
-    outputs = server.run(graph.prompt)
+    widgets = {"sample_prompts": PROMPT, "sample_negative_prompt": "blurred"}
+    yaml = trained(server, graph, "in_comfyui", dataset, **widgets)["yaml"]
     file = tmp_path / "config.yaml"
-    file.write_text(outputs.texts["yaml"] + f"output_dir: {tmp_path}\noutput_name: outside\n", encoding="utf-8")
+    file.write_text(f"{yaml}output_dir: {tmp_path}\noutput_name: outside\n", encoding="utf-8")
     command = [sys.executable, "-m", "trainer", "train", str(file)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
 

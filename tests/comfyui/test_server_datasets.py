@@ -79,10 +79,12 @@ def test_images_of_core_nodes_become_a_dataset(server, new_graph):
     graph.add("PreviewImage", "preview", images=dataset["preview"])
     trained = graph.train("from_images", dataset=dataset["dataset"], **QUICK)
     graph.show("report", trained["report"])
+    graph.show("yaml", graph.add("CrucibleConfigureLoRA", dataset=dataset["dataset"])["yaml"])
     outputs = server.run(graph.prompt)
     assert "20 images" in outputs.texts["dataset"]
     assert "64 x 64: 20" in outputs.texts["dataset"]
     assert "from images, 20 images at 64 px" in outputs.texts["report"]
+    assert outputs.texts["yaml"].startswith("# The images of this dataset come from other nodes")
     assert (server.output / "loras" / "from_images.safetensors").exists()
 
 

@@ -1,8 +1,7 @@
 """Mistakes, in a real ComfyUI: what the user is told, and that nothing is left behind."""
 
-import numpy as np
 import pytest
-import safetensors.numpy
+from checkpoints import write_small_sd3
 from PIL import Image
 from server import PACK_FOLDER, PromptFailed, Server
 from workflows import DemoGraph
@@ -36,17 +35,8 @@ def bad_folders(server):
 
 @pytest.fixture(scope="module")
 def bare_checkpoint(server):
-    """A checkpoint without text encoder and VAE: just what ComfyUI needs to take it for a small SD3."""
-    shapes = {
-        "x_embedder.proj.weight": (64, 16, 2, 2),
-        "x_embedder.proj.bias": (64,),
-        "joint_blocks.0.context_block.attn.qkv.weight": (192, 64),
-        "joint_blocks.0.x_block.attn.qkv.weight": (192, 64),
-        "final_layer.linear.weight": (64, 64),
-        "final_layer.linear.bias": (64,),
-    }
-    tensors = {f"model.diffusion_model.{name}": np.zeros(shape, np.float16) for name, shape in shapes.items()}
-    safetensors.numpy.save_file(tensors, server.base / "models" / "checkpoints" / "bare.safetensors")
+    """A checkpoint without text encoder and VAE."""
+    write_small_sd3(server.base / "models" / "checkpoints" / "bare.safetensors", "model.diffusion_model.")
     return "bare.safetensors"
 
 

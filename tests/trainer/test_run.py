@@ -12,6 +12,7 @@ import torch
 import yaml
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import DataSettings, parse_config
+from lora_crucible.config_file import read_config
 from lora_crucible.data.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
@@ -60,11 +61,12 @@ def test_same_seed_same_tensors_and_metadata(base_model, dataset, tmp_path):
 
 
 def test_a_run_trains_and_leaves_all_its_files(base_model, dataset, tmp_path):
-    result = train(base_model, dataset, tmp_path, max_train_steps=6, sample_every_n_steps=3)
+    result = train(base_model, dataset, tmp_path, max_train_steps=6, sample_every_n_steps=3, noise_offset=0.05)
     tensors, metadata = read_lora(result.files.lora)
     assert all(tensor.abs().max() > 0 for tensor in tensors.values())
     assert metadata["modelspec.trigger_phrase"] == dataset.trigger_word
     assert metadata["ss_steps"] == "6"
+    assert metadata["ss_noise_offset"] == "0.05"
     lines = [json.loads(line) for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["loss"] for line in lines] == result.losses
@@ -235,6 +237,15 @@ def test_a_doubtful_base_model_is_named_before_anything_is_encoded(base_model, d
     with pytest.raises(KeyboardInterrupt):
         train(base_model, dataset, tmp_path, Hooks(preparing=encode))
     assert "Worth knowing:\n  This is sdxl_turbo." in train(base_model, dataset, tmp_path).report
+
+
+def test_its_config_says_what_the_folder_lacks(base_model, dataset, tmp_path):
+    plain = train(base_model, dataset, tmp_path, max_train_steps=1)
+    assert "#" not in (plain.files.folder / "config.yaml").read_text()
+    of_graph = replace(dataset, not_in_folder="Captions are elsewhere.")
+    written = train(base_model, of_graph, tmp_path, max_train_steps=1).files.folder / "config.yaml"
+    assert written.read_text().startswith("# Captions are elsewhere.\n")
+    assert read_config(written).train_data_dir == "demo"
 
 
 def test_file_and_output_have_the_base_models_form(base_model, dataset, tmp_path, monkeypatch):

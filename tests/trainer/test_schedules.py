@@ -54,7 +54,14 @@ def test_rises_linearly_and_then_has_its_shape(name, complete):
     for progress in PROGRESS:
         step = round(WARMUP + progress * (STEPS - WARMUP))
         expected = 0.01 * SHAPES[name]((step - WARMUP) / (STEPS - WARMUP))
-        assert found[step] == pytest.approx([expected, expected / 10], abs=2e-7)
+        assert found[step] == pytest.approx([expected, expected / 10])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_smallest_learning_rates_have_a_schedule_too(name, complete):
+    settings = {"max_train_steps": STEPS, "lr_warmup_steps": 0, "lr_scheduler_num_cycles": 3, "lr_scheduler_power": 2}
+    found = rates(complete(lr_scheduler=name, learning_rate=1e-9, **settings))
+    assert found[60] == pytest.approx([1e-9 * SHAPES[name](0.6), 1e-10 * SHAPES[name](0.6)], rel=1e-3)
 
 
 def test_schedule_free_has_none(complete):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from lora_crucible.captioners.dataset import with_captions
 from lora_crucible.config import SETTINGS, DataSettings, ModelFacts, TrainingConfig, parse_config
+from lora_crucible.config_file import read_config
 from lora_crucible.data.dataset import Dataset, load_dataset
 from lora_crucible.summary import DECIDED_BY, summarise
 
@@ -57,3 +61,14 @@ def test_yaml_holds_dataset_and_demo_model(demo: Dataset) -> None:
     lines = summarise(parse_config({"lora_rank": 4}), demo, ModelFacts("demo", 64, 4.0, "epsilon")).yaml.splitlines()
     assert {"train_data_dir: demo", "trigger_word: crux", "base_model: demo", "lora_rank: 4"} <= set(lines)
     assert "#   max_train_steps = 400: suits the demo model" in lines
+
+
+def test_what_a_run_from_the_yaml_would_miss_is_said_in_both(demo: Dataset, tmp_path: Path) -> None:
+    assert not summarise(TrainingConfig(), demo, SDXL).yaml.startswith("#")
+    captioned = with_captions(demo, {demo.images[0].path: "a new caption"})
+    summary = summarise(TrainingConfig(), captioned, SDXL)
+    assert "\n  Captions of this dataset are in the graph alone" in summary.text.partition("Worth knowing:")[2]
+    assert summary.yaml.startswith("# Captions of this dataset are in the graph alone")
+    path = tmp_path / "config.yaml"
+    path.write_text(summary.yaml, encoding="utf-8")
+    assert read_config(path).train_data_dir == "demo"

@@ -19,6 +19,9 @@ from ..data.cache import TensorCache
 from ..data.samples import Sample
 from ..formats.architectures import Architecture
 
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""By the names that settings have for them."""
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -28,7 +31,7 @@ class Precision:
 
     @property
     def name(self) -> str:
-        return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.compute]
+        return next(name for name, dtype in DTYPES.items() if dtype == self.compute)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class BaseModel(ABC):
         """Say how `losses` are computed from now on; without this they are plain.
 
         Returns:
-            what was chosen for each setting that is left on auto, with the reason.
+            what was chosen for settings that are the base model's to choose, with the reason.
 
         Raises:
             CrucibleError: settings that do not suit what the model predicts.

@@ -51,14 +51,10 @@ class DiffusionBaseModel(BaseModel):
                 "model are chosen with timestep_sampling and loss_weighting."
             )
         self.objective_settings = settings
-        reasons = {}
-        if settings.timestep_sampling == "auto":
-            usual = "logit_normal: usual for flow models" if flow else f"uniform: usual for {self.objective.value}"
-            reasons["timestep_sampling"] = usual
-        if flow and settings.timestep_shift is None:
-            side = self.native_resolution
-            reasons["timestep_shift"] = f"{self.shift(side**2):.3g} at {side} x {side} pixels: as the model samples"
-        return reasons
+        if not flow or settings.timestep_shift is not None:
+            return {}
+        side = self.native_resolution
+        return {"timestep_shift": f"{self.shift(side**2):.3g} at {side} x {side} pixels: as the model samples"}
 
 
 def draw_noise(

@@ -30,11 +30,11 @@ def warning_of_name(name: str) -> str | None:
     if (found := _DISTILLED.search(name)) and not _UNDISTILLED.search(name):
         return distilled_warning(f'The base model is "{name}", and "{found[0]}" stands for a model')
     if _REFINER.search(name):
-        return _warning(name, "a refiner, which only touches up pictures that another model began")
+        return _by_name(name, "a refiner, which only touches up pictures that another model began")
     if _EDITING.search(name):
-        return _warning(name, "a model for editing, which is trained here without the pictures that it would edit")
+        return _by_name(name, "a model for editing, which is trained here without the pictures that it would edit")
     if _INPAINTING.search(name):
-        return _warning(name, "a model for inpainting, which is trained here without the masks that it would get")
+        return _by_name(name, "a model for inpainting, which is trained here without the masks that it would get")
     return None
 
 
@@ -51,8 +51,14 @@ def distilled_warning(what: str) -> str:
     )
 
 
-def _warning(name: str, what: str) -> str:
-    return (
-        f'The base model is "{name}", by its name {what}. A LoRA for drawing from prompts is better trained on the '
-        "text-to-image model of the same family."
-    )
+def _by_name(name: str, what: str) -> str:
+    return warning_of_other_task(f'The base model is "{name}", by its name {what}.')
+
+
+def warning_of_other_task(what: str) -> str:
+    """The warning of a model that does more than draw from prompts.
+
+    Args:
+        what: a sentence about the model.
+    """
+    return f"{what} A LoRA for drawing from prompts is better trained on the text-to-image model of the same family."

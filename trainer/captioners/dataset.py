@@ -15,21 +15,34 @@ from .run import Picture
 ABOUT_CAPTIONS = ("no_caption", "caption_conflict", "trigger_word_added", "unreadable_caption")
 """Findings that new captions may mend."""
 
+NOT_IN_FOLDER = (
+    "Captions of this dataset are in the graph alone, so a run from the YAML would train without them: let Auto "
+    "Caption write them into files."
+)
 
-def with_captions(dataset: Dataset, captions: Mapping[Path, str]) -> Dataset:
-    """The dataset with these captions in place of its own; images that have none here keep theirs."""
+
+def with_captions(dataset: Dataset, captions: Mapping[Path, str], *, in_files: bool = False) -> Dataset:
+    """The dataset with these captions in place of its own; images that have none here keep theirs.
+
+    Args:
+        in_files: whether the captions lie beside their images too.
+    """
+    everything = (*dataset.images, *dataset.validation)
+    new = {image.path for image in everything if captions.get(image.path, "") not in ("", image.caption)}
 
     def captioned(images: Iterable[TrainingImage]) -> list[TrainingImage]:
-        return [
-            replace(image, captions=(captions[image.path],)) if captions.get(image.path) else image for image in images
-        ]
+        return [replace(image, captions=(captions[image.path],)) if image.path in new else image for image in images]
 
     findings = [finding for finding in dataset.findings if finding.kind not in ABOUT_CAPTIONS]
     images = captioned(dataset.images)
     without = [image.name for image in images if not image.captions]
     images = complete_captions(images, without, dataset.settings, findings)
     return replace(
-        dataset, images=tuple(images), validation=tuple(captioned(dataset.validation)), findings=tuple(findings)
+        dataset,
+        images=tuple(images),
+        validation=tuple(captioned(dataset.validation)),
+        findings=tuple(findings),
+        not_in_folder=dataset.not_in_folder or (NOT_IN_FOLDER if new and not in_files else ""),
     )
 
 

@@ -5,11 +5,12 @@ from .facts import DatasetFacts, ModelFacts
 from .notes import notes
 from .objective_settings import ObjectiveSettings
 from .resolve import Resolved, ResolvedConfig, resolve
-from .schema import SETTINGS, TrainingConfig
+from .schema import OF_OTHER_NODES, SETTINGS, TrainingConfig
 from .setting import Setting
 from .validation import from_widgets, parse_config
 
 __all__ = [
+    "OF_OTHER_NODES",
     "SETTINGS",
     "DataSettings",
     "DatasetFacts",

@@ -51,8 +51,8 @@ class GuardSettings(BaseModel):
         "auto",
         "Measure the result",
         "Draw a few pictures with and without the LoRA at the end, to see how far it drifts from the model, whether it "
-        "copies its images, and whether it needs its trigger word. auto does so unless the run is short or the "
-        "pictures would take more than half of its time.",
+        "copies its images, and whether it needs its trigger word. auto does so unless the run is short or a quick "
+        "test, or the pictures would take more than half of its time.",
         group="validation",
         advanced=True,
     )

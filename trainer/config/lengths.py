@@ -15,6 +15,9 @@ EFFECTIVE_BATCH = 4
 LEAST_STEPS, MOST_STEPS = 500, 2000
 """Optimizer steps at the effective batch of 4; a smaller batch gets more steps, for as many images shown."""
 
+EPOCHS = 8
+"""Of many images. Few are shown more often, so that the run has its least number of steps."""
+
 TEST_STEPS = 50
 """Of a quick test: a minute or a few on a GPU."""
 
@@ -48,12 +51,10 @@ def choose_steps(choices: Choices, purpose: Purpose, dataset: DatasetFacts, effe
         return int(choices.set("max_train_steps", config.epochs * steps_per_epoch, reason))
     if purpose == "quick_test" and config.max_train_steps is None:
         return int(choices.set("max_train_steps", TEST_STEPS, "enough to see whether everything works"))
-    trained = shown - dataset.regularization_per_epoch
-    epochs = 15 if trained < 50 else 12 if trained <= 100 else 8
     # Regularization images come on top of what is to be learned.
     scale = EFFECTIVE_BATCH / min(effective_batch, EFFECTIVE_BATCH) / dataset.training_share
     least, most = math.ceil(LEAST_STEPS * scale), math.ceil(MOST_STEPS * scale)
-    steps, reason = epochs * steps_per_epoch, f"{epochs} epochs of {shown} images"
+    steps, reason = EPOCHS * steps_per_epoch, f"{EPOCHS} epochs of {shown} images"
     if steps < least:
         steps = least
         reason = f"the least that a LoRA needs; every image is shown {steps / steps_per_epoch:.0f} times"

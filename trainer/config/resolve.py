@@ -87,6 +87,8 @@ def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) ->
     choose_warmup(choices, steps)
     if purpose == "quick_test":
         choices.take("sample_every_n_steps", steps, "only before and after the test")
+        if config.measure == "auto":
+            choices.set("measure", "never", "a test run is not for use")
     else:
         choices.take("sample_every_n_steps", max(1, steps // 4), "a quarter of the steps")
     _choose_validation(choices, percent, steps)

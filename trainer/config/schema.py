@@ -370,3 +370,6 @@ SETTINGS: dict[str, Setting] = {
     name: _described[name] for name in (*(name for name in _described if name not in _LAST), *_LAST)
 }
 """What is known of each field, by its key, in the order of widgets and files."""
+
+OF_OTHER_NODES = ("base_model", "output_dir", "output_name", *DataSettings.model_fields)
+"""Settings that in ComfyUI are said by Load Dataset, Train LoRA, and the connected model, not by Configure LoRA."""

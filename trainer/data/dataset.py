@@ -69,6 +69,7 @@ class Dataset:
         validation: that are not, to measure the training by.
         regularization: of what the model should not forget.
         findings: everything about it that the user should know.
+        not_in_folder: what a config file that names the folder would miss of it, as a sentence; or "".
     """
 
     name: str
@@ -78,6 +79,7 @@ class Dataset:
     validation: tuple[TrainingImage, ...] = ()
     regularization: tuple[TrainingImage, ...] = ()
     findings: tuple[Finding, ...] = ()
+    not_in_folder: str = ""
 
     @property
     def trigger_word(self) -> str:

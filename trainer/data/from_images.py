@@ -21,6 +21,11 @@ from .findings import Finding
 
 NAME = "from images"
 
+NOT_IN_FOLDER = (
+    "The images of this dataset come from other nodes, and no folder keeps them and their captions: a run from the "
+    "YAML needs them in one, as train_data_dir."
+)
+
 
 def dataset_from_images(
     images: Sequence[Tensor], texts: Sequence[str], settings: DataSettings, folder: Path
@@ -55,7 +60,8 @@ def dataset_from_images(
         made.append(TrainingImage(path, f"image {index + 1}", own, find_facts(path), settings.repeats))
     findings: list[Finding] = []
     made = complete_captions(made, [image.name for image in made if not image.captions], settings, findings)
-    return split_dataset(Dataset(NAME, folder, settings, tuple(made), findings=tuple(findings)))
+    dataset = Dataset(NAME, folder, settings, tuple(made), findings=tuple(findings), not_in_folder=NOT_IN_FOLDER)
+    return split_dataset(dataset)
 
 
 def _picture(pixels: Tensor) -> Image.Image:

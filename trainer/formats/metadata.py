@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from ..config import ObjectiveSettings
 from .architectures import Architecture
 
 # Keys of the config that differ between two runs of the same training.
@@ -28,7 +29,8 @@ class TrainingFacts:
     `steps` counts optimizer steps done, `max_train_steps` those planned; `epoch` and `epochs` likewise.
     `batches_per_epoch` counts micro-batches. Times are Unix seconds. `captions` has one entry per training
     image. `text_encoder_learning_rate` is None where the text encoder is not trained. `prediction_type` is "epsilon",
-    "v_prediction" or another word; empty leaves it out. `version` is this program's, `config` the resolved config.
+    "v_prediction" or another word; empty leaves it out. `prior_loss_weight` is that of regularization images.
+    `version` is this program's, `config` the resolved config.
     """
 
     output_name: str
@@ -59,6 +61,10 @@ class TrainingFacts:
     dataset_name: str
     dataset_fingerprint: str
     captions: tuple[str, ...]
+    caption_dropout_rate: float
+    regularization_images: int
+    prior_loss_weight: float
+    objective: ObjectiveSettings
     batches_per_epoch: int
     started_at: float
     finished_at: float
@@ -103,7 +109,10 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
         "seed": facts.seed,
         "resolution": (facts.resolution, facts.resolution),
         "num_train_images": images,
-        "num_reg_images": 0,
+        "num_reg_images": facts.regularization_images,
+        "prior_loss_weight": facts.prior_loss_weight,
+        "caption_dropout_rate": facts.caption_dropout_rate,
+        **_objective(facts.objective),
         "num_batches_per_epoch": facts.batches_per_epoch,
         "dataset_dirs": _json({dataset: {"n_repeats": 1, "img_count": images}}),
         "tag_frequency": _json({dataset: tag_frequency(facts.captions)}),
@@ -142,6 +151,16 @@ def _network(algorithm: str) -> dict[str, Any]:
         return {"network_module": "networks.lora"}
     arguments = {"algo": "lora", "dora_wd": "True"} if algorithm == "dora" else {"algo": algorithm}
     return {"network_module": "lycoris.kohya", "network_args": _json(arguments)}
+
+
+def _objective(settings: ObjectiveSettings) -> dict[str, Any]:
+    """Without Huber's limit, which means something else in kohya's formula."""
+    return {
+        "noise_offset": settings.noise_offset or None,
+        "min_snr_gamma": settings.min_snr_gamma if settings.loss_weighting == "min_snr" else None,
+        "debiased_estimation": settings.loss_weighting == "debiased",
+        "loss_type": {"mse": "l2"}.get(settings.loss_type, settings.loss_type),
+    }
 
 
 def tag_frequency(captions: Iterable[str]) -> dict[str, int]:

@@ -65,9 +65,11 @@ class ImageWatch:
     def __init__(self, names: Iterable[str]) -> None:
         self._tracks = {name: _Track() for name in names}
         self._usual: list[tuple[float, int]] = [(0.0, 0)] * BINS
+        self._hard: list[str] | None = None
 
     def add(self, rows: Sequence[RowResult]) -> None:
         """What a step trained on."""
+        self._hard = None
         for row in rows:
             track = self._tracks.get(row.name)
             if track is None or not math.isfinite(row.error):
@@ -91,8 +93,11 @@ class ImageWatch:
 
     def hard(self) -> list[str]:
         """Images that stay hard, the hardest first."""
-        scores = self.scores()
-        return sorted((name for name in self._outliers(scores) if scores[name] > 1), key=lambda name: -scores[name])
+        if self._hard is None:  # a step asks for every batch
+            scores = self.scores()
+            high = [name for name in self._outliers(scores) if scores[name] > 1]
+            self._hard = sorted(high, key=scores.__getitem__, reverse=True)
+        return self._hard
 
     def memorised(self) -> list[str]:
         """Images that were learned before the others, the best known first."""

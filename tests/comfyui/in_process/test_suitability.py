@@ -9,8 +9,9 @@ import comfy.model_base
 import comfy.sd
 import comfy.supported_models
 import pytest
-import safetensors.torch
 import torch
+from checkpoints import write_small_sd3
+from comfy.model_detection import model_config_from_unet
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from lora_crucible.base_models.comfyui.model import model_facts
 from lora_crucible.base_models.comfyui.suitability import warnings_of
@@ -41,17 +42,9 @@ def test_ordinary_models_are_not_warned_of(demo):
 
 
 def test_a_file_that_core_loaded_is_known_by_its_name(tmp_path):
-    """The name is where core's own loader puts it, also on clones. What ComfyUI needs to take it for a small SD3."""
-    shapes = {
-        "x_embedder.proj.weight": (64, 16, 2, 2),
-        "x_embedder.proj.bias": (64,),
-        "joint_blocks.0.context_block.attn.qkv.weight": (192, 64),
-        "joint_blocks.0.x_block.attn.qkv.weight": (192, 64),
-        "final_layer.linear.weight": (64, 64),
-        "final_layer.linear.bias": (64,),
-    }
+    """The name is where core's own loader puts it, also on clones."""
     path = tmp_path / "my_turbo.safetensors"
-    safetensors.torch.save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, path)
+    write_small_sd3(path)
     loaded = comfy.sd.load_diffusion_model(str(path))
     assert "my_turbo.safetensors" in warnings_of(loaded.clone())[0]
 
@@ -63,6 +56,31 @@ def test_schnell_is_known_by_its_layout():
     assert "FLUX.1 schnell" in warning
     assert "OpenFLUX.1" in warning
     assert warnings_of(build(comfy.model_base.Flux, comfy.supported_models.Flux, dict(flux))) == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("__index_timestep_zero__", "Qwen-Image-Edit 2511"),
+        ("time_text_embed.addition_t_embedding.weight", "Qwen-Image-Layered"),
+        (None, None),
+    ],
+)
+def test_qwen_images_that_start_from_pictures_are_known_by_their_files(key, name):
+    file = {"txt_norm.weight": (3584,), "img_in.weight": (3072, 64), "transformer_blocks.0.attn.to_q.weight": (1, 1)}
+    file |= {} if key is None else {key: (1,)}
+    config = model_config_from_unet({name: torch.zeros(shape) for name, shape in file.items()}, "")
+    assert isinstance(config, comfy.supported_models.QwenImage)
+    found = warnings_of(SimpleNamespace(model=SimpleNamespace(model_config=config)))
+    assert len(found) == (name is not None)
+    assert all(name in warning and "text-to-image model of the same family" in warning for warning in found)
+
+
+def test_a_model_for_editing_is_warned_of_once():
+    kind = comfy.supported_models.QwenImage
+    patcher = loaded_from("qwen_image_edit_2511.safetensors", kind=kind)
+    patcher.model.model_config.unet_config = {**kind.unet_config, "default_ref_method": "index_timestep_zero"}
+    assert len(warnings_of(patcher)) == 1
 
 
 def test_lcm_sampling_is_refused(demo):

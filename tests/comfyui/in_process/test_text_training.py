@@ -13,7 +13,7 @@ import pytest
 import torch
 from lora_crucible.adapters import Adapters, AdapterSpec, is_of_text_encoder
 from lora_crucible.base_models.base import CachedSample
-from lora_crucible.base_models.comfyui import naming
+from lora_crucible.base_models.comfyui import naming, text_training
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.base_models.comfyui.text_training import LiveTextEncoder
 from lora_crucible.base_models.inputs import Inputs, Latent
@@ -129,16 +129,83 @@ def gradients_of_text(text: LiveTextEncoder) -> dict[str, float]:
     return {key: 0.0 if grad is None else grad.abs().sum().item() for key, grad in found.items()}
 
 
-def test_of_clip_and_t5_only_clip_is_trained():
+T5 = {"d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "num_layers": 2}
+
+
+@pytest.fixture
+def clip_and_t5() -> LiveTextEncoder:
+    """Those of Flux.1."""
     with torch.inference_mode():
-        t5 = {"d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "num_layers": 2}
-        options = {"clip_l_model_config": small_clip(32), "t5xxl_model_config": t5}
+        options = {"clip_l_model_config": small_clip(32), "t5xxl_model_config": dict(T5)}
         clip = filled(comfy.text_encoders.flux.FluxClipModel(dtype=torch.float32, model_options=options))
     tokenizer = comfy.text_encoders.flux.FluxTokenizer()
-    found = gradients_of_text(live(clip, lambda text, **_: tokenizer.tokenize_with_weights(text, disable_weights=True)))
+    return live(clip, lambda text, **_: tokenizer.tokenize_with_weights(text, disable_weights=True))
+
+
+def test_of_clip_and_t5_only_clip_is_trained(clip_and_t5):
+    found = gradients_of_text(clip_and_t5)
     assert len(found) == 3 * 6
     assert all(key.startswith("lora_te1_text_model_encoder_layers_") for key in found)
     assert all(found.values())
+
+
+def trained_text(text: LiveTextEncoder, steps: int = 3) -> tuple[list[torch.Tensor], dict[str, int]]:
+    """What steps on two captions encode and which gradients they get, and how often each encoder computed."""
+    seen, calls = [], {"clip_l": 0, "t5xxl": 0}
+
+    def counted(name: str):
+        def count(*_) -> None:
+            calls[name] += 1
+
+        return getattr(text._model, name).transformer.register_forward_hook(count)
+
+    hooks = [counted(name) for name in calls]
+    with torch.inference_mode(False), torch.enable_grad(), text.attached(SPEC.of_text_encoder) as layers:
+        adapters = Adapters(layers)
+        adapters.initialise(1)
+        optimizer = torch.optim.SGD(adapters.parameters(), lr=1e-2)
+        for _ in range(steps):
+            for caption in CAPTIONS:
+                ((embedding, extra),) = text.encode(caption)
+                # As a model does it: what is made of T5 meets what is made of CLIP.
+                (embedding.sum(-1) * extra["pooled_output"].sum()).square().sum().backward()
+                seen += [embedding.clone(), extra["pooled_output"].detach().clone()]
+            seen += [parameter.grad.clone() for parameter in adapters.parameters()]
+            optimizer.step()
+            optimizer.zero_grad()
+    for hook in hooks:
+        hook.remove()
+    return seen, calls
+
+
+def test_encoders_that_are_not_trained_compute_every_caption_once(clip_and_t5, monkeypatch):
+    kept, calls = trained_text(clip_and_t5)
+    assert calls == {"clip_l": 6, "t5xxl": 2}
+    monkeypatch.setattr(text_training, "KEPT_BYTES", 0)
+    anew, calls = trained_text(clip_and_t5)
+    assert calls == {"clip_l": 6, "t5xxl": 6}
+    assert all(torch.equal(one, other) for one, other in zip(kept, anew, strict=True))
+    monkeypatch.setattr(text_training, "_remembered", lambda forward, device: forward)
+    plain, _ = trained_text(clip_and_t5)
+    assert all(torch.equal(one, other) for one, other in zip(kept, plain, strict=True))
+
+
+def test_what_is_kept_of_captions_is_bounded(clip_and_t5, monkeypatch):
+    monkeypatch.setattr(text_training, "KEPT_BYTES", 256 * T5["d_model"] * 4)  # one caption, at its least length
+    _, calls = trained_text(clip_and_t5)
+    assert calls["t5xxl"] == 1 + 3
+
+
+def test_nothing_is_kept_outside_of_training(clip_and_t5):
+    trained_text(clip_and_t5)
+    encoder = clip_and_t5._model.t5xxl
+    assert "forward" not in vars(encoder)
+    with torch.no_grad():
+        filled_again = torch.randn_like(encoder.transformer.shared.weight)
+        ((before, _),) = clip_and_t5.encode(CAPTIONS[0])
+        encoder.transformer.shared.weight.data = filled_again
+        ((after, _),) = clip_and_t5.encode(CAPTIONS[0])
+    assert not torch.equal(before, after)
 
 
 def test_a_language_model_is_refused():

@@ -26,23 +26,22 @@ Model.__abstractmethods__ = frozenset()  # what is not tested here is left out
 def test_flow_models_refuse_weightings_of_noise_predictions(weighting):
     with pytest.raises(CrucibleError, match=rf"loss_weighting is {weighting}, but Some model is a flow model.*none"):
         Model(Objective.FLOW).prepare_losses(ObjectiveSettings(loss_weighting=weighting))
-    assert Model(Objective.VELOCITY).prepare_losses(ObjectiveSettings(loss_weighting=weighting))
+    velocity = Model(Objective.VELOCITY)
+    velocity.prepare_losses(ObjectiveSettings(loss_weighting=weighting))
+    assert velocity.objective_settings.loss_weighting == weighting
 
 
 def test_only_flow_models_are_shifted():
     with pytest.raises(CrucibleError, match="timestep_shift is 2, but Some model predicts epsilon"):
         Model(Objective.EPSILON).prepare_losses(ObjectiveSettings(timestep_shift=2))
     model = Model(Objective.FLOW)
-    assert model.prepare_losses(ObjectiveSettings(timestep_shift=2, timestep_sampling="mode")) == {}
+    assert model.prepare_losses(ObjectiveSettings(timestep_shift=2)) == {}
     assert model.shift(512**2) == 2
 
 
-def test_what_is_left_on_auto_is_chosen_and_explained():
+def test_a_shift_that_is_left_on_auto_is_chosen_and_explained():
     model = Model(Objective.FLOW)
     reasons = model.prepare_losses(ObjectiveSettings())
-    assert reasons["timestep_sampling"].startswith("logit_normal: ")
     assert reasons["timestep_shift"].startswith("3 at 1024 x 1024 pixels: ")
     assert model.shift(512**2) == 1.5
-    assert Model(Objective.EPSILON).prepare_losses(ObjectiveSettings()) == {
-        "timestep_sampling": "uniform: usual for epsilon"
-    }
+    assert Model(Objective.EPSILON).prepare_losses(ObjectiveSettings()) == {}

@@ -36,6 +36,7 @@ def test_distilled_models_are_named_with_what_to_use_instead(name: str) -> None:
         ("sd_xl_refiner_1.0.safetensors", "a refiner"),
         ("flux1-kontext-dev.safetensors", "a model for editing"),
         ("qwen_image_edit_2509_fp8.safetensors", "a model for editing"),
+        ("Qwen-Image-Edit-2511-Q4_K_M.gguf", "a model for editing"),
         ("sd-v1-5-inpainting.safetensors", "a model for inpainting"),
         ("flux1-fill-dev.safetensors", "a model for inpainting"),
     ],

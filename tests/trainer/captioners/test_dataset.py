@@ -79,3 +79,21 @@ def test_captions_make_a_dataset_without_any_trainable(tmp_path: Path) -> None:
     with pytest.raises(CrucibleError, match="1 image has no caption"):
         with_captions(dataset, {first: "a cat"}).require_trainable()
     with_captions(dataset, {first: "a cat", second: "a dog"}).require_trainable()
+
+
+def test_captions_that_no_file_holds_are_known(tmp_path: Path) -> None:
+    """A config file that names the folder would train without them."""
+    first, second = save_pictures(tmp_path, 2)
+    dataset = load(tmp_path)
+    changed = with_captions(dataset, {first: "a cat"})
+    assert "graph alone" in changed.not_in_folder
+    assert "graph alone" in with_captions(changed, {second: "a dog"}, in_files=True).not_in_folder
+    assert with_captions(dataset, {first: "a cat"}, in_files=True).not_in_folder == ""
+    assert with_captions(dataset, {first: "crux"}).not_in_folder == ""
+
+
+def test_an_image_whose_caption_stays_keeps_all_of_its_captions(tmp_path: Path) -> None:
+    first, _ = save_pictures(tmp_path, 2)
+    first.with_suffix(".txt").write_text("crux, a cat\ncrux, asleep\n")
+    changed, _ = captioned(load(tmp_path, captions_per_line=True), FakeCaptioner(tmp_path / "model"))
+    assert [image.captions for image in changed.images] == [("crux, a cat", "crux, asleep"), ("crux, shade 1, plain",)]

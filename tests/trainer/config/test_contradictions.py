@@ -32,6 +32,12 @@ def all_optimizers_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"warmup_steps": 5, "warmup_ratio": 0.1}, "warmup_steps = 5 and warmup_ratio = 0.1 both say"),
         ({"min_snr_gamma": 5}, "min_snr_gamma = 5 acts only with loss_weighting = min_snr"),
         ({"huber_c": 0.2}, "huber_c = 0.2 acts only with loss_type = huber"),
+        ({"mode_scale": 1}, "mode_scale = 1 acts only with timestep_sampling = mode"),
+        ({"lr_scheduler_num_cycles": 2}, "acts only with lr_scheduler = cosine_with_restarts"),
+        ({"lr_scheduler_power": 2}, "lr_scheduler_power = 2 acts only with lr_scheduler = polynomial"),
+        ({"optimizer": "adafactor", "adam_beta2": 0.9}, "adam_beta2 = 0.9, but optimizer = adafactor has no betas"),
+        ({"algorithm": "loha", "loraplus_ratio": 4}, "loraplus_ratio = 4 with algorithm = loha"),
+        ({"algorithm": "loha", "lora_dropout": 0.1}, "lora_dropout = 0.1 with algorithm = loha"),
     ],
 )
 def test_fights_are_refused(values: dict[str, Any], expected: str) -> None:

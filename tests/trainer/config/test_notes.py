@@ -32,6 +32,7 @@ def test_usual_settings_need_no_words() -> None:
         ({"algorithm": "lokr"}, "algorithm = lokr"),
         ({"batch_size": 1, "gradient_accumulation_steps": 1}, "gradient_accumulation_steps = 4"),
         ({"lora_rank": 8, "lora_alpha": 32}, "acts at 4 times its strength"),
+        ({"lora_rank": 8, "lora_alpha": 3}, "acts at 0.38 times its strength"),
         ({"learning_rate": 1e-3}, "10 times what is usual for AdamW"),
         ({"resolution": 256}, "under 384 pixels"),
         ({"purpose": "quick_test"}, "not meant for use"),
@@ -46,7 +47,8 @@ def test_what_surprises_is_said(values: dict[str, Any], expected: str) -> None:
     "values",
     [
         {"lora_rank": 63},
-        {"algorithm": "rslora"},
+        {"algorithm": "rslora", "lora_rank": 16, "lora_alpha": 4},
+        {"lora_rank": 16, "lora_alpha": 8},
         {"batch_size": 2, "gradient_accumulation_steps": 2},
         {"learning_rate": 4e-4},
         {"resolution": 384},
@@ -63,6 +65,7 @@ def test_the_text_encoder_is_suggested_where_a_new_word_could_need_it() -> None:
     assert said(FLUX, **for_a_word) == ""  # its text encoder is a language model
     assert "train_text_encoder" not in said(**for_a_word, train_text_encoder=True)
     assert said(purpose="character") == ""  # there is no word
+    assert said(purpose="style", trigger_word="aki") == ""  # a style is no new word
 
 
 def test_only_what_is_known_is_judged() -> None:

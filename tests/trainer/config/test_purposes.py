@@ -58,6 +58,30 @@ def test_a_run_is_long_enough_and_not_longer_than_pays(purpose: str, images: int
         assert times_shown <= 25
 
 
+@pytest.mark.parametrize(
+    ("purpose", "ranks", "loss_weighting", "caption_dropout"),
+    [
+        ("character", {1: 8, 99: 8, 100: 16, 1000: 16}, "none", 0.0),
+        ("style", {1: 12, 29: 12, 30: 16, 299: 16, 300: 32}, "min_snr", 0.1),
+        ("object", {1: 4, 14: 4, 15: 8, 99: 8, 100: 16}, "none", 0.0),
+        ("concept", {1: 8, 99: 8, 100: 16, 299: 16, 300: 32}, "min_snr", 0.0),
+        ("quick_test", {1: 8, 1000: 8}, "none", 0.0),
+    ],
+)
+def test_purposes_are_what_the_help_page_says(
+    purpose: str, ranks: dict[int, int], loss_weighting: str, caption_dropout: float
+) -> None:
+    assert {images: chosen(purpose, images=images).lora_rank for images in ranks} == ranks
+    values = chosen(purpose)
+    assert (values.loss_weighting, values.caption_dropout_rate) == (loss_weighting, caption_dropout)
+    assert values.target_modules == "attention_and_feed_forward"
+
+
+def test_from_30_images_on_a_tenth_and_at_most_16_are_kept_for_validation() -> None:
+    percents = {images: chosen("style", images=images).validation_percent for images in (29, 30, 160, 1000)}
+    assert percents == {29: 0, 30: 10, 160: 10, 1000: 1.6}
+
+
 def test_more_images_never_mean_less_rank() -> None:
     for purpose in PURPOSES:
         ranks = [chosen(purpose, images=images).lora_rank for images in IMAGES]
@@ -80,14 +104,8 @@ def test_alpha_is_gentler_for_few_images_and_follows_the_users_rank() -> None:
 
 def test_small_models_learn_at_twice_the_rate() -> None:
     for purpose in PURPOSES:
-        assert chosen(purpose, "sd15").learning_rate == 2 * chosen(purpose, "sdxl").learning_rate == 2e-4
-
-
-def test_styles_show_without_their_word_and_balance_noise_levels() -> None:
-    style, character = chosen("style"), chosen("character")
-    assert 0.05 <= style.caption_dropout_rate <= 0.1
-    assert character.caption_dropout_rate == 0
-    assert (style.loss_weighting, character.loss_weighting) == ("min_snr", "none")
+        for small in ("sd15", "sd2_v"):
+            assert chosen(purpose, small).learning_rate == 2 * chosen(purpose, "sdxl").learning_rate == 2e-4
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -101,6 +119,9 @@ def test_a_quick_test_is_short_and_otherwise_like_a_real_run() -> None:
     assert test.max_train_steps <= 60
     assert test.sample_every_n_steps == test.max_train_steps  # before and after only
     assert test.validation_percent == 0
+    assert (test.measure, real.measure) == ("never", "auto")
+    assert test.learning_rate == 2 * real.learning_rate
+    assert chosen("quick_test", optimizer="prodigy").learning_rate == 1  # it finds the rate itself
     for name in ("batch_size", "gradient_accumulation_steps", "resolution", "target_modules"):
         assert getattr(test, name) == getattr(real, name)
     assert chosen("quick_test", max_train_steps=9).max_train_steps == 9
@@ -132,6 +153,7 @@ def test_whatever_the_user_says_stays() -> None:
         "validation_percent": 0.0,
         "timestep_sampling": "mode",
         "sample_every_n_steps": 7,
+        "measure": "always",
     }
     for purpose in (*PURPOSES, "quick_test"):
         values = chosen(purpose, images=100, **given)

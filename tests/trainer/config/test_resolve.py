@@ -32,7 +32,7 @@ def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_coun
         "text_encoder_learning_rate",  # only where it is trained
         "lr_warmup_ratio",
         "timestep_shift",  # the base model's to choose
-        "measure",
+        *(() if purpose == "quick_test" else ("measure",)),
         *(() if purpose == "auto" else ("purpose",)),
         *(() if result.values.validation_percent else ("validate_every_n_steps",)),  # there is nothing to say
     }
@@ -64,10 +64,15 @@ def test_learning_rate_and_resolution_depend_on_the_model() -> None:
     assert (large.learning_rate, large.resolution) == (1e-4, 1024)
 
 
+def test_samples_have_the_models_own_guidance() -> None:
+    assert resolved().values.sample_cfg == 6.0
+
+
 @pytest.mark.parametrize(
     ("given", "batch", "accumulation"),
     [
         ({}, 2, 2),
+        ({"resolution": 576}, 1, 4),
         ({"resolution": 1024}, 1, 4),
         ({"batch_size": 1}, 1, 4),
         ({"batch_size": 8}, 8, 1),
@@ -90,7 +95,7 @@ def test_a_batch_is_never_larger_than_the_dataset() -> None:
 @pytest.mark.parametrize(
     ("image_count", "given", "steps"),
     [
-        (20, {}, 500),  # 15 epochs would be 75 steps
+        (20, {}, 500),  # 8 epochs would be 40 steps
         (300, {}, 600),  # 8 epochs
         (3000, {}, 2000),  # 8 epochs would be 6000 steps
         (20, {"batch_size": 1, "gradient_accumulation_steps": 1}, 2000),  # as many images shown as at batch 4
@@ -121,6 +126,8 @@ def test_the_text_encoder_learns_at_half_the_rate() -> None:
     result = resolved(20, "sd15", train_text_encoder=True)
     assert result.values.text_encoder_learning_rate == pytest.approx(1e-4)
     assert "half of the model's" in result.reasons["text_encoder_learning_rate"]
+    prodigy = resolved(20, "sd15", train_text_encoder=True, optimizer="prodigy").values
+    assert prodigy.text_encoder_learning_rate == prodigy.learning_rate == 1  # it takes one rate for all parts
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+from lora_crucible.config import ObjectiveSettings
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.metadata import TrainingFacts, build_metadata, tag_frequency
 
@@ -34,6 +35,10 @@ FACTS = TrainingFacts(
     dataset_name="C:\\Users\\someone\\cat photos",
     dataset_fingerprint="def456",
     captions=("mypetcat, on a sofa", "mypetcat, Outside"),
+    caption_dropout_rate=0.1,
+    regularization_images=7,
+    prior_loss_weight=0.5,
+    objective=ObjectiveSettings(),
     batches_per_epoch=10,
     started_at=1_690_000_000.25,
     finished_at=1_690_001_000.5,
@@ -76,7 +81,9 @@ def test_kohyas_keys_have_kohyas_values():
         "seed": "42",
         "resolution": "(512, 512)",
         "num_train_images": "2",
-        "num_reg_images": "0",
+        "num_reg_images": "7",
+        "prior_loss_weight": "0.5",
+        "caption_dropout_rate": "0.1",
         "training_started_at": "1690000000.25",
     }
     found = metadata()
@@ -171,3 +178,17 @@ def test_algorithms_are_named_as_kohya_and_lycoris_name_them(algorithm, module, 
     assert metadata["ss_network_module"] == module
     found = metadata.get("ss_network_args")
     assert (None if found is None else json.loads(found)) == arguments
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"noise_offset": "None", "min_snr_gamma": "None", "debiased_estimation": "False", "loss_type": "l2"}),
+        ({"noise_offset": 0.05, "loss_type": "huber"}, {"noise_offset": "0.05", "loss_type": "huber"}),
+        ({"loss_weighting": "min_snr", "min_snr_gamma": 3.0}, {"min_snr_gamma": "3.0", "debiased_estimation": "False"}),
+        ({"loss_weighting": "debiased"}, {"min_snr_gamma": "None", "debiased_estimation": "True"}),
+    ],
+)
+def test_the_objective_is_told_in_kohyas_words(settings, expected):
+    found = metadata(objective=ObjectiveSettings(**settings))
+    assert {key: found[f"ss_{key}"] for key in expected} == expected

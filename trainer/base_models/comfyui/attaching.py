@@ -122,7 +122,8 @@ def _with_copies(
 
 
 @contextmanager
-def _forward_replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
+def forward_replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
+    """While it is open, `module` computes by `forward`."""
     missing = object()
     previous = module.__dict__.get("forward", missing)
     module.forward = forward
@@ -164,20 +165,20 @@ def attached(
         for path, module in model.named_modules():
             if path in adapters:
                 forward = adapted(module, module.forward, adapters[path], compute)
-                stack.enter_context(_forward_replaced(module, forward))
+                stack.enter_context(forward_replaced(module, forward))
             elif is_adaptable(module) or isinstance(module, CONVOLUTION_KINDS):
-                stack.enter_context(_forward_replaced(module, frozen(module, module.forward)))
+                stack.enter_context(forward_replaced(module, frozen(module, module.forward)))
             elif isinstance(module, NORM_KINDS) and getattr(module, "weight", None) is not None:
-                stack.enter_context(_forward_replaced(module, frozen_norm(module, module.forward)))
+                stack.enter_context(forward_replaced(module, frozen_norm(module, module.forward)))
             elif module._parameters or module._buffers:
-                stack.enter_context(_forward_replaced(module, with_ordinary_tensors(module, module.forward)))
+                stack.enter_context(forward_replaced(module, with_ordinary_tensors(module, module.forward)))
         in_place = not isinstance(model, UNetModel)  # which computes nothing in place
         if in_place:
-            stack.enter_context(_forward_replaced(model, safe_model(model.forward)))
+            stack.enter_context(forward_replaced(model, safe_model(model.forward)))
         for block in checkpointed_blocks(model):
             forward = safe_block(block.forward) if in_place else block.forward
             forward = _checkpointed(forward) if gradient_checkpointing else _with_own_inputs(forward)
-            stack.enter_context(_forward_replaced(block, forward))
+            stack.enter_context(forward_replaced(block, forward))
         yield {
             file_keys[path]: AdaptedLayer(adapter, partial(copied_weight, layers[path], device))
             for path, adapter in adapters.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.sampler_helpers
@@ -33,17 +33,24 @@ def model_conditioning(model: Any, encoded: list[Any], latent: Tensor) -> Condit
     noise = latent.unsqueeze(0)
     (cond,) = comfy.samplers.encode_model_conds(model.extra_conds, conds, noise, noise.device, "positive")
     return {
-        name: value._copy_with(_ordinary(value.process_cond(batch_size=1, area=None).cond))
+        name: value._copy_with(map_tensors(_ordinary, value.process_cond(batch_size=1, area=None).cond))
         for name, value in cond["model_conds"].items()
     }
 
 
-def _ordinary(value: Any) -> Any:
+def _ordinary(tensor: Tensor) -> Tensor:
     """A copy without the marks of inference mode: autograd refuses to save tensors that bear them."""
+    return tensor if tensor.requires_grad else tensor.detach().to("cpu", copy=True)
+
+
+def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Nested lists, tuples and dictionaries with `change` of each tensor in its place."""
     if isinstance(value, Tensor):
-        return value if value.requires_grad else value.detach().to("cpu", copy=True)
+        return change(value)
     if isinstance(value, list | tuple):
-        return type(value)(_ordinary(item) for item in value)
+        return type(value)(map_tensors(change, item) for item in value)
+    if isinstance(value, dict):
+        return {key: map_tensors(change, item) for key, item in value.items()}
     return value
 
 
@@ -63,12 +70,5 @@ def shapes(conditioning: Conditioning) -> tuple[Any, ...]:
 def batched(rows: Sequence[Conditioning], device: torch.device) -> dict[str, Any]:
     """The model's arguments for a batch: row i of each tensor belongs to sample i."""
     first, *others = rows
-    return {name: _moved(value.concat([row[name] for row in others]), device) for name, value in first.items()}
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, list | tuple):
-        return type(value)(_moved(item, device) for item in value)
-    return value
+    joined = {name: value.concat([row[name] for row in others]) for name, value in first.items()}
+    return map_tensors(lambda tensor: tensor.to(device), joined)

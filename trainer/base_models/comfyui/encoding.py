@@ -43,18 +43,8 @@ class ComfyUIEncoders(Encoders):
 
     def caption(self, text: str) -> Any:
         with memory.as_in_a_node():
-            return _plain(conditioning.encode_caption(self._clip, text))
-
-
-def _plain(value: Any) -> Any:
-    """A copy on the CPU without the marks of inference mode."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, list | tuple):
-        return type(value)(map(_plain, value))
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+            encoded = conditioning.encode_caption(self._clip, text)
+            return conditioning.map_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), encoded)
 
 
 def patched_weights_hash(patcher: Any) -> str:

@@ -22,7 +22,7 @@ from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.portable import to_portable
 from ...objective import Objective, prediction_from_denoised
-from ..base import CachedSample, Precision, Progress, RowLosses, Sampling
+from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling
 from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Inputs, Latent, cached_samples, stacked
 from . import attaching, conditioning, memory, naming, suitability, support
@@ -85,9 +85,8 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                 self._patcher, self._ready = self._model, False
 
     def _compute_dtype(self, mixed_precision: str) -> torch.dtype:
-        named = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-        if mixed_precision in named:
-            return named[mixed_precision]
+        if mixed_precision in DTYPES:
+            return DTYPES[mixed_precision]
         dtype = self._model.model.get_dtype_inference()
         # float16 gradients underflow; where the device has bfloat16, that is what trains best.
         if dtype == torch.float16 and comfy.model_management.should_use_bf16(self._model.load_device):
@@ -110,9 +109,6 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         return cached_samples(samples, encoders, cache, caption_dropout, checked, live_captions)
 
     def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
-        self._encode_prompts(samplings)
-
-    def _encode_prompts(self, samplings: Sequence[Sampling]) -> None:
         prompts = dict.fromkeys(prompt for one in samplings for prompt in (one.negative, *one.prompts))
         with memory.as_in_a_node():
             self._prompts = {prompt: conditioning.encode_prompt(self._clip, prompt) for prompt in prompts}
@@ -231,7 +227,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
     def sample(self, sampling: Sampling) -> Tensor:
         self._ready = False
         if self._live_text is not None:
-            self._encode_prompts([sampling])
+            self.prepare_sampling([sampling])
         with memory.as_in_a_node():
             pictures = [
                 sample_picture(

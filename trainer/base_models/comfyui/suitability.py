@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CrucibleError
-from ..unsuitable import distilled_warning, warning_of_name
+from ..unsuitable import distilled_warning, warning_of_name, warning_of_other_task
 
 _OF_DISTILLED = ("LCM", "ModelSamplingDiscreteDistilled")
 """Sampling classes, by name, that core's ModelSamplingDiscrete node puts on a model: they are in its extra nodes."""
+
+_OF_PICTURES = {
+    "index_timestep_zero": "Qwen-Image-Edit 2511, a model for editing",
+    "negative_index": "Qwen-Image-Layered, a model that takes pictures apart into layers",
+}
+"""How Qwen-Images that start from a picture take it, as ComfyUI finds it in their files. Earlier ones, and FLUX.1
+Kontext, are laid out as the models that draw from prompts: only their names tell."""
 
 
 def require_ordinary_sampling(patcher: Any) -> None:
@@ -36,6 +43,9 @@ def warnings_of(patcher: Any) -> tuple[str, ...]:
         what = "The base model has the layout of FLUX.1 schnell (no guidance embedding), a model"
         free = "Go on if it is one that was freed from its distillation, as OpenFLUX.1 was."
         found.append(f"{distilled_warning(what)} {free}")
+    if not any(found) and (kind := _OF_PICTURES.get(config.unet_config.get("default_ref_method"))):
+        what = f"The base model has the layout of {kind}, and is trained here without the pictures that it starts from."
+        found.append(warning_of_other_task(what))
     return tuple(text for text in found if text)
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from comfy.sd1_clip import SDClipModel
+from torch import Tensor, nn
 
 from ...adapters import AdaptedLayer, AdapterSpec
 from . import attaching, naming
+from .conditioning import map_tensors
+from .frozen import Forward
 from .inplace import safe_model
+
+KEPT_BYTES = 2**30
+"""Of what each text encoder that is not trained makes of captions: T5 makes 4 MB of one."""
 
 
 class LiveTextEncoder:
@@ -20,6 +26,8 @@ class LiveTextEncoder:
     def __init__(self, clip: Any) -> None:
         self._clip = clip
         self._model = clip.cond_stage_model
+        self._encode = safe_model(self._model.encode_token_weights)
+        self._not_trained: dict[nn.Module, Forward] = {}
 
     @property
     def patcher(self) -> Any:
@@ -30,9 +38,18 @@ class LiveTextEncoder:
     def attached(self, spec: AdapterSpec) -> Iterator[dict[str, AdaptedLayer]]:
         """Adapters on the text encoders, by file key. ComfyUI computes text encoders in float32."""
         keys = naming.text_encoder_keys(self._model)
+        trained = {path.partition(".")[0] for path in keys}
         device = self.patcher.load_device
         with attaching.attached(self._model, spec, keys, device, torch.float32, False) as layers:
-            yield layers
+            self._not_trained = {
+                encoder: _remembered(encoder.forward, device)
+                for name, encoder in self._model.named_children()
+                if isinstance(encoder, SDClipModel) and name not in trained
+            }
+            try:
+                yield layers
+            finally:
+                self._not_trained = {}
 
     def encode(self, caption: str) -> list[Any]:
         """ComfyUI's conditioning list for a caption. The text encoders must be loaded."""
@@ -41,8 +58,36 @@ class LiveTextEncoder:
         if self._clip.layer_idx is not None:
             model.set_clip_options({"layer": self._clip.layer_idx})
         model.set_clip_options({"execution_device": self.patcher.load_device})
-        embedding, pooled, *more = safe_model(model.encode_token_weights)(
-            self._clip.tokenize(caption, disable_weights=True)
-        )
+        with ExitStack() as stack:
+            # Only here: prompts of samples may be encoded with other options.
+            for encoder, forward in self._not_trained.items():
+                stack.enter_context(attaching.forward_replaced(encoder, forward))
+            embedding, pooled, *more = self._encode(self._clip.tokenize(caption, disable_weights=True))
         extra: dict[str, Tensor] = {"pooled_output": pooled, **(more[0] if more else {})}
         return [[embedding, extra]]
+
+
+def _remembered(forward: Forward, device: torch.device) -> Forward:
+    """`forward` of a text encoder that is not trained, whose outputs on `device` are kept on the CPU.
+
+    What is there stays when there is no room for more: every caption is as likely to come again.
+    """
+    kept: dict[tuple[tuple[int, ...], ...], Any] = {}
+    room = KEPT_BYTES
+
+    def remembered_forward(tokens: list[list[Any]]) -> Any:
+        nonlocal room
+        if not all(isinstance(token, int) for row in tokens for token in row):
+            return forward(tokens)  # with the vectors of an embedding, which cannot be looked up
+        key = tuple(map(tuple, tokens))
+        if key in kept:
+            return map_tensors(lambda tensor: tensor.to(device, copy=True), kept[key])
+        with torch.no_grad():
+            output = forward(tokens)
+        size = output[0].nbytes  # the embedding; pooled outputs and masks are next to nothing
+        if size <= room:
+            kept[key] = map_tensors(lambda tensor: tensor.to("cpu", copy=True), output)
+            room -= size
+        return output
+
+    return remembered_forward

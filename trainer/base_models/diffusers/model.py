@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from ...formats.layer_names import file_key, text_encoder_key
 from ...formats.lora_file import read_lora
 from ...layer_choice import select_layers
 from ...objective import Objective
-from ..base import CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
+from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
 from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Encoders, Inputs, cached_samples, stacked
 from .folder import read_folder
@@ -47,18 +47,18 @@ _SAMPLERS = {
     "ddim": DDIMScheduler,
 }
 _Encoded = tuple[Tensor, Tensor | None]
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _PipelineEncoders(Encoders):
     """A pipeline's VAE, and its text encoders through `encode`."""
 
-    def __init__(self, pipeline: Any, device: torch.device, encode: Callable[[str], _Encoded]) -> None:
-        self._vae, self._device, self._encode = pipeline.vae, device, encode
-        self.vae_identity = weights_hash(pipeline.vae.state_dict().items())
-        names = ("text_encoder", "text_encoder_2")
-        parts = [part for name in names if (part := getattr(pipeline, name, None)) is not None]
-        self.text_identity = "diffusers|" + "|".join(weights_hash(part.state_dict().items()) for part in parts)
+    def __init__(
+        self, vae: Any, text_encoders: Iterable[nn.Module], device: torch.device, encode: Callable[[str], _Encoded]
+    ) -> None:
+        self._vae, self._device, self._encode = vae, device, encode
+        self.vae_identity = weights_hash(vae.state_dict().items())
+        hashes = [weights_hash(encoder.state_dict().items()) for encoder in text_encoders]
+        self.text_identity = "diffusers|" + "|".join(hashes)
 
     def latent(self, pixels: Tensor, name: str) -> Tensor:
         rows = pixels.permute(2, 0, 1).unsqueeze(0).to(self._device)
@@ -131,7 +131,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
             mixed_precision = "fp32"
             if self.device.type == "cuda":
                 mixed_precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-        compute = _DTYPES[mixed_precision]
+        compute = DTYPES[mixed_precision]
         # The VAE stays in float32: in float16 SDXL's gives NaN.
         for part in self._encoders():
             part.to(self.device, torch.float32)
@@ -154,7 +154,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         progress: Progress,
         live_captions: bool = False,
     ) -> list[CachedSample]:
-        encoders = _PipelineEncoders(self._pipeline, self.device, self._encode)
+        encoders = _PipelineEncoders(self._pipeline.vae, self._text_encoders().values(), self.device, self._encode)
         return cached_samples(samples, encoders, cache, caption_dropout, progress, live_captions)
 
     def _encode(self, text: str) -> _Encoded:

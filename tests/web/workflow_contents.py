@@ -1,0 +1,369 @@
+"""What the example workflows are made of: nodes, links and notes. Widgets that are not named keep their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+GREY, BLUE, GREEN = "#888", "#3f789e", "#8A8"
+
+
+@dataclass(frozen=True)
+class Node:
+    """`inputs` are the linked ones: the key of a node and the name of its output; `widgets` all others."""
+
+    key: str
+    type: str
+    place: tuple[int, int, int, int]
+    """Left, top, width and height without the title; a node that needs more grows."""
+    inputs: dict[str, tuple[str, str]] = field(default_factory=dict)
+    widgets: dict[str, Any] = field(default_factory=dict)
+    title: str = ""
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    place: tuple[int, int, int, int]
+    color: str
+
+
+@dataclass(frozen=True)
+class Workflow:
+    name: str
+    nodes: tuple[Node, ...]
+    groups: tuple[Group, ...]
+
+
+def note(top: int, height: int, title: str, text: str, left: int = -1180) -> Node:
+    """A note in the column left of everything."""
+    return Node(title, "MarkdownNote", (left, top, 380, height), title=title, widgets={"": text.strip()})
+
+
+def training(output_name: str, dataset: dict[str, Any], settings: dict[str, Any], preview_top: int) -> tuple[Node, ...]:
+    """The steps that all workflows share, and what is seen of them; the samples are left to the workflow."""
+    return (
+        Node("dataset", "CrucibleLoadDataset", (-360, 0, 320, 640), widgets=dataset),
+        Node(
+            "dataset_preview",
+            "PreviewImage",
+            (0, preview_top, 320, 640 - preview_top),
+            inputs={"images": ("dataset", "preview")},
+            title="The pictures, as they are trained",
+        ),
+        Node("config", "CrucibleConfigureLoRA", (-740, 0, 300, 1490), widgets=settings),
+        Node(
+            "train",
+            "CrucibleTrainLoRA",
+            (380, 0, 340, 500),
+            inputs={
+                "model": ("base", "model"),
+                "clip": ("base", "clip"),
+                "vae": ("base", "vae"),
+                "dataset": ("dataset", "dataset"),
+                "config": ("config", "config"),
+            },
+            widgets={"output_name": output_name},
+        ),
+        Node("loss", "LossGraphNode", (800, 310, 380, 330), inputs={"loss": ("train", "loss")}),
+        Node("report", "PreviewAny", (1220, 0, 720, 640), inputs={"source": ("train", "report")}, title="Report"),
+    )
+
+
+def samples(images: tuple[str, str]) -> Node:
+    title = "Samples: before, during and after"
+    return Node("samples", "PreviewImage", (800, 0, 380, 266), inputs={"images": images}, title=title)
+
+
+def prompts(text: str, latent: dict[str, int], latent_title: str) -> tuple[Node, ...]:
+    clip = {"clip": ("base", "clip")}
+    return (
+        Node(
+            "positive",
+            "CLIPTextEncode",
+            (0, 755, 320, 110),
+            inputs=clip,
+            widgets={"text": text},
+            title="Prompt, with the trigger word",
+        ),
+        Node(
+            "negative",
+            "CLIPTextEncode",
+            (0, 905, 320, 104),
+            inputs=clip,
+            widgets={"text": ""},
+            title="Negative prompt",
+        ),
+        Node("latent", "EmptyLatentImage", (0, 1049, 320, 118), widgets=latent, title=latent_title),
+    )
+
+
+def sampler(key: str, left: int, top: int, model: tuple[str, str], steps: int, cfg: float) -> tuple[Node, Node]:
+    """Before and after differ in nothing but the model."""
+    return (
+        Node(
+            key,
+            "KSampler",
+            (left, top, 270, 262),
+            inputs={
+                "model": model,
+                "positive": ("positive", "CONDITIONING"),
+                "negative": ("negative", "CONDITIONING"),
+                "latent_image": ("latent", "LATENT"),
+            },
+            widgets={
+                "seed": 7,
+                "control_after_generate": "fixed",
+                "steps": steps,
+                "cfg": cfg,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+            },
+        ),
+        Node(
+            f"{key}_decode",
+            "VAEDecode",
+            (left, top + 302, 270, 54),
+            inputs={"samples": (key, "LATENT"), "vae": ("base", "vae")},
+        ),
+    )
+
+
+def enlarged(key: str, place: tuple[int, int, int], images: tuple[str, str]) -> Node:
+    """The classic canvas does not enlarge pictures, and the demo's are tiny."""
+    return Node(
+        key,
+        "ImageScaleBy",
+        (*place, 88),
+        inputs={"image": images},
+        widgets={"upscale_method": "bicubic", "scale_by": 4.0},
+        title="Enlarge for viewing",
+    )
+
+
+def groups(lower_height: int) -> tuple[Group, ...]:
+    return (
+        Group("Settings: none has to be changed", (-760, -75, 340, 1585), GREEN),
+        Group("1. Model and pictures", (-380, -75, 720, 760), BLUE),
+        Group("2. Train", (360, -75, 380, 760), GREEN),
+        Group("3. What happened", (780, -75, 1180, 760), GREY),
+        Group("4. Prompt", (-20, 700, 360, lower_height), BLUE),
+        Group("5. Before: the model without your LoRA", (360, 700, 780, lower_height), GREY),
+        Group("6. After: same prompt, same seed, with your LoRA", (1160, 700, 800, lower_height), GREEN),
+    )
+
+
+DEMO = Workflow(
+    "train_your_first_lora_no_downloads",
+    (
+        Node("base", "CrucibleDemoModel", (0, 0, 320, 98)),
+        *training("my_first_lora", {}, {}, preview_top=140),
+        enlarged("large_samples", (380, 550, 340), ("train", "samples")),
+        samples(("large_samples", "IMAGE")),
+        *prompts(
+            "crux, a red circle on a white background",
+            {"width": 64, "height": 64, "batch_size": 4},
+            "Four pictures of 64 x 64",
+        ),
+        *sampler("before", 380, 755, ("base", "model"), 20, 4.0),
+        enlarged("before_large", (380, 1151, 270), ("before_decode", "IMAGE")),
+        Node(
+            "before_shown", "PreviewImage", (690, 755, 430, 484), {"images": ("before_large", "IMAGE")}, title="Before"
+        ),
+        *sampler("after", 1180, 755, ("train", "model"), 20, 4.0),
+        enlarged("after_large", (1180, 1151, 270), ("after_decode", "IMAGE")),
+        Node("after_shown", "PreviewImage", (1490, 755, 450, 484), {"images": ("after_large", "IMAGE")}, title="After"),
+        note(
+            -45,
+            350,
+            "Train your first LoRA (no downloads)",
+            """
+# Train your first LoRA
+
+It teaches a tiny model a way of drawing that it has never seen. Nothing is downloaded, and no graphics card is needed.
+
+1. Press **Run**.
+2. Watch **Train LoRA**: it draws pictures while it learns.
+3. Compare the pictures at the bottom: same prompt, same seed, **before** and **after**.
+
+Your LoRA is the file **my_first_lora.safetensors** in **output/loras**, and every list of LoRAs has it at once.
+""",
+        ),
+        note(
+            350,
+            315,
+            "What you see",
+            """
+## What you see
+
+- **Samples**: from before the first step to after the last.
+- **Loss**: it jumps from step to step, that is normal. The pictures tell you more.
+- **Report**: what was done, and the values that were chosen for all settings that stand at 0 or auto.
+
+The LoRA answers to its trigger word, **crux**. Take it out of the prompt and press Run again: only the pictures are \
+drawn anew, nothing is trained twice.
+""",
+        ),
+        note(
+            710,
+            545,
+            "Your own pictures, your own model",
+            """
+## Your own pictures, your own model
+
+1. Put 15 to 100 pictures into a new folder inside ComfyUI's **input** folder. A text file of the same name beside \
+each says what it shows: **01.png**, **01.txt**.
+2. Press **R**, choose the folder in **Load Dataset**, and think up a trigger word.
+3. Put **Load Checkpoint** in the place of **Demo Model**.
+4. Draw at the size that your model is made for: 512 for SD1.5, 1024 for SDXL.
+
+The workflow **train_lora_on_your_checkpoint_sdxl** beside this one has all that for SDXL.
+""",
+        ),
+    ),
+    groups(575),
+)
+
+SDXL_URL = "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"
+
+SDXL = Workflow(
+    "train_lora_on_your_checkpoint_sdxl",
+    (
+        Node(
+            "base",
+            "CheckpointLoaderSimple",
+            (0, 0, 320, 98),
+            widgets={"ckpt_name": "sd_xl_base_1.0.safetensors"},
+            properties={
+                "models": [{"name": "sd_xl_base_1.0.safetensors", "url": SDXL_URL, "directory": "checkpoints"}],
+            },
+        ),
+        *training("my_sdxl_lora", {"trigger_word": "ohwx"}, {"gradient_checkpointing": True}, preview_top=165),
+        samples(("train", "samples")),
+        *prompts("ohwx, in a park at sunset", {"width": 1024, "height": 1024, "batch_size": 1}, "Size of the picture"),
+        *sampler("before", 380, 755, ("base", "model"), 25, 6.0),
+        Node(
+            "before_shown", "PreviewImage", (690, 755, 430, 606), {"images": ("before_decode", "IMAGE")}, title="Before"
+        ),
+        Node(
+            "lora",
+            "CrucibleLoadLoRA",
+            (1180, 755, 270, 210),
+            inputs={"model": ("base", "model"), "clip": ("base", "clip"), "lora": ("train", "lora")},
+        ),
+        *sampler("after", 1180, 1005, ("lora", "model"), 25, 6.0),
+        Node(
+            "after_shown", "PreviewImage", (1490, 755, 450, 606), {"images": ("after_decode", "IMAGE")}, title="After"
+        ),
+        note(
+            -45,
+            440,
+            "Train a LoRA on your SDXL checkpoint",
+            """
+# Train a LoRA on your checkpoint
+
+1. **Load Checkpoint**: choose an SDXL model that you have. *Value not in list* after Run means that the file named \
+there is not in your folder.
+2. Put your pictures, 15 to 100, into a new folder inside ComfyUI's **input** folder, each with a text file of the \
+same name that says what it shows: **01.png**, **01.txt**.
+3. Press **R**, then choose that folder in **Load Dataset**. It stands at **demo**, small drawings that are of no \
+use for SDXL.
+4. **Trigger word**: a word that means nothing yet. Use the same one in the prompt below.
+5. Press **Run**.
+
+Cancel keeps what has been trained so far.
+""",
+        ),
+        note(
+            440,
+            370,
+            "Settings",
+            """
+## Settings
+
+0 and auto mean: chosen for your model and your pictures. The **report** tells each value and the reason.
+
+- Too weak? More **steps**.
+- Only copies your pictures? Fewer **steps**, or **strength_model** 0.7 in Load LoRA.
+- **Gradient checkpointing**, an advanced setting, is on here: it needs much less memory and about a third more \
+time. With memory to spare, turn it off.
+""",
+        ),
+        note(
+            855,
+            505,
+            "Use it later",
+            """
+## Use it later
+
+The file is in **output/loras**. Any node that loads LoRAs has it in its list; put the trigger word in the prompt.
+
+In **Load LoRA** here, the **lora** socket goes before the list. Disconnect it and choose a file to try another one. \
+A new strength draws a new picture, it does not train again.
+
+Samples, log and settings of the training are in **output/crucible**.
+""",
+        ),
+    ),
+    groups(700),
+)
+
+CAPTION = Workflow(
+    "caption_and_check_a_dataset",
+    (
+        Node("dataset", "CrucibleLoadDataset", (-360, 0, 320, 850), widgets={"train_data_dir": "demo"}),
+        Node(
+            "report",
+            "PreviewAny",
+            (0, 0, 400, 850),
+            inputs={"source": ("dataset", "report")},
+            title="What is in the folder, and what is wrong",
+        ),
+        Node(
+            "dataset_preview",
+            "PreviewImage",
+            (440, 0, 560, 850),
+            inputs={"images": ("dataset", "preview")},
+            title="The pictures, as they are trained",
+        ),
+        Node("caption", "CrucibleAutoCaption", (1060, 0, 340, 850), inputs={"dataset": ("dataset", "dataset")}),
+        Node("texts", "PreviewAny", (1440, 0, 400, 850), inputs={"source": ("caption", "texts")}, title="All captions"),
+        note(
+            -45,
+            440,
+            "Caption and check a dataset",
+            """
+# Caption and check a dataset
+
+1. Put your pictures into a new folder inside ComfyUI's **input** folder, with or without captions.
+2. Press **R**, choose the folder in **Load Dataset**, and think up a trigger word.
+3. Press **Run**. The **report** names what would spoil a training, the heaviest first, and what to do about it.
+4. Look at the **pictures**: are the crops right, and does each caption fit?
+""",
+            left=-800,
+        ),
+        note(
+            440,
+            455,
+            "Captions",
+            """
+## Captions
+
+**Auto Caption** writes those that are missing. Its list has the captioners in **models/captioners**, and some that it \
+can fetch: switch **download** on for that. Their size stands in the list.
+
+Captions travel in the dataset; your files stay as they are unless you choose otherwise in **write**.
+
+Then connect its **dataset** to **Train LoRA**, as in the other two workflows of this pack.
+""",
+            left=-800,
+        ),
+    ),
+    (
+        Group("1. Check", (-380, -75, 1400, 945), BLUE),
+        Group("2. Caption", (1040, -75, 820, 945), GREEN),
+    ),
+)
+
+WORKFLOWS = (DEMO, SDXL, CAPTION)

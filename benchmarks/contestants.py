@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from unets import CONTEXT_TOKENS, SIZES, floor, load_diffusers, load_native, make_weights
+from unets import CONTEXT_TOKENS, SIZES, floor, load_diffusers, load_native, load_text_encoder, make_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = 8
 LEARNING_RATE = 1e-4
 SEED = 0
+CAPTION = "a photo of a red house beside a lake in the mountains, early morning, mist on the water"
 
 
 def facts(sizes: list[tuple[str, int]]) -> dict[str, Any]:
@@ -220,14 +221,17 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
         model = load_native(row["model"], weights)
         latents, contexts = make_latents(row["pixels"]), make_contexts(row["model"])
         watch.ready()
-        not_needed = SimpleNamespace(first_stage_model=object())  # neither CLIP nor VAE: the inputs are there
-        base_model = ComfyUIBaseModel(model, clip=not_needed, vae=not_needed)
+        not_needed = SimpleNamespace(first_stage_model=object())  # the inputs are there
+        with_text = row["settings"].get("text_encoder", False)
+        clip = load_text_encoder() if with_text else not_needed
+        base_model = ComfyUIBaseModel(model, clip, vae=not_needed)
         spec = AdapterSpec(rank=rank, alpha=rank, dropout=0.0, target_modules=row["layers"], **row["settings"])
         with base_model.session("fp32"), torch.random.fork_rng():
             samples = []
             for latent, context in zip(latents, contexts, strict=True):
                 scaled = model.model.process_latent_in(latent).clone()
-                inputs = Inputs((partial(Latent, scaled),), (partial(list, [[context.clone(), {}]]),))
+                caption = partial(str, CAPTION) if with_text else partial(list, [[context.clone(), {}]])
+                inputs = Inputs((partial(Latent, scaled),), (caption,))
                 samples.append(CachedSample("random", tuple(scaled.shape), inputs))
             order = BatchOrder([sample.group for sample in samples], row["batch"], 1, SEED)
             with base_model.attached(spec, row["gradient_checkpointing"]) as adapters:

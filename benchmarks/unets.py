@@ -103,6 +103,19 @@ def load_small(weights: str, disable_dynamic: bool = False) -> Any:
     return patcher
 
 
+def load_text_encoder() -> Any:
+    """A CLIP with SD1.5's text encoder at full size, of random weights."""
+    import comfy.sd
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    config = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    state_dict = CLIPTextModel(config).state_dict()
+    # transformers 5 leaves out the prefix by which ComfyUI knows a CLIP.
+    named = {f"text_model.{name.removeprefix('text_model.')}": weight for name, weight in state_dict.items()}
+    return comfy.sd.load_text_encoder_state_dicts([named])
+
+
 def load_diffusers(model: str, weights: str) -> Any:
     """The same UNet as diffusers' class, in memory once."""
     from diffusers import UNet2DConditionModel

@@ -80,12 +80,14 @@ def rows(models: list[str]) -> Iterator[Row]:
 
 
 def algorithm_rows(models: list[str]) -> Iterator[Row]:
-    """This pack with each algorithm, on its default layers."""
+    """This pack with each algorithm, and with the text encoder trained too, on its default layers."""
     for model in models:
         for batch, pixels in PIXELS[model].items():
             shared = {"model": model, "pixels": pixels, "batch": batch, "gradient_checkpointing": False}
-            for algorithm in ALGORITHMS:
-                settings = {} if algorithm == "lora" else {"algorithm": algorithm}
+            variants = [{} if algorithm == "lora" else {"algorithm": algorithm} for algorithm in ALGORITHMS]
+            if model == "sd15":
+                variants.append({"text_encoder": True})
+            for settings in variants:
                 yield {"contestant": "crucible", "layers": LAYERS[1], "settings": settings, **shared}
 
 
@@ -153,7 +155,8 @@ def hardware() -> dict[str, Any]:
 
 def line(row: Row) -> str:
     settings = " ".join(f"{name}={value}" for name, value in row["settings"].items())
-    name = row["contestant"] + (f" ({settings})" if "algorithm" in settings else " (best)" if settings else "")
+    shown = settings if row["contestant"] == "crucible" else "best"
+    name = row["contestant"] + (f" ({shown})" if settings else "")
     text = (
         f"{row['model']:5} {row['pixels']:3} px  batch {row['batch']}  "
         f"checkpointing {'on ' if row['gradient_checkpointing'] else 'off'}  {name:12} {row['layers']:28} "

@@ -3,10 +3,10 @@
     <python with the pack's standalone packages> benchmarks/faults.py [kills | others | step_time | stall ...]
         [--kills 50] [--seconds 200] [--output FILE.json]
 
-`kills`: the real command line trains on the demo model and is killed with SIGKILL at moments that are spread evenly over
-the life of a process, and started again until it finishes. A kill is survived when afterwards every LoRA and the latest
-checkpoint are whole, and a run when its LoRA equals that of an uninterrupted one bit for bit and its log has each step
-once. Runs are begun for `--seconds`; what is done stays in the file, and the next call does the rest.
+`kills`: the real command line trains on the demo model, is killed with SIGKILL at moments spread evenly over the life of
+a process, and is started again until it finishes. A kill is survived when afterwards every LoRA and the latest checkpoint
+are whole, and a run when its LoRA equals that of an uninterrupted one bit for bit and its log has each step once. Runs
+are begun for `--seconds`; what is done stays in the file, and the next call does the rest.
 
 `others`: the tests that inject faults, counted.
 
@@ -257,7 +257,7 @@ def demo_stall() -> dict[str, Any]:
         last = now
 
     demo_run(after_step, max_train_steps=STEPS, save_steps=EVERY)
-    beside = [index for index in range(EVERY - 1, STEPS - 1, EVERY)]  # the step that ends with one, and the next
+    beside = list(range(EVERY - 1, STEPS - 1, EVERY))  # the step that ends with one, and the next
     with_one = [seconds[index + more] for index in beside for more in (0, 1)]
     plain = [seconds[index] for index in range(EVERY, STEPS) if index % EVERY not in (EVERY - 1, 0)]
     median = statistics.median(plain)

@@ -3,10 +3,10 @@
     <python with the pack's standalone packages> benchmarks/faults.py [kills | others | step_time | stall ...]
         [--kills 50] [--seconds 200] [--output FILE.json]
 
-`kills`: the real command line trains on the demo model, is killed with SIGKILL at moments spread evenly over the life of
-a process, and is started again until it finishes. A kill is survived when afterwards every LoRA and the latest checkpoint
-are whole, and a run when its LoRA equals that of an uninterrupted one bit for bit and its log has each step once. Runs
-are begun for `--seconds`; what is done stays in the file, and the next call does the rest.
+`kills`: the real command line trains on the demo model, is killed with SIGKILL at moments spread evenly over the life
+of a process, and is started again until it finishes. A kill is survived when afterwards every LoRA and the latest
+checkpoint are whole, and a run when its LoRA equals that of an uninterrupted one bit for bit and its log has each step
+once. Runs are begun for `--seconds`; what is done stays in the file, and the next call does the rest.
 
 `others`: the tests that inject faults, counted.
 

@@ -249,6 +249,8 @@ class _Training:
         self.result.losses.append(report.loss)
         with self.extras.writing("The log"):
             self.log.write(report)
+        with self.extras.writing("The log for TensorBoard"):
+            self.log.write_curves(report)
         self.guard.after_step(report)
         self.hooks.stepped(report, self.config.max_train_steps)
         self._do_what_is_due()

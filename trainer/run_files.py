@@ -116,7 +116,8 @@ class RunFiles:
         rounds: dict[int, list[Tensor]] = {}
         for path in sorted((self.folder / SAMPLES).glob("step_*_*.png")):
             with suppress(OSError, SyntaxError), Image.open(path) as picture:  # a damaged PNG may be a SyntaxError
-                rounds.setdefault(int(path.stem.split("_")[1]), []).append(to_pixels(picture.convert("RGB")))
+                pixels = to_pixels(picture.convert("RGB"))
+                rounds.setdefault(int(path.stem.split("_")[1]), []).append(pixels)
         return {step: torch.stack(pictures) for step, pictures in sorted(rounds.items())}
 
     def write_report(self, text: str) -> None:

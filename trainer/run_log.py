@@ -45,6 +45,13 @@ class RunLog:
             if file.write(line) < len(line):
                 file.truncate(end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def write_curves(self, report: StepReport) -> None:
+        """For TensorBoard.
+
+        Raises:
+            Exception: TensorBoard cannot write them.
+        """
         if self._tensorboard is not None:
             for name, value in _curves(report).items():
                 self._tensorboard.add_scalar(name, value, report.step)

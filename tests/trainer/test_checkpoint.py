@@ -37,7 +37,7 @@ def names(checkpoints: Checkpoints) -> list[str]:
 
 
 def test_the_latest_is_read_back_and_older_ones_go(checkpoints):
-    write(checkpoints, 1, 20, 3)
+    write(checkpoints, 1, 3, 20)
     assert names(checkpoints) == ["step_000003", "step_000020"]
     step, state = checkpoints.latest()
     assert step == 20

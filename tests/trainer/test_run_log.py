@@ -22,6 +22,7 @@ def write(folder: Path) -> None:
     written = RunLog(folder)
     for step in STEPS:
         written.write(step)
+        written.write_curves(step)
     written.close()
 
 

@@ -18,7 +18,7 @@ from .config import SETTINGS, TrainingConfig
 from .data.cache import cache_folder
 from .formats.output_name import check_output_name, unused_name
 from .pictures import to_pixels
-from .whole_files import delete_unfinished, write_whole
+from .whole_files import TEMPORARY, delete_unfinished, write_whole
 
 REPORT, LOG, SAMPLES = "report.txt", "log.jsonl", "samples"
 
@@ -56,8 +56,7 @@ class RunFiles:
         def taken(candidate: str) -> bool:
             if (lora_folder / f"{candidate}.safetensors").exists():
                 return True
-            with suppress(OSError):  # it is not there, or not empty: that of a process killed as it began is
-                (runs_folder / candidate).rmdir()
+            _clear(runs_folder / candidate)
             try:
                 (runs_folder / candidate).mkdir(parents=True)
             except FileExistsError:
@@ -129,3 +128,11 @@ class RunFiles:
             return (self.folder / REPORT).read_text(encoding="utf-8", errors="replace").rstrip("\n")
         except FileNotFoundError:
             return ""
+
+
+def _clear(folder: Path) -> None:
+    """Delete the folder of a process that was killed before it had written the first file of its run."""
+    with suppress(OSError):
+        if all(path.name.startswith(TEMPORARY) for path in folder.iterdir()):
+            delete_unfinished(folder)
+            folder.rmdir()

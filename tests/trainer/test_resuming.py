@@ -317,6 +317,7 @@ def test_killed_before_its_first_checkpoint_a_longer_run_still_begins_where_the_
 
 def test_killed_with_nothing_but_its_name_the_name_is_free(base_model, dataset, tmp_path):
     (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / ".crucible-run.json-01234567.tmp").touch()
     assert train(base_model, dataset, tmp_path).files.name == "lora"
 
 

@@ -14,7 +14,7 @@ from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.dataset import load_dataset
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.resuming import train_or_resume
-from lora_crucible.run import Hooks
+from lora_crucible.run import Hooks, RunResult
 from processes import assert_whole, start_training, wait_until
 
 CONFIG = """\
@@ -39,7 +39,7 @@ def log_lines(folder: Path) -> int:
 def test_a_signal_stops_within_a_batch_and_keeps_everything(tmp_path, capsys, caplog, number):
     """A step has so many batches that the one under way cannot be finished before the process ends."""
     folder, output, config = tmp_path / "out", tmp_path / "output.txt", tmp_path / "config.yaml"
-    config.write_text(CONFIG.format(folder=folder, steps=3, batch_size=1, accumulation=300))
+    config.write_text(CONFIG.format(folder=folder, steps=3, batch_size=1, accumulation=256))
     process = start_training(config, output)
     assert wait_until(lambda: log_lines(folder) == 1, process), output.read_text()
     time.sleep(0.1)
@@ -52,7 +52,7 @@ def test_a_signal_stops_within_a_batch_and_keeps_everything(tmp_path, capsys, ca
     assert "Traceback" not in said
     assert read_lora(folder / "mine.safetensors")[1]["ss_steps"] == "1"
     assert [path.name for path in (folder / "mine" / "checkpoints").iterdir()] == ["step_000001"]
-    config.write_text(CONFIG.format(folder=folder, steps=2, batch_size=1, accumulation=300))
+    config.write_text(CONFIG.format(folder=folder, steps=2, batch_size=1, accumulation=256))
     assert main(["train", str(config)]) == 0
     assert "Went on after step 1 of mine" in capsys.readouterr().out
     assert read_lora(folder / "mine.safetensors")[1]["ss_steps"] == "2"
@@ -61,10 +61,10 @@ def test_a_signal_stops_within_a_batch_and_keeps_everything(tmp_path, capsys, ca
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path):
     """In the middle of a batch that would take long."""
     folder, output, config = tmp_path / "out", tmp_path / "output.txt", tmp_path / "config.yaml"
-    config.write_text(CONFIG.format(folder=folder, steps=9, batch_size=256, accumulation=1))
+    config.write_text(CONFIG.format(folder=folder, steps=9, batch_size=64, accumulation=256))
     process = start_training(config, output)
-    assert wait_until(lambda: log_lines(folder) == 1, process), output.read_text()
-    time.sleep(0.1)
+    assert wait_until((folder / "mine" / "samples").exists, process), output.read_text()
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert wait_until(lambda: "Stopping after this batch" in output.read_text(), process)
     process.send_signal(signal.SIGINT)
@@ -81,6 +81,19 @@ def base_model():
 
 class Broken(RuntimeError):
     pass
+
+
+VALUES = {"max_train_steps": 5, "batch_size": 4, "sample_steps": 1, "sample_every_n_steps": 2, "measure": "never"}
+
+
+def train(base_model, folder: Path, hooks: Hooks | None = None) -> RunResult:
+    dataset = load_dataset(DataSettings(train_data_dir="demo"))
+    return train_or_resume(base_model, dataset, parse_config(VALUES), folder, folder, hooks)
+
+
+@pytest.fixture(scope="module")
+def whole(base_model, tmp_path_factory) -> RunResult:
+    return train(base_model, tmp_path_factory.mktemp("whole"))
 
 
 def fail_at(number: int):
@@ -106,22 +119,13 @@ def fail_at(number: int):
     ],
     ids=["preparing", "stepped", "first sample", "sample between", "another between", "last sample"],
 )
-def test_an_error_in_a_hook_loses_nothing(base_model, tmp_path, hooks, done):
-    dataset = load_dataset(DataSettings(train_data_dir="demo"))
-    values = {"max_train_steps": 5, "batch_size": 4, "sample_steps": 1, "sample_every_n_steps": 2, "measure": "never"}
-    config = parse_config(values)
-
-    def train(folder: Path, hooks: Hooks | None = None):
-        return train_or_resume(base_model, dataset, config, folder, folder, hooks)
-
-    whole = train(tmp_path / "whole")
-    folder = tmp_path / "parts"
+def test_an_error_in_a_hook_loses_nothing(base_model, whole, tmp_path, hooks, done):
     with pytest.raises(Broken, match="the window was closed"):
-        train(folder, hooks())
-    assert [path.name for path in folder.glob("*.safetensors")] == (["lora.safetensors"] if done else [])
-    assert_whole(folder)
+        train(base_model, tmp_path, hooks())
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == (["lora.safetensors"] if done else [])
+    assert_whole(tmp_path)
     steps = []
-    parts = train(folder, Hooks(stepped=lambda report, _: steps.append(report.step)))
+    parts = train(base_model, tmp_path, Hooks(stepped=lambda report, _: steps.append(report.step)))
     assert steps == list(range(done + 1, 6))
     first, second = read_lora(whole.files.lora)[0], read_lora(parts.files.lora)[0]
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -21,7 +21,7 @@ from .errors import CrucibleError
 from .formats.lora_file import write_lora
 from .formats.lora_model import LoraModel
 from .packing import packed, unpacked
-from .whole_files import sync_folder, write_whole
+from .whole_files import explained, sync_folder, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Checkpoints:
         keep: how many of the latest stay, at least one.
 
     Attributes:
-        last_step: of the one that was written last, by this object.
+        last_step: of the one that was written last, or that the run goes on from; None before the first.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -64,18 +64,23 @@ class Checkpoints:
         self._keep = max(keep, 1)
         self._started = time.monotonic()
         self.last_step: int | None = None
+        self._tried_step = 0
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
 
     def is_due(self, step: int, every: int | None) -> bool:
-        """After a step: every so many, or (None) when the last one is `SECONDS` old."""
+        """After a step: every so many, or (None) when the last one is `SECONDS` old. Not before the last one is on
+        disk: training does not wait for it, and the next step asks again."""
+        if self._writing is not None and not self._writing.done():
+            return False
         if every is None:
             return time.monotonic() - self._started >= SECONDS
-        return step % every == 0
+        return step // every > max(self._tried_step, self.last_step or 0) // every
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Write in the background, after `wait` for the one before. What it holds must not change any more."""
-        self._started, self.last_step = time.monotonic(), checkpoint.step
+        self._started, self._tried_step = time.monotonic(), checkpoint.step
+        self.last_step = checkpoint.step
         self._writing = self._writer.submit(self._write, checkpoint)
 
     def wait(self) -> None:
@@ -86,22 +91,30 @@ class Checkpoints:
         """
         writing, self._writing = self._writing, None
         if writing is not None:
-            writing.result()
+            try:
+                writing.result()
+            except BaseException:
+                self.last_step = None
+                raise
 
     def _write(self, checkpoint: Checkpoint) -> None:
-        unfinished = self.folder / ".unfinished"
+        unfinished, final = self.folder / ".unfinished", self.folder / f"step_{checkpoint.step:06}"
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             write_state(unfinished, checkpoint.state)
             for name, lora in checkpoint.loras.items():
                 write_lora(unfinished / f"{name}.safetensors", lora, lora.metadata)
-            final = self.folder / f"step_{checkpoint.step:06}"
-            shutil.rmtree(final, ignore_errors=True)
-            unfinished.rename(final)
+            with explained(final, "The checkpoint"):
+                shutil.rmtree(final, ignore_errors=True)
+                unfinished.rename(final)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         sync_folder(self.folder)
+        # Later ones are damaged, or of a course that the run does not take again.
+        for step, later in self._found():
+            if step > checkpoint.step:
+                shutil.rmtree(later, ignore_errors=True)
         self.keep_only(self._keep)
 
     def keep_only(self, count: int) -> None:

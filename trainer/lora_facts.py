@@ -14,6 +14,7 @@ from .order import BatchOrder
 
 def lora_facts(
     name: str,
+    session: str,
     steps: int,
     base_model: BaseModel,
     identity: str,
@@ -28,6 +29,7 @@ def lora_facts(
     """The facts of a LoRA `name` after `steps` steps.
 
     Args:
+        session: of the run's files.
         identity: the base model's.
         optimizer: name of its class.
         precision: of the computation.
@@ -35,6 +37,7 @@ def lora_facts(
     """
     return TrainingFacts(
         output_name=name,
+        session=session,
         trigger_word=dataset.trigger_word,
         base_model_name=base_model.name,
         base_model_identity=identity,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 from .guard.validation import Round
+from .run_log import read_log
+from .whole_files import write_whole
 
 SMOOTHING = 0.95
 """Share of the past in the smoothed curve: single steps swing with their timesteps."""
@@ -32,13 +34,16 @@ def save_training_plot(log: Path, path: Path, rounds: Sequence[Round] = ()) -> N
     """Write a PNG with the loss of each step, its smoothed curve, and the learning rates.
 
     Args:
-        log: a run's log.jsonl, with at least one line.
+        log: a run's log.jsonl, with at least one line that is whole.
         rounds: of validation, drawn as points.
+
+    Raises:
+        CrucibleError: the disk is full, or the system fails otherwise.
     """
     # Without pyplot: it keeps figures alive and looks for a screen.
     from matplotlib.figure import Figure
 
-    steps = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    steps = read_log(log)
     numbers = [step["step"] for step in steps]
     losses = [step["loss"] for step in steps]
     figure = Figure(figsize=(8, 6), layout="constrained")
@@ -59,4 +64,6 @@ def save_training_plot(log: Path, path: Path, rounds: Sequence[Round] = ()) -> N
     rate_axes.set_xlabel("step")
     if len(steps[0]["learning_rates"]) > 1:
         rate_axes.legend()
-    figure.savefig(path, dpi=120)
+    content = BytesIO()
+    figure.savefig(content, dpi=120, format="png")
+    write_whole(path, content.getbuffer(), what="The plot")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from .formats.lora_file import read_lora
 from .formats.lora_model import LoraModel
 from .planning import make_plan
 from .run import Hooks, RunResult, run_training
-from .run_files import RunFiles
-from .run_log import RunLog
-from .run_record import RunRecord, known_runs, lora_hash
+from .run_files import LOG, RunFiles
+from .run_log import read_log
+from .run_record import RunRecord, known_runs, lora_session
+from .whole_files import require_writable
 
 log = logging.getLogger(__name__)
 
@@ -50,33 +51,34 @@ def train_or_resume(
         CrucibleError: as `run_training`; or another process is at this very run.
     """
     dataset.require_trainable()
-    record = RunRecord.of(base_model, make_plan(config, dataset, base_model.facts))
+    known = known_runs(lora_folder, runs_folder)
+    number = 1 + max((other.number for _, other in known), default=0)
+    record = replace(RunRecord.of(base_model, make_plan(config, dataset, base_model.facts)), number=number)
     if retrain:
         start = _Start()
     elif config.resume_from_checkpoint:
         start = _chosen(Path(config.resume_from_checkpoint).expanduser(), record, lora_folder)
     else:
-        start = _found(record, known_runs(lora_folder, runs_folder))
+        start = _found(record, known)
     if start.is_finished and start.earlier:
         return _finished(start.earlier)
-    if start.earlier and start.is_its_own:
-        files = start.earlier
-    else:
-        files = RunFiles.claim(config.output_name, lora_folder, runs_folder)
-        if start.earlier:
-            files.take_history(start.earlier)
+    for folder in dict.fromkeys((lora_folder, runs_folder)):
+        require_writable(folder, "The LoRA, or what belongs to its run,")
+    # A finished LoRA stays, and so does a file that somebody else put there.
+    files = start.own or RunFiles.claim(config.output_name, lora_folder, runs_folder)
     if start.note:
         log.warning(start.note)
     with _alone(files):
+        files.delete_unfinished()
+        record.write(files)
+        if start.earlier and start.earlier != files:
+            files.take_history(start.earlier)
+        notes = (start.note,) if start.note else ()
+        result = run_training(base_model, dataset, config, files, hooks, start.state, notes)
         try:
-            record.write(files)
-            notes = (start.note,) if start.note else ()
-            result = run_training(base_model, dataset, config, files, hooks, start.state, notes)
-        except BaseException:
-            if files.folder.exists():
-                record.write(files)
-            raise
-        record.write(files, finished=True)
+            record.write(files, finished=True)
+        except CrucibleError as error:  # all is there, and the next time shows it
+            log.warning("%s", error)
     return result
 
 
@@ -85,22 +87,23 @@ class _Start:
     """Where a run begins.
 
     Attributes:
-        earlier: the run that it goes on with; None for none. is_its_own: whether in that run's own files.
+        earlier: the run that it goes on with; None for none.
+        own: files of a run that it may go on in; None for new ones.
         is_finished: whether nothing is left to be done.
         state: of a checkpoint; None at the first step.
         note: what the user should know of it.
     """
 
     earlier: RunFiles | None = None
-    is_its_own: bool = False
+    own: RunFiles | None = None
     is_finished: bool = False
     state: dict[str, Any] | None = None
     note: str = ""
 
 
 def _found(record: RunRecord, known: Sequence[tuple[RunFiles, RunRecord]]) -> _Start:
-    """By itself: the latest of the same run."""
-    note = ""
+    """By itself: the latest of the same run. One that was killed before its first checkpoint lends its files only."""
+    note, own = "", None
     for files, other in known:
         if differences := record.differences(other):
             if not other.finished and not note and other.settings["output_name"] == record.settings["output_name"]:
@@ -117,9 +120,11 @@ def _found(record: RunRecord, known: Sequence[tuple[RunFiles, RunRecord]]) -> _S
                 "asked for."
             )
             continue
-        note = f"Went on after step {step} of {files.name}." if state else ""
-        return _Start(files, _may_be_written(files, other), state=state, note=note)
-    return _Start(note=note)
+        itself = files if _may_be_written(files, other) else None
+        if state is not None:
+            return _Start(files, itself or own, state=state, note=f"Went on after step {step} of {files.name}.")
+        own = own or itself
+    return _Start(own=own, note=note)
 
 
 def _chosen(folder: Path, record: RunRecord, lora_folder: Path) -> _Start:
@@ -140,8 +145,9 @@ def _chosen(folder: Path, record: RunRecord, lora_folder: Path) -> _Start:
             f"This run cannot go on from resume_from_checkpoint {folder}: {'; '.join(differences)}. Set what is named "
             "back to what it was, or take resume_from_checkpoint out to start anew."
         )
-    files = RunFiles.of(run, lora_folder)
-    return _Start(files, _may_be_written(files, other), state=state, note=f"Went on after step {step} from {folder}.")
+    files = RunFiles.of(run, lora_folder, other.session)
+    own = files if _may_be_written(files, other) else None
+    return _Start(files, own, state=state, note=f"Went on after step {step} from {folder}.")
 
 
 def _may_be_written(files: RunFiles, record: RunRecord) -> bool:
@@ -150,22 +156,26 @@ def _may_be_written(files: RunFiles, record: RunRecord) -> bool:
 
 
 def _has_its_lora(files: RunFiles, record: RunRecord) -> bool:
-    return bool(record.lora) and lora_hash(files.lora) == record.lora
+    return bool(record.session) and lora_session(files.lora) == record.session
 
 
 @contextmanager
 def _alone(files: RunFiles) -> Iterator[None]:
     """No two processes train one run. The system frees the lock of a process that is killed."""
     path = files.folder.parent / ".locks" / f"{files.name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
     try:
-        with FileLock(path, timeout=0):
-            yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise CrucibleError(
             f"{files.name} is being trained by another process right now (in {files.folder}), and two would spoil each "
             "other's files. Wait until it is done, stop it, or choose another name."
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _finished(files: RunFiles) -> RunResult:
@@ -179,7 +189,7 @@ def _finished(files: RunFiles) -> RunResult:
     return RunResult(
         files,
         lora=LoraModel(tensors, files.name, metadata),
-        losses=RunLog.losses(files.folder),
+        losses=[line["loss"] for line in read_log(files.folder / LOG)],
         samples=list(files.read_samples().values()),
         report=f"{note}\n\n{files.read_report()}",
     )

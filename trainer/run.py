@@ -22,6 +22,7 @@ from .data.buckets import Buckets
 from .data.cache import TensorCache
 from .data.dataset import Dataset
 from .errors import CrucibleError
+from .extras import Extras
 from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import build_metadata
@@ -131,6 +132,7 @@ class _Training:
         self.identity = identity
         self.dataset = dataset
         self.notes = plan.notes
+        self.extras = Extras()
         self.precision = precision
         self.hooks = hooks
         self.result = result
@@ -156,7 +158,8 @@ class _Training:
         base_model.release_encoders()
         self.cache_text = cache_text(cache)
         written = config.model_copy(update={"train_data_dir": dataset.source})
-        result.files.write_config(written, dataset.not_in_folder)
+        with self.extras.writing("The config"):
+            result.files.write_config(written, dataset.not_in_folder)
         self.checkpoints = Checkpoints(result.files.checkpoints, config.checkpoints_kept)
 
     @property
@@ -201,35 +204,52 @@ class _Training:
                 pass
             except BaseException as stop:
                 if self.step:
-                    # Cancel and Ctrl-C, unlike errors, are no Exceptions.
-                    outcome = "stopped by an error" if isinstance(stop, Exception) else "cancelled"
-                    self._write_checkpoint()
-                    with self.optimization.weights_for_use():
-                        self._write_report(self._save(outcome), complete=False)
-                    self._wait_for_checkpoint()
-                    log.warning(self.result.report)
+                    self._keep(stop)
                 raise
             finally:
-                self.log.close()
+                with self.extras.writing("The log for TensorBoard"):
+                    self.log.close()
                 if self.step and can_plot():
-                    save_training_plot(self.log.path, self.result.files.folder / "loss.png", self.guard.rounds)
+                    with self.extras.writing("The plot of the losses"):
+                        save_training_plot(self.log.path, self.result.files.folder / "loss.png", self.guard.rounds)
             if config.checkpoints_kept:
                 self._write_checkpoint()
+                self._wait_for_checkpoint()  # before the LoRA takes the last room on a disk that is nearly full
             with self.optimization.weights_for_use():
                 saved = self._save("finished early" if self.guard.stopped_early else "finished")
                 self._write_report(saved)
                 base_model.verify(self.result.files.lora, len(adapters))
                 self._sample()
-                picture = self.result.files.folder / "measures.png"
                 seconds_per_sampling_step = self.sampling_seconds / self.sampling_steps
-                self.guard.measure_pictures(self.training_seconds, seconds_per_sampling_step, picture)
+                pictures = self.guard.measure_pictures(self.training_seconds, seconds_per_sampling_step)
+            if pictures is not None:
+                with self.extras.writing("The measured pictures"):
+                    self.result.files.write_picture("measures.png", pictures)
             self._write_report(saved)
-            self._wait_for_checkpoint()
             self.checkpoints.keep_only(min(config.checkpoints_kept, 1))
+
+    def _keep(self, stop: BaseException) -> None:
+        """Save everything of a run that `stop` ends."""
+        # Cancel and Ctrl-C, unlike errors, are no Exceptions.
+        is_error = isinstance(stop, Exception)
+        self._write_checkpoint()
+        self._wait_for_checkpoint()
+        try:
+            with self.optimization.weights_for_use():
+                self._write_report(self._save("stopped by an error" if is_error else "cancelled"), complete=False)
+        except CrucibleError as error:
+            if not is_error:
+                raise
+            log.error("%s", error)  # the user is shown what stopped the run
+        else:
+            log.warning(self.result.report)
 
     def _after_step(self, report: StepReport) -> None:
         self.result.losses.append(report.loss)
-        self.log.write(report)
+        with self.extras.writing("The log"):
+            self.log.write(report)
+        with self.extras.writing("The log for TensorBoard"):
+            self.log.write_curves(report)
         self.guard.after_step(report)
         self.hooks.stepped(report, self.config.max_train_steps)
         self._do_what_is_due()
@@ -253,8 +273,9 @@ class _Training:
         self.sampling_steps += len(pictures) * self.sampling.steps
         self.result.samples.append(pictures)
         self.sampled.append(self.step)
-        for number, picture in enumerate(pictures, start=1):
-            self.result.files.write_sample(self.step, number, to_picture(picture))
+        with self.extras.writing("The samples"):
+            for number, picture in enumerate(pictures, start=1):
+                self.result.files.write_sample(self.step, number, to_picture(picture))
         self.hooks.sampled(self.step, self.config.max_train_steps, side_by_side(pictures))
 
     def _write_checkpoint(self) -> None:
@@ -291,6 +312,7 @@ class _Training:
     def _restore(self, state: dict[str, Any]) -> None:
         """Go on from a state of this run, or of one on the same model and images with settings that allow it."""
         self.result.losses[:] = state["losses"]
+        self.checkpoints.last_step = self.step
         self.trained_seconds, self.training_started = state["seconds"], time.monotonic()
         self.sampling_seconds, self.sampling_steps = state["sampling"]
         pictures = self.result.files.read_samples()
@@ -328,6 +350,7 @@ class _Training:
         tensors = self.base_model.portable(to_state_dict(self.adapters.layers(), dtype))
         facts = lora_facts(
             name,
+            self.result.files.session,
             step,
             self.base_model,
             self.identity,
@@ -354,9 +377,10 @@ class _Training:
             cache_text=self.cache_text,
             watched=self.guard.lines(complete),
             reasons=self.reasons,
-            notes=self.notes,
+            notes=(*self.notes, *self.extras.notes),
         )
-        self.result.files.write_report(self.result.report)
+        with self.extras.writing("The report"):
+            self.result.files.write_report(self.result.report)
 
 
 def _sampling(config: ResolvedConfig, dataset: Dataset) -> Sampling:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -15,17 +18,23 @@ from .config import SETTINGS, TrainingConfig
 from .data.cache import cache_folder
 from .formats.output_name import check_output_name, unused_name
 from .pictures import to_pixels
+from .whole_files import TEMPORARY, delete_unfinished, write_whole
 
 REPORT, LOG, SAMPLES = "report.txt", "log.jsonl", "samples"
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run's folder is its claim on the name: two runs never share one, and no LoRA is ever overwritten."""
+    """A run's folder is its claim on the name: two runs never share one, and no LoRA is ever overwritten.
+
+    Attributes:
+        session: stands in the LoRA too, so that the run knows its own file from one that somebody else put there.
+    """
 
     name: str
     lora: Path
     folder: Path
+    session: str
 
     @property
     def checkpoints(self) -> Path:
@@ -47,6 +56,7 @@ class RunFiles:
         def taken(candidate: str) -> bool:
             if (lora_folder / f"{candidate}.safetensors").exists():
                 return True
+            _clear(runs_folder / candidate)
             try:
                 (runs_folder / candidate).mkdir(parents=True)
             except FileExistsError:
@@ -54,55 +64,77 @@ class RunFiles:
             return False
 
         name = unused_name(check_output_name(name), taken)
-        return cls.of(runs_folder / name, lora_folder)
+        return cls.of(runs_folder / name, lora_folder, str(secrets.randbits(32)))
 
     @classmethod
-    def of(cls, folder: Path, lora_folder: Path) -> RunFiles:
+    def of(cls, folder: Path, lora_folder: Path, session: str) -> RunFiles:
         """Those of a run that has its folder."""
-        return cls(folder.name, lora_folder / f"{folder.name}.safetensors", folder)
+        return cls(folder.name, lora_folder / f"{folder.name}.safetensors", folder, session)
+
+    def delete_unfinished(self) -> None:
+        """Delete what was being written when a process of this run was killed. No other may be at it now."""
+        delete_unfinished(self.lora.parent, self.lora.name)
+        for folder in (self.folder, self.folder / SAMPLES):
+            delete_unfinished(folder)
 
     def take_history(self, earlier: RunFiles) -> None:
         """Copy what another run logged and sampled, to go on from there."""
         for name in (LOG, SAMPLES):
             source = earlier.folder / name
             if source.is_dir():
-                shutil.copytree(source, self.folder / name)
+                shutil.copytree(source, self.folder / name, dirs_exist_ok=True)
             elif source.exists():
                 shutil.copy(source, self.folder / name)
 
     def give_up(self) -> None:
         """Free the name of a run that failed before it trained anything."""
-        for path in sorted(self.folder.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        self.folder.rmdir()
+        if not self.checkpoints.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def write_config(self, config: TrainingConfig, warning: str = "") -> None:
         """Everything that is set, under `warning` as a comment."""
         values = config.model_dump(exclude_none=True)
         ordered = {name: values[name] for name in SETTINGS if name in values}
         text = yaml.safe_dump(ordered, allow_unicode=True, sort_keys=False)
-        comment = f"# {warning}\n" if warning else ""
-        (self.folder / "config.yaml").write_text(comment + text, encoding="utf-8")
+        text = f"# {warning}\n{text}" if warning else text
+        write_whole(self.folder / "config.yaml", text.encode(), what="The config")
 
     def write_sample(self, step: int, prompt_number: int, picture: Image.Image) -> None:
-        folder = self.folder / SAMPLES
-        folder.mkdir(exist_ok=True)
-        picture.save(folder / f"step_{step:06}_{prompt_number:02}.png")
+        self.write_picture(f"{SAMPLES}/step_{step:06}_{prompt_number:02}.png", picture)
+
+    def write_picture(self, name: str, picture: Image.Image) -> None:
+        """Write a PNG file into the folder.
+
+        Raises:
+            CrucibleError: the disk is full, or the system fails otherwise. As for the other `write_` methods.
+        """
+        content = BytesIO()
+        picture.save(content, "PNG")
+        write_whole(self.folder / name, content.getbuffer(), what="The picture")
 
     def read_samples(self) -> dict[int, Tensor]:
-        """By step, in their order: (prompts, height, width, 3) float32 in 0..1."""
+        """By step, in their order: (prompts, height, width, 3) float32 in 0..1. Damaged pictures are left out."""
         rounds: dict[int, list[Tensor]] = {}
         for path in sorted((self.folder / SAMPLES).glob("step_*_*.png")):
-            with Image.open(path) as picture:
-                rounds.setdefault(int(path.stem.split("_")[1]), []).append(to_pixels(picture.convert("RGB")))
+            with suppress(OSError, SyntaxError), Image.open(path) as picture:  # a damaged PNG may be a SyntaxError
+                pixels = to_pixels(picture.convert("RGB"))
+                rounds.setdefault(int(path.stem.split("_")[1]), []).append(pixels)
         return {step: torch.stack(pictures) for step, pictures in sorted(rounds.items())}
 
     def write_report(self, text: str) -> None:
-        (self.folder / REPORT).write_text(text + "\n", encoding="utf-8")
+        write_whole(self.folder / REPORT, f"{text}\n".encode(), what="The report")
 
     def read_report(self) -> str:
         """Empty where somebody deleted it."""
         try:
-            return (self.folder / REPORT).read_text(encoding="utf-8").rstrip("\n")
+            return (self.folder / REPORT).read_text(encoding="utf-8", errors="replace").rstrip("\n")
         except FileNotFoundError:
             return ""
+
+
+def _clear(folder: Path) -> None:
+    """Delete the folder of a process that was killed before it had written the first file of its run."""
+    with suppress(OSError):
+        if all(path.name.startswith(TEMPORARY) for path in folder.iterdir()):
+            delete_unfinished(folder)
+            folder.rmdir()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,18 +30,28 @@ class RunLog:
     def __init__(self, folder: Path, steps: int = 0) -> None:
         self.path = folder / LOG
         if self.path.exists():
-            kept = [line for line in _lines(self.path) if json.loads(line)["step"] <= steps]
+            kept = [_text(line) for line in read_log(self.path) if line["step"] <= steps]
             write_whole(self.path, "".join(kept).encode(), what="The log")
         self._tensorboard: Any = _tensorboard_writer(folder, steps)
 
-    @staticmethod
-    def losses(folder: Path) -> list[float]:
-        """Of each step of a run that is over."""
-        return [json.loads(line)["loss"] for line in _lines(folder / LOG)]
-
     def write(self, report: StepReport) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(_line(report), ensure_ascii=False) + "\n")
+        """
+        Raises:
+            OSError: the system cannot write it; then there is no half of a line.
+        """
+        line = _text(_line(report)).encode()
+        with open(self.path, "ab", buffering=0) as file:
+            end = file.tell()
+            if file.write(line) < len(line):
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def write_curves(self, report: StepReport) -> None:
+        """For TensorBoard.
+
+        Raises:
+            Exception: TensorBoard cannot write them.
+        """
         if self._tensorboard is not None:
             for name, value in _curves(report).items():
                 self._tensorboard.add_scalar(name, value, report.step)
@@ -48,10 +61,23 @@ class RunLog:
             self._tensorboard.close()
 
 
-def _lines(path: Path) -> list[str]:
-    """Those that are whole: a killed process may have left half of its last one."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    return [line for line in lines if line.startswith("{") and line.endswith("}\n")]
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log.jsonl, without what a killed process or a damaged disk made of some; none without the file."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            values = json.loads(line)
+            if isinstance(values, dict) and {"step", "loss", "learning_rates"} <= values.keys():
+                found.append(values)
+    return found
+
+
+def _text(line: dict[str, Any]) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def _line(report: StepReport) -> dict[str, Any]:
@@ -77,7 +103,8 @@ def _tensorboard_writer(folder: Path, steps: int) -> Any:
         return None
     try:
         from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder), purge_step=steps + 1)
     except Exception as error:  # whatever another package's half-broken installation throws
-        log.warning("TensorBoard is installed but cannot be loaded, so the run writes log.jsonl alone: %s", error)
+        log.warning("TensorBoard is installed but cannot be used, so the run writes log.jsonl alone: %s", error)
         return None
-    return SummaryWriter(str(folder), purge_step=steps + 1)

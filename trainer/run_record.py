@@ -61,7 +61,8 @@ class RunRecord:
         dataset: fingerprint of images and captions.
         settings: all that may not change, resolved; the name is that which was asked for.
         steps: how many it is to have.
-        lora: hash of the LoRA that it wrote last; empty until then.
+        session: of its files.
+        number: counts the starts of all runs of a folder. Times of files and clocks cannot be trusted with that.
         finished: whether it went to its end.
     """
 
@@ -69,7 +70,8 @@ class RunRecord:
     dataset: str
     settings: Mapping[str, Any]
     steps: int
-    lora: str = ""
+    session: str = ""
+    number: int = 0
     finished: bool = False
     version: int = VERSION
 
@@ -99,12 +101,12 @@ class RunRecord:
         return found
 
     def write(self, files: RunFiles, *, finished: bool = False) -> None:
-        """Into the run's folder, with the hash of the LoRA that is there now.
+        """Into the run's folder.
 
         Raises:
             CrucibleError: the system cannot write it.
         """
-        latest = replace(self, lora=lora_hash(files.lora), finished=finished)
+        latest = replace(self, session=files.session, finished=finished)
         write_whole(files.folder / FILE, json.dumps(asdict(latest), indent=1).encode(), what="The record of the run")
 
     @classmethod
@@ -120,16 +122,17 @@ class RunRecord:
 
 
 def known_runs(lora_folder: Path, runs_folder: Path) -> list[tuple[RunFiles, RunRecord]]:
-    """All runs of a folder with a record, the latest first."""
-    paths = sorted(runs_folder.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    found = ((RunFiles.of(path.parent, lora_folder), RunRecord.read(path.parent)) for path in paths)
-    return [(files, record) for files, record in found if record is not None]
+    """All runs of a folder with a record, the one that was started last first."""
+    read = ((path.parent, RunRecord.read(path.parent)) for path in sorted(runs_folder.glob(f"*/{FILE}")))
+    found = [(folder, record) for folder, record in read if record is not None]
+    found.sort(key=lambda one: one[1].number, reverse=True)
+    return [(RunFiles.of(folder, lora_folder, record.session), record) for folder, record in found]
 
 
-def lora_hash(path: Path) -> str:
-    """Of the tensors of a LoRA file, as its metadata say; empty for no file, or one that says nothing."""
+def lora_session(path: Path) -> str:
+    """Which run a LoRA file is of, as its metadata say; empty for no file, or one that says nothing."""
     try:
         with safe_open(path, framework="pt") as file:
-            return str((file.metadata() or {}).get("sshs_model_hash", ""))
+            return str((file.metadata() or {}).get("ss_session_id", ""))
     except (OSError, SafetensorError):
         return ""

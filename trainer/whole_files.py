@@ -8,12 +8,13 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from .errors import CrucibleError
 
 TEMPORARY = ".crucible-"
-"""How the name of a file begins that is being written; a killed process may leave one."""
+"""How the name of a file begins that is being written, before its own; a killed process may leave one."""
 
 
 def write_whole(path: Path, *parts: bytes | memoryview, what: str) -> int:
@@ -28,10 +29,10 @@ def write_whole(path: Path, *parts: bytes | memoryview, what: str) -> int:
         CrucibleError: the disk is full, the folder may not be written to, or the system fails otherwise.
     """
     size = sum(map(len, parts))
-    with _explained(path, size, what):
+    with explained(path, what, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Another ending, so that no list of LoRAs shows it; not tempfile, whose files only their owner reads.
-        temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.tmp")
+        temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}.tmp")
         try:
             with open(temporary, "xb") as file:
                 for part in parts:
@@ -44,6 +45,37 @@ def write_whole(path: Path, *parts: bytes | memoryview, what: str) -> int:
                 temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     return size
+
+
+def delete_unfinished(folder: Path, name: str | None = None) -> None:
+    """Delete what killed processes left in a folder of files of one name, or of all. Nobody may be writing them now."""
+    for path in folder.glob(f"{TEMPORARY}{'*' if name is None else escape(name)}-????????.tmp"):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path, what: str) -> None:
+    """Write a byte into the folder, which is created where it is missing, and take it away again.
+
+    Args:
+        what: is to be saved there, as the subject of an error's first sentence.
+
+    Raises:
+        CrucibleError: no file can be written there.
+    """
+    probe = folder / f"{TEMPORARY}{secrets.token_hex(4)}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(b"0")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        cause, remedy = _cause_and_remedy(folder, error)
+        raise CrucibleError(
+            f"{what} could not be saved to {folder}: {cause}. So nothing was begun. {remedy}, or choose another "
+            "folder; start again."
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -68,26 +100,32 @@ def size_text(size: int) -> str:
 
 
 @contextmanager
-def _explained(path: Path, size: int, what: str) -> Iterator[None]:
+def explained(path: Path, what: str, size: int | None = None) -> Iterator[None]:
     """Turn the system's errors while writing `size` bytes to `path` into ones that say what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            cause, remedy = f"the disk is full ({_free_text(path)})", "Free some space on that disk"
-        elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            cause = "writing there is not permitted, or another program has the file open"
-            remedy = "Close programs that use the file, or allow writing to the folder"
-        else:
-            cause, remedy = error.strerror or str(error), "Check the disk and the folder"
+        cause, remedy = _cause_and_remedy(path.parent, error)
+        much = "" if size is None else f" ({size_text(size)})"
         raise CrucibleError(
-            f"{what} could not be saved to {path} ({size_text(size)}): {cause}. No half-written file was "
+            f"{what} could not be saved to {path}{much}: {cause}. No half-written file was "
             f"left, and what was there before is unchanged. {remedy}, or choose another folder; save again."
         ) from error
 
 
-def _free_text(path: Path) -> str:
+def _cause_and_remedy(folder: Path, error: OSError) -> tuple[str, str]:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({_free_text(folder)})", "Free some space on that disk"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        cause = "writing there is not permitted, or another program has the file open"
+        return cause, "Close programs that use the file, or allow writing to the folder"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file lies where a folder must be", "Move that file away"
+    return error.strerror or str(error), "Check the disk and the folder"
+
+
+def _free_text(folder: Path) -> str:
     try:
-        return f"{size_text(shutil.disk_usage(path.parent).free)} free"
+        return f"{size_text(shutil.disk_usage(folder).free)} free"
     except OSError:
         return "free space unknown"

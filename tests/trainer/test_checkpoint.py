@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def names(checkpoints: Checkpoints) -> list[str]:
 
 
 def test_the_latest_is_read_back_and_older_ones_go(checkpoints):
-    write(checkpoints, 1, 20, 3)
+    write(checkpoints, 1, 3, 20)
     assert names(checkpoints) == ["step_000003", "step_000020"]
     step, state = checkpoints.latest()
     assert step == 20
@@ -114,7 +115,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before(checkpoints, mo
     with monkeypatch.context() as broken:
         broken.setattr(call, fail)
         checkpoints.write(checkpoint(3, lora=lora(3)))
-        with pytest.raises((CrucibleError, OSError)):
+        with pytest.raises(CrucibleError, match=r"The checkpoint could not be saved to .*the disk is full"):
             checkpoints.wait()
     assert names(checkpoints) == ["step_000001", "step_000002"]
     assert checkpoints.latest()[0] == 2
@@ -143,7 +144,12 @@ def test_writing_does_not_wait_and_keeps_the_order(checkpoints):
 
 
 def test_by_time_or_by_steps(checkpoints, monkeypatch):
-    assert [step for step in range(1, 10) if checkpoints.is_due(step, 4)] == [4, 8]
+    due = []
+    for step in range(1, 10):
+        if checkpoints.is_due(step, 4):
+            due.append(step)
+            write(checkpoints, step)
+    assert due == [4, 8]
     now = checkpoints._started
     monkeypatch.setattr("time.monotonic", lambda: now + 59)
     assert not checkpoints.is_due(1, None)
@@ -151,3 +157,42 @@ def test_by_time_or_by_steps(checkpoints, monkeypatch):
     assert checkpoints.is_due(1, None)
     write(checkpoints, 1)
     assert not checkpoints.is_due(2, None)
+
+
+def test_later_ones_that_the_run_did_not_go_on_from_give_way(checkpoints):
+    """Else they would be kept for the latest, and the new ones deleted as the oldest."""
+    write(checkpoints, 7, 8)
+    again = Checkpoints(checkpoints.folder, keep=1)
+    write(again, 4)
+    assert names(again) == ["step_000004"]
+
+
+def test_training_does_not_wait_for_the_one_before(checkpoints, monkeypatch):
+    """On a slow disk the next one is written a step later."""
+    go_on = threading.Event()
+    monkeypatch.setattr("lora_crucible.checkpoint.write_state", lambda folder, state: go_on.wait() and folder.mkdir())
+    checkpoints.folder.mkdir()
+    checkpoints.write(checkpoint(2))
+    assert not checkpoints.is_due(4, 2)
+    assert not checkpoints.is_due(5, 2)
+    go_on.set()
+    checkpoints._writing.result()
+    assert checkpoints.is_due(5, 2)
+    checkpoints.wait()
+    checkpoints.write(checkpoint(5))
+    checkpoints.wait()
+    assert not checkpoints.is_due(5, 2)
+    assert checkpoints.is_due(6, 2)
+
+
+def test_one_that_failed_is_tried_again_when_the_next_is_due(checkpoints, monkeypatch):
+    def fail(*_):
+        raise CrucibleError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("lora_crucible.checkpoint.write_state", fail)
+        checkpoints.write(checkpoint(2))
+        with pytest.raises(CrucibleError, match="the disk is full"):
+            checkpoints.wait()
+    assert checkpoints.last_step is None
+    assert [step for step in (2, 3, 4) if checkpoints.is_due(step, 2)] == [4]

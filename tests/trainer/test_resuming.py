@@ -16,6 +16,7 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.resuming import train_or_resume
 from lora_crucible.run import Hooks, RunResult
+from lora_crucible.run_log import read_log
 
 STEPS = 8
 QUICK = {
@@ -306,3 +307,36 @@ def test_a_full_disk_for_checkpoints_does_not_end_the_run(base_model, dataset, t
     assert len(result.losses) == STEPS
     assert result.report.count("the disk is full") == 1
     assert result.files.lora.exists()
+
+
+def test_killed_before_its_first_checkpoint_a_longer_run_still_begins_where_the_shorter_one_ended(
+    base_model, dataset, tmp_path, monkeypatch
+):
+    train(base_model, dataset, tmp_path)
+    with monkeypatch.context() as killed:
+        killed.setattr("lora_crucible.checkpoint.Checkpoints.write", lambda *_: None)
+        stopped(base_model, dataset, tmp_path, 9, max_train_steps=12)
+    (tmp_path / "lora_2.safetensors").unlink()
+    steps = Steps()
+    longer = train(base_model, dataset, tmp_path, steps, max_train_steps=12)
+    assert steps.done == [9, 10, 11, 12]
+    assert longer.files.name == "lora_2"
+    assert [line["step"] for line in read_log(longer.files.folder / "log.jsonl")] == list(range(1, 13))
+
+
+def test_killed_with_nothing_but_its_name_the_name_is_free(base_model, dataset, tmp_path):
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / ".crucible-run.json-01234567.tmp").touch()
+    assert train(base_model, dataset, tmp_path).files.name == "lora"
+
+
+def test_an_earlier_checkpoint_that_the_user_names_is_the_last_from_then_on(base_model, dataset, tmp_path):
+    stopped(base_model, dataset, tmp_path, 7, save_steps=2, checkpoints_kept=2)
+    folder = tmp_path / "lora" / "checkpoints" / "step_000006"
+    chosen = {"save_steps": 99, "checkpoints_kept": 1, "resume_from_checkpoint": str(folder)}
+    with pytest.raises(Stop):
+        train(base_model, dataset, tmp_path, Steps(7), **chosen, lr_warmup_steps=1)
+    assert [path.name for path in folder.parent.iterdir()] == ["step_000007"]
+    steps = Steps()
+    train(base_model, dataset, tmp_path, steps, lr_warmup_steps=1)
+    assert steps.done == [8]

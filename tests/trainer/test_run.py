@@ -22,6 +22,7 @@ from lora_crucible.run_files import RunFiles
 QUICK = {"max_train_steps": 4, "batch_size": 4, "sample_steps": 2, "sample_every_n_steps": 99, "save_precision": "fp32"}
 TIMES_AND_NAMES = {
     "ss_output_name",
+    "ss_session_id",
     "ss_training_started_at",
     "ss_training_finished_at",
     "modelspec.title",

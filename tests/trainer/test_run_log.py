@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
 from lora_crucible import run_log
-from lora_crucible.run_log import RunLog
+from lora_crucible.run_log import RunLog, read_log
 from lora_crucible.step_report import RowResult, StepReport
 
 STEPS = [
@@ -21,6 +22,7 @@ def write(folder: Path) -> None:
     written = RunLog(folder)
     for step in STEPS:
         written.write(step)
+        written.write_curves(step)
     written.close()
 
 
@@ -63,3 +65,33 @@ def test_a_broken_tensorboard_stops_no_run(tmp_path, monkeypatch, caplog):
     write(tmp_path)
     assert len((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 2
     assert "TensorBoard" in caplog.text
+
+
+def test_a_line_that_finds_no_room_leaves_no_half(tmp_path, monkeypatch):
+    """The system writes what fits, and says how much that was."""
+    written = RunLog(tmp_path)
+    written.write(STEPS[0])
+    whole = (tmp_path / "log.jsonl").read_bytes()
+
+    class Full(io.FileIO):
+        def write(self, content):
+            return super().write(content[:10])
+
+    with monkeypatch.context() as full:
+        full.setattr(run_log, "open", lambda path, mode, buffering: Full(path, mode), raising=False)
+        with pytest.raises(OSError, match="No space left"):
+            written.write(STEPS[1])
+    assert (tmp_path / "log.jsonl").read_bytes() == whole
+    written.write(STEPS[1])
+    assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [1, 2]
+
+
+def test_damaged_lines_are_passed_over(tmp_path):
+    write(tmp_path)
+    path = tmp_path / "log.jsonl"
+    first, second = path.read_text(encoding="utf-8").splitlines()
+    path.write_bytes(b"\xff{}\n[1]\n" + first.encode() + b"\n" + second[:-5].encode() + b"}\n\n" + second.encode())
+    assert [line["step"] for line in read_log(path)] == [1, 2]
+    RunLog(tmp_path, 1).close()
+    assert path.read_text(encoding="utf-8") == first + "\n"
+    assert read_log(tmp_path / "nowhere") == []

@@ -1,7 +1,8 @@
 """Files that appear whole or not at all; how writing fails is tested with LoRA files."""
 
 import pytest
-from lora_crucible.whole_files import size_text
+from lora_crucible.errors import CrucibleError
+from lora_crucible.whole_files import delete_unfinished, require_writable, size_text, write_whole
 
 
 @pytest.mark.parametrize(
@@ -17,3 +18,29 @@ from lora_crucible.whole_files import size_text
 )
 def test_sizes_for_people(size, text):
     assert size_text(size) == text
+
+
+def test_what_killed_processes_left_is_deleted_by_name(tmp_path, monkeypatch):
+    name = "a[1].safetensors"
+    with monkeypatch.context() as killed:
+        killed.setattr("os.replace", lambda *_: None)
+        killed.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+        for other in (name, "a.safetensors"):
+            write_whole(tmp_path / other, b"half", what="The LoRA")
+    write_whole(tmp_path / name, b"whole", what="The LoRA")
+    assert len(list(tmp_path.iterdir())) == 3
+    delete_unfinished(tmp_path, name)
+    assert len(list(tmp_path.iterdir())) == 2
+    delete_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_that_can_be_written_to_is_made_and_left_empty(tmp_path):
+    require_writable(tmp_path / "a" / "b", "The LoRA")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CrucibleError, match=r"The LoRA could not be saved to .*file: a file lies where a folder must"):
+        require_writable(tmp_path / "file", "The LoRA")

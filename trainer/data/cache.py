@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..packing import packed, unpacked
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 """Of how entries are made. A change of preprocessing must change it."""
@@ -125,16 +129,19 @@ class TensorCache:
         if path is None:
             self._unwritten[key] = value
             return value
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        os.close(descriptor)
+        value = unpacked(json.loads(structure), tensors)
         try:
-            save_file(tensors, temporary, metadata={"structure": structure})
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        return unpacked(json.loads(structure), tensors)
+            _save(path, tensors, structure)
+        except (OSError, SafetensorError) as error:
+            if not self._unwritten:
+                log.warning(
+                    "What was encoded cannot be kept in %s, and stays in memory: %s. The run goes on, and the next "
+                    "one encodes it again. Free some space on that disk, or allow writing there.",
+                    self.folder,
+                    error,
+                )
+            self._unwritten[key] = value
+        return value
 
     def _remember(self, key: str, value: Any) -> None:
         if key in self._unwritten:
@@ -161,8 +168,9 @@ class TensorCache:
         for path, size, used in entries:
             if total <= self.limit or time.time() - used < KEPT_SECONDS:
                 break
-            path.unlink(missing_ok=True)
-            total -= size
+            with suppress(OSError):  # another program has it open, or writing there is not permitted
+                path.unlink(missing_ok=True)
+                total -= size
         return total
 
     def _entries(self) -> list[tuple[Path, int, float]]:
@@ -175,6 +183,18 @@ class TensorCache:
                 continue
             found.append((path, facts.st_size, facts.st_mtime))
         return found
+
+
+def _save(path: Path, tensors: dict[str, Tensor], structure: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    os.close(descriptor)
+    try:
+        save_file(tensors, temporary, metadata={"structure": structure})
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _touch(path: Path) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageStat
 
+from ..errors import CrucibleError
+from ..whole_files import write_whole
 from .images import SIDEWAYS, UnreadableImage, orientation, reading
+
+log = logging.getLogger(__name__)
 
 VERSION = 2
 """Of how facts are found. Facts of another version are found anew."""
@@ -180,7 +184,7 @@ def _read_index(path: Path) -> dict[str, ImageFacts]:
 def _write_index(path: Path, found: dict[str, ImageFacts]) -> None:
     """Written beside and renamed: whoever reads at the same time, or after a power cut, finds a whole file."""
     content = {"version": VERSION, "files": {key: list(asdict(facts).values()) for key, facts in found.items()}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(json.dumps(content).encode())
-    os.replace(file.name, path)
+    try:
+        write_whole(path, json.dumps(content).encode(), what="What was found of the images")
+    except CrucibleError as error:  # it is only looked for again
+        log.warning("%s", error)

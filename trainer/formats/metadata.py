@@ -27,13 +27,14 @@ class TrainingFacts:
     """A finished (or stopped) run, in plain values.
 
     `steps` counts optimizer steps done, `max_train_steps` those planned; `epoch` and `epochs` likewise.
-    `batches_per_epoch` counts micro-batches. Times are Unix seconds. `captions` has one entry per training
-    image. `text_encoder_learning_rate` is None where the text encoder is not trained. `prediction_type` is "epsilon",
-    "v_prediction" or another word; empty leaves it out. `prior_loss_weight` is that of regularization images.
-    `version` is this program's, `config` the resolved config.
+    `batches_per_epoch` counts micro-batches. `session` is a number that no other run has. Times are Unix seconds.
+    `captions` has one entry per training image. `text_encoder_learning_rate` is None where the text encoder is not
+    trained. `prediction_type` is "epsilon", "v_prediction" or another word; empty leaves it out. `prior_loss_weight` is
+    that of regularization images. `version` is this program's, `config` the resolved config.
     """
 
     output_name: str
+    session: str
     trigger_word: str
     base_model_name: str
     base_model_identity: str
@@ -73,7 +74,7 @@ class TrainingFacts:
 
 
 def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str, str]:
-    """The metadata of a LoRA file. Two runs with one seed differ in times and name only.
+    """The metadata of a LoRA file. Two runs with one seed differ in times, name and session only.
 
     `write_lora` adds the hash of the tensors.
     """
@@ -81,6 +82,7 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
     dataset = _last_part(facts.dataset_name)
     ss: dict[str, Any] = {
         "output_name": facts.output_name,
+        "session_id": facts.session,
         "base_model_version": architecture.base_model_version,
         "sd_model_name": _last_part(facts.base_model_name),
         "v2": architecture.id in ("sd2", "sd2_v"),

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from ..adapters import Adapters
@@ -181,15 +181,17 @@ class Guard:
         assert self._best is not None
         put(self._best[1], self._adapters.parameters())
 
-    def measure_pictures(self, training_seconds: float, seconds_per_sampling_step: float, path: Path) -> None:
-        """Draw with the adapters as they are and as they were before the first step, and save the pictures.
+    def measure_pictures(self, training_seconds: float, seconds_per_sampling_step: float) -> Image.Image | None:
+        """Draw with the adapters as they are and as they were before the first step.
 
         Args:
             seconds_per_sampling_step: of one picture; on `auto` nothing is drawn when that would take too long.
-            path: of the PNG file; above without the LoRA, below with it.
+
+        Returns:
+            All pictures, above without the LoRA, below with it; None where nothing was drawn.
         """
         if not self._measured:
-            return
+            return None
         steps = sum(sampling.steps * len(sampling.prompts) for sampling in self.samplings.values())
         expected = 2 * steps * seconds_per_sampling_step
         if self._config.measure == "auto" and expected > MOST_TIME * training_seconds:
@@ -197,15 +199,15 @@ class Guard:
                 f"No pictures were measured, because that would have taken about {expected:.0f} s beside a training of "
                 f"{training_seconds:.0f} s. Set measure to always to have it done."
             )
-            return
+            return None
         started = time.monotonic()
         with self._adapters.without_dropout():
             trained = {name: self._base_model.sample(sampling) for name, sampling in self.samplings.items()}
             with swapped(self._start, self._adapters.parameters()):
                 base = {name: self._base_model.sample(sampling) for name, sampling in self.samplings.items()}
         self._measures = compare(base, trained, self._dataset.images)
-        sheet(base, trained).save(path)
         self._measuring_seconds = time.monotonic() - started
+        return sheet(base, trained)
 
     def metadata(self) -> dict[str, str]:
         """What the file of a LoRA says of the validation; nothing without images for it."""

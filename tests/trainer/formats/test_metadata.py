@@ -8,6 +8,7 @@ from lora_crucible.formats.metadata import TrainingFacts, build_metadata, tag_fr
 
 FACTS = TrainingFacts(
     output_name="my_cat",
+    session="1234567890",
     trigger_word="mypetcat",
     base_model_name="/home/someone/models/v1-5.safetensors",
     base_model_identity="abc123",

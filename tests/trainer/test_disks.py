@@ -1,0 +1,234 @@
+"""Disks that are full or may not be written to: the training is what counts, and nothing good is lost."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from disks import SmallDisk
+from lora_crucible import resuming
+from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.cli import main
+from lora_crucible.config import DataSettings, parse_config
+from lora_crucible.data.dataset import load_dataset
+from lora_crucible.errors import CrucibleError
+from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.run import Hooks, RunResult
+from processes import assert_whole
+
+STEPS = 6
+QUICK = {
+    "max_train_steps": STEPS,
+    "batch_size": 2,
+    "lora_rank": 4,
+    "sample_steps": 1,
+    "sample_every_n_steps": 2,
+    "save_steps": 1,
+    "measure": "never",
+    "save_precision": "fp32",
+}
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[SmallDisk]:
+    try:
+        mounted = SmallDisk(tmp_path / "disk", megabytes=16)
+    except OSError as error:
+        pytest.skip(f"no disk can be mounted here: {error}")
+    yield mounted
+    mounted.unmount()
+
+
+@pytest.fixture(scope="module")
+def base_model():
+    return DiffusersBaseModel("demo")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_dataset(DataSettings(train_data_dir="demo"))
+
+
+@pytest.fixture(scope="module")
+def whole(base_model, dataset, tmp_path_factory) -> RunResult:
+    """A run without faults."""
+    return train(base_model, dataset, tmp_path_factory.mktemp("whole"))
+
+
+def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, steps: int = STEPS) -> RunResult:
+    config = parse_config({**QUICK, "max_train_steps": steps})
+    return resuming.train_or_resume(base_model, dataset, config, folder, folder, hooks)
+
+
+def assert_same(one: RunResult, other: RunResult) -> None:
+    first, second = read_lora(one.files.lora)[0], read_lora(other.files.lora)[0]
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert one.losses == other.losses
+
+
+def at_steps(**calls) -> Hooks:
+    """Calls something after steps, by number (`step_3=...`)."""
+
+    def stepped(report, steps) -> None:
+        calls.get(f"step_{report.step}", lambda: None)()
+
+    return Hooks(stepped=stepped)
+
+
+def logged(result: RunResult) -> list[int]:
+    return [json.loads(line)["step"] for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("leave", [0, 8192, 300_000], ids=["nothing left", "a little", "enough for half a checkpoint"])
+def test_full_until_the_end_it_goes_on_from_the_last_checkpoint(base_model, dataset, disk, whole, leave):
+    with pytest.raises(CrucibleError, match=r"The LoRA could not be saved to .*lora.safetensors .*the disk is full"):
+        train(base_model, dataset, disk.folder, at_steps(step_3=lambda: disk.fill(leave)))
+    assert not list(disk.folder.glob("*.safetensors"))
+    assert_whole(disk.folder)
+    kept = sorted(path.name for path in (disk.folder / "lora" / "checkpoints").iterdir())
+    disk.free()
+    steps: list[int] = []
+    result = train(base_model, dataset, disk.folder, Hooks(stepped=lambda report, _: steps.append(report.step)))
+    assert steps == list(range(int(kept[-1].removeprefix("step_")) + 1, STEPS + 1))
+    assert kept[-1] >= "step_000002"
+    assert_same(result, whole)
+    assert logged(result) == list(range(1, STEPS + 1))
+
+
+def test_full_for_a_while_the_run_ends_well_and_says_what_is_missing(base_model, dataset, disk, tmp_path, caplog):
+    """So long that the log needs another block on the disk."""
+    whole = train(base_model, dataset, tmp_path / "whole", steps=40)
+    result = train(base_model, dataset, disk.folder, at_steps(step_3=disk.fill, step_38=disk.free), steps=40)
+    assert_same(result, whole)
+    steps = logged(result)
+    assert {1, 2, 3, 39, 40} <= set(steps)
+    assert 37 not in steps
+    for what in ("The log", "The samples"):
+        for text in (caplog.text, result.report):
+            assert text.count(f"{what} could not be written, and the run went on without.") == 1
+    assert result.report.count("The checkpoint could not be saved") == 1
+    assert (result.files.folder / "loss.png").stat().st_size > 1000
+    assert [len(one) for one in result.samples] == [len(one) for one in whole.samples]
+    assert not list(result.files.folder.rglob(".crucible-*"))
+    assert_whole(disk.folder)
+    again = train(base_model, dataset, disk.folder, steps=40)
+    assert again.losses == [whole.losses[step - 1] for step in steps]  # from its files alone
+
+
+def test_full_when_the_lora_is_there_the_rest_is_left_out(base_model, dataset, disk, whole):
+    """Report, last sample, plot and record: the LoRA is the result."""
+
+    def sampled(step, steps, picture) -> None:
+        if step == STEPS:
+            disk.fill()
+
+    result = train(base_model, dataset, disk.folder, Hooks(sampled=sampled))
+    assert_same(result, whole)
+    assert "The report could not be written" not in result.report  # it was, before the last sample
+    disk.free()
+    assert_same(train(base_model, dataset, disk.folder), whole)
+    assert [path.name for path in disk.folder.glob("*.safetensors")] == ["lora.safetensors"]
+
+
+def test_full_while_encoding_the_cache_stays_in_memory(base_model, dataset, disk, whole, caplog):
+    def preparing(done, total, what) -> None:
+        if done == 9:
+            disk.fill()
+
+    def sampled(step, steps, picture) -> None:
+        if step == 0:
+            disk.free()
+
+    result = train(base_model, dataset, disk.folder, Hooks(preparing=preparing, sampled=sampled))
+    assert_same(result, whole)
+    assert caplog.text.count("What was encoded cannot be kept in") == 1
+    assert not list((disk.folder / ".cache").glob("??/*.tmp"))
+
+
+def test_full_from_the_start_nothing_is_begun(base_model, dataset, disk, whole):
+    disk.fill()
+    with pytest.raises(CrucibleError, match=f"could not be saved to {disk.folder}: the disk is full"):
+        train(base_model, dataset, disk.folder)
+    disk.free()
+    result = train(base_model, dataset, disk.folder)
+    assert result.files.name == "lora"
+    assert_same(result, whole)
+
+
+def test_full_when_an_interrupted_run_is_to_go_on(base_model, dataset, disk, whole):
+    class Stop(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(base_model, dataset, disk.folder, at_steps(step_3=stop))
+    before = {path: path.read_bytes() for path in disk.folder.rglob("*") if path.is_file()}
+    disk.fill()
+    with pytest.raises(CrucibleError, match="the disk is full"):
+        train(base_model, dataset, disk.folder)
+    for path, content in before.items():
+        assert path.read_bytes() == content
+    disk.free()
+    result = train(base_model, dataset, disk.folder)
+    assert "Went on after step 3 of lora" in result.report
+    assert_same(result, whole)
+
+
+def test_read_only_it_is_said_before_the_first_step(base_model, dataset, disk, whole):
+    disk.read_only()
+    with pytest.raises(CrucibleError, match=f"could not be saved to {disk.folder}: writing there is not permitted"):
+        train(base_model, dataset, disk.folder)
+    disk.read_only(False)
+    result = train(base_model, dataset, disk.folder)
+    assert result.files.name == "lora"
+    assert_same(result, whole)
+    disk.read_only()
+    assert_same(train(base_model, dataset, disk.folder), whole)  # what is finished can be used
+
+
+def test_read_only_on_the_command_line(disk, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"base_model: demo\ntrain_data_dir: demo\noutput_dir: {disk.folder}/out\nmax_train_steps: 2\n")
+    disk.read_only()
+    assert main(["train", str(config)]) == 1
+    said = capsys.readouterr().err
+    assert f"error: The LoRA, or what belongs to its run, could not be saved to {disk.folder}/out" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("place", ["out", "out/deeper"])
+def test_a_file_in_the_folders_place(base_model, dataset, tmp_path, place):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(CrucibleError, match=f"{place}: a file lies where a folder must be"):
+        train(base_model, dataset, tmp_path / place)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_run_goes_on_without_pictures_that_were_damaged(base_model, dataset, tmp_path, whole, caplog):
+    """A disk may lose what it said was written."""
+
+    class Stop(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(base_model, dataset, tmp_path, at_steps(step_5=stop))
+    pictures = sorted((tmp_path / "lora" / "samples").iterdir())
+    pictures[0].write_bytes(pictures[0].read_bytes()[:100])
+    pictures[1].write_bytes(b"")
+    log = tmp_path / "lora" / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text(lines[0] + lines[1].replace('"loss"', '"lo"') + "\x00\x00{\n" + lines[2] + lines[3][:20])
+    with caplog.at_level(logging.WARNING):
+        result = train(base_model, dataset, tmp_path)
+    assert_same(result, whole)
+    assert logged(result) == [1, 3, 6]

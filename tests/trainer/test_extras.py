@@ -1,0 +1,29 @@
+"""What a run can do without never ends it."""
+
+from __future__ import annotations
+
+import pytest
+from lora_crucible.extras import Extras
+
+
+def test_a_failure_is_named_once_and_kept_for_the_report(caplog):
+    extras = Extras()
+    for text in ("full", "still full"):
+        with extras.writing("The log"):
+            raise OSError(text)
+    with extras.writing("The plot"):
+        raise ValueError("no such colour")
+    with extras.writing("The report"):
+        pass
+    assert extras.notes == (
+        "The log could not be written, and the run went on without. full",
+        "The plot could not be written, and the run went on without. no such colour",
+    )
+    assert caplog.text.count("could not be written") == 2
+
+
+def test_ctrl_c_is_no_failure():
+    extras = Extras()
+    with pytest.raises(KeyboardInterrupt), extras.writing("The log"):
+        raise KeyboardInterrupt
+    assert not extras.notes

@@ -1,0 +1,132 @@
+"""Ctrl-C, SIGTERM and errors of whoever started a run: what was trained is kept, and the next start goes on."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.cli import main
+from lora_crucible.config import DataSettings, parse_config
+from lora_crucible.data.dataset import load_dataset
+from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.resuming import train_or_resume
+from lora_crucible.run import Hooks, RunResult
+from processes import assert_whole, start_training, wait_until
+
+CONFIG = """\
+base_model: demo
+train_data_dir: demo
+output_dir: {folder}
+output_name: mine
+max_train_steps: {steps}
+batch_size: {batch_size}
+gradient_accumulation_steps: {accumulation}
+sample_steps: 1
+measure: never
+"""
+
+
+def log_lines(folder: Path) -> int:
+    log = folder / "mine" / "log.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_within_a_batch_and_keeps_everything(tmp_path, capsys, caplog, number):
+    """A step has so many batches that the one under way cannot be finished before the process ends."""
+    folder, output, config = tmp_path / "out", tmp_path / "output.txt", tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(folder=folder, steps=3, batch_size=1, accumulation=256))
+    process = start_training(config, output)
+    assert wait_until(lambda: log_lines(folder) == 1, process), output.read_text()
+    time.sleep(0.1)
+    process.send_signal(number)
+    assert process.wait() == 130
+    assert log_lines(folder) == 1
+    said = output.read_text()
+    for text in ("Stopping after this batch", "cancelled after 1 of 3 steps", "Stopped."):
+        assert text in said
+    assert "Traceback" not in said
+    assert read_lora(folder / "mine.safetensors")[1]["ss_steps"] == "1"
+    assert [path.name for path in (folder / "mine" / "checkpoints").iterdir()] == ["step_000001"]
+    config.write_text(CONFIG.format(folder=folder, steps=2, batch_size=1, accumulation=256))
+    assert main(["train", str(config)]) == 0
+    assert "Went on after step 1 of mine" in capsys.readouterr().out
+    assert read_lora(folder / "mine.safetensors")[1]["ss_steps"] == "2"
+
+
+def test_a_second_ctrl_c_ends_it_at_once(tmp_path):
+    """In the middle of a batch that would take long."""
+    folder, output, config = tmp_path / "out", tmp_path / "output.txt", tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(folder=folder, steps=9, batch_size=64, accumulation=256))
+    process = start_training(config, output)
+    assert wait_until((folder / "mine" / "samples").exists, process), output.read_text()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert wait_until(lambda: "Stopping after this batch" in output.read_text(), process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert "Stopped without saving" in output.read_text()
+    assert not list(folder.glob("*.safetensors"))
+    assert_whole(folder)
+
+
+@pytest.fixture(scope="module")
+def base_model():
+    return DiffusersBaseModel("demo")
+
+
+class Broken(RuntimeError):
+    pass
+
+
+VALUES = {"max_train_steps": 5, "batch_size": 4, "sample_steps": 1, "sample_every_n_steps": 2, "measure": "never"}
+
+
+def train(base_model, folder: Path, hooks: Hooks | None = None) -> RunResult:
+    dataset = load_dataset(DataSettings(train_data_dir="demo"))
+    return train_or_resume(base_model, dataset, parse_config(VALUES), folder, folder, hooks)
+
+
+@pytest.fixture(scope="module")
+def whole(base_model, tmp_path_factory) -> RunResult:
+    return train(base_model, tmp_path_factory.mktemp("whole"))
+
+
+def fail_at(number: int):
+    calls = []
+
+    def called(*arguments) -> None:
+        calls.append(arguments)
+        if len(calls) == number:
+            raise Broken("the window was closed")
+
+    return called
+
+
+@pytest.mark.parametrize(
+    ("hooks", "done"),
+    [
+        (lambda: Hooks(preparing=fail_at(2)), 0),
+        (lambda: Hooks(stepped=fail_at(3)), 3),
+        (lambda: Hooks(sampled=fail_at(1)), 0),
+        (lambda: Hooks(sampled=fail_at(2)), 2),
+        (lambda: Hooks(sampled=fail_at(3)), 4),
+        (lambda: Hooks(sampled=fail_at(4)), 5),
+    ],
+    ids=["preparing", "stepped", "first sample", "sample between", "another between", "last sample"],
+)
+def test_an_error_in_a_hook_loses_nothing(base_model, whole, tmp_path, hooks, done):
+    with pytest.raises(Broken, match="the window was closed"):
+        train(base_model, tmp_path, hooks())
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == (["lora.safetensors"] if done else [])
+    assert_whole(tmp_path)
+    steps = []
+    parts = train(base_model, tmp_path, Hooks(stepped=lambda report, _: steps.append(report.step)))
+    assert steps == list(range(done + 1, 6))
+    first, second = read_lora(whole.files.lora)[0], read_lora(parts.files.lora)[0]
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert parts.files.name == "lora"

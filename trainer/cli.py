@@ -1,4 +1,7 @@
-"""The command line: `python -m trainer demo | train | check | caption`."""
+"""The command line: `python -m trainer demo | train | check | caption | doctor`.
+
+Imports nothing but the standard library at its top, so that it can say which packages are missing.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +12,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .caption_command import add_caption_command
-from .config import TrainingConfig, parse_config
-from .config_file import read_config
+from .doctor.command import add_doctor_command
 from .errors import CrucibleError
 from .requirements import require_packages
 
 if TYPE_CHECKING:
     from .base_models.base import BaseModel
+    from .config import TrainingConfig
     from .data.dataset import Dataset
     from .run import RunResult
     from .step_report import StepReport
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, 1 after an error that is the user's to mend, 130 after Ctrl-C."""
+    """Returns the exit status: 0, 1 where something is the user's to mend, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
-        require_packages(standalone=True)
-        options.command(options)
+        if options.needs_packages:
+            require_packages(standalone=True)
+        return options.command(options) or 0
     except CrucibleError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains LoRA adapters without ComfyUI.")
-    commands = parser.add_subparsers(required=True, metavar="demo | train | check | caption")
+    parser.set_defaults(needs_packages=True)
+    commands = parser.add_subparsers(required=True, metavar="demo | train | check | caption | doctor")
 
     demo = commands.add_parser("demo", help="train on the demo model and show what it learned (about a minute)")
     demo.add_argument("--output_dir", default="output", help="folder for the results (default: output)")
@@ -55,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
 
     add_caption_command(commands)
+    add_doctor_command(commands)
     return parser
 
 
@@ -92,6 +97,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
+    from .config_file import read_config
+
     config = read_config(options.config or options.config_file)
     missing = [name for name in ("base_model", "train_data_dir") if getattr(config, name) is None]
     if missing:
@@ -167,6 +174,8 @@ def _run(config: TrainingConfig, dataset: Dataset, retrain: bool) -> RunResult:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    from .config import parse_config
+
     config = parse_config(
         {
             "base_model": "demo",

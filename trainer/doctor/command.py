@@ -1,0 +1,81 @@
+"""The command itself: asks everything, prints the report."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..requirements import doctor_command
+from .comfyui import examine_comfyui, find_comfyui, python_of
+from .devices import examine_devices
+from .folders import examine_folders, result_folders
+from .packages import examine_optional_packages, examine_packages, loading_steps
+from .page import Advice, Section, page, path_text
+from .probing import Step, probe
+
+OLDEST_PYTHON = (3, 10)
+
+
+def add_doctor_command(commands: Any) -> None:
+    """Adds the command to argparse's subparsers."""
+    doctor = commands.add_parser("doctor", help="examine this computer: versions, devices, memory, folders, packages")
+    doctor.add_argument("--output_dir", help="folder for the results (default: output, in ComfyUI that of ComfyUI)")
+    doctor.set_defaults(command=_doctor, needs_packages=False)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    print("Loading every package once; this can take a minute.", file=sys.stderr)
+    # Memory first, as it is before anything is loaded; devices last, since a sick driver can hang.
+    answers = probe([Step("memory"), *loading_steps(), Step("devices")])
+    comfyui = find_comfyui()
+    standalone = comfyui is None
+    packages = examine_packages(answers, standalone=standalone)
+    own_python = python_of(comfyui) if comfyui is not None else None
+    if packages.obstacles and own_python is not None:
+        packages.obstacles = [_wrong_python(own_python)]
+    sections = [
+        _examine_system(),
+        packages,
+        examine_optional_packages(answers, standalone=standalone),
+        examine_devices(answers),
+        examine_folders(result_folders(options.output_dir, comfyui)),
+        examine_comfyui(comfyui),
+    ]
+    _print(page(f"LoRA Crucible {__version__}: what doctor found", sections))
+    return 1 if any(section.obstacles for section in sections) else 0
+
+
+def _examine_system() -> Section:
+    section = Section("System")
+    section.rows += [
+        ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
+        ("Python", f"{platform.python_version()}, {path_text(sys.executable)}"),
+        ("LoRA Crucible", f"{__version__}, {path_text(Path(__file__).absolute().parent.parent)}"),
+    ]
+    if sys.version_info < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        section.obstacles.append(
+            Advice(
+                f"Python here is {platform.python_version()}, and training needs {oldest} or newer. Install a newer "
+                "one, and the packages into it."
+            )
+        )
+    return section
+
+
+def _wrong_python(own_python: Path) -> Advice:
+    return Advice(
+        f"Packages that training needs are missing or broken in {path_text(sys.executable)}. But ComfyUI has a Python "
+        "of its own, so that is where they belong. Look there, with:",
+        doctor_command(own_python),
+    )
+
+
+def _print(text: str) -> None:
+    """Also where the terminal cannot show every character of a path."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))

@@ -36,6 +36,11 @@ class RunLog:
         """Of each step of a run that is over."""
         return [json.loads(line)["loss"] for line in _lines(folder / LOG)]
 
+    @staticmethod
+    def errors(folder: Path) -> list[dict[str, float]]:
+        """Of each step but skipped ones, the mean error in each range of the noise schedule that occurred."""
+        return [step["errors"] for step in map(json.loads, _lines(folder / LOG)) if not step["skipped"]]
+
     def write(self, report: StepReport) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(_line(report), ensure_ascii=False) + "\n")

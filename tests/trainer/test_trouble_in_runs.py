@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lora_crucible import run, run_log
 from lora_crucible.base_models.base import CachedSample, RowLosses
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.checkpoint import Checkpoints
@@ -26,8 +27,10 @@ from lora_crucible.run_files import RunFiles
 
 SETTINGS = {
     "max_train_steps": 10,
-    "batch_size": 4,
-    "sample_steps": 2,
+    "batch_size": 2,
+    "sample_prompts": "crux, a red circle",
+    "sample_steps": 1,
+    "measure": "never",
     "sample_every_n_steps": 99,
     "save_precision": "fp32",
     "save_steps": 3,
@@ -66,6 +69,13 @@ class Faults:
         return self.tried.count(step)
 
 
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch) -> None:
+    """Drawing them takes longer than these runs."""
+    monkeypatch.setattr(run, "can_plot", lambda: False)
+    monkeypatch.setattr(run_log, "find_spec", lambda name: None)
+
+
 @pytest.fixture(scope="module")
 def dataset():
     return load_dataset(DataSettings(train_data_dir="demo"))
@@ -85,11 +95,11 @@ def faults(demo, monkeypatch) -> Faults:
 
 @pytest.fixture
 def train(demo, dataset, tmp_path) -> Callable[..., RunResult]:
-    def run(name: str = "lora", hooks: Hooks | None = None, **values) -> RunResult:
+    def trained(name: str = "lora", hooks: Hooks | None = None, **values) -> RunResult:
         files = RunFiles.claim(name, tmp_path, tmp_path)
         return run_training(demo, dataset, parse_config({**SETTINGS, **values}), files, hooks)
 
-    return run
+    return trained
 
 
 def logged(folder: Path) -> list[dict]:

@@ -202,6 +202,7 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
     from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
     from lora_crucible.base_models.inputs import Inputs, Latent
     from lora_crucible.config import TrainingConfig
+    from lora_crucible.guard.trouble import Trouble
     from lora_crucible.loop import train
     from lora_crucible.optimization import Optimization
     from lora_crucible.optimizers import ParameterGroup
@@ -239,8 +240,15 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
                 parameters = adapters.parameters()
                 groups = [ParameterGroup("model", parameters, config.learning_rate)]
                 optimization = Optimization(groups, config, torch.amp.GradScaler("cpu", enabled=False))
-                train(base_model.losses, optimization, samples, order, config, on_step=watch.step)
+                trouble = Trouble(config, "fp32", lambda: 1.0)
+                train(
+                    base_model.losses, optimization, samples, order, config, trouble, on_step=watch.step, go_back=fail
+                )
                 return {"adapted_layers": len(adapters), "trained_parameters": count(parameters)}
+
+
+def fail() -> int:
+    raise RuntimeError("the loss is not a number")
 
 
 def diffusers(row: dict[str, Any], rank: int, weights: str, steps: int, watch: Stopwatch) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from .config import ResolvedConfig
 from .optimizers import ParameterGroup, effective_learning_rates, make_optimizer
 from .packing import on_cpu
 from .schedules import make_schedule
+
+CAREFUL_GRAD_NORM = 0.5
+"""Longest gradient of a run that is slowed down."""
 
 
 class Optimization:
@@ -35,7 +39,9 @@ class Optimization:
         self.optimizer = optimizer
         self._schedule = make_schedule(self.optimizer, config)
         self._scaler = scaler
-        self._max_grad_norm = config.max_grad_norm
+        self._is_unscaled = False
+        self._rates = [group.learning_rate for group in groups]
+        self._given_grad_norm = self._max_grad_norm = config.max_grad_norm
         self.is_between = False
         # Its weights in training and its result are two different points.
         self._schedule_free = config.optimizer == "schedule_free_adamw"
@@ -61,9 +67,15 @@ class Optimization:
         """Add the gradients of a scalar loss to those of the step."""
         self._scaler.scale(loss).backward()
 
+    @property
+    def loss_scale(self) -> float:
+        """What losses are multiplied by, so that gradients do not underflow. Waits for the device."""
+        return float(self._scaler.get_scale())
+
     def clip_gradients(self) -> Tensor:
         """Shorten the gradients of the step to `max_grad_norm`; their norm before, a scalar on the device."""
         self._scaler.unscale_(self.optimizer)
+        self._is_unscaled = self._scaler.is_enabled()
         return nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
 
     def step(self) -> dict[str, float]:
@@ -72,6 +84,7 @@ class Optimization:
         self.is_between = True
         self._scaler.step(self.optimizer)
         self._scaler.update()
+        self._is_unscaled = False
         if self._schedule is None:
             rates = {group["name"]: group["scheduled_lr"] for group in self.optimizer.param_groups}
         else:
@@ -82,9 +95,48 @@ class Optimization:
         self.is_between = False
         return rates
 
+    def skip(self) -> dict[str, float]:
+        """Forget the gradients and leave the weights as they are; only the schedule goes on. The learning rates that
+        were not used."""
+        rates = effective_learning_rates(self.optimizer)
+        self.forget_gradients()
+        if self._schedule is None:
+            return {group["name"]: group["scheduled_lr"] for group in self.optimizer.param_groups}
+        self._schedule.last_epoch += 1  # its `step` would warn where no step of the optimizer came before
+        self._follow_schedule()
+        return rates
+
     def forget_gradients(self) -> None:
-        """Those of a step that cannot be finished."""
+        """Those of a step that is not to be finished."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self._is_unscaled:
+            # The scaler takes no new gradients before it has been updated; with its own scale nothing else changes.
+            self._scaler.update(self._scaler.get_scale())
+            self._is_unscaled = False
+
+    @torch.no_grad()
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers. Waits for the device."""
+        return all(bool(weight.isfinite().all()) for weight in self.parameters)
+
+    def slow_down(self, factor: float) -> None:
+        """From now on use `factor` times the learning rates of the config, and below 1 clip gradients to at most
+        `CAREFUL_GRAD_NORM`."""
+        careful = min(CAREFUL_GRAD_NORM, self._given_grad_norm)
+        self._max_grad_norm = careful if factor < 1 else self._given_grad_norm
+        if self._schedule is not None:
+            self._schedule.base_lrs = [rate * factor for rate in self._rates]
+            self._follow_schedule()
+        else:
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+
+    def _follow_schedule(self) -> None:
+        """Use the learning rates that are due."""
+        assert self._schedule is not None
+        shares, step = self._schedule.lr_lambdas, self._schedule.last_epoch
+        for group, rate, share in zip(self.optimizer.param_groups, self._schedule.base_lrs, shares, strict=True):
+            group["lr"] = rate * share(step)
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs, as copies on the CPU: weights, optimizer, schedule, scaler, average."""
@@ -100,20 +152,17 @@ class Optimization:
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state` of weights of the same shapes and the same optimizer."""
+        """Go on from a `state` of weights of the same shapes and the same optimizer, at the learning rates of the
+        config and of this run's schedule, which may be a longer one than that of the state."""
         self.forget_gradients()
         self.is_between = False
         for weight, value in zip(self.parameters, state["weights"], strict=True):
             weight.copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
+        # The optimizer would change the tensors of the state where they are on its device already.
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
         if self._schedule is not None:
-            schedule, step = self._schedule, state["schedule"]
-            schedule.last_epoch = step
-            # By this run's schedule, which may be a longer one than that of the state.
-            for group, rate, factor in zip(
-                self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
-            ):
-                group["lr"] = rate * factor(step)
+            self._schedule.last_epoch = state["schedule"]
+        self.slow_down(1.0)
         if state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
         if self._average is not None:

@@ -28,6 +28,10 @@ from .formats.lora_model import LoraModel
 from .formats.metadata import build_metadata
 from .guard.early_stop import StoppedEarly
 from .guard.guard import Guard
+from .guard.pace import Pace
+from .guard.slow_causes import likely_cause
+from .guard.swing import find_swing
+from .guard.trouble import Trouble
 from .guard.validation import Round
 from .guard.verdict import Verdict
 from .loop import train
@@ -40,7 +44,7 @@ from .planning import Plan, make_plan
 from .plots import can_plot, save_training_plot
 from .report import SavedLora, cache_text, training_report
 from .run_files import RunFiles
-from .run_log import RunLog
+from .run_log import RunLog, read_log
 from .step_report import StepReport
 
 log = logging.getLogger(__name__)
@@ -185,9 +189,13 @@ class _Training:
             scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
             self.optimization = Optimization(groups, config, scaler)
             self.guard.start(adapters, self.optimization.weights_for_use)
+            self.trouble = Trouble(config, self.precision.name, lambda: self.optimization.loss_scale)
+            self.pace = Pace(lambda: likely_cause(adapters.device))
             self.trained_seconds, self.training_started = 0.0, time.monotonic()
             if start is not None:
                 self._restore(start)
+                self._require_numbers("that this run was to go on from")
+            self.good = self._state()
             self.log = RunLog(self.result.files.folder, self.step)
             try:
                 self._do_what_is_due()
@@ -197,12 +205,17 @@ class _Training:
                     self.samples,
                     self.order,
                     config,
+                    self.trouble,
                     first_step=self.step,
                     on_step=self._after_step,
+                    go_back=self._go_back,
                 )
+                self._require_numbers("that it ended with")
             except StoppedEarly:
                 pass
             except BaseException as stop:
+                if not self.optimization.is_finite():
+                    self._go_back()
                 if self.step:
                     self._keep(stop)
                 raise
@@ -251,6 +264,7 @@ class _Training:
         with self.extras.writing("The log for TensorBoard"):
             self.log.write_curves(report)
         self.guard.after_step(report)
+        self.pace.add(report)
         self.hooks.stepped(report, self.config.max_train_steps)
         self._do_what_is_due()
 
@@ -282,6 +296,8 @@ class _Training:
         """Of the current state, unless there is one. A disk that has no room for it does not end the run."""
         if self.checkpoints.last_step == self.step or self.optimization.is_between:
             return
+        if not self.optimization.is_finite():
+            return  # the next step will find it out, and needs a good state to go back to
         name, better = self.result.files.name, self.guard.better_step
         with self.optimization.weights_for_use():
             loras = {"lora": self._lora(name, self.step)}
@@ -289,7 +305,8 @@ class _Training:
                 with self.guard.best_weights():
                     loras["best"] = self._lora(name, better)
         self._wait_for_checkpoint()
-        self.checkpoints.write(Checkpoint(self.step, self._state(), loras))
+        self.good = self._state()
+        self.checkpoints.write(Checkpoint(self.step, self.good, loras))
 
     def _wait_for_checkpoint(self) -> None:
         try:
@@ -307,6 +324,7 @@ class _Training:
             "sampled": list(self.sampled),
             "optimization": self.optimization.state(),
             "guard": self.guard.state(),
+            "trouble": self.trouble.state(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -320,6 +338,37 @@ class _Training:
         self.result.samples[:] = [pictures[step] for step in self.sampled]
         self.optimization.restore(state["optimization"])
         self.guard.restore(state["guard"])
+        self.trouble.restore(state["trouble"])
+        self.optimization.slow_down(self.trouble.slowdown)
+
+    def _require_numbers(self, whose: str) -> None:
+        """
+        Raises:
+            CrucibleError: the weights are none.
+        """
+        if not self.optimization.is_finite():
+            raise CrucibleError(
+                f"The state after step {self.step} {whose} has weights that are no numbers, so the LoRA would destroy "
+                f"every picture. Set learning_rate lower (it is {self.config.learning_rate:g}), or retrain to start "
+                "anew."
+            )
+
+    def _go_back(self) -> int:
+        """To the last good state, with learning rates as low as the trouble so far makes them. How many steps are done
+        there.
+
+        Raises:
+            CrucibleError: that has happened too often.
+        """
+        broken, seconds = self.trouble.broken, self.training_seconds
+        self._restore(self.good)
+        self.trouble.broken, self.trained_seconds = broken, seconds
+        self.optimization.slow_down(self.trouble.slowdown)
+        self.log.close()
+        self.log = RunLog(self.result.files.folder, self.step)
+        self.trouble.raise_when_hopeless(self.step, self.result.files.lora)
+        log.warning("Went back to the state after step %d.", self.step)
+        return self.step
 
     @property
     def training_seconds(self) -> float:
@@ -365,6 +414,7 @@ class _Training:
         return LoraModel(tensors, name, metadata)
 
     def _write_report(self, saved: SavedLora, complete: bool = True) -> None:
+        self.guard.swing = find_swing([line["errors"] for line in read_log(self.log.path) if not line["skipped"]])
         self.result.rounds, self.result.verdict = self.guard.rounds, self.guard.verdict(complete)
         self.result.report = training_report(
             saved,
@@ -375,7 +425,7 @@ class _Training:
             losses=self.result.losses,
             seconds=self.training_seconds,
             cache_text=self.cache_text,
-            watched=self.guard.lines(complete),
+            watched=[*self.trouble.lines(), *self.pace.lines(), *self.guard.lines(complete)],
             reasons=self.reasons,
             notes=(*self.notes, *self.extras.notes),
         )

@@ -18,6 +18,9 @@ from .whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
+KEYS = {"step", "loss", "learning_rates", "errors", "skipped"}
+"""What is read of a line again."""
+
 
 class RunLog:
     """A line of JSON per step in log.jsonl, and the same for TensorBoard where it is installed.
@@ -71,7 +74,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         with suppress(ValueError):
             values = json.loads(line)
-            if isinstance(values, dict) and {"step", "loss", "learning_rates"} <= values.keys():
+            if isinstance(values, dict) and values.keys() >= KEYS:
                 found.append(values)
     return found
 

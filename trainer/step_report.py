@@ -22,6 +22,22 @@ class RowResult:
 
 
 @dataclass(frozen=True)
+class Gradients:
+    """What is known of a step before the weights change.
+
+    Attributes:
+        loss: what is to be minimised, the mean of `losses`.
+        losses: of each of `rows`, the images that were shown, in the order of the batches.
+        norm: of the gradients, before clipping.
+    """
+
+    loss: float
+    losses: tuple[float, ...]
+    rows: tuple[RowResult, ...]
+    norm: float
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What happened in an optimizer step.
 
@@ -32,6 +48,7 @@ class StepReport:
         learning_rates: by part of the LoRA.
         gradient_norm: before clipping.
         seconds: that the step took.
+        skipped: whether it left the weights as they were, because its numbers were far beyond the usual.
         memory_gb: most memory of the GPU that torch has held so far; without a GPU, what the process holds now.
     """
 
@@ -42,6 +59,7 @@ class StepReport:
     gradient_norm: float
     seconds: float
     memory_gb: float
+    skipped: bool = False
 
     @property
     def errors(self) -> dict[str, float]:

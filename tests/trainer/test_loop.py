@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from lora_crucible.base_models.base import CachedSample, RowLosses
 from lora_crucible.base_models.diffusion import diffusion_losses
 from lora_crucible.config import ObjectiveSettings
-from lora_crucible.errors import CrucibleError
+from lora_crucible.guard.trouble import ENOUGH, Trouble
 from lora_crucible.loop import train
 from lora_crucible.objective import Objective
 from lora_crucible.optimization import Optimization
@@ -30,6 +31,7 @@ class Distance:
 
     def __init__(self) -> None:
         self.parameter = nn.Parameter(torch.zeros(()))
+        self.weights_in_trouble: list[float] = []
 
     def losses(self, rows: list[CachedSample], seeds: list[int]) -> RowLosses:
         values = torch.stack([(self.parameter - row.inputs) ** 2 for row in rows])
@@ -64,7 +66,14 @@ class InOrder(BatchOrder):
 
 @pytest.fixture
 def trained(complete):
-    def run(batch_size: int, accumulation: int, model: Distance | None = None, order: type = BatchOrder, **values):
+    def run(
+        batch_size: int,
+        accumulation: int,
+        model: Distance | None = None,
+        order: type = BatchOrder,
+        back_to: int | None = None,
+        **values,
+    ):
         model = model or Distance()
         samples = [CachedSample(f"{value}.png", "all", value) for value in VALUES]
         settings = {"max_train_steps": 20, "learning_rate": 0.1, "lr_warmup_steps": 4, "weight_decay": 0.0}
@@ -72,8 +81,21 @@ def trained(complete):
         groups = [ParameterGroup("model", [model.parameter], config.learning_rate)]
         optimization = Optimization(groups, config, torch.amp.GradScaler("cpu", enabled=False))
         reports: list[StepReport] = []
+        states = {0: optimization.state()}
+
+        def on_step(report: StepReport) -> None:
+            reports.append(report)
+            states.setdefault(report.step, optimization.state())
+
+        def go_back() -> int:
+            model.weights_in_trouble.append(model.parameter.item())
+            optimization.restore(states[back_to])
+            return back_to
+
         batches = order(["all"] * 4, batch_size, accumulation, seed=1)
-        train(model.losses, optimization, samples, batches, config, on_step=reports.append)
+        trouble = Trouble(config, "fp32", lambda: optimization.loss_scale)
+        rest = {"on_step": on_step, "go_back": go_back}
+        train(lambda *rows: model.losses(*rows), optimization, samples, batches, config, trouble, **rest)
         with optimization.weights_for_use():
             return model.parameter.item(), reports
 
@@ -132,18 +154,43 @@ def test_a_step_says_what_it_saw(trained):
     assert 0.01 < first.memory_gb < 1000
 
 
-def test_a_loss_that_is_no_number_leaves_the_weights(trained):
-    model = Distance()
+class Spoiled(Distance):
+    """Its losses of one call, counted from 1, are multiplied."""
+
+    def __init__(self, call: int, by: float) -> None:
+        super().__init__()
+        self.calls, self.call, self.by = 0, call, by
+
+    def losses(self, rows: list[CachedSample], seeds: list[int]) -> RowLosses:
+        self.calls += 1
+        losses = super().losses(rows, seeds)
+        return replace(losses, values=losses.values * (self.by if self.calls == self.call else 1))
+
+
+@pytest.mark.parametrize("by", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_goes_back_before_it_does_harm(trained, by):
+    plain, _ = trained(4, 1)
+    model = Spoiled(8, by)
+    value, reports = trained(4, 1, model, back_to=5)
+    assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6, 7, *range(6, 21)]
+    assert len(model.weights_in_trouble) == 1
+    assert 0 < model.weights_in_trouble[0] < value
+    assert value == plain
+
+
+def test_a_spike_is_skipped_and_the_schedule_goes_on(trained):
+    number, steps = ENOUGH + 10, ENOUGH + 15
+    plain, usual = trained(4, 1, max_train_steps=steps)
+    weights = []
+    model = Spoiled(number, 1e4)
     good = model.losses
-
-    def spoiled(rows, seeds):
-        losses = good(rows, seeds)
-        return RowLosses(losses.values * math.inf, losses.errors, losses.timesteps)
-
-    model.losses = spoiled
-    with pytest.raises(CrucibleError, match=r"step 1 is inf.*1\.0\.png"):
-        trained(4, 1, model)
-    assert model.parameter.item() == 0
+    model.losses = lambda rows, seeds: weights.append(model.parameter.item()) or good(rows, seeds)
+    value, reports = trained(4, 1, model, max_train_steps=steps)
+    assert [report.step for report in reports if report.skipped] == [number]
+    assert weights[number] == weights[number - 1] != weights[number - 2]
+    rates, usual_rates = ([report.learning_rates for report in run] for run in (reports, usual))
+    assert rates == usual_rates
+    assert value == pytest.approx(plain, rel=0.1)
 
 
 def test_each_step_names_its_images_with_their_errors(trained):

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..adapters import Adapters
 from ..base_models.base import BaseModel, CachedSample, Progress, RowLosses, Sampling
 from ..config import ResolvedConfig
+from ..config.resolve import usual_learning_rate
 from ..data.cache import TensorCache
 from ..data.dataset import Dataset, TrainingImage
 from ..data.findings import counted
@@ -23,6 +24,7 @@ from ..step_report import StepReport
 from .early_stop import EarlyStopping, StoppedEarly
 from .image_watch import ImageWatch
 from .measures import Measures, compare, measure_samplings, sheet
+from .swing import Swing
 from .validation import MOST_IMAGES, Round, Validation
 from .verdict import Evidence, Verdict, judge, shown_on_others
 from .weights import copied, put, swapped
@@ -46,12 +48,14 @@ class Guard:
         rounds: of validation. Without images for that, of the training images alone.
         stopped_early: whether it ended the run.
         samplings: what it will draw.
+        swing: of the error while it trained; whoever has the errors of all steps sets it.
     """
 
     def __init__(self, base_model: BaseModel, dataset: Dataset, config: ResolvedConfig, sampling: Sampling) -> None:
         self._base_model, self._dataset, self._config = base_model, dataset, config
         self.rounds: list[Round] = []
         self.stopped_early = False
+        self.swing: Swing | None = None
         self._watch = ImageWatch(image.name for image in dataset.images)
         self._early_stopping = EarlyStopping(config.early_stopping_patience, config.early_stopping_threshold)
         self._trained = 0.0
@@ -110,7 +114,8 @@ class Guard:
     def after_step(self, report: StepReport) -> None:
         """Take note of a step."""
         self._step = report.step
-        self._trained += max(report.learning_rates.values())
+        if not report.skipped:
+            self._trained += max(report.learning_rates.values())
         self._watch.add(report.rows)
 
     def validate_when_due(self) -> None:
@@ -225,8 +230,18 @@ class Guard:
         return {"crucible.validation": json.dumps(facts)}
 
     def verdict(self, complete: bool) -> Verdict:
-        images = len(self._dataset.images)
-        return judge(Evidence(self.rounds, self._config, images, complete, self.stopped_early, self._measures))
+        usual_rate, _ = usual_learning_rate(self._config, self._base_model.architecture.id)
+        evidence = Evidence(
+            self.rounds,
+            self._config,
+            len(self._dataset.images),
+            usual_rate,
+            complete,
+            self.stopped_early,
+            self._measures,
+            self.swing,
+        )
+        return judge(evidence)
 
     def lines(self, complete: bool) -> list[str]:
         """What it saw, for the report."""
@@ -237,7 +252,7 @@ class Guard:
             lines += [f"  {line}" for line in self._measures.lines(self._dataset.trigger_word)]
         elif complete and self._not_measured:
             lines.append(self._not_measured)
-        if self.rounds or self._measures is not None:
+        if self.rounds or self._measures is not None or self.swing is not None:
             lines += self.verdict(complete).lines()
         return lines
 

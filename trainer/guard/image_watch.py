@@ -1,7 +1,6 @@
 """Which images stay hard, and which are known by heart first.
 
-How large an error is depends on how much noise the image had, far more than on the image. So each error is compared
-with what has been usual at its noise lately; what is left is the image's own.
+Each error is compared with what has been usual at its noise lately; what is left is the image's own.
 """
 
 from __future__ import annotations
@@ -18,12 +17,7 @@ import torch
 from ..base_models.base import CachedSample, RowLosses
 from ..data.findings import listed
 from ..step_report import RowResult
-
-BINS = 20
-"""Equal parts of the noise schedule. Within one of 10, errors of a noise-predicting model still differ threefold."""
-
-HORIZON = 50
-"""Errors that the usual one of a bin is the mean of: it has to fall as the model learns."""
+from .usual import UsualErrors
 
 WINDOW = 16
 """Times an image is shown that its error is averaged over. One has a spread of about 40 %, so 16 have 10 %."""
@@ -39,8 +33,6 @@ LEARNED = 1.25
 
 HARD_WEIGHT = 0.5
 """Of the loss of an image that stays hard. Not less: it may be the one that shows something rare."""
-
-SMALLEST_ERROR = 1e-12
 
 
 @dataclass
@@ -65,7 +57,7 @@ class ImageWatch:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._tracks = {name: _Track() for name in names}
-        self._usual: list[tuple[float, int]] = [(0.0, 0)] * BINS
+        self._usual = UsualErrors()
         self._hard: list[str] | None = None
 
     def add(self, rows: Sequence[RowResult]) -> None:
@@ -73,28 +65,21 @@ class ImageWatch:
         self._hard = None
         for row in rows:
             track = self._tracks.get(row.name)
-            if track is None or not math.isfinite(row.error):
+            own = None if track is None else self._usual.add(row)
+            if track is None or own is None:
                 continue
-            error = math.log(max(row.error, SMALLEST_ERROR))
-            number = min(int(row.timestep * BINS), BINS - 1)
-            mean, count = self._usual[number]
-            # Compared with the others, and only then one of them.
-            if count:
-                own = error - mean
-                track.latest.append(own)
-                if len(track.first) < WINDOW:
-                    track.first.append(own)
-            count = min(count + 1, HORIZON)
-            self._usual[number] = (mean + (error - mean) / count, count)
+            track.latest.append(own)
+            if len(track.first) < WINDOW:
+                track.first.append(own)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, in plain values."""
         tracks = {name: [list(track.first), list(track.latest)] for name, track in self._tracks.items()}
-        return {"tracks": tracks, "usual": list(self._usual)}
+        return {"tracks": tracks, "usual": self._usual.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from the `state` of a watch over the same images."""
-        self._usual = list(state["usual"])
+        self._usual.restore(state["usual"])
         for name, (first, latest) in state["tracks"].items():
             self._tracks[name] = _Track(list(first), deque(latest, maxlen=WINDOW))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..config import ResolvedConfig
+from ..config.lengths import EFFECTIVE_BATCH
 from .measures import Measures
+from .swing import Swing
 from .validation import Round
 
 NO_GAIN = 0.005
@@ -60,14 +62,18 @@ class Evidence:
         complete: whether the run went to its end. stopped_early: by early stopping.
         measures: of its pictures, or None.
         images: number of training images.
+        usual_rate: the learning rate that suits optimizer and model.
+        swing: of the error while it trained, or None.
     """
 
     rounds: Sequence[Round]
     config: ResolvedConfig
     images: int
+    usual_rate: float
     complete: bool = True
     stopped_early: bool = False
     measures: Measures | None = None
+    swing: Swing | None = None
 
     @property
     def has_validation(self) -> bool:
@@ -101,7 +107,20 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Signs of too much weigh heavier than signs of too little: a LoRA that is past its best has learned enough."""
+    """Signs of too much weigh heavier than signs of too little: a LoRA that is past its best has learned enough.
+
+    A swing makes no verdict, but is told with it.
+    """
+    found = _judge(evidence)
+    if evidence.swing is None:
+        return found
+    reasons = (*found.reasons, evidence.swing.text())
+    if any("lower learning_rate" in advice.lower() for advice in found.advice):
+        return replace(found, reasons=reasons)
+    return replace(found, reasons=reasons, advice=(_against_swings(evidence.config), *found.advice))
+
+
+def _judge(evidence: Evidence) -> Verdict:
     if len(evidence.rounds) < 2 and evidence.measures is None:
         return Verdict("none", ("Nothing was measured.",))
     too_much, too_little = _Signs(), _Signs()
@@ -140,11 +159,10 @@ def _judge_errors(evidence: Evidence, too_much: _Signs, too_little: _Signs) -> N
     start, last = evidence.errors[0], evidence.errors[-1]
     speed = learning_at_the_end(evidence.rounds)
     where = "validation images" if evidence.has_validation else "training images"
-    lower, higher = f"{config.learning_rate / 4:g}", f"{config.learning_rate * 3:g}"
     if last > start * (1 + NO_GAIN):
         too_much.add(
             f"The error on {where} ended {last / start - 1:.0%} above where it began.",
-            f"Lower learning_rate to {lower}.",
+            f"Lower learning_rate to {config.learning_rate / 4:g}.",
         )
     elif last > best.error * (1 + PAST_BEST):
         too_much.add(
@@ -160,23 +178,19 @@ def _judge_errors(evidence: Evidence, too_much: _Signs, too_little: _Signs) -> N
                 *_against_memorising(evidence),
             )
         else:
-            too_little.add(
-                f"The error on {where} hardly fell.",
-                f"Raise learning_rate to {higher}, or train for longer.",
-            )
+            too_little.add(f"The error on {where} hardly fell.", *_against_standstill(evidence))
     elif not evidence.stopped_early and speed > STILL_FALLING:
         times = 4 if speed > FAR_TOO_LITTLE else 2
         too_little.add(
             f"The error on {where} fell by {_fall(start, last):.1%} and was still falling at the end.",
-            f"Train for {config.max_train_steps * times} steps, or raise learning_rate to "
-            f"{config.learning_rate * times:g}.",
+            _longer(evidence, f"{config.max_train_steps * times} steps", config.learning_rate * times),
         )
 
 
 def _judge_pictures(evidence: Evidence, measures: Measures, too_much: _Signs, too_little: _Signs) -> None:
     fewer = f"Train for {max(1, evidence.config.max_train_steps // 2)} steps."
     if measures.effect < LITTLE_EFFECT:
-        remedy = f"Raise learning_rate to {evidence.config.learning_rate * 3:g}, or train for longer."
+        remedy = _longer(evidence, "longer", evidence.config.learning_rate * 3)
         known = bool(too_little.advice)  # what the errors ask for helps here too
         too_little.add(f"Pictures of the captions moved by only {measures.effect:.2f}.", *([] if known else [remedy]))
     if measures.variety < SAME:
@@ -235,6 +249,29 @@ def _against_memorising(evidence: Evidence) -> list[str]:
     if evidence.images < 30:
         advice.append(f"Add images that differ from each other: there are {evidence.images}, and 30 make a difference.")
     return advice or [f"Lower lora_rank to {max(1, config.lora_rank // 2)}."]
+
+
+def _longer(evidence: Evidence, how_long: str, rate: float) -> str:
+    """To train for so long, or at a higher rate unless the run swung."""
+    more = "" if evidence.swing else f", or raise learning_rate to {rate:g}"
+    return f"Train for {how_long}{more}."
+
+
+def _against_standstill(evidence: Evidence) -> list[str]:
+    config = evidence.config
+    if config.learning_rate < evidence.usual_rate:
+        return [_longer(evidence, "longer", evidence.usual_rate)]
+    more = [f"Raise lora_rank to {config.lora_rank * 2}"]
+    if config.target_modules == "attention":
+        more.append("set target_modules to attention_and_feed_forward")
+    return [f"{', or '.join(more)}.", "See whether the captions name what is in the images."]
+
+
+def _against_swings(config: ResolvedConfig) -> str:
+    if config.batch_size * config.gradient_accumulation_steps >= EFFECTIVE_BATCH:
+        return f"Lower learning_rate to {config.learning_rate / 2:g}."
+    accumulation = -(-EFFECTIVE_BATCH // config.batch_size)
+    return f"Set gradient_accumulation_steps to {accumulation}: steps on fewer than {EFFECTIVE_BATCH} images swing."
 
 
 def _settled(evidence: Evidence) -> str:

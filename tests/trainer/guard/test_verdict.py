@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from lora_crucible.config import DatasetFacts, ModelFacts, ResolvedConfig, parse_config, resolve
 from lora_crucible.guard.measures import Measures
+from lora_crucible.guard.swing import Swing
 from lora_crucible.guard.validation import Round
 from lora_crucible.guard.verdict import Evidence, judge, learning_at_the_end
 
@@ -36,7 +37,9 @@ MODEST = Measures(
 
 
 def verdict(errors: list[float], training: list[float] | None = None, **more):
-    return judge(Evidence(rounds(errors, training), more.pop("config", config()), 20, **more))
+    return judge(
+        Evidence(rounds(errors, training), more.pop("config", config()), 20, more.pop("usual_rate", 3e-4), **more)
+    )
 
 
 def test_an_error_that_fell_and_settled_is_good():
@@ -121,16 +124,16 @@ def test_a_trigger_word_that_is_not_needed_is_said():
 
 def test_without_validation_images_it_says_so_and_judges_the_rest():
     training = [Round(step * 100, float(step), error) for step, error in enumerate(SETTLED)]
-    found = judge(Evidence(training, config(), 20, measures=MODEST))
+    found = judge(Evidence(training, config(), 20, 1e-4, measures=MODEST))
     assert found.word == "good"
     assert "training images" in found.reasons[0]
     assert "No image was kept for validation" in found.reasons[-1]
-    copied = judge(Evidence(training, config(), 20, measures=replace(MODEST, variety=0.1)))
+    copied = judge(Evidence(training, config(), 20, 1e-4, measures=replace(MODEST, variety=0.1)))
     assert copied.word == "too much"
 
 
 def test_nothing_measured_gives_no_verdict():
-    assert judge(Evidence([], config(), 20)).word == "none"
+    assert judge(Evidence([], config(), 20, 1e-4)).word == "none"
 
 
 def test_learning_at_the_end_counts_learning_rates_and_not_steps():
@@ -140,3 +143,41 @@ def test_learning_at_the_end_counts_learning_rates_and_not_steps():
     annealed = [Round(0, 0.0, 1.0), Round(100, 0.5, 0.8), Round(200, 0.99, 0.6), Round(400, 1.0, 0.6)]
     assert learning_at_the_end(annealed) == pytest.approx(1)
     assert learning_at_the_end(rounds([1.0, 1.1])) == 0
+
+
+SWING = Swing(low=80, high=120, rise=0.4)
+
+
+def test_a_swing_is_told_with_every_verdict_and_its_remedy_comes_first():
+    for errors in (SETTLED, [1.0, 0.9, 0.8, 0.7, 0.6], [1.0, 1.0, 1.0, 1.0, 0.999]):
+        found = verdict(errors, swing=SWING)
+        assert found.word == verdict(errors).word
+        assert found.reasons[-1].startswith("The error swung: from step 80 to 120 it rose by 40%")
+        assert found.advice[0] == "Lower learning_rate to 5e-05."
+        assert not any("aise learning_rate" in advice for advice in found.advice)
+    assert any("aise learning_rate" in advice for advice in verdict([1.0, 1.0, 1.0, 1.0, 0.999]).advice)
+
+
+def test_two_remedies_for_the_learning_rate_do_not_contradict():
+    advice = verdict([1.0, 0.8, 1.5, 2.0, 2.0], swing=SWING).advice
+    assert [one for one in advice if "learning_rate" in one] == ["Lower learning_rate to 2.5e-05."]
+
+
+def test_small_steps_that_swing_are_to_be_accumulated():
+    small = config(batch_size=1, gradient_accumulation_steps=1)
+    assert verdict(SETTLED, config=small, swing=SWING).advice[0].startswith("Set gradient_accumulation_steps to 4")
+
+
+def test_a_swing_needs_no_measurement():
+    found = judge(Evidence([], config(), 20, 1e-4, swing=SWING))
+    assert "swung" in found.lines()[0]
+    assert "Lower learning_rate" in found.lines()[1]
+
+
+def test_a_usual_learning_rate_that_teaches_nothing_is_not_raised():
+    nothing = [1.0, 1.0, 0.999, 0.999, 0.999]
+    assert verdict(nothing, usual_rate=2e-4).advice == ("Train for longer, or raise learning_rate to 0.0002.",)
+    attention = config(lora_rank=4, target_modules="attention")
+    advice = verdict(nothing, config=attention, usual_rate=1e-4).advice
+    assert advice[0] == "Raise lora_rank to 8, or set target_modules to attention_and_feed_forward."
+    assert "captions" in advice[1]

@@ -1,0 +1,250 @@
+"""Trouble in the numbers of a step, found before they change the weights."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..config import ResolvedConfig
+from ..data.findings import counted, listed
+from ..errors import CrucibleError
+from ..optimization import CAREFUL_GRAD_NORM
+from ..step_report import Gradients
+from .usual import UsualErrors
+
+log = logging.getLogger(__name__)
+
+MOST_RETURNS = 5
+"""Times that a run goes back. Each halves the learning rate: what still fails at a thirty-second of it has another
+cause."""
+
+LOW_LEARNING_RATE = 5e-5
+"""A lowered learning rate stops here once before it is lowered further: few LoRAs diverge at it."""
+
+WINDOW = 100
+"""Steps that say what is usual."""
+
+ENOUGH = 30
+"""Of them, from which a spike can be told."""
+
+FAR = 8.0
+"""Standard deviations of the logarithm, estimated from the median as for normal values, that a spike lies above the
+median."""
+
+TIMES = 10.0
+"""How many times the median a spike is at least."""
+
+MOST_IN_A_ROW = 5
+"""Skipped steps, after which what is far beyond the usual has become usual."""
+
+SMALLEST = 1e-12
+
+Action = Literal["go on", "skip", "go back"]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A step whose loss or gradient was no number.
+
+    Attributes:
+        what: in words.
+        images: it happened with. alone: whether others in the same step were good.
+    """
+
+    step: int
+    what: str
+    images: tuple[str, ...]
+    alone: bool
+
+    def text(self) -> str:
+        return f"{self.what} with {listed(self.images)}"
+
+
+@dataclass(frozen=True)
+class Spike:
+    """A step that was skipped: its `what` was `times` the usual."""
+
+    step: int
+    what: str
+    times: float
+    images: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"step {self.step} ({self.what} {self.times:.0f} times the usual, with {listed(self.images)})"
+
+
+class Trouble:
+    """
+    Args:
+        precision: of the computation, for people.
+        loss_scale: what the loss is multiplied by at present.
+
+    Attributes:
+        broken: steps from which the run went back.
+        spikes: steps that were skipped.
+    """
+
+    def __init__(self, config: ResolvedConfig, precision: str, loss_scale: Callable[[], float]) -> None:
+        self._rate, self._precision, self._loss_scale = config.learning_rate, precision, loss_scale
+        self.broken: list[Broken] = []
+        self.spikes: list[Spike] = []
+        self._norms: deque[float] = deque(maxlen=WINDOW)
+        self._errors: deque[float] = deque(maxlen=WINDOW)
+        self._usual = UsualErrors()
+        self._missed: set[str] = set()
+        self._in_a_row = 0
+
+    @property
+    def slowdown(self) -> float:
+        """What the learning rates are to be multiplied by, for the times that the run went back."""
+        return _lowered(self._rate, len(self.broken)) / self._rate
+
+    def judge(self, step: int, gradients: Gradients) -> Action:
+        """What to do with the gradients of a step, which counts from 1."""
+        if math.isfinite(gradients.loss) and math.isfinite(gradients.norm):
+            return "skip" if self._is_spike(step, gradients) else "go on"
+        if math.isfinite(gradients.loss) and self._loss_scale() > 1:
+            return "go on"  # it is the scaled gradients that overflowed: the scaler skips them and lowers its scale
+        self.broken.append(_broken(step, gradients))
+        log.warning("%s.", self.broken[-1].text())
+        return "go back"
+
+    def _is_spike(self, step: int, gradients: Gradients) -> bool:
+        """Whether the step is to be skipped. An image may miss one turn, but not its next as well: what is rare and
+        hard is to be learned too."""
+        ratios = [math.exp(own) for row in gradients.rows if (own := self._usual.add(row)) is not None]
+        times = {
+            "gradient": _times_usual(gradients.norm, self._norms),
+            "error": _times_usual(statistics.fmean(ratios), self._errors) if ratios else 0.0,
+        }
+        what = max(times, key=times.__getitem__)
+        is_far = times[what] > 0
+        self._in_a_row = self._in_a_row + 1 if is_far else 0
+        if self._in_a_row > MOST_IN_A_ROW:
+            self._norms.clear()
+            self._errors.clear()
+            self._in_a_row, is_far = 0, False
+        images = _names(gradients)
+        missed_last_turn = bool(self._missed.intersection(images))
+        self._missed.difference_update(images)
+        if not is_far or missed_last_turn:
+            return False
+        self._missed.update(images)
+        self.spikes.append(Spike(step, what, times[what], images))
+        log.warning("Skipped %s.", self.spikes[-1].text())
+        return True
+
+    def raise_when_hopeless(self, good_step: int, lora: Path) -> None:
+        """
+        Args:
+            good_step: after which the run has its last good state.
+            lora: where the LoRA will be.
+
+        Raises:
+            CrucibleError: the run went back too often.
+        """
+        times = len(self.broken)
+        if times <= MOST_RETURNS:
+            return
+        kept = f"The best LoRA until step {good_step} is {lora}." if good_step else "No step was done before it."
+        raise CrucibleError(
+            f"{self.broken[-1].text()}. That was the {times}th time: after each, the run went back to its last good "
+            f"state, with learning_rate lowered from {self._rate:g} to {_lowered(self._rate, times - 1):g} in the end "
+            f"and gradients clipped to {CAREFUL_GRAD_NORM:g}, so more of that would not help. {kept} {self._remedy()}"
+        )
+
+    def _remedy(self) -> str:
+        images = self.broken[-1].images
+        if all(one.alone and one.images == images for one in self.broken):
+            return (
+                f"It was {listed(images)} every time, while the other images of the step were good: look at the file "
+                "and its caption, or take it out of the dataset."
+            )
+        if self._precision == "fp16":
+            return "Set mixed_precision to bf16 or fp32: fp16 has no numbers above 65504."
+        remedy = f"Set learning_rate to {self._rate / 10:g}"
+        return f"{remedy}, or mixed_precision to fp32." if self._precision != "fp32" else f"{remedy}."
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, in plain values."""
+        return {
+            "broken": [asdict(one) for one in self.broken],
+            "spikes": [asdict(one) for one in self.spikes],
+            "norms": list(self._norms),
+            "errors": list(self._errors),
+            "usual": self._usual.state(),
+            "missed": sorted(self._missed),
+            "in_a_row": self._in_a_row,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.broken = [Broken(**one) for one in state["broken"]]
+        self.spikes = [Spike(**one) for one in state["spikes"]]
+        self._norms = deque(state["norms"], maxlen=WINDOW)
+        self._errors = deque(state["errors"], maxlen=WINDOW)
+        self._usual.restore(state["usual"])
+        self._missed = set(state["missed"])
+        self._in_a_row = state["in_a_row"]
+
+    def lines(self) -> list[str]:
+        """What was done about it, for the report; nothing where there was none."""
+        lines = []
+        if self.broken:
+            told = "; ".join(one.text() for one in self.broken)
+            lines.append(
+                f"{told}. The run went back to its last good state {counted(len(self.broken), 'time')}, learning_rate "
+                f"was lowered from {self._rate:g} to {self._rate * self.slowdown:g}, and gradients were clipped to "
+                f"{CAREFUL_GRAD_NORM:g}."
+            )
+        if self.spikes:
+            told = listed([one.text() for one in self.spikes])
+            lines.append(
+                f"Skipped {counted(len(self.spikes), 'step')} that would have changed too much: {told}. Look at images "
+                "that are named more than once."
+            )
+        return lines
+
+
+def _broken(step: int, gradients: Gradients) -> Broken:
+    bad = [
+        row.name
+        for row, loss in zip(gradients.rows, gradients.losses, strict=True)
+        if not (math.isfinite(loss) and math.isfinite(row.error))
+    ]
+    if math.isfinite(gradients.loss):
+        return Broken(step, f"The gradient of step {step} was {gradients.norm}", _names(gradients), False)
+    alone = 0 < len(bad) < len(gradients.rows)
+    images = tuple(dict.fromkeys(bad)) or _names(gradients)
+    return Broken(step, f"The loss of step {step} was {gradients.loss}", images, alone)
+
+
+def _names(gradients: Gradients) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(row.name for row in gradients.rows))
+
+
+def _lowered(rate: float, times: int) -> float:
+    """Halved so many times, with a stop at `LOW_LEARNING_RATE` on the way. Not there for good: the same step from the
+    same state at the same rate would only break down again."""
+    for _ in range(times):
+        rate = max(rate / 2, LOW_LEARNING_RATE) if rate > LOW_LEARNING_RATE else rate / 2
+    return rate
+
+
+def _times_usual(value: float, window: deque[float]) -> float:
+    """How many times the median of a window a value is that is far outside of it, or 0; it becomes part of it."""
+    number = math.log(max(value, SMALLEST))
+    times = 0.0
+    if len(window) >= ENOUGH:
+        median = statistics.median(window)
+        spread = 1.4826 * statistics.median(abs(one - median) for one in window)
+        if number - median > max(math.log(TIMES), FAR * spread):
+            times = math.exp(number - median)
+    window.append(number)
+    return times

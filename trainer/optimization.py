@@ -76,15 +76,19 @@ class Optimization:
             rates = {group["name"]: group["scheduled_lr"] for group in self.optimizer.param_groups}
         else:
             self._schedule.step()
-        self.forget_gradients()
+        self.optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
             self._average.step(self.parameters)
         self.is_between = False
         return rates
 
     def forget_gradients(self) -> None:
-        """Those of a step that cannot be finished."""
+        """Those of a step that cannot be finished; it can be begun anew."""
         self.optimizer.zero_grad(set_to_none=True)
+        # The old one knows how far the step had come, and would refuse to begin.
+        fresh = torch.amp.GradScaler(self.device.type, enabled=self._scaler.is_enabled())
+        fresh.load_state_dict(self._scaler.state_dict())
+        self._scaler = fresh
 
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs, as copies on the CPU: weights, optimizer, schedule, scaler, average."""

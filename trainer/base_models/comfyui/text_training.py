@@ -31,7 +31,8 @@ class LiveTextEncoder:
         """Adapters on the text encoders, by file key. ComfyUI computes text encoders in float32."""
         keys = naming.text_encoder_keys(self._model)
         device = self.patcher.load_device
-        with attaching.attached(self._model, spec, keys, device, torch.float32, False) as layers:
+        without = attaching.Checkpointing(False)
+        with attaching.attached(self._model, spec, keys, device, torch.float32, without) as layers:
             yield layers
 
     def encode(self, caption: str) -> list[Any]:

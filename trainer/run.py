@@ -21,12 +21,16 @@ from .config.layer_patterns import parse_patterns
 from .data.buckets import Buckets
 from .data.cache import TensorCache
 from .data.dataset import Dataset
+from .device_memory import forget_tensors
 from .errors import CrucibleError
 from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import build_metadata
+from .guard.disk_room import require_disk
 from .guard.early_stop import StoppedEarly
 from .guard.guard import Guard
+from .guard.memory import Memory
+from .guard.retrying import again, retried
 from .guard.validation import Round
 from .guard.verdict import Verdict
 from .loop import train
@@ -108,9 +112,16 @@ def run_training(
             training = _Training(base_model, identity, plan, config.epochs, precision, hooks or Hooks(), result)
             training.notes = (*notes, *training.notes)
             training.train(start)
-    except BaseException:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
+    except BaseException as error:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
         if start is None and not result.losses:
             files.give_up()
+        if base_model.is_out_of_memory(error):
+            forget_tensors(error)
+            raise CrucibleError(
+                f"There was not enough memory to load {base_model.name} and its encoders, or to encode the images "
+                f"({error}). Close other programs that hold memory, or train with a smaller model or at a lower "
+                "resolution."
+            ) from error
         raise
     return result
 
@@ -143,8 +154,11 @@ class _Training:
         self.sampling_steps = 0
 
         cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
-        self.samples = base_model.cache_inputs(
-            plan.samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
+        self.samples = again(
+            base_model,
+            lambda: base_model.cache_inputs(
+                plan.samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
+            ),
         )
         groups = [sample.group for sample in self.samples]
         self.order = BatchOrder(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
@@ -153,12 +167,13 @@ class _Training:
         self.config: ResolvedConfig = config
         self.sampling = _sampling(config, dataset)
         self.guard = Guard(base_model, dataset, config, self.sampling)
-        self.guard.encode(cache, hooks.preparing)
-        base_model.prepare_sampling([self.sampling, *self.guard.samplings.values()])
+        again(base_model, lambda: self.guard.encode(cache, hooks.preparing))
+        again(base_model, lambda: base_model.prepare_sampling([self.sampling, *self.guard.samplings.values()]))
         base_model.release_encoders()
         self.cache_text = cache_text(cache)
         result.files.write_config(config.model_copy(update={"train_data_dir": dataset.source}))
         self.checkpoints = Checkpoints(result.files.checkpoints, config.checkpoints_kept)
+        self.memory = Memory(base_model, self.samples, self.order, config)
 
     @property
     def step(self) -> int:
@@ -184,20 +199,31 @@ class _Training:
             self.optimization = Optimization(groups, config, scaler)
             self.guard.start(adapters, self.optimization.weights_for_use)
             self.trained_seconds, self.training_started = 0.0, time.monotonic()
+            self.disk_text, warning = require_disk(self.result.files.folder, adapters.size, config)
+            if warning:
+                self._note(warning)
             if start is not None:
                 self._restore(start)
+                # Not by `_restore`: whoever goes back for lack of memory must not get back the plan that lacked it.
+                self.memory.restore(start["memory"])
+            self.good = self._state()
             self.log = RunLog(self.result.files.folder, self.step)
             try:
-                self._do_what_is_due()
-                train(
-                    self.guard.losses,
-                    self.optimization,
-                    self.samples,
-                    self.order,
-                    config,
-                    first_step=self.step,
-                    on_step=self._after_step,
-                )
+                with self.memory.watched(self.optimization):
+                    if self.step < config.max_train_steps:
+                        self.memory.probe()
+                    self._do_what_is_due()
+                    train(
+                        self.guard.losses,
+                        self.optimization,
+                        self.samples,
+                        self.order,
+                        config,
+                        self.memory,
+                        first_step=self.step,
+                        go_back=self._go_back,
+                        on_step=self._after_step,
+                    )
             except StoppedEarly:
                 pass
             except BaseException as stop:
@@ -221,14 +247,16 @@ class _Training:
                 self._write_report(saved)
                 base_model.verify(self.result.files.lora, len(adapters))
                 self._sample()
-                picture = self.result.files.folder / "measures.png"
-                seconds_per_sampling_step = self.sampling_seconds / self.sampling_steps
-                self.guard.measure_pictures(self.training_seconds, seconds_per_sampling_step, picture)
+                if self.sampling_steps:
+                    picture = self.result.files.folder / "measures.png"
+                    seconds_per_sampling_step = self.sampling_seconds / self.sampling_steps
+                    self.guard.measure_pictures(self.training_seconds, seconds_per_sampling_step, picture)
             self._write_report(saved)
             self._wait_for_checkpoint()
             self.checkpoints.keep_only(min(config.checkpoints_kept, 1))
 
     def _after_step(self, report: StepReport) -> None:
+        self.memory.after_step(report)
         self.result.losses.append(report.loss)
         self.log.write(report)
         self.guard.after_step(report)
@@ -247,9 +275,15 @@ class _Training:
             self._write_checkpoint()
 
     def _sample(self) -> None:
+        def drawn() -> Tensor:
+            with self.adapters.without_dropout():
+                return self.base_model.sample(self.sampling)
+
         started = time.monotonic()
-        with self.adapters.without_dropout():
-            pictures = self.base_model.sample(self.sampling)
+        pictures = retried(self.base_model, drawn)
+        if pictures is None:
+            self._note(f"Memory did not suffice to draw samples after step {self.step}, so they were left out.")
+            return
         self.sampling_seconds += time.monotonic() - started
         self.sampling_steps += len(pictures) * self.sampling.steps
         self.result.samples.append(pictures)
@@ -259,24 +293,44 @@ class _Training:
         self.hooks.sampled(self.step, self.config.max_train_steps, side_by_side(pictures))
 
     def _write_checkpoint(self) -> None:
-        """Of the current state, unless there is one. A disk that has no room for it does not end the run."""
+        """Of the current state, unless there is one. A disk, or memory, that has no room for it does not end the
+        run."""
         if self.checkpoints.last_step == self.step or self.optimization.is_between:
             return
+        checkpoint = retried(self.base_model, self._checkpoint)
+        if checkpoint is None:
+            self._note(f"Memory did not suffice for a checkpoint after step {self.step}, so it was left out.")
+            return
+        self.good = checkpoint.state
+        self._wait_for_checkpoint()
+        self.checkpoints.write(checkpoint)
+
+    def _checkpoint(self) -> Checkpoint:
         name, better = self.result.files.name, self.guard.better_step
         with self.optimization.weights_for_use():
             loras = {"lora": self._lora(name, self.step)}
             if better is not None:
                 with self.guard.best_weights():
                     loras["best"] = self._lora(name, better)
-        self._wait_for_checkpoint()
-        self.checkpoints.write(Checkpoint(self.step, self._state(), loras))
+        return Checkpoint(self.step, self._state(), loras)
 
     def _wait_for_checkpoint(self) -> None:
         try:
             self.checkpoints.wait()
         except CrucibleError as error:
-            log.warning("%s", error)
-            self.notes = (*dict.fromkeys((*self.notes, str(error))),)
+            self._note(str(error))
+
+    def _note(self, text: str) -> None:
+        """For the log at once, and for the report."""
+        log.warning("%s", text)
+        self.notes = (*dict.fromkeys((*self.notes, text)),)
+
+    def _go_back(self) -> int:
+        """To the last state that is kept in memory; how many steps it has done."""
+        self._restore(self.good)
+        self.log.close()
+        self.log = RunLog(self.result.files.folder, self.step)
+        return self.step
 
     def _state(self) -> dict[str, Any]:
         """What `_restore` needs. It does not change any more."""
@@ -287,6 +341,7 @@ class _Training:
             "sampled": list(self.sampled),
             "optimization": self.optimization.state(),
             "guard": self.guard.state(),
+            "memory": self.memory.state(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -353,7 +408,7 @@ class _Training:
             losses=self.result.losses,
             seconds=self.training_seconds,
             cache_text=self.cache_text,
-            watched=self.guard.lines(complete),
+            watched=[*self.memory.lines(), self.disk_text, *self.guard.lines(complete)],
             reasons=self.reasons,
             notes=self.notes,
         )

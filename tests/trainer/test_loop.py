@@ -11,6 +11,7 @@ from lora_crucible.base_models.base import CachedSample, RowLosses
 from lora_crucible.base_models.diffusion import diffusion_losses
 from lora_crucible.config import ObjectiveSettings
 from lora_crucible.errors import CrucibleError
+from lora_crucible.guard.memory import Memory
 from lora_crucible.loop import train
 from lora_crucible.objective import Objective
 from lora_crucible.optimization import Optimization
@@ -30,6 +31,12 @@ class Distance:
 
     def __init__(self) -> None:
         self.parameter = nn.Parameter(torch.zeros(()))
+
+    def make_room(self, room: int | None, limit: int | None) -> None:
+        assert limit is None
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return False
 
     def losses(self, rows: list[CachedSample], seeds: list[int]) -> RowLosses:
         values = torch.stack([(self.parameter - row.inputs) ** 2 for row in rows])
@@ -73,7 +80,18 @@ def trained(complete):
         optimization = Optimization(groups, config, torch.amp.GradScaler("cpu", enabled=False))
         reports: list[StepReport] = []
         batches = order(["all"] * 4, batch_size, accumulation, seed=1)
-        train(model.losses, optimization, samples, batches, config, on_step=reports.append)
+        memory = Memory(model, samples, batches, complete(batch_size=4))  # of four it never cuts a batch
+        with memory.watched(optimization):
+            train(
+                model.losses,
+                optimization,
+                samples,
+                batches,
+                config,
+                memory,
+                go_back=lambda: pytest.fail("nothing interrupts the optimizer"),
+                on_step=reports.append,
+            )
         with optimization.weights_for_use():
             return model.parameter.item(), reports
 

@@ -193,6 +193,7 @@ class BaseModel(ABC):
             room: bytes of the device that stay free for a training step; None where that is not known yet.
             limit: bytes that room and weights may take together; None is all that there are.
         """
+        return
 
     def offload_more(self) -> bool:
         """Leave more of the model to the host's memory, from the next losses on.

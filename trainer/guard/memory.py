@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from ..errors import CrucibleError
 from ..memory_holders import largest_holder
 from ..optimization import Optimization
 from ..order import BatchOrder
+from ..step_report import StepReport
 from ..whole_files import size_text
 from .memory_plan import STATE_BYTES, MemoryPlan, largest_batch, largest_number_of_rows, smaller
 
@@ -57,6 +59,7 @@ class Memory:
         self._changes: list[str] = []
         self._expected: Expected | None = None
         self._measured = 0
+        self._seconds: list[float] = []
 
     @contextmanager
     def watched(self, optimization: Optimization) -> Iterator[None]:
@@ -74,8 +77,12 @@ class Memory:
 
     def peak_gb(self) -> float:
         """The most memory in use since the step began, in GB of 10^9 bytes."""
-        self._measured = max(self._measured, self._meter.peak)
         return self._meter.peak / 1e9
+
+    def after_step(self, report: StepReport) -> None:
+        """Take note of what a step took."""
+        self._measured = max(self._measured, int(report.memory_gb * 1e9))
+        self._seconds.append(report.seconds)
 
     def probe(self) -> None:
         """Measure forward and backward on the largest images, and plan for less until they fit. Changes nothing that
@@ -101,7 +108,7 @@ class Memory:
                 log.warning("%s, which is hardly enough. %s", needed, self._holder())
                 break
         self._expected = expected
-        for line in self.lines(0.0):
+        for line in self.lines():
             log.info(line)
 
     def _measure(self) -> Expected:
@@ -222,12 +229,8 @@ class Memory:
         self.plan = MemoryPlan(min(micro_batch, self.plan.micro_batch), checkpointing, offloaded)
         self._changes, self._measured = list(state["changes"]), state["measured"]
 
-    def lines(self, seconds: float) -> list[str]:
-        """The plan, beside it what was measured, and how it changed, for the report.
-
-        Args:
-            seconds: that a step took; 0 before the first.
-        """
+    def lines(self) -> list[str]:
+        """The plan, beside it what was measured, and how it changed, for the report."""
         plan, config = self.plan, self._config
         in_all, on_device = self._base_model.weights_size()
         place = f"on {self._device.type}"
@@ -244,8 +247,10 @@ class Memory:
                 f"  expected: at most {size_text(expected.peak)} of {size_text(expected.limit)}, "
                 f"{expected.seconds:.2g} s a step, {_duration(whole)} in all"
             )
-        if seconds:
-            lines.append(f"  measured: at most {size_text(self._measured)}, {seconds:.2g} s a step")
+        if self._seconds:
+            # The usual step: a few are slowed down by other programs, or by what is done for the first time.
+            usual = statistics.median(self._seconds)
+            lines.append(f"  measured: at most {size_text(self._measured)}, {usual:.2g} s a step")
         return lines + [f"  {change}" for change in self._changes]
 
 

@@ -11,12 +11,24 @@ from ..device_memory import forget_tensors
 Result = TypeVar("Result")
 
 
+def again(base_model: BaseModel, action: Callable[[], Result]) -> Result:
+    """What `action` gives. When it runs out of memory, memory is freed and it is done once more."""
+    try:
+        return action()
+    except Exception as error:
+        if not base_model.is_out_of_memory(error):
+            raise
+        forget_tensors(error)
+    base_model.free_memory()
+    return action()
+
+
 def retried(
     base_model: BaseModel, action: Callable[[], Result], make_smaller: Callable[[], bool] = lambda: False
 ) -> Result | None:
     """What `action` gives. When it runs out of memory, memory is freed and it is done again: once, and as often as
     `make_smaller` says that it now needs less. None when that was not enough."""
-    again = False
+    done_again = False
     while True:
         try:
             return action()
@@ -26,6 +38,6 @@ def retried(
             forget_tensors(error)
         base_model.free_memory()
         if not make_smaller():
-            if again:
+            if done_again:
                 return None
-            again = True
+            done_again = True

@@ -31,7 +31,6 @@ from .sampling import sample_picture
 from .shifting import own_shift
 from .text_training import LiveTextEncoder
 
-
 OFFLOADING_STEPS = 4
 """Parts of a model that are left to the host's memory one after the other."""
 

@@ -241,7 +241,9 @@ class DiffusersBaseModel(DiffusionBaseModel):
     def weights_size(self) -> tuple[int, int]:
         """All on the device. diffusers' group offloading, which moves layers to the host after use, is not for
         training: it changes the very tensors that autograd keeps for backward."""
-        size = sum(weight.numel() * weight.element_size() for weight in self._unet.parameters() if not weight.requires_grad)
+        size = sum(
+            weight.numel() * weight.element_size() for weight in self._unet.parameters() if not weight.requires_grad
+        )
         return size, size
 
     def _text_encoders(self) -> dict[str, nn.Module]:

@@ -52,18 +52,20 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
-    return _process_memory() + min(psutil.virtual_memory().available, *_free_in_container())
+    return _process_memory() + free_host_memory()
 
 
-def _free_in_container() -> list[int]:
-    """Bytes that are left of the limit of a Linux container. The system kills a process that goes beyond it."""
+def free_host_memory() -> int:
+    """Bytes that the system, and the Linux container if this is one, can still give."""
+    available = int(psutil.virtual_memory().available)
     try:
         limit = int((CONTAINER / "memory.max").read_text())
         used = int((CONTAINER / "memory.current").read_text())
         facts = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no such container, or "max": no limit
-        return [psutil.virtual_memory().total]
-    return [limit - used + int(facts.get("inactive_file", 0))]
+    except (OSError, ValueError):  # no container, or "max": no limit
+        return available
+    # A process that goes beyond it is killed. Files that are kept in memory for speed give way.
+    return max(0, min(available, limit - used + int(facts.get("inactive_file", 0))))
 
 
 def _process_memory() -> int:

@@ -26,11 +26,11 @@ from .errors import CrucibleError
 from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import build_metadata
-from .guard.disk_room import require_disk
 from .guard.early_stop import StoppedEarly
 from .guard.guard import Guard
 from .guard.memory import Memory
 from .guard.retrying import again, retried
+from .guard.room import require_room
 from .guard.validation import Round
 from .guard.verdict import Verdict
 from .loop import train
@@ -118,8 +118,8 @@ def run_training(
         if base_model.is_out_of_memory(error):
             forget_tensors(error)
             raise CrucibleError(
-                f"There was not enough memory to load {base_model.name} and its encoders, or to encode the images "
-                f"({error}). Close other programs that hold memory, or train with a smaller model or at a lower "
+                f"Memory does not suffice for {base_model.name} with its encoders ({error}), so it cannot be trained "
+                "here as it is. Close other programs that hold memory, or train a smaller model or at a lower "
                 "resolution."
             ) from error
         raise
@@ -199,8 +199,8 @@ class _Training:
             self.optimization = Optimization(groups, config, scaler)
             self.guard.start(adapters, self.optimization.weights_for_use)
             self.trained_seconds, self.training_started = 0.0, time.monotonic()
-            self.disk_text, warning = require_disk(self.result.files.folder, adapters.size, config)
-            if warning:
+            self.room = require_room(self.result.files.folder, adapters.size, config)
+            for warning in self.room.warnings:
                 self._note(warning)
             if start is not None:
                 self._restore(start)
@@ -408,7 +408,7 @@ class _Training:
             losses=self.result.losses,
             seconds=self.training_seconds,
             cache_text=self.cache_text,
-            watched=[*self.memory.lines(), self.disk_text, *self.guard.lines(complete)],
+            watched=[*self.memory.lines(), self.room.line, *self.guard.lines(complete)],
             reasons=self.reasons,
             notes=self.notes,
         )

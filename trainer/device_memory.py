@@ -20,6 +20,8 @@ _TEXTS = (
     "out of memory",
     "can't allocate memory",  # torch on the CPU
     "not enough memory",  # the same on Windows
+    "bad_alloc",  # C++ in the libraries under torch
+    "bad allocation",
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
 )

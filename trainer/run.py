@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -327,7 +328,8 @@ class _Training:
 
     def _go_back(self) -> int:
         """To the last state that is kept in memory; how many steps it has done."""
-        self._restore(self.good)
+        # A copy, because the optimizer goes on in the very tensors that it is given.
+        self._restore(deepcopy(self.good))
         self.log.close()
         self.log = RunLog(self.result.files.folder, self.step)
         return self.step

@@ -13,6 +13,9 @@ from lora_crucible.rng import derived_seed
 SEED = 42
 """Of the runs: the default of the config."""
 
+MOST_ROWS = 16
+"""Of a step."""
+
 
 def lack_of_memory() -> torch.cuda.OutOfMemoryError:
     return torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has no more of it.")
@@ -25,17 +28,18 @@ class Faults:
         fits: whether memory suffices for a training pass over these rows, with the base model as it is now.
         checkpointing, offloaded: how the base model is now.
         happened: the phases in which memory was missing, in order.
-        passes: rows of each training pass that was tried.
+        passes: rows of each training pass that was tried. plans: the same with checkpointing and offloaded.
     """
 
     def __init__(self, base_model: BaseModel, monkeypatch: Any, most_offloads: int = 0) -> None:
         self._base_model = base_model
         self._most_offloads = most_offloads
-        self._planned: dict[str, Callable[[], bool]] = {}
+        self._planned: dict[str, list[Callable[[], bool]]] = {}
         self.fits: Callable[[Sequence[CachedSample]], bool] = lambda rows: True
         self.checkpointing, self.offloaded = False, 0
         self.happened: list[str] = []
         self.passes: list[int] = []
+        self.plans: list[tuple[int, bool, int]] = []
         self._parameters: list[torch.nn.Parameter] = []
         self._seeds: Sequence[int] = ()
         self._losses, self._attached = base_model.losses, base_model.attached
@@ -55,15 +59,17 @@ class Faults:
     def at_step(self, phase: str, step: int, row: int = 0) -> None:
         """Once, in a training step, which counts from 1: in `forward` or `backward` of the batch with the given row, or
         in the `optimizer`."""
-        seed = derived_seed(SEED, "row", step - 1, row)
-        self._planned[phase] = lambda: seed in self._seeds and phase not in self.happened
+        rows = range(MOST_ROWS) if phase == "optimizer" else [row]
+        seeds = {derived_seed(SEED, "row", step - 1, number) for number in rows}
+        times = len(self._planned.setdefault(phase, []))
+        self._planned[phase].append(lambda: not seeds.isdisjoint(self._seeds) and self.happened.count(phase) == times)
 
     def next_times(self, phase: str, times: int = 1) -> None:
         """In `sample`, `cache_inputs`, `portable` (part of a checkpoint) or `validation`."""
-        self._planned[phase] = lambda: self.happened.count(phase) < times
+        self._planned[phase] = [lambda: self.happened.count(phase) < times]
 
     def _run_out(self, phase: str) -> bool:
-        if phase not in self._planned or not self._planned[phase]():
+        if not any(is_due() for is_due in self._planned.get(phase, ())):
             return False
         self.happened.append(phase)
         return True
@@ -92,6 +98,7 @@ class Faults:
                 raise lack_of_memory()
             return self._losses(rows, seeds, *args)
         self.passes.append(len(rows))
+        self.plans.append((len(rows), self.checkpointing, self.offloaded))
         losses = self._losses(rows, seeds, *args)
         if not self.fits(rows) or self._run_out("forward"):
             raise lack_of_memory()

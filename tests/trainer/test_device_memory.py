@@ -16,6 +16,7 @@ CPU = torch.device("cpu")
         torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
         MemoryError(),
         RuntimeError("CUDA error: out of memory"),
+        RuntimeError("std::bad_alloc"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried"),

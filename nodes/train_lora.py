@@ -76,7 +76,8 @@ class CrucibleTrainLoRA(io.ComfyNode):
             result.lora,
             lora_name,
             {"loss": result.losses},
-            torch.cat(result.samples),
+            # There are none where memory did not suffice for them.
+            torch.cat(result.samples) if result.samples else torch.zeros(1, 64, 64, 3),
             result.report,
             # No pictures: the node still shows the last preview, and Nodes 2.0 would show it twice.
             ui=ui.PreviewText(result.report),

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from .base_models.base import CachedSample, RowLosses
 from .config import ResolvedConfig
+from .guard.memory import Memory
 from .guard.trouble import Trouble
 from .optimization import Optimization
 from .order import BatchOrder
 from .rng import derived_seed
-from .step_report import Gradients, RowResult, StepReport, memory_gb
+from .step_report import Gradients, RowResult, StepReport
 
 Losses = Callable[[Sequence[CachedSample], Sequence[int]], RowLosses]
 """A base model's `losses`."""
@@ -25,6 +27,7 @@ def train(
     samples: Sequence[CachedSample],
     order: BatchOrder,
     config: ResolvedConfig,
+    memory: Memory,
     trouble: Trouble,
     *,
     first_step: int = 0,
@@ -33,22 +36,35 @@ def train(
 ) -> None:
     """Train the weights of `optimization` from step `first_step`, counted from 0, to `config.max_train_steps`.
 
-    Every image of a step weighs the same, however the step is cut into batches.
+    Every image of a step weighs the same, however the step is cut into batches. A step that runs out of memory is done
+    again as `memory` then cuts it; its random numbers come from the seed and its number, so they are the same.
 
     Args:
         on_step: runs after each step and may raise to stop.
-        go_back: puts everything back to the last good state and says which step comes next; raises when that has
-            happened too often.
+        go_back: puts everything back to the last good state and says which step comes next; raises when trouble has
+            made that happen too often.
+
+    Raises:
+        CrucibleError: no way is left to make do with the memory.
     """
     step = first_step
     while step < config.max_train_steps:
         started = time.perf_counter()
-        gradients = _gradients(losses, optimization, samples, order.step(step), config.seed, step)
-        action = trouble.judge(step + 1, gradients)
+        try:
+            batches = memory.micro_batches(order.step(step))
+            gradients = _gradients(losses, optimization, samples, batches, config.seed, step)
+            action = trouble.judge(step + 1, gradients)
+            if action != "go back":
+                rates = optimization.skip() if action == "skip" else optimization.step()
+        except Exception as error:
+            memory.give_way(error, step + 1)
+            optimization.forget_gradients()
+            if optimization.is_between:  # its state is of no use
+                step = go_back()
+            continue
         if action == "go back":
             step = go_back()
             continue
-        rates = optimization.skip() if action == "skip" else optimization.step()
         report = StepReport(
             step=step + 1,
             loss=gradients.loss,
@@ -56,7 +72,7 @@ def train(
             learning_rates=rates,
             gradient_norm=gradients.norm,
             seconds=time.perf_counter() - started,
-            memory_gb=memory_gb(optimization.device),
+            memory_gb=memory.peak_gb(),
             skipped=action == "skip",
         )
         on_step(report)
@@ -72,10 +88,10 @@ def _gradients(
     step: int,
 ) -> Gradients:
     """Compute the gradients of a step, and clip them."""
-    count = sum(len(batch) for batch in batches)
     # Only dropout draws from the global generator.
     torch.manual_seed(derived_seed(seed, "dropout", step))
-    parts = []
+    count = sum(len(batch) for batch in batches)
+    parts: list[Tensor] = []
     done = 0
     for batch in batches:
         seeds = [derived_seed(seed, "row", step, done + row) for row in range(len(batch))]

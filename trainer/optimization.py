@@ -89,7 +89,7 @@ class Optimization:
             rates = {group["name"]: group["scheduled_lr"] for group in self.optimizer.param_groups}
         else:
             self._schedule.step()
-        self.forget_gradients()
+        self.optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
             self._average.step(self.parameters)
         self.is_between = False

@@ -21,6 +21,7 @@ from .config.layer_patterns import parse_patterns
 from .data.buckets import Buckets
 from .data.cache import TensorCache
 from .data.dataset import Dataset
+from .device_memory import forget_tensors
 from .errors import CrucibleError
 from .extras import Extras
 from .formats.lora_file import to_state_dict, write_lora
@@ -28,7 +29,10 @@ from .formats.lora_model import LoraModel
 from .formats.metadata import build_metadata
 from .guard.early_stop import StoppedEarly
 from .guard.guard import Guard
+from .guard.memory import Memory
 from .guard.pace import Pace
+from .guard.retrying import again, retried
+from .guard.room import require_room
 from .guard.slow_causes import likely_cause
 from .guard.swing import find_swing
 from .guard.trouble import Trouble
@@ -111,9 +115,16 @@ def run_training(
         identity = base_model.identity()
         with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
             _Training(base_model, identity, plan, config.epochs, precision, hooks or Hooks(), result).train(start)
-    except BaseException:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
+    except BaseException as error:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
         if start is None and not result.losses:
             files.give_up()
+        if base_model.is_out_of_memory(error):
+            forget_tensors(error)
+            raise CrucibleError(
+                f"Memory does not suffice for {base_model.name} with its encoders ({error}), so it cannot be trained "
+                "here as it is. Close other programs that hold memory, or train a smaller model or at a lower "
+                "resolution."
+            ) from error
         raise
     return result
 
@@ -147,8 +158,11 @@ class _Training:
         self.sampling_steps = 0
 
         cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
-        self.samples = base_model.cache_inputs(
-            plan.samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
+        self.samples = again(
+            base_model,
+            lambda: base_model.cache_inputs(
+                plan.samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
+            ),
         )
         groups = [sample.group for sample in self.samples]
         self.order = BatchOrder(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
@@ -157,14 +171,15 @@ class _Training:
         self.config: ResolvedConfig = config
         self.sampling = _sampling(config, dataset)
         self.guard = Guard(base_model, dataset, config, self.sampling)
-        self.guard.encode(cache, hooks.preparing)
-        base_model.prepare_sampling([self.sampling, *self.guard.samplings.values()])
+        again(base_model, lambda: self.guard.encode(cache, hooks.preparing))
+        again(base_model, lambda: base_model.prepare_sampling([self.sampling, *self.guard.samplings.values()]))
         base_model.release_encoders()
         self.cache_text = cache_text(cache)
         written = config.model_copy(update={"train_data_dir": dataset.source})
         with self.extras.writing("The config"):
             result.files.write_config(written, dataset.not_in_folder)
         self.checkpoints = Checkpoints(result.files.checkpoints, config.checkpoints_kept)
+        self.memory = Memory(base_model, self.samples, self.order, config)
 
     @property
     def step(self) -> int:
@@ -192,24 +207,33 @@ class _Training:
             self.trouble = Trouble(config, self.precision.name, lambda: self.optimization.loss_scale)
             self.pace = Pace(lambda: likely_cause(adapters.device))
             self.trained_seconds, self.training_started = 0.0, time.monotonic()
+            self.room = require_room(self.result.files.folder, adapters.size, config)
+            for warning in self.room.warnings:
+                self._note(warning)
             if start is not None:
                 self._restore(start)
                 self._require_numbers("that this run was to go on from")
+                # Not by `_restore`: whoever goes back for lack of memory must not get back the plan that lacked it.
+                self.memory.restore(start["memory"])
             self.good = self._state()
             self.log = RunLog(self.result.files.folder, self.step)
             try:
-                self._do_what_is_due()
-                train(
-                    self.guard.losses,
-                    self.optimization,
-                    self.samples,
-                    self.order,
-                    config,
-                    self.trouble,
-                    first_step=self.step,
-                    on_step=self._after_step,
-                    go_back=self._go_back,
-                )
+                with self.memory.watched(self.optimization):
+                    if self.step < config.max_train_steps:
+                        self.memory.probe()
+                    self._do_what_is_due()
+                    train(
+                        self.guard.losses,
+                        self.optimization,
+                        self.samples,
+                        self.order,
+                        config,
+                        self.memory,
+                        self.trouble,
+                        first_step=self.step,
+                        on_step=self._after_step,
+                        go_back=self._go_back,
+                    )
                 self._require_numbers("that it ended with")
             except StoppedEarly:
                 pass
@@ -233,8 +257,10 @@ class _Training:
                 self._write_report(saved)
                 base_model.verify(self.result.files.lora, len(adapters))
                 self._sample()
-                seconds_per_sampling_step = self.sampling_seconds / self.sampling_steps
-                pictures = self.guard.measure_pictures(self.training_seconds, seconds_per_sampling_step)
+                pictures = None
+                if self.sampling_steps:
+                    seconds_per_sampling_step = self.sampling_seconds / self.sampling_steps
+                    pictures = self.guard.measure_pictures(self.training_seconds, seconds_per_sampling_step)
             if pictures is not None:
                 with self.extras.writing("The measured pictures"):
                     self.result.files.write_picture("measures.png", pictures)
@@ -258,13 +284,14 @@ class _Training:
             log.warning(self.result.report)
 
     def _after_step(self, report: StepReport) -> None:
+        self.memory.after_step(report)
         self.result.losses.append(report.loss)
         with self.extras.writing("The log"):
             self.log.write(report)
         with self.extras.writing("The log for TensorBoard"):
             self.log.write_curves(report)
         self.guard.after_step(report)
-        self.pace.add(report)
+        self.pace.add(report, self.memory.plan)
         self.hooks.stepped(report, self.config.max_train_steps)
         self._do_what_is_due()
 
@@ -280,9 +307,15 @@ class _Training:
             self._write_checkpoint()
 
     def _sample(self) -> None:
+        def drawn() -> Tensor:
+            with self.adapters.without_dropout():
+                return self.base_model.sample(self.sampling)
+
         started = time.monotonic()
-        with self.adapters.without_dropout():
-            pictures = self.base_model.sample(self.sampling)
+        pictures = retried(self.base_model, drawn)
+        if pictures is None:
+            self._note(f"Memory did not suffice to draw samples after step {self.step}, so they were left out.")
+            return
         self.sampling_seconds += time.monotonic() - started
         self.sampling_steps += len(pictures) * self.sampling.steps
         self.result.samples.append(pictures)
@@ -293,27 +326,39 @@ class _Training:
         self.hooks.sampled(self.step, self.config.max_train_steps, side_by_side(pictures))
 
     def _write_checkpoint(self) -> None:
-        """Of the current state, unless there is one. A disk that has no room for it does not end the run."""
+        """Of the current state, unless there is one. A disk, or memory, that has no room for it does not end the
+        run."""
         if self.checkpoints.last_step == self.step or self.optimization.is_between:
             return
         if not self.optimization.is_finite():
             return  # the next step will find it out, and needs a good state to go back to
+        checkpoint = retried(self.base_model, self._checkpoint)
+        if checkpoint is None:
+            self._note(f"Memory did not suffice for a checkpoint after step {self.step}, so it was left out.")
+            return
+        self.good = checkpoint.state
+        self._wait_for_checkpoint()
+        self.checkpoints.write(checkpoint)
+
+    def _checkpoint(self) -> Checkpoint:
         name, better = self.result.files.name, self.guard.better_step
         with self.optimization.weights_for_use():
             loras = {"lora": self._lora(name, self.step)}
             if better is not None:
                 with self.guard.best_weights():
                     loras["best"] = self._lora(name, better)
-        self._wait_for_checkpoint()
-        self.good = self._state()
-        self.checkpoints.write(Checkpoint(self.step, self.good, loras))
+        return Checkpoint(self.step, self._state(), loras)
 
     def _wait_for_checkpoint(self) -> None:
         try:
             self.checkpoints.wait()
         except CrucibleError as error:
-            log.warning("%s", error)
-            self.notes = (*dict.fromkeys((*self.notes, str(error))),)
+            self._note(str(error))
+
+    def _note(self, text: str) -> None:
+        """For the log at once, and for the report."""
+        log.warning("%s", text)
+        self.notes = (*dict.fromkeys((*self.notes, text)),)
 
     def _state(self) -> dict[str, Any]:
         """What `_restore` needs. It does not change any more."""
@@ -325,6 +370,7 @@ class _Training:
             "optimization": self.optimization.state(),
             "guard": self.guard.state(),
             "trouble": self.trouble.state(),
+            "memory": self.memory.state(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -425,7 +471,13 @@ class _Training:
             losses=self.result.losses,
             seconds=self.training_seconds,
             cache_text=self.cache_text,
-            watched=[*self.trouble.lines(), *self.pace.lines(), *self.guard.lines(complete)],
+            watched=[
+                *self.memory.lines(),
+                self.room.line,
+                *self.trouble.lines(),
+                *self.pace.lines(),
+                *self.guard.lines(complete),
+            ],
             reasons=self.reasons,
             notes=(*self.notes, *self.extras.notes),
         )

@@ -48,6 +48,7 @@ MAY_CHANGE = frozenset(
         "save_steps",
         "checkpoints_kept",
         "resume_from_checkpoint",
+        "memory",
     }
 )
 """Settings that change nothing of what is learned in a step, or only from now on: a run can go on with new ones."""

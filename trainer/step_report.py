@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import psutil
-import torch
-
 RANGES = ("0.00-0.25", "0.25-0.50", "0.50-0.75", "0.75-1.00")
 """Quarters of the noise schedule; 0 is no noise. A loss swings with its timestep, so errors compare within a range."""
 
@@ -49,7 +46,7 @@ class StepReport:
         gradient_norm: before clipping.
         seconds: that the step took.
         skipped: whether it left the weights as they were, because its numbers were far beyond the usual.
-        memory_gb: most memory of the GPU that torch has held so far; without a GPU, what the process holds now.
+        memory_gb: most memory in use during the step, in GB of 10^9 bytes; see `PeakMeter`.
     """
 
     step: int
@@ -74,10 +71,3 @@ def errors_by_range(rows: Iterable[RowResult]) -> dict[str, float]:
         index = min(int(row.timestep * len(RANGES)), len(RANGES) - 1)
         found.setdefault(RANGES[index], []).append(row.error)
     return {name: sum(values) / len(values) for name, values in sorted(found.items())}
-
-
-def memory_gb(device: torch.device) -> float:
-    """Memory in use, in GB of 10^9 bytes; see `StepReport`."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return float(psutil.Process().memory_info().rss / 1e9)

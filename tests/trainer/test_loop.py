@@ -11,6 +11,7 @@ import torch
 from lora_crucible.base_models.base import CachedSample, RowLosses
 from lora_crucible.base_models.diffusion import diffusion_losses
 from lora_crucible.config import ObjectiveSettings
+from lora_crucible.guard.memory import Memory
 from lora_crucible.guard.trouble import ENOUGH, Trouble
 from lora_crucible.loop import train
 from lora_crucible.objective import Objective
@@ -32,6 +33,12 @@ class Distance:
     def __init__(self) -> None:
         self.parameter = nn.Parameter(torch.zeros(()))
         self.weights_in_trouble: list[float] = []
+
+    def make_room(self, room: int | None, limit: int | None) -> None:
+        assert limit is None
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return False
 
     def losses(self, rows: list[CachedSample], seeds: list[int]) -> RowLosses:
         values = torch.stack([(self.parameter - row.inputs) ** 2 for row in rows])
@@ -93,9 +100,11 @@ def trained(complete):
             return back_to
 
         batches = order(["all"] * 4, batch_size, accumulation, seed=1)
+        memory = Memory(model, samples, batches, complete(batch_size=4))  # of four it never cuts a batch
         trouble = Trouble(config, "fp32", lambda: optimization.loss_scale)
-        rest = {"on_step": on_step, "go_back": go_back}
-        train(lambda *rows: model.losses(*rows), optimization, samples, batches, config, trouble, **rest)
+        hooks = {"on_step": on_step, "go_back": go_back}
+        with memory.watched(optimization):
+            train(lambda *rows: model.losses(*rows), optimization, samples, batches, config, memory, trouble, **hooks)
         with optimization.weights_for_use():
             return model.parameter.item(), reports
 

@@ -17,6 +17,7 @@ from ..adapters import Adapters, AdapterSpec
 from ..config import ModelFacts, ObjectiveSettings
 from ..data.cache import TensorCache
 from ..data.samples import Sample
+from ..device_memory import available_memory, free_memory, is_out_of_memory
 from ..formats.architectures import Architecture
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -53,11 +54,12 @@ class Sampling:
 @dataclass(frozen=True)
 class CachedSample:
     """A training sample as the base model wants it. `inputs` is the base model's own; `group` tells which samples
-    can share a batch; `name` is what the user calls it."""
+    can share a batch; `name` is what the user calls it; `size` is what it costs beside the others (its pixels)."""
 
     name: str
     group: Hashable
     inputs: Any
+    size: int = 1
 
 
 Progress = Callable[[int, int, str], None]
@@ -166,6 +168,43 @@ class BaseModel(ABC):
     @abstractmethod
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> AbstractContextManager[Adapters]:
         """Put adapters on the layers; on exit the model is as it was found."""
+
+    @abstractmethod
+    def set_checkpointing(self, on: bool) -> None:
+        """Switch gradient checkpointing while adapters are attached. The gradients stay the same."""
+
+    @abstractmethod
+    def weights_size(self) -> tuple[int, int]:
+        """Bytes of the model that is trained, without adapters: in all, and of these on the device."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an error says that the device or the host had no more memory."""
+        return is_out_of_memory(error)
+
+    def available_memory(self, device: torch.device) -> int:
+        """Bytes of the device that adapters and training steps can have, with what they have already."""
+        return available_memory(device)
+
+    def free_memory(self) -> None:
+        """Give back all memory that can be had again, after some was missing."""
+        free_memory()
+
+    def make_room(self, room: int | None, limit: int | None) -> None:
+        """Say how the model is to be loaded from now on; for those that can leave parts of it to the host.
+
+        Args:
+            room: bytes of the device that stay free for a training step; None where that is not known yet.
+            limit: bytes that room and weights may take together; None is all that there are.
+        """
+        return
+
+    def offload_more(self) -> bool:
+        """Leave more of the model to the host's memory, from the next losses on.
+
+        Returns:
+            False where no more can be left, or this kind of base model cannot do it.
+        """
+        return False
 
     def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A LoRA as the file of this architecture holds it, from kohya's form by the adapters' keys."""

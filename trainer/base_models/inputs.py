@@ -125,7 +125,7 @@ def cached_samples(
             dropout,
             sample.weight,
         )
-        made[id(sample)] = CachedSample(sample.name, sample.size, inputs)
+        made[id(sample)] = CachedSample(sample.name, sample.size, inputs, sample.size[0] * sample.size[1])
     return [made[id(sample)] for sample in samples]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import re
+
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from .setting import setting
 
 
 class RunSettings(BaseModel):
-    """Checkpoints and resuming. Part of every `TrainingConfig`."""
+    """Checkpoints, resuming and memory. Part of every `TrainingConfig`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,3 +45,28 @@ class RunSettings(BaseModel):
         group="output",
         advanced=True,
     )
+    memory: str = setting(
+        "auto",
+        "Memory",
+        "auto uses what is free, and makes do with less when it runs out: fewer images at a time, gradient "
+        "checkpointing, more of the model in the computer's own memory. A number of GB, as in 8 GB, is a limit to plan "
+        "for. fixed changes nothing: what does not fit is an error.",
+        group="training",
+        advanced=True,
+    )
+
+    @field_validator("memory")
+    @classmethod
+    def _is_auto_fixed_or_gigabytes(cls, text: str) -> str:
+        word = text.lower() or "auto"
+        if word in ("auto", "fixed"):
+            return word
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:gb)?", word)
+        if found is None or not float(found[1]):
+            raise ValueError("it must be auto, fixed, or a number of GB above 0, as in 8 GB")
+        return f"{float(found[1]):g} GB"
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that the training may take of the device; None where no number was given."""
+        return int(float(self.memory.removesuffix(" GB")) * 1e9) if self.memory.endswith(" GB") else None

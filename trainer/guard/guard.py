@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,11 +24,14 @@ from ..data.samples import fixed_samples
 from ..step_report import StepReport
 from .early_stop import EarlyStopping, StoppedEarly
 from .image_watch import ImageWatch
-from .measures import Measures, compare, measure_samplings, sheet
+from .measures import Measures, Pictures, compare, measure_samplings, sheet
+from .retrying import retried
 from .swing import Swing
 from .validation import MOST_IMAGES, Round, Validation
 from .verdict import Evidence, Verdict, judge, shown_on_others
 from .weights import copied, put, swapped
+
+log = logging.getLogger(__name__)
 
 LEAST_STEPS = 50
 """Of a run that is measured by itself: shorter ones are trials."""
@@ -127,10 +131,20 @@ class Guard:
         due = self._step % self._every == 0 or self._step == self._config.max_train_steps
         done = any(one.step == self._step for one in self.rounds)
         if self._validation is not None and due and not done:
-            with self._weights_for_use(), self._adapters.without_dropout():
-                self._add(self._validation.measure(self._step, self._trained))
+            self._validate(self._validation)
         if self.stopped_early:
             raise StoppedEarly
+
+    def _validate(self, validation: Validation) -> None:
+        def measured() -> Round:
+            with self._weights_for_use(), self._adapters.without_dropout():
+                return validation.measure(self._step, self._trained)
+
+        latest = retried(self._base_model, measured, validation.make_smaller)
+        if latest is None:
+            log.warning("Memory did not suffice to measure the error after step %d, so that was left out.", self._step)
+        else:
+            self._add(latest)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs: nested, of CPU tensors and plain values. They do not change any more."""
@@ -206,13 +220,25 @@ class Guard:
             )
             return None
         started = time.monotonic()
-        with self._adapters.without_dropout():
-            trained = {name: self._base_model.sample(sampling) for name, sampling in self.samplings.items()}
-            with swapped(self._start, self._adapters.parameters()):
-                base = {name: self._base_model.sample(sampling) for name, sampling in self.samplings.items()}
+        drawn = retried(self._base_model, self._drawn)
+        if drawn is None:
+            self._not_measured = "No pictures were measured, because memory did not suffice to draw them."
+            return None
+        base, trained = drawn
         self._measures = compare(base, trained, self._dataset.images)
         self._measuring_seconds = time.monotonic() - started
         return sheet(base, trained)
+
+    def _drawn(self) -> tuple[Pictures, Pictures]:
+        """Without and with what was trained."""
+
+        def pictures() -> Pictures:
+            return {name: self._base_model.sample(sampling) for name, sampling in self.samplings.items()}
+
+        with self._adapters.without_dropout():
+            trained = pictures()
+            with swapped(self._start, self._adapters.parameters()):
+                return pictures(), trained
 
     def metadata(self) -> dict[str, str]:
         """What the file of a LoRA says of the validation; nothing without images for it."""

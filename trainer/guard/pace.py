@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from ..data.findings import counted
@@ -73,17 +73,23 @@ class Pace:
     def __init__(self, cause: Callable[[], str]) -> None:
         self._cause = cause
         self._slow_times: list[SlowTime] = []
-        self.start_over()
+        self._start_over(None)
 
-    def start_over(self) -> None:
-        """What was usual is so no longer, because the steps are done in another way from now on."""
+    def _start_over(self, way: Hashable) -> None:
+        self._way = way
         self._warming_up = WARMUP
         self._usual: dict[int, deque[float]] = {}
         self._latest: deque[_Step] = deque()
         self._now: SlowTime | None = None
 
-    def add(self, report: StepReport) -> None:
-        """Take note of a step, and warn when steps have become slow."""
+    def add(self, report: StepReport, way: Hashable) -> None:
+        """Take note of a step, and warn when steps have become slow.
+
+        Args:
+            way: in which it was done. What was usual in another says nothing.
+        """
+        if way != self._way:
+            self._start_over(way)
         if self._warming_up:
             self._warming_up -= 1
             return

@@ -71,6 +71,12 @@ class Validation:
         self._seed = seed
         self.seconds = 0.0
 
+    def make_smaller(self) -> bool:
+        """Compute half as many rows at a time; False at one."""
+        smaller = self._batch_size > 1
+        self._batch_size = -(-self._batch_size // 2)
+        return smaller
+
     def measure(self, step: int, trained: float) -> Round:
         """One round. The adapters' dropout must be off."""
         started = time.monotonic()

@@ -211,7 +211,8 @@ def test_quantized_layers_train_like_their_values(algorithm):
         x = torch.randn(5, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
         spec = AdapterSpec(2, 2.0, 0.0, "attention", algorithm)
         keys = {"attn": "lora_unet_attn"}
-        with attaching.attached(model, spec, keys, torch.device("cpu"), torch.float32, False) as layers:
+        without = attaching.Checkpointing(False)
+        with attaching.attached(model, spec, keys, torch.device("cpu"), torch.float32, without) as layers:
             adapters = Adapters(layers)
             adapters.initialise(1)
             model["attn"](x).square().sum().backward()

@@ -16,7 +16,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.pace = Pace(self._cause)
-        self.step, self.asked = 0, 0
+        self.step, self.asked, self.way = 0, 0, "whole batches"
 
     def _cause(self) -> str:
         self.asked += 1
@@ -26,7 +26,7 @@ class Watched:
         for one in seconds:
             self.step += 1
             rows = (RowResult("a.png", 0.5, 0.5),) * images
-            self.pace.add(StepReport(self.step, 0.5, rows, {"model": 1e-4}, 1.0, one, 1.0))
+            self.pace.add(StepReport(self.step, 0.5, rows, {"model": 1e-4}, 1.0, one, 1.0), self.way)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_large_and_small_steps_have_each_their_own_usual():
 
 def test_after_a_change_of_the_plan_the_usual_is_another(used_to):
     watched = used_to()
-    watched.pace.start_over()
+    watched.way = "smaller batches"
     watched.add([8.0] * 50)
     assert watched.pace.lines() == []
     watched.add([30.0] * 10)

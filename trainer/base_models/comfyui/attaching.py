@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -82,32 +83,33 @@ def checkpointed_blocks(model: nn.Module) -> list[nn.Module]:
     return [item for item in items if not any(inner in items for inner in item.modules() if inner is not item)]
 
 
-def _checkpointed(forward: Forward) -> Forward:
-    def block(*args: Any, **kwargs: Any) -> Any:
+@dataclass
+class Checkpointing:
+    """Whether blocks are computed again for backward rather than kept; may be switched between two steps."""
+
+    on: bool
+
+
+def _block(forward: Forward, checkpointing: Checkpointing) -> Forward:
+    """A block for training."""
+
+    def recomputed(*args: Any, **kwargs: Any) -> Any:
         # Some blocks add to their input in place, which would spoil what backward starts from.
         args, kwargs = _with_copies(Tensor, Tensor.clone, args, kwargs)
         return forward(*args, **kwargs)
 
-    def checkpointed_forward(*args: Any, **kwargs: Any) -> Any:
+    def block_forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        # ComfyUI writes the current block's number into transformer_options; backward must see today's.
-        args, kwargs = _with_copies(dict, dict, args, kwargs)
-        return checkpoint(block, *args, use_reentrant=False, **kwargs)
-
-    return checkpointed_forward
-
-
-def _with_own_inputs(forward: Forward) -> Forward:
-    """A block may change its inputs in place, but not what they are a part of."""
-
-    def own_inputs_forward(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
+        if checkpointing.on:
+            # ComfyUI writes the current block's number into transformer_options; backward must see today's.
+            args, kwargs = _with_copies(dict, dict, args, kwargs)
+            return checkpoint(recomputed, *args, use_reentrant=False, **kwargs)
+        # A block may change its inputs in place, but not what they are a part of.
         args, kwargs = _with_copies(Tensor, lambda x: x.clone() if x._is_view() else x, args, kwargs)
         return forward(*args, **kwargs)
 
-    return own_inputs_forward
+    return block_forward
 
 
 def _with_copies(
@@ -143,7 +145,7 @@ def attached(
     file_keys: Mapping[str, str],
     device: torch.device,
     compute: torch.dtype,
-    gradient_checkpointing: bool,
+    checkpointing: Checkpointing,
 ) -> Iterator[dict[str, AdaptedLayer]]:
     """Adapters on a ComfyUI model, on `device`, in float32, by file key.
 
@@ -152,6 +154,7 @@ def attached(
         spec: rank, alpha, dropout and which layers.
         file_keys: the key in a LoRA file of each layer that ComfyUI's loader knows, by path.
         compute: the dtype of the activations.
+        checkpointing: of the model's blocks.
     """
     known = ((path, module) for path, module in model.named_modules() if path in file_keys)
     chosen = select_layers(known, spec.target_modules, spec.patterns)
@@ -177,8 +180,7 @@ def attached(
             stack.enter_context(forward_replaced(model, safe_model(model.forward)))
         for block in checkpointed_blocks(model):
             forward = safe_block(block.forward) if in_place else block.forward
-            forward = _checkpointed(forward) if gradient_checkpointing else _with_own_inputs(forward)
-            stack.enter_context(forward_replaced(block, forward))
+            stack.enter_context(forward_replaced(block, _block(forward, checkpointing)))
         yield {
             file_keys[path]: AdaptedLayer(adapter, partial(copied_weight, layers[path], device))
             for path, adapter in adapters.items()

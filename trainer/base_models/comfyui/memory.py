@@ -13,8 +13,8 @@ from comfy.ldm.modules.attention import attention_pytorch
 from . import kernels
 
 TRAINING_MEMORY_FACTOR = 4
-"""Activations kept for backward, as a multiple of ComfyUI's estimate for sampling the same batch. Only a first
-request to make room: ComfyUI's dynamic memory goes on giving way while the step runs."""
+"""Activations kept for backward, as a multiple of ComfyUI's estimate for sampling the same batch. Only a guess until a
+step has been measured, and ComfyUI's dynamic memory goes on giving way while the step runs."""
 
 
 @contextmanager
@@ -45,11 +45,35 @@ def as_in_a_node() -> Iterator[None]:
         comfy.model_management.in_training = before
 
 
-def load(patcher: Any, latent_shape: tuple[int, ...], *others: Any) -> None:
-    """Bring the model, and others beside it, to their device, with room for training on batches of `latent_shape`."""
-    needed = TRAINING_MEMORY_FACTOR * patcher.model.memory_required(list(latent_shape))
+def guessed_room(patcher: Any, latent_shape: tuple[int, ...]) -> int:
+    """Bytes that a training step on a batch of `latent_shape` needs beside the weights, roughly."""
+    return int(TRAINING_MEMORY_FACTOR * patcher.model.memory_required(list(latent_shape)))
+
+
+def load(patcher: Any, room: int, limit: int | None, *others: Any) -> None:
+    """Bring the model, and others beside it, to their device, but for what of it ComfyUI has to leave to the host.
+
+    Args:
+        room: bytes of the device that stay free.
+        limit: bytes that room and model may take together; None is all that there are.
+    """
+    if limit is not None:
+        room += max(0, comfy.model_management.get_free_memory(patcher.load_device) + patcher.loaded_size() - limit)
     with as_in_a_node():
-        comfy.model_management.load_models_gpu([*others, patcher], memory_required=needed)
+        comfy.model_management.load_models_gpu([*others, patcher], memory_required=room)
+
+
+def can_be_offloaded(patcher: Any) -> bool:
+    """Whether asking for more room leaves less of a model on its device. Dynamic memory gives way before torch runs
+    out, so there is nothing to ask of it."""
+    management = comfy.model_management
+    partly = management.vram_state in (management.VRAMState.LOW_VRAM, management.VRAMState.NORMAL_VRAM)
+    return partly and not patcher.is_dynamic() and not management.is_device_cpu(patcher.load_device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """As ComfyUI sees it, which also knows how the driver says it."""
+    return isinstance(error, RuntimeError) and bool(comfy.model_management.is_oom(error))
 
 
 def unload_all() -> None:

@@ -31,6 +31,9 @@ from .sampling import sample_picture
 from .shifting import own_shift
 from .text_training import LiveTextEncoder
 
+OFFLOADING_STEPS = 4
+"""Parts of a model that are left to the host's memory one after the other."""
+
 
 class ComfyUIBaseModel(DiffusionBaseModel):
     """A model that is loaded in ComfyUI, of any architecture that ComfyUI's own sampler can run.
@@ -58,6 +61,9 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         self._patcher = model
         self._live_text: LiveTextEncoder | None = None
         self._ready = False
+        self._room: int | None = None
+        self._limit: int | None = None
+        self._offloaded = 0
 
     def warnings(self) -> tuple[str, ...]:
         return suitability.warnings_of(self._model)
@@ -86,6 +92,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                 # Takes back whatever loading changed on the module that all clones share.
                 comfy.model_management.unload_model_and_clones(patcher)
                 self._patcher, self._ready = self._model, False
+                self._room, self._limit, self._offloaded = None, None, 0
 
     def _compute_dtype(self, mixed_precision: str) -> torch.dtype:
         if mixed_precision in DTYPES:
@@ -122,6 +129,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
     @contextmanager
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
         model = self._patcher.model
+        self._checkpointing = attaching.Checkpointing(gradient_checkpointing)
         with ExitStack() as stack:
             layers = stack.enter_context(
                 attaching.attached(
@@ -130,7 +138,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                     naming.file_keys(model, self.architecture),
                     self._patcher.load_device,
                     self._compute,
-                    gradient_checkpointing,
+                    self._checkpointing,
                 )
             )
             if spec.text_encoder:
@@ -138,6 +146,37 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                 stack.callback(setattr, self, "_live_text", None)
                 layers |= stack.enter_context(self._live_text.attached(spec.of_text_encoder))
             yield Adapters(layers)
+
+    def set_checkpointing(self, on: bool) -> None:
+        self._checkpointing.on = on
+
+    def weights_size(self) -> tuple[int, int]:
+        return self._patcher.model_size(), self._patcher.loaded_size()
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return super().is_out_of_memory(error) or memory.is_out_of_memory(error)
+
+    def available_memory(self, device: torch.device) -> int:
+        # Dynamic memory holds the weights beside torch's, and gives way to them.
+        weights = self._patcher.loaded_size() if self._patcher.is_dynamic() else 0
+        return super().available_memory(device) + weights
+
+    def free_memory(self) -> None:
+        # Loaded anew, models lie in memory without gaps.
+        self._ready = False
+        memory.unload_all()
+        super().free_memory()
+
+    def make_room(self, room: int | None, limit: int | None) -> None:
+        self._room, self._limit, self._ready = room, limit, False
+
+    def offload_more(self) -> bool:
+        size = self._patcher.model_size()
+        if not memory.can_be_offloaded(self._patcher) or self._offloaded >= size:
+            return False
+        self._offloaded += -(-size // OFFLOADING_STEPS)
+        self._ready = False
+        return True
 
     def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.architecture.is_kohya:
@@ -220,7 +259,8 @@ class ComfyUIBaseModel(DiffusionBaseModel):
     def _prepare_training(self, latent_shape: tuple[int, ...]) -> None:
         """After encoding and after every sample: ComfyUI may have put the model away for the VAE."""
         text_encoders = [] if self._live_text is None else [self._live_text.patcher]
-        memory.load(self._patcher, latent_shape, *text_encoders)
+        room = memory.guessed_room(self._patcher, latent_shape) if self._room is None else self._room
+        memory.load(self._patcher, room + self._offloaded, self._limit, *text_encoders)
         options = comfy.model_patcher.create_model_options_clone(self._patcher.model_options)
         comfy.sampler_helpers.prepare_model_patcher(self._patcher, {}, options)
         self._options = memory.differentiable_attention(options["transformer_options"])

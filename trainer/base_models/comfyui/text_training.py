@@ -40,7 +40,8 @@ class LiveTextEncoder:
         keys = naming.text_encoder_keys(self._model)
         trained = {path.partition(".")[0] for path in keys}
         device = self.patcher.load_device
-        with attaching.attached(self._model, spec, keys, device, torch.float32, False) as layers:
+        without = attaching.Checkpointing(False)
+        with attaching.attached(self._model, spec, keys, device, torch.float32, without) as layers:
             self._not_trained = {
                 encoder: _remembered(encoder.forward, device)
                 for name, encoder in self._model.named_children()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -29,6 +30,7 @@ from ...adapters import (
 )
 from ...data.cache import TensorCache
 from ...data.samples import Sample
+from ...device_memory import forget_tensors, free_memory, is_out_of_memory
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.layer_names import file_key, text_encoder_key
@@ -40,6 +42,8 @@ from ..diffusion import DiffusionBaseModel, diffusion_losses
 from ..inputs import Encoders, Inputs, cached_samples, stacked
 from .folder import read_folder
 from .verify import unmatched_keys
+
+log = logging.getLogger(__name__)
 
 _SAMPLERS = {
     "euler": EulerDiscreteScheduler,
@@ -62,6 +66,21 @@ class _PipelineEncoders(Encoders):
 
     def latent(self, pixels: Tensor, name: str) -> Tensor:
         rows = pixels.permute(2, 0, 1).unsqueeze(0).to(self._device)
+        try:
+            return self._latent(rows)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            forget_tensors(error)
+        log.warning("%s is too large for the memory in one piece, so the VAE encodes it in tiles.", name)
+        free_memory()
+        self._vae.enable_tiling()
+        try:
+            return self._latent(rows)
+        finally:
+            self._vae.disable_tiling()
+
+    def _latent(self, rows: Tensor) -> Tensor:
         latent: Tensor = self._vae.encode(rows * 2 - 1).latent_dist.mode()[0] * self._vae.config.scaling_factor
         return latent.cpu()
 
@@ -211,12 +230,22 @@ class DiffusersBaseModel(DiffusionBaseModel):
                     encoder.to(self.device)
                     found = stack.enter_context(_adapted(encoder, spec.of_text_encoder))
                     keys |= {text_encoder_key(prefix, path): one for path, one in found.items()}
-            if gradient_checkpointing:
-                unet.enable_gradient_checkpointing()
-                stack.callback(unet.disable_gradient_checkpointing)
+            stack.callback(self.set_checkpointing, False)
+            self.set_checkpointing(gradient_checkpointing)
             unet.train()
             stack.callback(unet.eval)
             yield Adapters(keys)
+
+    def set_checkpointing(self, on: bool) -> None:
+        self._unet.enable_gradient_checkpointing() if on else self._unet.disable_gradient_checkpointing()
+
+    def weights_size(self) -> tuple[int, int]:
+        """All on the device. diffusers' group offloading, which moves layers to the host after use, is not for
+        training: it changes the very tensors that autograd keeps for backward."""
+        size = sum(
+            weight.numel() * weight.element_size() for weight in self._unet.parameters() if not weight.requires_grad
+        )
+        return size, size
 
     def _text_encoders(self) -> dict[str, nn.Module]:
         """By their names in the pipeline."""

@@ -1,0 +1,331 @@
+"""Whole runs on the demo model that run out of memory, and go on."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.config import DataSettings, parse_config
+from lora_crucible.data.dataset import load_dataset
+from lora_crucible.errors import CrucibleError
+from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.guard import room
+from lora_crucible.guard.memory import Memory
+from lora_crucible.resuming import train_or_resume
+from lora_crucible.run import Hooks, RunResult
+from out_of_memory import Faults
+
+STEPS = 4
+QUICK = {
+    "max_train_steps": STEPS,
+    "batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "sample_steps": 1,
+    "sample_prompts": "crux",
+    "sample_every_n_steps": 99,
+    "save_precision": "fp32",
+    "measure": "never",
+    "lr_warmup_steps": 1,
+    "mixed_precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def base_model():
+    return DiffusersBaseModel("demo")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    whole = load_dataset(DataSettings(train_data_dir="demo", validation_percent=0))
+    return replace(whole, images=whole.images[:6])
+
+
+@pytest.fixture(scope="module")
+def validated():
+    """6 images to train, 2 for validation."""
+    whole = load_dataset(DataSettings(train_data_dir="demo", validation_percent=20))
+    return replace(whole, images=whole.images[:6], validation=whole.validation[:2])
+
+
+@pytest.fixture
+def faults(base_model, monkeypatch):
+    return Faults(base_model, monkeypatch)
+
+
+def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, **values) -> RunResult:
+    return train_or_resume(base_model, dataset, parse_config({**QUICK, **values}), folder, folder, hooks)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base_model, dataset, tmp_path_factory):
+    """The LoRA of a run that has all the memory it wants, by settings."""
+    made = {}
+
+    def result(**values) -> RunResult:
+        key = str(values)
+        if key not in made:
+            made[key] = train(base_model, dataset, tmp_path_factory.mktemp("undisturbed"), **values)
+        return made[key]
+
+    return result
+
+
+def distance(one: RunResult, other: RunResult) -> float:
+    """Largest difference of any number in two LoRA files."""
+    first, second = read_lora(one.files.lora)[0], read_lora(other.files.lora)[0]
+    assert first.keys() == second.keys()
+    return max(float((first[key] - second[key]).abs().max()) for key in first)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("phase", ["forward", "backward", "optimizer"])
+def test_a_step_that_ran_out_of_memory_is_done_again(
+    base_model, dataset, tmp_path, undisturbed, faults, phase, step, caplog
+):
+    expected = undisturbed()
+    faults.at_step(phase, step)
+    result = train(base_model, dataset, tmp_path)
+    assert faults.happened == [phase]
+    assert result.losses == pytest.approx(expected.losses, rel=1e-5)
+    assert distance(result, expected) < 1e-5
+    assert faults.passes[-2:] == [2, 2]  # the last step, in two parts
+    said = rf"Step {step} ran out of memory at .*B: from then on with micro-batches of 2 rather than 4"
+    assert re.search(said, result.report)
+    assert re.search(said, caplog.text)
+
+
+@pytest.mark.parametrize("phase", ["forward", "backward", "optimizer"])
+def test_the_lora_is_the_same_to_the_bit_where_only_checkpointing_changed(
+    base_model, dataset, tmp_path, undisturbed, faults, phase
+):
+    settings = {"batch_size": 1, "gradient_accumulation_steps": 4, "lora_dropout": 0.1}
+    expected = undisturbed(**settings)
+    faults.at_step(phase, 3, row=2)
+    result = train(base_model, dataset, tmp_path, **settings)
+    assert faults.happened == [phase]
+    assert faults.plans[-1] == (1, True, 0)
+    assert result.losses == expected.losses
+    assert distance(result, expected) == 0
+    assert "from then on with gradient checkpointing" in result.report
+
+
+def test_an_optimizer_may_be_interrupted_again_and_again(base_model, dataset, tmp_path, undisturbed, monkeypatch):
+    settings = {"batch_size": 2, "gradient_accumulation_steps": 2, "save_steps": 3, "max_train_steps": 5}
+    expected = undisturbed(**settings)
+    faults = Faults(base_model, monkeypatch, most_offloads=1)
+    for step in (2, 3, 5):
+        faults.at_step("optimizer", step)
+    result = train(base_model, dataset, tmp_path, **settings)
+    assert faults.happened == ["optimizer"] * 3
+    assert result.losses == pytest.approx(expected.losses, rel=1e-5)
+    assert distance(result, expected) < 1e-5
+    steps = [json.loads(line)["step"] for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_gradients_scaled_for_fp16_survive_it(base_model, dataset, tmp_path, faults, monkeypatch):
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled=True: scaler(device, enabled=True))
+    expected = train(base_model, dataset, tmp_path / "expected")
+    faults.at_step("optimizer", 2)  # the gradients are unscaled by then
+    result = train(base_model, dataset, tmp_path / "result")
+    assert faults.happened == ["optimizer"]
+    assert distance(result, expected) < 1e-5
+
+
+def test_what_costs_least_time_is_tried_first(base_model, dataset, tmp_path, monkeypatch):
+    faults = Faults(base_model, monkeypatch, most_offloads=2)
+    faults.fits = lambda rows: faults.plans[-1] == (1, True, 2)
+    result = train(base_model, dataset, tmp_path)
+    assert list(dict.fromkeys(faults.plans)) == [(1, False, 0), (1, True, 0), (1, True, 1), (1, True, 2)]
+    changes = re.findall(r"ran out of memory at .*: from then on with (.*)", result.report)
+    offloading = "more of the base model in the computer's own memory"
+    assert changes == [
+        "micro-batches of 2 rather than 4",
+        "micro-batches of 1 rather than 2",
+        "gradient checkpointing",
+        offloading,
+        offloading,
+    ]
+    assert "Memory: 1 image at a time in batches of 4, gradient checkpointing on" in result.report
+
+
+def test_a_batch_of_three_is_not_cut_more_than_it_must(base_model, dataset, tmp_path, faults):
+    faults.fits = lambda rows: len(rows) <= 2
+    train(base_model, dataset, tmp_path, batch_size=3)
+    assert faults.passes[-2:] == [2, 1]
+
+
+def test_when_nothing_is_left_the_state_is_kept_and_the_error_says_what_would_fit(
+    base_model, dataset, tmp_path, undisturbed, monkeypatch
+):
+    expected = undisturbed(batch_size=1)
+    with monkeypatch.context() as patched:
+        faults = Faults(base_model, patched)
+
+        def cannot_go_on(report, steps):
+            if report.step == 2:
+                faults.fits = lambda rows: False
+
+        with pytest.raises(CrucibleError) as error:
+            train(base_model, dataset, tmp_path, Hooks(stepped=cannot_go_on), batch_size=1)
+    message = str(error.value)
+    assert re.match(r"Step 3 ran out of memory at \d+\.\d .B, and there is no way left", message)
+    assert "The smallest plan that was tried: 1 at a time, gradient checkpointing on" in message
+    assert "lower lora_rank (it is 8) or a lower resolution (it is 64" in message
+    assert "What was trained is kept" in message
+    went_on = train(base_model, dataset, tmp_path, batch_size=1)
+    assert "Went on after step 2" in went_on.report
+    assert distance(went_on, expected) == 0
+
+
+def test_fixed_memory_is_never_planned_anew(base_model, dataset, tmp_path, faults):
+    faults.at_step("forward", 2)
+    with pytest.raises(CrucibleError, match=r"Step 2 ran out of memory at .*memory is fixed.*3 at a time.*to auto"):
+        train(base_model, dataset, tmp_path, memory="fixed", batch_size=3)
+    assert faults.passes == [1, 3, 3, 3]
+
+
+def test_another_error_goes_on_as_it_is(base_model, dataset, tmp_path, faults):
+    def fits(rows):
+        raise ValueError("not about memory")
+
+    faults.fits = fits
+    with pytest.raises(ValueError, match="not about memory"):
+        train(base_model, dataset, tmp_path)
+    assert faults.passes == [1]
+
+
+def test_a_run_that_goes_on_keeps_its_plan(base_model, dataset, tmp_path, undisturbed, monkeypatch):
+    def stop(report, steps):
+        if report.step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        Faults(base_model, patched).at_step("forward", 1)
+        whole = train(base_model, dataset, tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        Faults(base_model, patched).at_step("forward", 1)
+        with pytest.raises(KeyboardInterrupt):
+            train(base_model, dataset, tmp_path / "parts", Hooks(stepped=stop))
+    faults = Faults(base_model, monkeypatch)
+    parts = train(base_model, dataset, tmp_path / "parts")
+    assert faults.passes[-4:] == [2] * 4
+    assert distance(parts, whole) == 0
+    assert "Step 1 ran out of memory" in parts.report
+
+
+def test_the_memory_setting_may_change_when_a_run_goes_on(base_model, dataset, tmp_path):
+    def stop(report, steps):
+        if report.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(base_model, dataset, tmp_path, Hooks(stepped=stop))
+    assert "Went on after step 2" in train(base_model, dataset, tmp_path, memory="500 GB").report
+
+
+def test_the_measured_step_changes_nothing(base_model, dataset, tmp_path, undisturbed, monkeypatch):
+    expected = undisturbed(lora_dropout=0.2)
+    monkeypatch.setattr(Memory, "probe", lambda self: None)
+    result = train(base_model, dataset, tmp_path, lora_dropout=0.2)
+    assert result.losses == expected.losses
+    assert distance(result, expected) == 0
+
+
+def test_a_plan_is_made_before_the_first_step_and_compared_afterwards(base_model, dataset, tmp_path, caplog):
+    caplog.set_level("INFO")
+    result = train(base_model, dataset, tmp_path)
+    lines = [line for line in caplog.text.splitlines() if "trainer.guard.memory" in line or "guard.memory" in line]
+    assert "Memory: 4 images at a time in batches of 4, gradient checkpointing off" in lines[0]
+    assert "expected: at most" in lines[1]
+    expected = re.search(r"expected: at most (\S+) .B of (\S+) .B, (\S+) s a step, (\d+) s in all", result.report)
+    measured = re.search(r"measured: at most (\S+) .B, (\S+) s a step", result.report)
+    assert float(measured[1]) > 0
+    assert 0.1 < float(expected[3]) / float(measured[2]) < 10
+
+
+def test_what_does_not_fit_into_the_limit_is_found_before_the_first_step(base_model, dataset, tmp_path):
+    with pytest.raises(CrucibleError, match=r"A step would take \S+ .B of 10\.0 MB, and there is no way left"):
+        train(base_model, dataset, tmp_path, memory="0.01 GB")
+    assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".")] == []
+
+
+def test_the_plan_keeps_within_a_limit(base_model, dataset, tmp_path, faults, monkeypatch):
+    """By a meter that sees 1 GB for each row of the last pass."""
+    meter = "lora_crucible.guard.memory.PeakMeter"
+    monkeypatch.setattr(f"{meter}.peak", property(lambda self: int(1e9 * faults.passes[-1])))
+    monkeypatch.setattr(f"{meter}.now", property(lambda self: 0))
+    result = train(base_model, dataset, tmp_path, memory="2.5 GB")
+    assert faults.passes[-2:] == [2, 2]
+    assert "expected: at most 2.0 GB of 2.5 GB" in result.report
+    assert re.search("Measured before the first step, a step would take 4.0 GB of 2.5 GB: .* 2 rather", result.report)
+    assert 4 not in faults.passes  # which the system might have answered by killing the process
+
+
+def test_samples_that_run_out_of_memory_are_drawn_again(base_model, dataset, tmp_path, undisturbed, faults):
+    expected = undisturbed()
+    faults.next_times("sample")
+    result = train(base_model, dataset, tmp_path)
+    assert faults.happened == ["sample"]
+    assert torch.equal(result.samples[0], expected.samples[0])
+    assert distance(result, expected) == 0
+
+
+def test_a_run_ends_well_without_samples(base_model, dataset, tmp_path, undisturbed, faults):
+    faults.next_times("sample", times=99)
+    result = train(base_model, dataset, tmp_path, measure="always")
+    assert result.samples == []
+    assert "Memory did not suffice to draw samples after step 4" in result.report
+    assert distance(result, undisturbed()) == 0
+
+
+def test_validation_goes_on_with_fewer_rows(base_model, validated, tmp_path, monkeypatch):
+    expected = train(base_model, validated, tmp_path / "expected")
+    faults = Faults(base_model, monkeypatch)
+    faults.next_times("validation", times=2)
+    result = train(base_model, validated, tmp_path / "result")
+    assert faults.happened == ["validation"] * 2
+    errors = [(one.training, one.held_out) for one in result.rounds]
+    assert errors == [pytest.approx((one.training, one.held_out), rel=1e-4) for one in expected.rounds]
+    assert distance(result, expected) == 0
+
+
+def test_a_run_ends_well_without_validation(base_model, validated, tmp_path, faults, caplog):
+    faults.next_times("validation", times=9999)
+    result = train(base_model, validated, tmp_path)
+    assert len(result.losses) == STEPS
+    assert result.rounds == []
+    assert "Memory did not suffice to measure the error after step 4" in caplog.text
+
+
+def test_a_checkpoint_that_finds_no_memory_is_left_out(base_model, dataset, tmp_path, undisturbed, faults):
+    faults.next_times("portable", times=2)
+    result = train(base_model, dataset, tmp_path, save_steps=2)
+    assert "Memory did not suffice for a checkpoint after step 2" in result.report
+    assert distance(result, undisturbed()) == 0
+
+
+def test_encoding_is_tried_twice(base_model, dataset, tmp_path, undisturbed, faults):
+    faults.next_times("cache_inputs")
+    assert distance(train(base_model, dataset, tmp_path), undisturbed()) == 0
+
+
+def test_too_little_memory_to_encode_is_an_error_in_words(base_model, dataset, tmp_path, faults):
+    faults.next_times("cache_inputs", times=2)
+    with pytest.raises(CrucibleError, match=r"Memory does not suffice for demo .* Close other programs"):
+        train(base_model, dataset, tmp_path)
+
+
+def test_a_disk_without_room_is_found_before_the_first_step(base_model, dataset, tmp_path, monkeypatch, faults):
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(CrucibleError, match=r"has 1\.0 KB free, and the LoRA with one checkpoint takes"):
+        train(base_model, dataset, tmp_path)
+    assert faults.passes == []

@@ -1,0 +1,262 @@
+"""Fits the steps of a run into memory: measures one before the first, and cuts them smaller when memory runs out."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..base_models.base import BaseModel, CachedSample
+from ..config import ResolvedConfig
+from ..data.findings import counted
+from ..device_memory import PeakMeter, forget_tensors
+from ..errors import CrucibleError
+from ..memory_holders import largest_holder
+from ..optimization import Optimization
+from ..order import BatchOrder
+from ..step_report import StepReport
+from ..whole_files import size_text
+from .memory_plan import STATE_BYTES, MemoryPlan, largest_batch, largest_number_of_rows, smaller
+
+log = logging.getLogger(__name__)
+
+HOST_SHARE = 0.9
+"""Of the host's free memory that a training may plan with: other programs want some of it too."""
+
+PROBE = 0
+"""What `give_way` calls the measured step; the others count from 1."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Of a step on the largest images: bytes in use at most, how many there may be, and seconds."""
+
+    peak: int
+    limit: int
+    seconds: float
+
+
+class Memory:
+    """
+    Args:
+        samples: what the run trains on, in the batches of `order`.
+
+    Attributes:
+        plan: how steps are cut now. The effective batch is always that of `order`.
+    """
+
+    def __init__(
+        self, base_model: BaseModel, samples: Sequence[CachedSample], order: BatchOrder, config: ResolvedConfig
+    ) -> None:
+        self._base_model, self._samples, self._config = base_model, samples, config
+        self._rows_per_step = len(samples) / order.steps_per_epoch
+        rows = largest_number_of_rows(samples, config.batch_size)
+        self.plan = MemoryPlan(rows, config.gradient_checkpointing)
+        self._changes: list[str] = []
+        self._expected: Expected | None = None
+        self._measured = 0
+        self._seconds: list[float] = []
+
+    @contextmanager
+    def watched(self, optimization: Optimization) -> Iterator[None]:
+        """While it is open, memory is measured. The adapters are attached."""
+        self._optimization = optimization
+        self._device = optimization.device
+        self._base_model.make_room(None, self._config.memory_limit)
+        with PeakMeter(self._device) as self._meter:
+            yield
+
+    def micro_batches(self, batches: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The batches of a step, cut as the plan says: the same rows in the same order. The step begins here."""
+        self._meter.reset()
+        return self.plan.micro_batches(batches)
+
+    def peak_gb(self) -> float:
+        """The most memory in use since the step began, in GB of 10^9 bytes."""
+        return self._meter.peak / 1e9
+
+    def after_step(self, report: StepReport) -> None:
+        """Take note of what a step took."""
+        self._measured = max(self._measured, int(report.memory_gb * 1e9))
+        self._seconds.append(report.seconds)
+
+    def probe(self) -> None:
+        """Measure forward and backward on the largest images, and plan for less until they fit. Changes nothing that
+        is trained: there is no optimizer step, and steps draw their random numbers anew.
+
+        Raises:
+            CrucibleError: it does not fit, whatever the plan.
+        """
+        while True:
+            try:
+                expected = self._measure()
+            except Exception as error:
+                self.give_way(error, PROBE)
+                continue
+            finally:
+                self._optimization.forget_gradients()
+            if expected.peak <= expected.limit or self._config.memory == "fixed":
+                break
+            needed = f"a step would take {size_text(expected.peak)} of {size_text(expected.limit)}"
+            if not self._plan_smaller(f"Measured before the first step, {needed}"):
+                if self._config.memory_limit is not None:
+                    raise CrucibleError(self._nothing_left(needed[0].upper() + needed[1:], expected.peak))
+                log.warning("%s, which is hardly enough. %s", needed, self._holder())
+                break
+        self._expected = expected
+        for line in self.lines():
+            log.info(line)
+
+    def _measure(self) -> Expected:
+        base_model, plan = self._base_model, self.plan
+        rows = largest_batch(self._samples, plan.micro_batch)
+        limit = self._config.memory_limit
+        # The first pass loads the model and starts the device, which is no part of a step.
+        self._meter.reset()
+        self._pass(rows[:1])
+        peak, now = self._meter.peak, self._meter.now
+        available = limit or base_model.available_memory(self._device)
+        if self._device.type == "cuda":
+            expected = 0
+        else:
+            # The system kills a process that takes too much rather than telling it, so this is not tried out.
+            available = limit or int(HOST_SHARE * available)
+            expected = now + (peak - now) * len(rows)
+        to_come = self._optimizer_state()
+        if expected + to_come > available and len(rows) > 1 and self._config.memory != "fixed":
+            return Expected(expected + to_come, available, 0.0)
+        peak, now, seconds = self._timed_pass(rows)
+        base_model.make_room(peak - now + to_come, limit)
+        in_all, on_device = base_model.weights_size()
+        if on_device < in_all:  # and by what was measured, another part of the model is now
+            self._pass(rows[:1])
+            peak, now, seconds = self._timed_pass(rows)
+        mean = sum(sample.size for sample in self._samples) / len(self._samples)
+        share = self._rows_per_step * mean / sum(sample.size for sample in rows)
+        return Expected(peak + to_come, available, seconds * share)
+
+    def _timed_pass(self, rows: Sequence[CachedSample]) -> tuple[int, int, float]:
+        """Bytes at most and before it, and seconds."""
+        self._meter.reset()
+        now, started = self._meter.now, time.perf_counter()
+        self._pass(rows)
+        return self._meter.peak, now, time.perf_counter() - started
+
+    def _pass(self, rows: Sequence[CachedSample]) -> None:
+        losses = self._base_model.losses(rows, range(len(rows)))
+        self._optimization.backward(losses.values.sum())
+        losses.values.detach().cpu()  # waits for the device
+
+    def _optimizer_state(self) -> int:
+        """Bytes that the optimizer will keep and does not yet have."""
+        if self._optimization.optimizer.state:
+            return 0
+        numbers = sum(weight.numel() for weight in self._optimization.parameters)
+        return int(numbers * STATE_BYTES[self._config.optimizer])
+
+    def give_way(self, error: Exception, step: int) -> None:
+        """After an error in a step, which is to be done again: plan for less, if it was lack of memory.
+
+        Args:
+            step: counts from 1.
+
+        Raises:
+            Exception: the error itself, if it was another.
+            CrucibleError: there is no smaller plan, or the config forbids one.
+        """
+        if not self._base_model.is_out_of_memory(error):
+            raise error
+        peak = self._meter.peak
+        self._measured = max(self._measured, peak)
+        # Its traceback keeps every tensor of the step alive.
+        forget_tensors(error)
+        name = "The step that is measured before the first" if step == PROBE else f"Step {step}"
+        what = f"{name} ran out of memory at {size_text(peak)}"
+        if self._config.memory == "fixed":
+            raise CrucibleError(
+                f"{what}, and memory is fixed, so no way to make do with less was tried (the plan: {self.plan}). "
+                f"{self._kept(step)}Set memory to auto, or choose a smaller batch_size, gradient_checkpointing or a "
+                f"lower resolution. {self._holder()}".rstrip()
+            ) from error
+        if not self._plan_smaller(what):
+            raise CrucibleError(self._nothing_left(what, peak, step)) from error
+        self._base_model.free_memory()
+
+    def _plan_smaller(self, why: str) -> bool:
+        found = smaller(self.plan, self._base_model)
+        if found is None:
+            return False
+        self.plan, done = found
+        self._changes.append(f"{why}: from then on with {done}")
+        log.warning(self._changes[-1])
+        return True
+
+    def _nothing_left(self, what: str, peak: int, step: int = PROBE) -> str:
+        config = self._config
+        return (
+            f"{what}, and there is no way left to make do with less. The smallest plan that was tried: {self.plan}; at "
+            f"most {size_text(peak)} were in use. {self._kept(step)}A new run with a lower lora_rank (it is "
+            f"{config.lora_rank}) or a lower resolution (it is {config.resolution}, and 384 is the least that is worth "
+            f"it) would need less. {self._holder()}".rstrip()
+        )
+
+    @staticmethod
+    def _kept(step: int) -> str:
+        return "What was trained is kept, and queued again with more memory it goes on. " if step > 1 else ""
+
+    def _holder(self) -> str:
+        holder = largest_holder(self._device)
+        return "" if holder is None else f"Another program that holds memory is {holder}; closing it makes room."
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, of plain values."""
+        return {
+            "plan": (self.plan.micro_batch, self.plan.checkpointing, self.plan.offloaded),
+            "changes": list(self._changes),
+            "measured": self._measured,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Cut steps as in a `state`, so that they give the same numbers. The adapters are attached."""
+        micro_batch, checkpointing, offloaded = state["plan"]
+        checkpointing = checkpointing or self.plan.checkpointing
+        self._base_model.set_checkpointing(checkpointing)
+        offloaded = sum(self._base_model.offload_more() for _ in range(offloaded))
+        self.plan = MemoryPlan(min(micro_batch, self.plan.micro_batch), checkpointing, offloaded)
+        self._changes, self._measured = list(state["changes"]), state["measured"]
+
+    def lines(self) -> list[str]:
+        """The plan, beside it what was measured, and how it changed, for the report."""
+        plan, config = self.plan, self._config
+        in_all, on_device = self._base_model.weights_size()
+        place = f"on {self._device.type}"
+        if on_device < in_all:
+            place += f", {size_text(in_all - on_device)} of it in the computer's own memory"
+        lines = [
+            f"Memory: {counted(plan.micro_batch, 'image')} at a time in batches of {config.batch_size}, gradient "
+            f"checkpointing {'on' if plan.checkpointing else 'off'}; the base model ({size_text(in_all)}) {place}"
+        ]
+        if self._expected is not None:
+            expected = self._expected
+            whole = expected.seconds * config.max_train_steps
+            lines.append(
+                f"  expected: at most {size_text(expected.peak)} of {size_text(expected.limit)}, "
+                f"{expected.seconds:.2g} s a step, {_duration(whole)} in all"
+            )
+        if self._seconds:
+            # The usual step: a few are slowed down by other programs, or by what is done for the first time.
+            usual = statistics.median(self._seconds)
+            lines.append(f"  measured: at most {size_text(self._measured)}, {usual:.2g} s a step")
+        return lines + [f"  {change}" for change in self._changes]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"

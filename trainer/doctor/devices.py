@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
+from ..nvidia import Card, nvidia_cards
 from ..requirements import TORCH
 from .packages import GET_TORCH
 from .page import Advice, Section, size_text
 
-MEBIBYTE = 2**20
-
 WORTH_NAMING = 10**9
 """Bytes on a card that another program holds, from which on they make a difference to a training."""
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A process that holds memory of a card; `size` in bytes, or None where the driver does not tell (Windows)."""
-
-    name: str
-    pid: str
-    size: int | None
-
-    def __str__(self) -> str:
-        return f"{'?' if self.size is None else size_text(self.size)}  {self.name} (pid {self.pid})"
-
-
-@dataclass(frozen=True)
-class Card:
-    """An NVIDIA card as its driver describes it, sizes in bytes; 0 where card and host share their memory."""
-
-    number: str
-    name: str
-    total: int
-    free: int
-    driver: str
-    holders: tuple[Holder, ...]
 
 
 def examine_devices(answers: Mapping[str, Mapping[str, Any]]) -> Section:
@@ -85,54 +56,13 @@ def examine_devices(answers: Mapping[str, Mapping[str, Any]]) -> Section:
     return section
 
 
-def nvidia_cards() -> tuple[list[Card], str]:
-    """The cards by nvidia-smi, which comes with the driver, and what it says when it fails."""
-    if shutil.which("nvidia-smi") is None:
-        return [], ""
-    try:
-        described = _nvidia_smi("--query-gpu=index,uuid,name,memory.total,memory.free,driver_version")
-        processes = _nvidia_smi("--query-compute-apps=gpu_uuid,pid,process_name,used_memory")
-        return [_card(row, processes) for row in described], ""
-    except subprocess.CalledProcessError as error:
-        text = (error.stdout or "").strip() or (error.stderr or "").strip()
-        return [], text.splitlines()[0] if text else f"status {error.returncode}"
-    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-        return [], str(error)
-
-
-def _nvidia_smi(query: str) -> list[list[str]]:
-    done = subprocess.run(  # noqa: S603
-        [shutil.which("nvidia-smi") or "nvidia-smi", query, "--format=csv,noheader,nounits"],
-        capture_output=True,
-        check=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=30,
-    )
-    return [row for row in csv.reader(done.stdout.splitlines(), skipinitialspace=True) if row]
-
-
-def _card(row: list[str], processes: Iterable[list[str]]) -> Card:
-    number, uuid, name, total, free, driver = row
-    holders = tuple(
-        # A path may hold commas. Its last part says enough, and no name of a user.
-        Holder(PureWindowsPath(",".join(path)).name, pid, _bytes(used))
-        for owner, pid, *path, used in processes
-        if owner == uuid
-    )
-    return Card(number, name, _bytes(total) or 0, _bytes(free) or 0, driver, holders)
-
-
-def _bytes(mebibytes: str) -> int | None:
-    return int(mebibytes) * MEBIBYTE if mebibytes.isdigit() else None
-
-
 def _card_rows(card: Card) -> Iterable[tuple[str, str]]:
     yield f"card {card.number}", f"{card.name}, driver {card.driver}"
     if card.total:
         yield "", f"{size_text(card.total)}, {size_text(card.free)} free"
     for holder in card.holders:
-        yield "  held", str(holder)
+        size = "?" if holder.size is None else size_text(holder.size)
+        yield "  held", f"{size}  {holder.name} (pid {holder.pid})"
     unlisted = _unlisted(card)
     if unlisted >= WORTH_NAMING:
         yield "  held", f"{size_text(unlisted)}  not listed: the desktop, or another container"

@@ -210,7 +210,7 @@ class Memory:
 
     def _holder(self) -> str:
         holder = largest_holder(self._device)
-        return "" if holder is None else f"Another program that holds memory is {holder}; closing it makes room."
+        return f"Another program that holds memory is {holder}; closing it makes room." if holder else ""
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, of plain values."""

@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from ..data.findings import listed
-from ..doctor.devices import nvidia_cards
+from ..nvidia import nvidia_cards
 from ..whole_files import size_text
 
 FULL = 0.03
@@ -63,7 +63,7 @@ def _spills() -> bool:
 
 
 def _of_its_programs() -> str:
-    own = str(psutil.Process().pid)
+    own = psutil.Process().pid
     cards, _ = nvidia_cards()
     # A process in a container does not find itself: then it may be any card.
     mine = [card for card in cards if any(holder.pid == own for holder in card.holders)] or cards

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from lora_crucible.doctor.devices import Card, Holder
 from lora_crucible.guard import slow_causes
 from lora_crucible.guard.slow_causes import likely_cause
+from lora_crucible.nvidia import Card, Holder
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 GB = 10**9
@@ -27,7 +27,9 @@ def computer(monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_alloc_retries": found.retries})
     monkeypatch.setattr(slow_causes, "_spills", lambda: found.spills)
     monkeypatch.setattr(
-        slow_causes, "nvidia_cards", lambda: ([Card("0", "A card", 24 * GB, found.free, "600", found.holders)], "")
+        slow_causes,
+        "nvidia_cards",
+        lambda: ([Card("0", "GPU-a", "A card", 24 * GB, found.free, "600", found.holders)], ""),
     )
     memory = lambda: SimpleNamespace(available=found.available, total=32 * GB)  # noqa: E731
     monkeypatch.setattr(psutil, "virtual_memory", memory)
@@ -66,8 +68,8 @@ def test_a_full_card_elsewhere_matters_when_memory_is_claimed_again_and_again(co
 
 
 def test_programs_on_the_card_are_named_but_not_this_one(computer):
-    own = Holder("python", str(psutil.Process().pid), 18 * GB)
-    computer.holders = (own, Holder("game.exe", "77", None))
+    own = Holder("python", psutil.Process().pid, 18 * GB)
+    computer.holders = (own, Holder("game.exe", 77, None))
     assert "there are on the GPU: game.exe." in likely_cause(CUDA)
     computer.holders = (own,)
     assert "not known" in likely_cause(CUDA)

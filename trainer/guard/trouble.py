@@ -197,7 +197,7 @@ class Trouble:
         """What was done about it, for the report; nothing where there was none."""
         lines = []
         if self.broken:
-            told = "; ".join(one.text() for one in self.broken)
+            told = "; ".join(dict.fromkeys(one.text() for one in self.broken))
             lines.append(
                 f"{told}. The run went back to its last good state {counted(len(self.broken), 'time')}, learning_rate "
                 f"was lowered from {self._rate:g} to {self._rate * self.slowdown:g}, and gradients were clipped to "

@@ -20,7 +20,8 @@ from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from .config.layer_patterns import LayerPattern
+from .config import ResolvedConfig
+from .config.layer_patterns import LayerPattern, parse_patterns
 from .formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, LayerTensors
 from .rng import generator
 
@@ -58,6 +59,19 @@ class AdapterSpec:
     algorithm: Algorithm = "lora"
     patterns: tuple[LayerPattern, ...] = ()
     text_encoder: bool = False
+
+    @classmethod
+    def of(cls, config: ResolvedConfig) -> AdapterSpec:
+        """What a config asks for."""
+        return cls(
+            config.lora_rank,
+            config.lora_alpha,
+            config.lora_dropout,
+            config.target_modules,
+            config.algorithm,
+            parse_patterns(config.layer_patterns),
+            config.train_text_encoder,
+        )
 
     @property
     def of_text_encoder(self) -> AdapterSpec:

@@ -1,4 +1,4 @@
-"""What a run writes beside the LoRA and its checkpoints: it can do without."""
+"""What a run does beside training: it can do without."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ log = logging.getLogger(__name__)
 
 
 class Extras:
-    """Log, samples, pictures and report: one that cannot be written never ends the training."""
+    """Log, samples, pictures and report: one that fails never ends the training.
+
+    Attributes:
+        notes: sentences about what failed, for the report.
+    """
 
     def __init__(self) -> None:
-        self._failed: dict[str, str] = {}
+        self.notes: list[str] = []
+        self._failed: set[str] = set()
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
@@ -22,10 +27,11 @@ class Extras:
             yield
         except Exception as error:  # not the system's alone: others' code draws the plots and writes for TensorBoard
             if what not in self._failed:
-                self._failed[what] = f"{what} could not be written, and the run went on without. {error}"
-                log.warning(self._failed[what])
+                self._failed.add(what)
+                self.note(f"{what} could not be written, and the run went on without. {error}")
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """A sentence for each that could not be written at least once."""
-        return tuple(self._failed.values())
+    def note(self, text: str) -> None:
+        """For the log at once, and for the report."""
+        log.warning("%s", text)
+        if text not in self.notes:
+            self.notes.append(text)

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,19 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from .adapters import AdapterSpec
-from .base_models.base import DTYPES, BaseModel, Precision, Sampling
+from .base_models.base import BaseModel, Precision
 from .checkpoint import Checkpoint, Checkpoints
 from .config import ResolvedConfig, TrainingConfig
-from .config.layer_patterns import parse_patterns
-from .data.buckets import Buckets
 from .data.cache import TensorCache
 from .data.dataset import Dataset
 from .device_memory import forget_tensors
 from .errors import CrucibleError
 from .extras import Extras
-from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
-from .formats.metadata import build_metadata
 from .guard.early_stop import StoppedEarly
 from .guard.guard import Guard
 from .guard.memory import Memory
@@ -39,22 +34,19 @@ from .guard.trouble import Trouble
 from .guard.validation import Round
 from .guard.verdict import Verdict
 from .loop import train
-from .lora_facts import lora_facts
 from .optimization import Optimization
 from .optimizers import parameter_groups
 from .order import BatchOrder
-from .pictures import side_by_side, to_picture
 from .planning import Plan, make_plan
 from .plots import can_plot, save_training_plot
 from .report import SavedLora, cache_text, training_report
 from .run_files import RunFiles
 from .run_log import RunLog, read_log
+from .sampling import Samples
+from .saving import LoraSaver
 from .step_report import StepReport
 
 log = logging.getLogger(__name__)
-
-SAMPLES_BY_DEFAULT = 2
-"""Captions that are drawn as samples when the user names no prompts."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +136,6 @@ class _Training:
     ) -> None:
         config, dataset = plan.resolved.values, plan.dataset
         self.base_model = base_model
-        self.identity = identity
         self.dataset = dataset
         self.notes = plan.notes
         self.extras = Extras()
@@ -152,34 +143,33 @@ class _Training:
         self.hooks = hooks
         self.result = result
         self.reasons = plan.resolved.reasons | base_model.prepare_losses(config)
-        self.started = time.time()
-        self.sampled: list[int] = []
-        self.sampling_seconds = 0.0
-        self.sampling_steps = 0
 
         cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
-        self.samples = again(
+        self.inputs = again(
             base_model,
             lambda: base_model.cache_inputs(
                 plan.samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
             ),
         )
-        groups = [sample.group for sample in self.samples]
+        groups = [sample.group for sample in self.inputs]
         self.order = BatchOrder(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
         if epochs:
             config = config.model_copy(update={"max_train_steps": epochs * self.order.steps_per_epoch})
         self.config: ResolvedConfig = config
-        self.sampling = _sampling(config, dataset)
-        self.guard = Guard(base_model, dataset, config, self.sampling)
+        files = result.files
+        self.samples = Samples(base_model, dataset, config, files, self.extras)
+        sampling = self.samples.sampling
+        self.guard = Guard(base_model, dataset, config, sampling)
         again(base_model, lambda: self.guard.encode(cache, hooks.preparing))
-        again(base_model, lambda: base_model.prepare_sampling([self.sampling, *self.guard.samplings.values()]))
+        again(base_model, lambda: base_model.prepare_sampling([sampling, *self.guard.samplings.values()]))
         base_model.release_encoders()
         self.cache_text = cache_text(cache)
         written = config.model_copy(update={"train_data_dir": dataset.source})
         with self.extras.writing("The config"):
-            result.files.write_config(written, dataset.not_in_folder)
-        self.checkpoints = Checkpoints(result.files.checkpoints, config.checkpoints_kept)
-        self.memory = Memory(base_model, self.samples, self.order, config)
+            files.write_config(written, dataset.not_in_folder)
+        self.checkpoints = Checkpoints(files.checkpoints, config.checkpoints_kept)
+        self.memory = Memory(base_model, self.inputs, self.order, config)
+        self.saver = LoraSaver(base_model, identity, dataset, config, self.order, files, self.guard, precision)
 
     @property
     def step(self) -> int:
@@ -188,28 +178,20 @@ class _Training:
 
     def train(self, start: dict[str, Any] | None) -> None:
         base_model, config = self.base_model, self.config
-        spec = AdapterSpec(
-            config.lora_rank,
-            config.lora_alpha,
-            config.lora_dropout,
-            config.target_modules,
-            config.algorithm,
-            parse_patterns(config.layer_patterns),
-            config.train_text_encoder,
-        )
-        with base_model.attached(spec, config.gradient_checkpointing) as adapters:
+        with base_model.attached(AdapterSpec.of(config), config.gradient_checkpointing) as adapters:
             self.adapters = adapters
             adapters.initialise(config.seed)
             groups = parameter_groups(adapters, config)
             scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
             self.optimization = Optimization(groups, config, scaler)
             self.guard.start(adapters, self.optimization.weights_for_use)
+            self.saver.start(adapters, self.optimization.optimizer_name)
             self.trouble = Trouble(config, self.precision.name, lambda: self.optimization.loss_scale)
             self.pace = Pace(lambda: likely_cause(adapters.device))
             self.trained_seconds, self.training_started = 0.0, time.monotonic()
             self.room = require_room(self.result.files.folder, adapters.size, config)
             for warning in self.room.warnings:
-                self._note(warning)
+                self.extras.note(warning)
             if start is not None:
                 self._restore(start)
                 self._require_numbers("that this run was to go on from")
@@ -225,7 +207,7 @@ class _Training:
                     train(
                         self.guard.losses,
                         self.optimization,
-                        self.samples,
+                        self.inputs,
                         self.order,
                         config,
                         self.memory,
@@ -238,7 +220,7 @@ class _Training:
             except StoppedEarly:
                 pass
             except BaseException as stop:
-                if not self.optimization.is_finite():
+                if self.optimization.is_between or not self.optimization.is_finite():
                     self._go_back()
                 if self.step:
                     self._keep(stop)
@@ -257,13 +239,7 @@ class _Training:
                 self._write_report(saved)
                 base_model.verify(self.result.files.lora, len(adapters))
                 self._sample()
-                pictures = None
-                if self.sampling_steps:
-                    seconds_per_sampling_step = self.sampling_seconds / self.sampling_steps
-                    pictures = self.guard.measure_pictures(self.training_seconds, seconds_per_sampling_step)
-            if pictures is not None:
-                with self.extras.writing("The measured pictures"):
-                    self.result.files.write_picture("measures.png", pictures)
+                self._measure_pictures()
             self._write_report(saved)
             self.checkpoints.keep_only(min(config.checkpoints_kept, 1))
 
@@ -300,30 +276,27 @@ class _Training:
         when it stopped here is not done again."""
         config, step = self.config, self.step
         self.guard.validate_when_due()
-        if step % config.sample_every_n_steps == 0 and step < config.max_train_steps and step not in self.sampled:
+        if (
+            step % config.sample_every_n_steps == 0
+            and step < config.max_train_steps
+            and not self.samples.are_drawn(step)
+        ):
             with self.optimization.weights_for_use():
                 self._sample()
         if step and self.checkpoints.is_due(step, config.save_steps):
             self._write_checkpoint()
 
     def _sample(self) -> None:
-        def drawn() -> Tensor:
-            with self.adapters.without_dropout():
-                return self.base_model.sample(self.sampling)
+        picture = self.samples.draw(self.adapters, self.step)
+        if picture is not None:
+            self.hooks.sampled(self.step, self.config.max_train_steps, picture)
 
-        started = time.monotonic()
-        pictures = retried(self.base_model, drawn)
-        if pictures is None:
-            self._note(f"Memory did not suffice to draw samples after step {self.step}, so they were left out.")
-            return
-        self.sampling_seconds += time.monotonic() - started
-        self.sampling_steps += len(pictures) * self.sampling.steps
-        self.result.samples.append(pictures)
-        self.sampled.append(self.step)
-        with self.extras.writing("The samples"):
-            for number, picture in enumerate(pictures, start=1):
-                self.result.files.write_sample(self.step, number, to_picture(picture))
-        self.hooks.sampled(self.step, self.config.max_train_steps, side_by_side(pictures))
+    def _measure_pictures(self) -> None:
+        seconds = self.samples.seconds_per_sampling_step
+        pictures = None if seconds is None else self.guard.measure_pictures(self.training_seconds, seconds)
+        if pictures is not None:
+            with self.extras.writing("The measured pictures"):
+                self.result.files.write_picture("measures.png", pictures)
 
     def _write_checkpoint(self) -> None:
         """Of the current state, unless there is one. A disk, or memory, that has no room for it does not end the
@@ -334,39 +307,29 @@ class _Training:
             return  # the next step will find it out, and needs a good state to go back to
         checkpoint = retried(self.base_model, self._checkpoint)
         if checkpoint is None:
-            self._note(f"Memory did not suffice for a checkpoint after step {self.step}, so it was left out.")
+            self.extras.note(f"Memory did not suffice for a checkpoint after step {self.step}, so it was left out.")
             return
         self.good = checkpoint.state
         self._wait_for_checkpoint()
         self.checkpoints.write(checkpoint)
 
     def _checkpoint(self) -> Checkpoint:
-        name, better = self.result.files.name, self.guard.better_step
         with self.optimization.weights_for_use():
-            loras = {"lora": self._lora(name, self.step)}
-            if better is not None:
-                with self.guard.best_weights():
-                    loras["best"] = self._lora(name, better)
+            loras = self.saver.loras(self.step)
         return Checkpoint(self.step, self._state(), loras)
 
     def _wait_for_checkpoint(self) -> None:
         try:
             self.checkpoints.wait()
         except CrucibleError as error:
-            self._note(str(error))
-
-    def _note(self, text: str) -> None:
-        """For the log at once, and for the report."""
-        log.warning("%s", text)
-        self.notes = (*dict.fromkeys((*self.notes, text)),)
+            self.extras.note(str(error))
 
     def _state(self) -> dict[str, Any]:
         """What `_restore` needs. It does not change any more."""
         return {
             "losses": list(self.result.losses),
             "seconds": self.training_seconds,
-            "sampling": (self.sampling_seconds, self.sampling_steps),
-            "sampled": list(self.sampled),
+            "samples": self.samples.state(),
             "optimization": self.optimization.state(),
             "guard": self.guard.state(),
             "trouble": self.trouble.state(),
@@ -378,10 +341,7 @@ class _Training:
         self.result.losses[:] = state["losses"]
         self.checkpoints.last_step = self.step
         self.trained_seconds, self.training_started = state["seconds"], time.monotonic()
-        self.sampling_seconds, self.sampling_steps = state["sampling"]
-        pictures = self.result.files.read_samples()
-        self.sampled = [step for step in state["sampled"] if step in pictures]
-        self.result.samples[:] = [pictures[step] for step in self.sampled]
+        self.samples.restore(state["samples"])
         self.optimization.restore(state["optimization"])
         self.guard.restore(state["guard"])
         self.trouble.restore(state["trouble"])
@@ -421,46 +381,12 @@ class _Training:
         return self.trained_seconds + time.monotonic() - self.training_started
 
     def _save(self, outcome: str) -> SavedLora:
-        """Save the LoRA as it was best, and as it is beside it where that is not the same. It is rounded to the
-        precision of the file, so that the last sample shows that."""
-        files, better, last = self.result.files, self.guard.better_step, ""
-        if better is not None:
-            last_file = files.folder / "last.safetensors"
-            self._write(last_file, f"{files.name} (last)", self.step)
-            last = f"the state after the last step is {last_file}"
-            self.guard.go_back()
-        step = better or self.step
-        self.result.lora, size = self._write(files.lora, files.name, step)
-        return SavedLora(outcome, files.lora, files.name, self.adapters.size, len(self.adapters), size, step, last)
-
-    def _write(self, path: Path, name: str, step: int) -> tuple[LoraModel, int]:
-        """Write the adapters as they are after `step` steps; round them to what the file holds."""
-        lora = self._lora(name, step)
-        self.adapters.round_to(DTYPES[self.config.save_precision])
-        return lora, write_lora(path, lora, lora.metadata)
-
-    def _lora(self, name: str, step: int) -> LoraModel:
-        """The adapters as they are after `step` steps, as in a file."""
-        dtype = DTYPES[self.config.save_precision]
-        tensors = self.base_model.portable(to_state_dict(self.adapters.layers(), dtype))
-        facts = lora_facts(
-            name,
-            self.result.files.session,
-            step,
-            self.base_model,
-            self.identity,
-            self.dataset,
-            self.config,
-            self.order,
-            optimizer=self.optimization.optimizer_name,
-            precision=self.precision.name,
-            started_at=self.started,
-        )
-        metadata = build_metadata(self.base_model.architecture, facts) | self.guard.metadata()
-        return LoraModel(tensors, name, metadata)
+        saved, self.result.lora = self.saver.save(outcome, self.step)
+        return saved
 
     def _write_report(self, saved: SavedLora, complete: bool = True) -> None:
         self.guard.swing = find_swing([line["errors"] for line in read_log(self.log.path) if not line["skipped"]])
+        self.result.samples = self.samples.rounds
         self.result.rounds, self.result.verdict = self.guard.rounds, self.guard.verdict(complete)
         self.result.report = training_report(
             saved,
@@ -483,23 +409,3 @@ class _Training:
         )
         with self.extras.writing("The report"):
             self.result.files.write_report(self.result.report)
-
-
-def _sampling(config: ResolvedConfig, dataset: Dataset) -> Sampling:
-    """Samples are square, of the training's resolution, rounded as its images are."""
-    prompts = [line.strip() for line in config.sample_prompts.splitlines() if line.strip()]
-    if not prompts:
-        captions = dict.fromkeys(image.caption for image in dataset.images)
-        prompts = list(captions)[:SAMPLES_BY_DEFAULT]
-    width, height = Buckets.of(config, config.resolution).size(config.resolution, config.resolution)
-    return Sampling(
-        prompts=tuple(prompts),
-        width=width,
-        height=height,
-        seed=config.seed,
-        steps=config.sample_steps,
-        cfg=config.sample_cfg,
-        sampler=config.sample_sampler,
-        scheduler=config.sample_scheduler,
-        negative=config.sample_negative_prompt,
-    )

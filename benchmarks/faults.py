@@ -189,27 +189,27 @@ def others(result: dict[str, Any]) -> None:
 
 def demo_run(after_step: Callable[[Callable[[], None], int], None], **values: Any) -> None:
     """Train on the demo model. `after_step` gets what a run does after a step, and its number."""
-    from lora_crucible import run
+    from lora_crucible import run, training
     from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
     from lora_crucible.config import parse_config
     from lora_crucible.data.dataset import load_dataset
     from lora_crucible.run_files import RunFiles
 
-    class Training(run._Training):
+    class Timed(training.Training):
         def _after_step(self, report: Any) -> None:
-            after_step(lambda: super(Training, self)._after_step(report), report.step)
+            after_step(lambda: super(Timed, self)._after_step(report), report.step)
             if self.step < report.step:
                 self.result.losses.append(report.loss)
 
     settings = {"base_model": "demo", "train_data_dir": "demo", "batch_size": 4, "sample_steps": 1}
     config = parse_config({**settings, "measure": "never", "sample_every_n_steps": 10**6, **values})
-    kept, run._Training = run._Training, Training
+    kept, run.Training = run.Training, Timed
     try:
         with tempfile.TemporaryDirectory() as folder:
             files = RunFiles.claim("timed", Path(folder), Path(folder))
             run.run_training(DiffusersBaseModel("demo"), load_dataset(config.data), config, files)
     finally:
-        run._Training = kept
+        run.Training = kept
 
 
 def step_time(result: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ class Requirement:
 REQUIRED = (
     Requirement("accelerate", "accelerate", "1.0"),
     Requirement("diffusers", "diffusers", "0.33"),
+    Requirement("filelock", "filelock", "3.12"),
     Requirement("numpy", "numpy", "1.25"),
     Requirement("peft", "peft", "0.17"),
     Requirement("Pillow", "PIL", "10.1"),

@@ -49,6 +49,7 @@ MAY_CHANGE = frozenset(
         "checkpoints_kept",
         "resume_from_checkpoint",
         "memory",
+        "allow_lower_resolution",
     }
 )
 """Settings that change nothing of what is learned in a step, or only from now on: a run can go on with new ones."""

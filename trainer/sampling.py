@@ -81,7 +81,8 @@ class Samples:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
         self._seconds, self._sampling_steps = state["seconds"], state["sampling_steps"]
-        pictures = self._files.read_samples()
+        size = (self.sampling.height, self.sampling.width)
+        pictures = {step: found for step, found in self._files.read_samples().items() if found.shape[1:3] == size}
         self._steps = [step for step in state["steps"] if step in pictures]
         self.rounds[:] = [pictures[step] for step in self._steps]
 

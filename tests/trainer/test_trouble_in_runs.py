@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_crucible import run, run_log
+from lora_crucible import run_log, training
 from lora_crucible.base_models.base import CachedSample, RowLosses
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.checkpoint import Checkpoints
@@ -72,7 +72,7 @@ class Faults:
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch) -> None:
     """Drawing them takes longer than these runs."""
-    monkeypatch.setattr(run, "can_plot", lambda: False)
+    monkeypatch.setattr(training, "can_plot", lambda: False)
     monkeypatch.setattr(run_log, "find_spec", lambda name: None)
 
 

@@ -54,6 +54,13 @@ class RunSettings(BaseModel):
         group="training",
         advanced=True,
     )
+    allow_lower_resolution: bool = setting(
+        False,
+        "Allow lower resolution",
+        "When memory does not suffice in any other way, train at a lower resolution (384 at least) instead.",
+        group="training",
+        advanced=True,
+    )
 
     @field_validator("memory")
     @classmethod

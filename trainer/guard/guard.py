@@ -159,13 +159,20 @@ class Guard:
             "validation_seconds": 0.0 if self._validation is None else self._validation.seconds,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`, after `start`."""
+    def restore(self, state: Mapping[str, Any], *, comparable: bool = True) -> None:
+        """Go on from a `state`, after `start`.
+
+        Args:
+            comparable: whether errors that were measured compare with those to come.
+        """
         self._step, self._trained = state["step"], state["trained"]
+        self._watch.restore(state["watch"])
+        if not comparable:
+            self.rounds, self._best = [], None
+            return
         self.rounds = [Round(**one) for one in state["rounds"]]
         self._best = None if state["best"] is None else (self.rounds[state["best"][0]], list(state["best"][1]))
         self._early_stopping.restore(state["early_stopping"])
-        self._watch.restore(state["watch"])
         if self._validation is not None:
             self._validation.seconds = state["validation_seconds"]
 

@@ -15,6 +15,7 @@ from ..config import ResolvedConfig
 from ..data.findings import counted
 from ..device_memory import PeakMeter, forget_tensors
 from ..errors import CrucibleError
+from ..lower_resolution import LEAST
 from ..memory_holders import largest_holder
 from ..optimization import Optimization
 from ..order import BatchOrder
@@ -29,6 +30,10 @@ HOST_SHARE = 0.9
 
 PROBE = 0
 """What `give_way` calls the measured step; the others count from 1."""
+
+
+class NothingFits(CrucibleError):
+    """No plan is left that needs less memory."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Memory:
         is trained: there is no optimizer step, and steps draw their random numbers anew.
 
         Raises:
-            CrucibleError: it does not fit, whatever the plan.
+            NothingFits: it does not fit, whatever the plan.
         """
         while True:
             try:
@@ -104,7 +109,7 @@ class Memory:
             needed = f"a step would take {size_text(expected.peak)} of {size_text(expected.limit)}"
             if not self._plan_smaller(f"Measured before the first step, {needed}"):
                 if self._config.memory_limit is not None:
-                    raise CrucibleError(self._nothing_left(needed[0].upper() + needed[1:], expected.peak))
+                    raise NothingFits(self._nothing_left(needed[0].upper() + needed[1:], expected.peak))
                 log.warning("%s, which is hardly enough. %s", needed, self._holder())
                 break
         self._expected = expected
@@ -166,7 +171,8 @@ class Memory:
 
         Raises:
             Exception: the error itself, if it was another.
-            CrucibleError: there is no smaller plan, or the config forbids one.
+            NothingFits: there is no smaller plan.
+            CrucibleError: the config forbids one.
         """
         if not self._base_model.is_out_of_memory(error):
             raise error
@@ -183,7 +189,7 @@ class Memory:
                 f"lower resolution. {self._holder()}".rstrip()
             ) from error
         if not self._plan_smaller(what):
-            raise CrucibleError(self._nothing_left(what, peak, step)) from error
+            raise NothingFits(self._nothing_left(what, peak, step)) from error
         self._base_model.free_memory()
 
     def _plan_smaller(self, why: str) -> bool:
@@ -200,8 +206,8 @@ class Memory:
         return (
             f"{what}, and there is no way left to make do with less. The smallest plan that was tried: {self.plan}; at "
             f"most {size_text(peak)} were in use. {self._kept(step)}A new run with a lower lora_rank (it is "
-            f"{config.lora_rank}) or a lower resolution (it is {config.resolution}, and 384 is the least that is worth "
-            f"it) would need less. {self._holder()}".rstrip()
+            f"{config.lora_rank}) or a lower resolution (it is {config.resolution}; with allow_lower_resolution it "
+            f"falls by itself, to {LEAST} at least) would need less. {self._holder()}".rstrip()
         )
 
     @staticmethod

@@ -32,6 +32,7 @@ def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_coun
         "text_encoder_learning_rate",  # only where it is trained
         "lr_warmup_ratio",
         "timestep_shift",  # the base model's to choose
+        "save_steps",  # by the clock
         *(() if purpose == "quick_test" else ("measure",)),
         *(() if purpose == "auto" else ("purpose",)),
         *(() if result.values.validation_percent else ("validate_every_n_steps",)),  # there is nothing to say

@@ -48,6 +48,7 @@ def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
         "batch_size",
         "gradient_accumulation_steps",
         "epochs",
+        "save_steps",
         "max_train_steps",
         "learning_rate",
         "text_encoder_learning_rate",

@@ -136,6 +136,9 @@ class DiffusersBaseModel(DiffusionBaseModel):
         self.objective = Objective(self.prediction_type)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._trains_text = False
+        # In float16 the VAE of SDXL gives NaN. At once, so that their identity is one.
+        for part in self._encoders():
+            part.float()
 
     def warnings(self) -> tuple[str, ...]:
         return self._warnings
@@ -159,9 +162,8 @@ class DiffusersBaseModel(DiffusionBaseModel):
             if self.device.type == "cuda":
                 mixed_precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         compute = DTYPES[mixed_precision]
-        # The VAE stays in float32: in float16 SDXL's gives NaN.
         for part in self._encoders():
-            part.to(self.device, torch.float32)
+            part.to(self.device)
         self._unet.to(self.device, compute).requires_grad_(False)
         signal = self._pipeline.scheduler.alphas_cumprod.double()
         self._sigmas = ((1 - signal) / signal).sqrt().float().to(self.device)

@@ -4,6 +4,7 @@ import signal
 import time
 
 import pytest
+from PIL import Image
 from server import Server
 from test_server_cancel import cancel, wait_until
 from workflows import DemoGraph
@@ -18,6 +19,8 @@ SETTINGS = {
     "validate_every_n_steps": 6,
     "measure": "never",
 }
+ROUNDS_OF_SAMPLES = 4
+"""Before the first step, after 8, 16 and 24."""
 
 
 def training(new_graph, name, validation_percent=20, retrain=False, **settings):
@@ -27,6 +30,8 @@ def training(new_graph, name, validation_percent=20, retrain=False, **settings):
     graph.prompt[trained.id]["inputs"]["retrain"] = retrain
     graph.show("report", trained["report"])
     graph.draw("trained", trained["model"], trained["clip"])
+    graph.add("SaveImage", "samples", images=trained["samples"], filename_prefix="samples")
+    graph.add("LossGraphNode", "loss", loss=trained["loss"])
     return graph.prompt
 
 
@@ -41,10 +46,18 @@ def assert_same_lora(server, one, other):
     assert all((first[key] == second[key]).all() for key in first)
 
 
+def assert_same_pictures(outputs, expected, *names):
+    for name in names:
+        assert outputs.pictures[name].shape == expected.pictures[name].shape
+        assert (outputs.pictures[name] == expected.pictures[name]).all(), name
+
+
 @pytest.fixture(scope="module")
 def whole(server, new_graph):
     """An uninterrupted run."""
-    return server.run(training(new_graph, "whole"))
+    outputs = server.run(training(new_graph, "whole"))
+    assert len(outputs.pictures["samples"]) == ROUNDS_OF_SAMPLES
+    return outputs
 
 
 @pytest.mark.parametrize(
@@ -72,30 +85,51 @@ def test_cancelled_in_any_phase_it_goes_on_when_it_is_queued_again(server, new_g
     assert f"finished after {STEPS} of {STEPS} steps" in outputs.texts["report"]
     assert lines(server, phase) == STEPS
     assert_same_lora(server, "whole", phase)
-    assert (outputs.pictures["trained"] == whole.pictures["trained"]).all()
+    assert_same_pictures(outputs, whole, "trained", "loss")
+    if phase == "sampling":  # it draws other samples
+        assert len(outputs.pictures["samples"]) == 8 * ROUNDS_OF_SAMPLES
+    elif phase != "saving":
+        assert_same_pictures(outputs, whole, "samples")
 
 
-def test_cancelled_while_encoding_nothing_is_lost_or_left(server, new_graph, whole):
-    """Other images than those of the other runs: theirs are encoded already."""
-    settings = {"resolution": 128}
+def put_images(folder, count):
+    """Images that no other run has encoded."""
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (64, 64), (number, 90, 200)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a plane of colour {number}")
+
+
+def test_cancelled_while_encoding_it_encodes_the_rest_when_it_is_queued_again(server, new_graph):
+    count = 150
+    put_images(server.base / "input" / "planes", count)
     graph = new_graph()
-    dataset = graph.add("CrucibleLoadDataset", validation_percent=20, **settings)["dataset"]
-    graph.train("encoding", dataset, **SETTINGS)
-    prompt_id = server.queue(graph.prompt)
+    dataset = graph.add("CrucibleLoadDataset", train_data_dir="input/planes")["dataset"]
+    trained = graph.train("encoding", dataset, max_train_steps=2, sample_steps=2, measure="never")
+    graph.show("report", trained["report"])
     cache = server.output / "crucible" / ".cache"
-    before = len(list(cache.glob("??/*.safetensors")))
-    wait_until(lambda: len(list(cache.glob("??/*.safetensors"))) > before)
+
+    def encoded():
+        return len(list(cache.glob("??/*.safetensors")))
+
+    before = encoded()
+    prompt_id = server.queue(graph.prompt)
+    wait_until(lambda: encoded() > before)
     cancel(server, prompt_id)
-    assert lines(server, "encoding") == 0
+    made = encoded() - before
+    assert not (server.output / "crucible" / "encoding").exists()
     assert not (server.output / "loras" / "encoding.safetensors").exists()
-    server.run(graph.prompt)
-    assert lines(server, "encoding") == STEPS
+    report = server.run(graph.prompt).texts["report"]
+    all_made = encoded() - before
+    assert made < all_made
+    assert f"Cache: {all_made - made} encoded, {made} found" in report
+    assert "finished after 2 of 2 steps" in report
 
 
 def test_a_finished_run_is_not_trained_again(server, new_graph, whole):
     outputs = server.run(training(new_graph, "whole", sample_steps=3))
     assert "Nothing was trained: whole is finished" in outputs.texts["report"]
-    assert (outputs.pictures["trained"] == whole.pictures["trained"]).all()
+    assert_same_pictures(outputs, whole, "trained", "loss", "samples")
     assert not (server.output / "loras" / "whole_2.safetensors").exists()
 
 
@@ -135,5 +169,5 @@ def test_a_killed_server_goes_on_after_its_restart(start, server, whole):
     assert lines(second, "killed") == STEPS
     tensors, expected = second.lora("killed")[0], server.lora("whole")[0]
     assert all((tensors[key] == expected[key]).all() for key in expected)
-    assert (outputs.pictures["trained"] == whole.pictures["trained"]).all()
+    assert_same_pictures(outputs, whole, "trained", "loss", "samples")
     assert sorted(path.name for path in (second.output / "loras").iterdir()) == ["killed.safetensors"]

@@ -35,11 +35,6 @@ def training(new_graph, name, validation_percent=20, retrain=False, **settings):
     return graph.prompt
 
 
-def lines(server, name):
-    log = server.output / "crucible" / name / "log.jsonl"
-    return len(log.read_text().splitlines()) if log.exists() else 0
-
-
 def assert_same_lora(server, one, other):
     first, second = server.lora(one)[0], server.lora(other)[0]
     assert first.keys() == second.keys()
@@ -63,14 +58,14 @@ def whole(server, new_graph):
 @pytest.mark.parametrize(
     ("phase", "settings", "reached"),
     [
-        ("training", {}, lambda server, name: lines(server, name) >= 11),
-        ("validating", {}, lambda server, name: lines(server, name) == 6),
+        ("training", {}, lambda server, name: server.steps_done(name) >= 11),
+        ("validating", {}, lambda server, name: server.steps_done(name) == 6),
         (
             "sampling",
-            {"sample_steps": 100, "sample_prompts": "crux\n" * 8},
-            lambda server, name: lines(server, name) == 8 and not time.sleep(0.3) and lines(server, name) == 8,
+            {"sample_steps": 60, "sample_prompts": "crux\na blue square"},
+            lambda server, name: server.steps_done(name) == 8 and not time.sleep(0.3) and server.steps_done(name) == 8,
         ),
-        ("saving", {"measure": "always", "sample_steps": 60}, lambda server, name: lines(server, name) == STEPS),
+        ("saving", {"measure": "always", "sample_steps": 20}, lambda server, name: server.steps_done(name) == STEPS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -79,15 +74,16 @@ def test_cancelled_in_any_phase_it_goes_on_when_it_is_queued_again(server, new_g
     prompt_id = server.queue(prompt)
     wait_until(lambda: reached(server, phase))
     cancel(server, prompt_id)
-    done = lines(server, phase)
+    assert reached(server, phase), "it had gone on before it was cancelled"
+    done = server.steps_done(phase)
     outputs = server.run(prompt)
     assert f"Went on after step {done} of {phase}" in outputs.texts["report"]
     assert f"finished after {STEPS} of {STEPS} steps" in outputs.texts["report"]
-    assert lines(server, phase) == STEPS
+    assert server.steps_done(phase) == STEPS
     assert_same_lora(server, "whole", phase)
     assert_same_pictures(outputs, whole, "trained", "loss")
     if phase == "sampling":  # it draws other samples
-        assert len(outputs.pictures["samples"]) == 8 * ROUNDS_OF_SAMPLES
+        assert len(outputs.pictures["samples"]) == 2 * ROUNDS_OF_SAMPLES
     elif phase != "saving":
         assert_same_pictures(outputs, whole, "samples")
 
@@ -122,7 +118,7 @@ def test_cancelled_while_encoding_it_encodes_the_rest_when_it_is_queued_again(se
     report = server.run(graph.prompt).texts["report"]
     all_made = encoded() - before
     assert made < all_made
-    assert f"Cache: {all_made - made} encoded, {made} found" in report
+    assert f"Cache: {all_made - made} encoded, " in report
     assert "finished after 2 of 2 steps" in report
 
 
@@ -158,7 +154,7 @@ def test_a_killed_server_goes_on_after_its_restart(start, server, whole):
     first, new_graph = start()
     prompt = training(new_graph, "killed")
     first.queue(prompt)
-    wait_until(lambda: lines(first, "killed") >= 14)
+    wait_until(lambda: first.steps_done("killed") >= 14)
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
     assert not list((first.output / "loras").glob("*.safetensors"))
@@ -166,7 +162,7 @@ def test_a_killed_server_goes_on_after_its_restart(start, server, whole):
     second, _ = start()
     outputs = second.run(prompt)
     assert "Went on after step 12 of killed" in outputs.texts["report"]
-    assert lines(second, "killed") == STEPS
+    assert second.steps_done("killed") == STEPS
     tensors, expected = second.lora("killed")[0], server.lora("whole")[0]
     assert all((tensors[key] == expected[key]).all() for key in expected)
     assert_same_pictures(outputs, whole, "trained", "loss", "samples")

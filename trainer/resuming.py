@@ -18,6 +18,7 @@ from .data.dataset import Dataset
 from .errors import CrucibleError
 from .formats.lora_file import read_lora
 from .formats.lora_model import LoraModel
+from .formats.output_name import check_output_name
 from .planning import make_plan
 from .run import Hooks, RunResult, run_training
 from .run_files import LOG, RunFiles
@@ -48,8 +49,10 @@ def train_or_resume(
         retrain: whether to train anew, whatever there is.
 
     Raises:
-        CrucibleError: as `run_training`; or another process is at this very run.
+        CrucibleError: as `run_training`; or no file can have that name; or another process is at this very run.
     """
+    # A node's name has not been through the config's validation.
+    config = config.model_copy(update={"output_name": check_output_name(config.output_name)})
     dataset.require_trainable()
     known = known_runs(lora_folder, runs_folder)
     number = 1 + max((other.number for _, other in known), default=0)

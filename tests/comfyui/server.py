@@ -164,7 +164,15 @@ class Server:
         Raises:
             PromptFailed: the server refused it, or a node raised.
         """
-        entry = self.wait(self.queue(prompt), seconds)
+        return self.outputs(self.queue(prompt), seconds)
+
+    def outputs(self, prompt_id: str, seconds: float = 600) -> Outputs:
+        """Wait for what a queued prompt's nodes show.
+
+        Raises:
+            PromptFailed: a node raised, or the prompt was cancelled.
+        """
+        entry = self.wait(prompt_id, seconds)
         if entry["status"]["status_str"] != "success":
             raise PromptFailed(entry["status"]["messages"])
         shown = entry["outputs"].items()
@@ -187,3 +195,8 @@ class Server:
         """Tensors and metadata of a finished LoRA."""
         with safe_open(self.output / "loras" / f"{name}.safetensors", "np") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+    def steps_done(self, name: str) -> int:
+        """How many steps a run has logged."""
+        log = self.output / "crucible" / name / "log.jsonl"
+        return len(log.read_text().splitlines()) if log.exists() else 0

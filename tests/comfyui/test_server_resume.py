@@ -4,6 +4,7 @@ import signal
 import time
 
 import pytest
+from PIL import Image
 from server import Server
 from test_server_cancel import cancel, wait_until
 from workflows import DemoGraph
@@ -18,6 +19,8 @@ SETTINGS = {
     "validate_every_n_steps": 6,
     "measure": "never",
 }
+ROUNDS_OF_SAMPLES = 4
+"""Before the first step, after 8, 16 and 24."""
 
 
 def training(new_graph, name, validation_percent=20, retrain=False, **settings):
@@ -27,12 +30,9 @@ def training(new_graph, name, validation_percent=20, retrain=False, **settings):
     graph.prompt[trained.id]["inputs"]["retrain"] = retrain
     graph.show("report", trained["report"])
     graph.draw("trained", trained["model"], trained["clip"])
+    graph.add("SaveImage", "samples", images=trained["samples"], filename_prefix="samples")
+    graph.add("LossGraphNode", "loss", loss=trained["loss"])
     return graph.prompt
-
-
-def lines(server, name):
-    log = server.output / "crucible" / name / "log.jsonl"
-    return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 def assert_same_lora(server, one, other):
@@ -41,23 +41,31 @@ def assert_same_lora(server, one, other):
     assert all((first[key] == second[key]).all() for key in first)
 
 
+def assert_same_pictures(outputs, expected, *names):
+    for name in names:
+        assert outputs.pictures[name].shape == expected.pictures[name].shape
+        assert (outputs.pictures[name] == expected.pictures[name]).all(), name
+
+
 @pytest.fixture(scope="module")
 def whole(server, new_graph):
     """An uninterrupted run."""
-    return server.run(training(new_graph, "whole"))
+    outputs = server.run(training(new_graph, "whole"))
+    assert len(outputs.pictures["samples"]) == ROUNDS_OF_SAMPLES
+    return outputs
 
 
 @pytest.mark.parametrize(
     ("phase", "settings", "reached"),
     [
-        ("training", {}, lambda server, name: lines(server, name) >= 11),
-        ("validating", {}, lambda server, name: lines(server, name) == 6),
+        ("training", {}, lambda server, name: server.steps_done(name) >= 11),
+        ("validating", {}, lambda server, name: server.steps_done(name) == 6),
         (
             "sampling",
-            {"sample_steps": 100, "sample_prompts": "crux\n" * 8},
-            lambda server, name: lines(server, name) == 8 and not time.sleep(0.3) and lines(server, name) == 8,
+            {"sample_steps": 60, "sample_prompts": "crux\na blue square"},
+            lambda server, name: server.steps_done(name) == 8 and not time.sleep(0.3) and server.steps_done(name) == 8,
         ),
-        ("saving", {"measure": "always", "sample_steps": 60}, lambda server, name: lines(server, name) == STEPS),
+        ("saving", {"measure": "always", "sample_steps": 20}, lambda server, name: server.steps_done(name) == STEPS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -66,36 +74,58 @@ def test_cancelled_in_any_phase_it_goes_on_when_it_is_queued_again(server, new_g
     prompt_id = server.queue(prompt)
     wait_until(lambda: reached(server, phase))
     cancel(server, prompt_id)
-    done = lines(server, phase)
+    assert reached(server, phase), "it had gone on before it was cancelled"
+    done = server.steps_done(phase)
     outputs = server.run(prompt)
     assert f"Went on after step {done} of {phase}" in outputs.texts["report"]
     assert f"finished after {STEPS} of {STEPS} steps" in outputs.texts["report"]
-    assert lines(server, phase) == STEPS
+    assert server.steps_done(phase) == STEPS
     assert_same_lora(server, "whole", phase)
-    assert (outputs.pictures["trained"] == whole.pictures["trained"]).all()
+    assert_same_pictures(outputs, whole, "trained", "loss")
+    if phase == "sampling":  # it draws other samples
+        assert len(outputs.pictures["samples"]) == 2 * ROUNDS_OF_SAMPLES
+    elif phase != "saving":
+        assert_same_pictures(outputs, whole, "samples")
 
 
-def test_cancelled_while_encoding_nothing_is_lost_or_left(server, new_graph, whole):
-    """Other images than those of the other runs: theirs are encoded already."""
-    settings = {"resolution": 128}
+def put_images(folder, count):
+    """Images that no other run has encoded."""
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (64, 64), (number, 90, 200)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"a plane of colour {number}")
+
+
+def test_cancelled_while_encoding_it_encodes_the_rest_when_it_is_queued_again(server, new_graph):
+    count = 150
+    put_images(server.base / "input" / "planes", count)
     graph = new_graph()
-    dataset = graph.add("CrucibleLoadDataset", validation_percent=20, **settings)["dataset"]
-    graph.train("encoding", dataset, **SETTINGS)
-    prompt_id = server.queue(graph.prompt)
+    dataset = graph.add("CrucibleLoadDataset", train_data_dir="input/planes")["dataset"]
+    trained = graph.train("encoding", dataset, max_train_steps=2, sample_steps=2, measure="never")
+    graph.show("report", trained["report"])
     cache = server.output / "crucible" / ".cache"
-    before = len(list(cache.glob("??/*.safetensors")))
-    wait_until(lambda: len(list(cache.glob("??/*.safetensors"))) > before)
+
+    def encoded():
+        return len(list(cache.glob("??/*.safetensors")))
+
+    before = encoded()
+    prompt_id = server.queue(graph.prompt)
+    wait_until(lambda: encoded() > before)
     cancel(server, prompt_id)
-    assert lines(server, "encoding") == 0
+    made = encoded() - before
+    assert not (server.output / "crucible" / "encoding").exists()
     assert not (server.output / "loras" / "encoding.safetensors").exists()
-    server.run(graph.prompt)
-    assert lines(server, "encoding") == STEPS
+    report = server.run(graph.prompt).texts["report"]
+    all_made = encoded() - before
+    assert made < all_made
+    assert f"Cache: {all_made - made} encoded, " in report
+    assert "finished after 2 of 2 steps" in report
 
 
 def test_a_finished_run_is_not_trained_again(server, new_graph, whole):
     outputs = server.run(training(new_graph, "whole", sample_steps=3))
     assert "Nothing was trained: whole is finished" in outputs.texts["report"]
-    assert (outputs.pictures["trained"] == whole.pictures["trained"]).all()
+    assert_same_pictures(outputs, whole, "trained", "loss", "samples")
     assert not (server.output / "loras" / "whole_2.safetensors").exists()
 
 
@@ -124,7 +154,7 @@ def test_a_killed_server_goes_on_after_its_restart(start, server, whole):
     first, new_graph = start()
     prompt = training(new_graph, "killed")
     first.queue(prompt)
-    wait_until(lambda: lines(first, "killed") >= 14)
+    wait_until(lambda: first.steps_done("killed") >= 14)
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
     assert not list((first.output / "loras").glob("*.safetensors"))
@@ -132,8 +162,8 @@ def test_a_killed_server_goes_on_after_its_restart(start, server, whole):
     second, _ = start()
     outputs = second.run(prompt)
     assert "Went on after step 12 of killed" in outputs.texts["report"]
-    assert lines(second, "killed") == STEPS
+    assert second.steps_done("killed") == STEPS
     tensors, expected = second.lora("killed")[0], server.lora("whole")[0]
     assert all((tensors[key] == expected[key]).all() for key in expected)
-    assert (outputs.pictures["trained"] == whole.pictures["trained"]).all()
+    assert_same_pictures(outputs, whole, "trained", "loss", "samples")
     assert sorted(path.name for path in (second.output / "loras").iterdir()) == ["killed.safetensors"]

@@ -14,6 +14,7 @@ STEPS = SHORT_TRAINING["max_train_steps"]
 UNTOUCHED_SEED = 99
 METADATA_OF_A_RUN = {
     "ss_output_name",
+    "ss_session_id",
     "ss_training_started_at",
     "ss_training_finished_at",
     "modelspec.title",

@@ -173,6 +173,16 @@ def test_another_name_is_another_run(base_model, dataset, tmp_path):
     assert len(steps.done) == STEPS
 
 
+def test_a_name_is_a_file_name_and_not_a_path(base_model, dataset, tmp_path):
+    """ComfyUI's node has a field of its own for it, which no config has checked."""
+    config = parse_config(QUICK).model_copy(update={"output_name": "../lora"})
+    with pytest.raises(CrucibleError, match=r"output_name '\.\./lora' cannot be used"):
+        train_or_resume(base_model, dataset, config, tmp_path, tmp_path)
+    train(base_model, dataset, tmp_path, output_name="mine")
+    typed = config.model_copy(update={"output_name": "mine.safetensors"})
+    assert "Nothing was trained" in train_or_resume(base_model, dataset, typed, tmp_path, tmp_path).report
+
+
 def test_a_lora_that_was_deleted_is_made_from_the_last_checkpoint(base_model, dataset, tmp_path):
     first, steps = train(base_model, dataset, tmp_path), Steps()
     kept = lora(first.files.lora)

@@ -94,6 +94,15 @@ def test_model_is_as_before_after_a_run(base_model, dataset, tmp_path):
     assert [type(module) for module in base_model._unet.modules()] == classes
 
 
+def test_a_fresh_model_has_the_identity_that_it_has_after_a_session():
+    """Else its first run is not known again by the second one in the same process."""
+    fresh = DiffusersBaseModel("demo")
+    before = fresh.identity(), fresh.encoders_identity()
+    with fresh.session("fp32"):
+        pass
+    assert (fresh.identity(), fresh.encoders_identity()) == before
+
+
 def test_stopping_keeps_what_was_trained(base_model, dataset, tmp_path):
     def stop_after_three(report, steps):
         if report.step == 3:

@@ -9,7 +9,7 @@ import models
 import pytest
 import torch
 from lora_crucible.adapters import Adapters, AdapterSpec
-from lora_crucible.base_models.comfyui import adapted, attaching, frozen
+from lora_crucible.base_models.comfyui import adapted, attaching, frozen, memory
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 
 SPEC = AdapterSpec(4, 4.0, 0.0, "linear_and_convolution")
@@ -219,3 +219,46 @@ def test_quantized_layers_train_like_their_values(algorithm):
             return torch.cat([x.grad.flatten(), *(parameter.grad.flatten() for parameter in adapters.parameters())])
 
     assert torch.allclose(gradient(quantized), gradient(plain), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def scarce(monkeypatch):
+    """Sets one of ComfyUI's modes for little memory, which it has for no CPU, and how much of a model then fits."""
+    management = comfy.model_management
+
+    def set_mode(name, bytes_free):
+        monkeypatch.setattr(management, "is_device_cpu", lambda device: False)
+        monkeypatch.setattr(management, "vram_state", management.VRAMState[name])
+        monkeypatch.setattr(management, "lowvram_available", True)
+        monkeypatch.setattr(management, "get_free_memory", lambda *_, **__: bytes_free)
+        monkeypatch.setattr(management, "minimum_inference_memory", lambda: 0)
+        monkeypatch.setattr(management, "extra_reserved_memory", lambda: 0)
+
+    return set_mode
+
+
+@pytest.mark.parametrize(("mode", "part"), [("NO_VRAM", 0.0), ("LOW_VRAM", 0.5)])
+def test_a_model_that_is_not_or_partly_loaded_trains_the_same(model, samples, scarce, monkeypatch, mode, part):
+    """Its layers fetch their weights for each op, and put a LoRA of the base on them there."""
+    patched = model.clone()
+    keys = [name for name in model.model.state_dict() if name.endswith(("to_q.weight", "proj_in.weight"))]
+    patched.add_patches({name: ("diff", (torch.full_like(model.model.state_dict()[name], 0.05),)) for name in keys})
+    base_model = models.base_model(patched)
+    expected, identity = gradients(base_model, samples), base_model.identity()
+    assert not torch.allclose(gradients(models.base_model(model), samples), expected, rtol=0.1)
+
+    size = patched.model_size()
+    scarce(mode, int(size * part))
+    monkeypatch.setattr(memory, "guessed_room", lambda *_: 0)
+    loaded = []
+    load = memory.load
+
+    def noted(patcher, *values):
+        load(patcher, *values)
+        loaded.append(patcher.loaded_size() / size)
+
+    monkeypatch.setattr(memory, "load", noted)
+    assert torch.allclose(gradients(base_model, samples), expected, rtol=1e-4, atol=1e-6)
+    assert loaded == [pytest.approx(part, abs=0.1)]
+    assert base_model.identity() == identity
+    assert not any(getattr(module, "weight_function", []) for module in model.model.modules())

@@ -123,8 +123,13 @@ class DiffusersBaseModel(DiffusionBaseModel):
     def __init__(self, base_model: str, check_interrupt: Callable[[], None] = lambda: None) -> None:
         self._check_interrupt = check_interrupt
         folder = read_folder(base_model)
+        # Else the text encoders have the dtype of their files until the first session, and another identity after it.
         self._pipeline: Any = DiffusionPipeline.from_pretrained(
-            folder.path, local_files_only=True, safety_checker=None, requires_safety_checker=False
+            folder.path,
+            local_files_only=True,
+            safety_checker=None,
+            requires_safety_checker=False,
+            torch_dtype=torch.float32,
         )
         self._pipeline.set_progress_bar_config(disable=True)
         self._unet: Any = self._pipeline.unet

@@ -123,7 +123,8 @@ class DiffusersBaseModel(DiffusionBaseModel):
     def __init__(self, base_model: str, check_interrupt: Callable[[], None] = lambda: None) -> None:
         self._check_interrupt = check_interrupt
         folder = read_folder(base_model)
-        # Else the text encoders have the dtype of their files until the first session, and another identity after it.
+        # In float16 the VAE of SDXL gives NaN. And in the dtype of their files the text encoders would have another
+        # identity before their first session than after it.
         self._pipeline: Any = DiffusionPipeline.from_pretrained(
             folder.path,
             local_files_only=True,
@@ -141,9 +142,6 @@ class DiffusersBaseModel(DiffusionBaseModel):
         self.objective = Objective(self.prediction_type)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._trains_text = False
-        # In float16 the VAE of SDXL gives NaN. At once, so that their identity is one.
-        for part in self._encoders():
-            part.float()
 
     def warnings(self) -> tuple[str, ...]:
         return self._warnings

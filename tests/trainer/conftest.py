@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from lora_crucible.config import DatasetFacts, ModelFacts, ResolvedConfig, parse_config, resolve
+from lora_crucible.demo import MODEL_DIR
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +21,27 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory) -> str:
+    """Folder of the demo model with a UNet of one small block, for runs whose steps are to cost nothing."""
+    folder: Path = tmp_path_factory.mktemp("small") / "model"
+    shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns("unet"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8,),
+            down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("UpBlock2D",),
+            mid_block_type=None,
+            layers_per_block=1,
+            cross_attention_dim=128,
+            norm_num_groups=4,
+        )
+    unet.save_pretrained(folder / "unet")
+    return str(folder)
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ QUICK = {"max_train_steps": 6, "batch_size": 2, "sample_steps": 1, "save_steps":
 
 
 @pytest.fixture(scope="module")
-def base_model():
-    return DiffusersBaseModel("demo")
+def base_model(small_model):
+    return DiffusersBaseModel(small_model)
 
 
 @pytest.fixture(scope="module")

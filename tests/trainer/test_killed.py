@@ -86,8 +86,8 @@ def test_killed_ten_times_and_started_again_each_time(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def base_model():
-    return DiffusersBaseModel("demo")
+def base_model(small_model):
+    return DiffusersBaseModel(small_model)
 
 
 STEPS = 4

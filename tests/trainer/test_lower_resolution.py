@@ -45,11 +45,11 @@ def dataset():
 
 
 @pytest.fixture
-def base_model(monkeypatch):
+def base_model(small_model, monkeypatch):
     """One that has memory for 48 x 48 pixels, as tiny as the model."""
     monkeypatch.setattr(lower_resolution, "LEAST", 48)
     monkeypatch.setattr(lower_resolution, "STEP", 16)
-    model = DiffusersBaseModel("demo")
+    model = DiffusersBaseModel(small_model)
     model.faults = Faults(model, monkeypatch)
     model.faults.fits = lambda rows: rows[0].size <= 48**2
     return model

@@ -29,13 +29,14 @@ QUICK = {
     "save_precision": "fp32",
     "measure": "never",
     "validate_every_n_steps": 3,
+    "early_stopping_patience": 0,
     "lr_warmup_steps": 3,
 }
 
 
 @pytest.fixture(scope="module")
-def base_model():
-    return DiffusersBaseModel("demo")
+def base_model(small_model):
+    return DiffusersBaseModel(small_model)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def dataset():
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch):
-    monkeypatch.setattr("lora_crucible.run.can_plot", lambda: False)
+    monkeypatch.setattr("lora_crucible.training.can_plot", lambda: False)
 
 
 class Stop(BaseException):

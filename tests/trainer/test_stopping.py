@@ -75,8 +75,8 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def base_model():
-    return DiffusersBaseModel("demo")
+def base_model(small_model):
+    return DiffusersBaseModel(small_model)
 
 
 class Broken(RuntimeError):

@@ -28,6 +28,7 @@ from lora_crucible.run_files import RunFiles
 SETTINGS = {
     "max_train_steps": 10,
     "batch_size": 2,
+    "gradient_accumulation_steps": 1,
     "sample_prompts": "crux, a red circle",
     "sample_steps": 1,
     "measure": "never",
@@ -82,8 +83,8 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def demo() -> DiffusersBaseModel:
-    return DiffusersBaseModel("demo")
+def demo(small_model) -> DiffusersBaseModel:
+    return DiffusersBaseModel(small_model)
 
 
 @pytest.fixture

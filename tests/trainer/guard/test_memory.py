@@ -37,8 +37,8 @@ QUICK = {
 
 
 @pytest.fixture(scope="module")
-def base_model():
-    return DiffusersBaseModel("demo")
+def base_model(small_model):
+    return DiffusersBaseModel(small_model)
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +320,7 @@ def test_encoding_is_tried_twice(base_model, dataset, tmp_path, undisturbed, fau
 
 def test_too_little_memory_to_encode_is_an_error_in_words(base_model, dataset, tmp_path, faults):
     faults.next_times("cache_inputs", times=2)
-    with pytest.raises(CrucibleError, match=r"Memory does not suffice for demo .* Close other programs"):
+    with pytest.raises(CrucibleError, match=r"Memory does not suffice for model .* Close other programs"):
         train(base_model, dataset, tmp_path)
 
 

@@ -207,7 +207,7 @@ def test_a_file_that_somebody_put_there_stays(base_model, dataset, tmp_path):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"max_train_steps": 10}, {"sample_every_n_steps": 2}, {"save_steps": 1}, {"purpose": "style", "lora_rank": 8}],
+    [{"max_train_steps": 10}, {"sample_every_n_steps": 2}, {"save_steps": 1}, {"purpose": "concept"}],
 )
 def test_changes_that_a_run_can_go_on_with(base_model, dataset, tmp_path, changed):
     fixed = {"lora_rank": 8, "lora_alpha": 8, "learning_rate": 1e-3}

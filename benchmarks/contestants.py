@@ -202,6 +202,7 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
     from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
     from lora_crucible.base_models.inputs import Inputs, Latent
     from lora_crucible.config import TrainingConfig
+    from lora_crucible.guard.memory import Memory
     from lora_crucible.guard.trouble import Trouble
     from lora_crucible.loop import train
     from lora_crucible.optimization import Optimization
@@ -216,6 +217,8 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
         adam_beta1=0.9,
         adam_beta2=0.999,
         batch_size=row["batch"],
+        gradient_checkpointing=row["gradient_checkpointing"],
+        memory="fixed",
         seed=SEED,
     )
     with torch.inference_mode():
@@ -241,14 +244,15 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
                 groups = [ParameterGroup("model", parameters, config.learning_rate)]
                 optimization = Optimization(groups, config, torch.amp.GradScaler("cpu", enabled=False))
                 trouble = Trouble(config, "fp32", lambda: 1.0)
-                train(
-                    base_model.losses, optimization, samples, order, config, trouble, on_step=watch.step, go_back=fail
-                )
+                memory = Memory(base_model, samples, order, config)
+                hooks = {"on_step": watch.step, "go_back": fail}
+                with memory.watched(optimization):
+                    train(base_model.losses, optimization, samples, order, config, memory, trouble, **hooks)
                 return {"adapted_layers": len(adapters), "trained_parameters": count(parameters)}
 
 
 def fail() -> int:
-    raise RuntimeError("the loss is not a number")
+    raise RuntimeError("the loss is not a number, or memory ran out in the optimizer")
 
 
 def diffusers(row: dict[str, Any], rank: int, weights: str, steps: int, watch: Stopwatch) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -47,6 +49,26 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def out_of_memory_freed(
+    is_lack: Callable[[BaseException], bool] = is_out_of_memory, free: Callable[[], None] = free_memory
+) -> Iterator[None]:
+    """When memory runs out inside, it is freed, and what comes after goes on; other errors are as ever.
+
+    Args:
+        is_lack: whether an error says that memory ran out. free: gives back what can be had again.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_lack(error):
+            raise
+        forget_tensors(error)
+    else:
+        return
+    free()
 
 
 def available_memory(device: torch.device) -> int:

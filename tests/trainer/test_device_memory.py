@@ -5,7 +5,13 @@ import weakref
 import pytest
 import torch
 from lora_crucible import device_memory
-from lora_crucible.device_memory import PeakMeter, available_memory, forget_tensors, is_out_of_memory
+from lora_crucible.device_memory import (
+    PeakMeter,
+    available_memory,
+    forget_tensors,
+    is_out_of_memory,
+    out_of_memory_freed,
+)
 
 CPU = torch.device("cpu")
 
@@ -80,3 +86,22 @@ def test_a_limit_of_the_container_counts(tmp_path, monkeypatch):
     assert available_memory(CPU) - PeakMeter(CPU).now == pytest.approx(400_000, abs=5e6)
     (tmp_path / "memory.max").write_text("max\n")
     assert available_memory(CPU) > 2e8
+
+
+def test_what_a_call_held_that_ran_out_is_gone_before_memory_is_freed():
+    held = []
+
+    def ran_out() -> None:
+        tensor = torch.zeros(3)
+        held.append(weakref.ref(tensor))
+        raise MemoryError
+
+    freed = []
+    with out_of_memory_freed(free=lambda: freed.append(held[0]() is None)):
+        ran_out()
+    assert freed == [True]
+    with pytest.raises(ValueError, match="something else"), out_of_memory_freed(free=lambda: freed.append(None)):
+        raise ValueError("something else")
+    with out_of_memory_freed(free=lambda: freed.append(None)):
+        pass
+    assert freed == [True]

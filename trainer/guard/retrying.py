@@ -6,20 +6,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..base_models.base import BaseModel
-from ..device_memory import forget_tensors
+from ..device_memory import out_of_memory_freed
 
 Result = TypeVar("Result")
 
 
 def again(base_model: BaseModel, action: Callable[[], Result]) -> Result:
     """What `action` gives. When it runs out of memory, memory is freed and it is done once more."""
-    try:
+    with out_of_memory_freed(base_model.is_out_of_memory, base_model.free_memory):
         return action()
-    except Exception as error:
-        if not base_model.is_out_of_memory(error):
-            raise
-        forget_tensors(error)
-    base_model.free_memory()
     return action()
 
 
@@ -30,13 +25,8 @@ def retried(
     `make_smaller` says that it now needs less. None when that was not enough."""
     done_again = False
     while True:
-        try:
+        with out_of_memory_freed(base_model.is_out_of_memory, base_model.free_memory):
             return action()
-        except Exception as error:
-            if not base_model.is_out_of_memory(error):
-                raise
-            forget_tensors(error)
-        base_model.free_memory()
         if not make_smaller():
             if done_again:
                 return None

@@ -30,7 +30,7 @@ from ...adapters import (
 )
 from ...data.cache import TensorCache
 from ...data.samples import Sample
-from ...device_memory import forget_tensors, free_memory, is_out_of_memory
+from ...device_memory import out_of_memory_freed
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.layer_names import file_key, text_encoder_key
@@ -66,14 +66,9 @@ class _PipelineEncoders(Encoders):
 
     def latent(self, pixels: Tensor, name: str) -> Tensor:
         rows = pixels.permute(2, 0, 1).unsqueeze(0).to(self._device)
-        try:
+        with out_of_memory_freed():
             return self._latent(rows)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            forget_tensors(error)
         log.warning("%s is too large for the memory in one piece, so the VAE encodes it in tiles.", name)
-        free_memory()
         self._vae.enable_tiling()
         try:
             return self._latent(rows)

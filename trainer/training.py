@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .adapters import AdapterSpec
+from .adapters import Adapters, AdapterSpec
 from .base_models.base import BaseModel, Precision
 from .checkpoint import Checkpoint, Checkpoints
 from .config import ResolvedConfig
@@ -133,46 +133,12 @@ class Training:
         return len(self.result.losses)
 
     def train(self, start: dict[str, Any] | None) -> None:
-        base_model, config = self.base_model, self.config
-        with base_model.attached(AdapterSpec.of(config), config.gradient_checkpointing) as adapters:
-            self.adapters = adapters
-            adapters.initialise(config.seed)
-            groups = parameter_groups(adapters, config)
-            scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
-            self.optimization = Optimization(groups, config, scaler)
-            self.guard.start(adapters, self.optimization.weights_for_use)
-            self.saver.start(adapters, self.optimization.optimizer_name)
-            self.trouble = Trouble(config, self.precision.name, lambda: self.optimization.loss_scale)
-            self.pace = Pace(lambda: likely_cause(adapters.device))
-            self.trained_seconds, self.training_started = 0.0, time.monotonic()
-            self.room = require_room(self.result.files.folder, adapters.size, config)
-            for warning in self.room.warnings:
-                self.extras.note(warning)
-            if start is not None:
-                self._restore(start)
-                self._require_numbers("that this run was to go on from")
-                # Not by `_restore`: whoever goes back for lack of memory must not get back the plan that lacked it.
-                self.memory.restore(start["memory"])
+        with self.base_model.attached(AdapterSpec.of(self.config), self.config.gradient_checkpointing) as adapters:
+            self._begin(adapters, start)
             self.good = self._state()
             self.log = RunLog(self.result.files.folder, self.step)
             try:
-                with self.memory.watched(self.optimization):
-                    if self.step < config.max_train_steps:
-                        self.memory.probe()
-                    self._do_what_is_due()
-                    train(
-                        self.guard.losses,
-                        self.optimization,
-                        self.inputs,
-                        self.order,
-                        config,
-                        self.memory,
-                        self.trouble,
-                        first_step=self.step,
-                        on_step=self._after_step,
-                        go_back=self._go_back,
-                    )
-                self._require_numbers("that it ended with")
+                self._do_steps()
             except StoppedEarly:
                 pass
             except BaseException as stop:
@@ -187,17 +153,63 @@ class Training:
                 if self.step and can_plot():
                     with self.extras.writing("The plot of the losses"):
                         save_training_plot(self.log.path, self.result.files.folder / "loss.png", self.guard.rounds)
-            if config.checkpoints_kept:
-                self._write_checkpoint()
-                self._wait_for_checkpoint()  # before the LoRA takes the last room on a disk that is nearly full
-            with self.optimization.weights_for_use():
-                saved = self._save("finished early" if self.guard.stopped_early else "finished")
-                self._write_report(saved)
-                base_model.verify(self.result.files.lora, len(adapters))
-                self._sample()
-                self._measure_pictures()
+            self._finish()
+
+    def _begin(self, adapters: Adapters, start: dict[str, Any] | None) -> None:
+        """Make everything that trains these adapters, as it is before the first step, or as it was in a state."""
+        config = self.config
+        self.adapters = adapters
+        adapters.initialise(config.seed)
+        groups = parameter_groups(adapters, config)
+        scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
+        self.optimization = Optimization(groups, config, scaler)
+        self.guard.start(adapters, self.optimization.weights_for_use)
+        self.saver.start(adapters, self.optimization.optimizer_name)
+        self.trouble = Trouble(config, self.precision.name, lambda: self.optimization.loss_scale)
+        self.pace = Pace(lambda: likely_cause(adapters.device))
+        self.trained_seconds, self.training_started = 0.0, time.monotonic()
+        self.room = require_room(self.result.files.folder, adapters.size, config)
+        for warning in self.room.warnings:
+            self.extras.note(warning)
+        if start is not None:
+            self._restore(start)
+            self._require_numbers("that this run was to go on from")
+            # Not by `_restore`: whoever goes back for lack of memory must not get back the plan that lacked it.
+            self.memory.restore(start["memory"])
+
+    def _do_steps(self) -> None:
+        with self.memory.watched(self.optimization):
+            if self.step < self.config.max_train_steps:
+                self.memory.probe()
+            self._do_what_is_due()
+            train(
+                self.guard.losses,
+                self.optimization,
+                self.inputs,
+                self.order,
+                self.config,
+                self.memory,
+                self.trouble,
+                first_step=self.step,
+                on_step=self._after_step,
+                go_back=self._go_back,
+            )
+        self._require_numbers("that it ended with")
+
+    def _finish(self) -> None:
+        """Save everything of a run that came to its end, and show what it learned."""
+        kept = self.config.checkpoints_kept
+        if kept:
+            self._write_checkpoint()
+            self._wait_for_checkpoint()  # before the LoRA takes the last room on a disk that is nearly full
+        with self.optimization.weights_for_use():
+            saved = self._save("finished early" if self.guard.stopped_early else "finished")
             self._write_report(saved)
-            self.checkpoints.keep_only(min(config.checkpoints_kept, 1))
+            self.base_model.verify(self.result.files.lora, len(self.adapters))
+            self._sample()
+            self._measure_pictures()
+        self._write_report(saved)
+        self.checkpoints.keep_only(min(kept, 1))
 
     def _keep(self, stop: BaseException) -> None:
         """Save everything of a run that `stop` ends."""
@@ -323,10 +335,8 @@ class Training:
         Raises:
             CrucibleError: that has happened too often.
         """
-        broken, seconds = self.trouble.broken, self.training_seconds
-        self._restore(self.good)
-        self.trouble.broken, self.trained_seconds = broken, seconds
-        self.optimization.slow_down(self.trouble.slowdown)
+        trouble = self.good["trouble"] | {"broken": self.trouble.state()["broken"]}
+        self._restore(self.good | {"trouble": trouble, "seconds": self.training_seconds})
         self.log.close()
         self.log = RunLog(self.result.files.folder, self.step)
         self.trouble.raise_when_hopeless(self.step, self.result.files.lora)

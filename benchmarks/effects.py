@@ -10,17 +10,13 @@ without the trigger word. All runs have the same seed and number of steps as the
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from verdict import load_trainer
+from shared import circumstances, load_trainer
 
 SHORT, WHOLE = 150, 400
 REGULARIZATION_IMAGES = 32
@@ -82,12 +78,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     output = parser.parse_args().output
     load_trainer()
-    result: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "hardware": {"cores": os.cpu_count(), "system": platform.platform()},
-        "versions": {name: version(name) for name in ("torch", "diffusers", "peft")},
-        "rows": [],
-    }
+    result: dict[str, Any] = {**circumstances(), "rows": []}
     with tempfile.TemporaryDirectory() as folder:
         draw_regularization(Path(folder))
         for name in RUNS:

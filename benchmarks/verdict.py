@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.util
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from shared import load_trainer
 
 VALIDATION = {"validation_percent": 20}
 """4 of the demo's 20 images; 16 are trained."""
@@ -46,17 +44,6 @@ RUNS: dict[str, dict[str, Any]] = {
         "config": {**VALIDATION, "max_train_steps": 300, "learning_rate": 5e-3},
     },
 }
-
-
-def load_trainer() -> None:
-    """The trainer of this checkout, under the name that pip gives it."""
-    folder = ROOT / "trainer"
-    spec = importlib.util.spec_from_file_location(
-        "lora_crucible", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["lora_crucible"] = module
-    spec.loader.exec_module(module)
 
 
 def train(name: str, folder: Path) -> dict[str, Any]:

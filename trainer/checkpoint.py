@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 from .errors import CrucibleError
 from .formats.lora_file import write_lora
 from .formats.lora_model import LoraModel
+from .formats.tensor_file import data_parts, file_parts
 from .packing import packed, unpacked
 from .whole_files import explained, sync_folder, write_whole
 
@@ -149,9 +150,9 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = packed(state, tensors)
-    content = safetensors.torch.save(tensors)
-    write_whole(folder / TENSORS, content, what="The checkpoint")
-    described = {"version": VERSION, "digest": _digest(content, structure), "structure": structure}
+    parts = file_parts(tensors, data_parts(tensors))
+    write_whole(folder / TENSORS, *parts, what="The checkpoint")
+    described = {"version": VERSION, "digest": _digest(parts, structure), "structure": structure}
     write_whole(folder / STRUCTURE, json.dumps(described).encode(), what="The checkpoint")
 
 
@@ -170,14 +171,16 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise _useless(folder, f"{STRUCTURE} is damaged ({error})") from error
     if version != VERSION:
         raise _useless(folder, f"it is of version {version}, and this is {VERSION}")
-    if digest != _digest(content, structure):
+    if digest != _digest([content], structure):
         raise _useless(folder, "it does not hold what was written")
     state: dict[str, Any] = unpacked(structure, safetensors.torch.load(content))
     return state
 
 
-def _digest(content: bytes, structure: Any) -> str:
-    digest = hashlib.blake2b(content, digest_size=32)
+def _digest(parts: Iterable[bytes | memoryview], structure: Any) -> str:
+    digest = hashlib.blake2b(digest_size=32)
+    for part in parts:
+        digest.update(part)
     digest.update(json.dumps(structure).encode())
     return digest.hexdigest()
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from lora_crucible.config import DatasetFacts, ModelFacts, ResolvedConfig, parse_config, resolve
+from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.config import DatasetFacts, DataSettings, ModelFacts, ResolvedConfig, parse_config, resolve
+from lora_crucible.data.dataset import Dataset, load_dataset
 from lora_crucible.demo import MODEL_DIR
 
 
@@ -42,6 +44,17 @@ def small_model(tmp_path_factory) -> str:
         )
     unet.save_pretrained(folder / "unet")
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def base_model(small_model) -> DiffusersBaseModel:
+    return DiffusersBaseModel(small_model)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """The demo's."""
+    return load_dataset(DataSettings(train_data_dir="demo"))
 
 
 @pytest.fixture

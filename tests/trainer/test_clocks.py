@@ -11,26 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
-from lora_crucible.config import DataSettings, parse_config
+from lora_crucible.config import parse_config
 from lora_crucible.data.cache import TensorCache
-from lora_crucible.data.dataset import load_dataset
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.resuming import train_or_resume
 from lora_crucible.run import Hooks, RunResult
 
 YEAR = 365 * 24 * 3600
 QUICK = {"max_train_steps": 6, "batch_size": 2, "sample_steps": 1, "save_steps": 2, "measure": "never"}
-
-
-@pytest.fixture(scope="module")
-def base_model(small_model):
-    return DiffusersBaseModel(small_model)
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    return load_dataset(DataSettings(train_data_dir="demo"))
 
 
 class Stop(BaseException):

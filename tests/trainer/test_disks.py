@@ -13,8 +13,7 @@ from disks import SmallDisk
 from lora_crucible import resuming
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.cli import main
-from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.dataset import load_dataset
+from lora_crucible.config import parse_config
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.run import Hooks, RunResult
@@ -46,11 +45,6 @@ def disk(tmp_path) -> Iterator[SmallDisk]:
 @pytest.fixture(scope="module")
 def base_model():
     return DiffusersBaseModel("demo")
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    return load_dataset(DataSettings(train_data_dir="demo"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from disks import cut, flip_a_bit
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.cli import main
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.dataset import load_dataset
@@ -83,11 +82,6 @@ def test_killed_ten_times_and_started_again_each_time(tmp_path):
     assert main(["train", str(write_config(tmp_path / "whole", steps))]) == 0
     assert_same_run(folder, tmp_path / "whole", steps)
     assert not list(folder.rglob(".crucible-*"))
-
-
-@pytest.fixture(scope="module")
-def base_model(small_model):
-    return DiffusersBaseModel(small_model)
 
 
 STEPS = 4

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
@@ -32,11 +31,6 @@ QUICK = {
     "early_stopping_patience": 0,
     "lr_warmup_steps": 3,
 }
-
-
-@pytest.fixture(scope="module")
-def base_model(small_model):
-    return DiffusersBaseModel(small_model)
 
 
 @pytest.fixture(scope="module")

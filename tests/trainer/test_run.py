@@ -10,9 +10,8 @@ import pytest
 import torch
 import yaml
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
-from lora_crucible.config import DataSettings, parse_config
+from lora_crucible.config import parse_config
 from lora_crucible.config_file import read_config
-from lora_crucible.data.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.run import Hooks, RunResult, run_training
@@ -32,11 +31,6 @@ TIMES_AND_NAMES = {
 @pytest.fixture(scope="module")
 def base_model():
     return DiffusersBaseModel("demo")
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    return load_dataset(DataSettings(train_data_dir="demo"))
 
 
 def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, **values) -> RunResult:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.cli import main
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.dataset import load_dataset
@@ -72,11 +71,6 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path):
     assert "Stopped without saving" in output.read_text()
     assert not list(folder.glob("*.safetensors"))
     assert_whole(folder)
-
-
-@pytest.fixture(scope="module")
-def base_model(small_model):
-    return DiffusersBaseModel(small_model)
 
 
 class Broken(RuntimeError):

@@ -1,4 +1,4 @@
-"""Whole runs on the demo model, into whose numbers trouble is put."""
+"""Whole runs on a small model, into whose numbers trouble is put."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ import pytest
 import torch
 from lora_crucible import run_log, training
 from lora_crucible.base_models.base import CachedSample, RowLosses
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.checkpoint import Checkpoints
-from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.dataset import load_dataset
+from lora_crucible.config import parse_config
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.guard import trouble
@@ -77,28 +75,18 @@ def no_curves(monkeypatch) -> None:
     monkeypatch.setattr(run_log, "find_spec", lambda name: None)
 
 
-@pytest.fixture(scope="module")
-def dataset():
-    return load_dataset(DataSettings(train_data_dir="demo"))
-
-
-@pytest.fixture(scope="module")
-def demo(small_model) -> DiffusersBaseModel:
-    return DiffusersBaseModel(small_model)
-
-
 @pytest.fixture
-def faults(demo, monkeypatch) -> Faults:
-    found = Faults(demo.losses, 100)
-    monkeypatch.setattr(demo, "losses", found)
+def faults(base_model, monkeypatch) -> Faults:
+    found = Faults(base_model.losses, 100)
+    monkeypatch.setattr(base_model, "losses", found)
     return found
 
 
 @pytest.fixture
-def train(demo, dataset, tmp_path) -> Callable[..., RunResult]:
+def train(base_model, dataset, tmp_path) -> Callable[..., RunResult]:
     def trained(name: str = "lora", hooks: Hooks | None = None, **values) -> RunResult:
         files = RunFiles.claim(name, tmp_path, tmp_path)
-        return run_training(demo, dataset, parse_config({**SETTINGS, **values}), files, hooks)
+        return run_training(base_model, dataset, parse_config({**SETTINGS, **values}), files, hooks)
 
     return trained
 
@@ -225,7 +213,7 @@ def test_a_run_without_trouble_is_as_one_without_the_watch(train, faults, monkey
     assert "went back" not in watched.report
 
 
-def test_trouble_and_interruption_together_end_as_trouble_alone(train, faults, demo, dataset, soon):
+def test_trouble_and_interruption_together_end_as_trouble_alone(train, faults, base_model, dataset, soon):
     """What was slowed down, and what was skipped, is so after a resume too."""
 
     def with_trouble() -> None:
@@ -240,7 +228,7 @@ def test_trouble_and_interruption_together_end_as_trouble_alone(train, faults, d
         train("parts", Hooks(stepped=interrupt_after(8)))
     files = RunFiles.of(whole.files.folder.parent / "parts", whole.files.folder.parent, "1")
     _, state = Checkpoints(files.checkpoints, 1).latest()
-    parts = run_training(demo, dataset, parse_config(SETTINGS), files, start=state)
+    parts = run_training(base_model, dataset, parse_config(SETTINGS), files, start=state)
     assert parts.losses == whole.losses
     assert rates(files.folder) == rates(whole.files.folder) == [2e-3] * 3 + [1e-3] * 7
     assert [line["skipped"] for line in logged(files.folder)] == [
@@ -252,23 +240,24 @@ def test_trouble_and_interruption_together_end_as_trouble_alone(train, faults, d
     assert all(line in parts.report for line in told)
 
 
-def poison(optimization: Optimization) -> None:
-    with torch.no_grad():
-        optimization.parameters[3].flatten()[0] = math.nan
-
-
-def test_weights_that_are_no_numbers_are_not_kept(train, faults, monkeypatch, tmp_path):
-    """The step in which a checkpoint is due spoils the weights: it is the one before that the run goes back to."""
+def poison_after(monkeypatch, number: int) -> None:
+    """A weight is no number after that many steps of the optimizer."""
     step, count = Optimization.step, []
 
     def poisoned(optimization):
         found = step(optimization)
         count.append(1)
-        if len(count) == 6:
-            poison(optimization)
+        if len(count) == number:
+            with torch.no_grad():
+                optimization.parameters[3].flatten()[0] = math.nan
         return found
 
     monkeypatch.setattr(Optimization, "step", poisoned)
+
+
+def test_weights_that_are_no_numbers_are_not_kept(train, faults, monkeypatch, tmp_path):
+    """The step in which a checkpoint is due spoils the weights: it is the one before that the run goes back to."""
+    poison_after(monkeypatch, 6)
     result = train(checkpoints_kept=9)
     assert faults.tried == [1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7, 8, 9, 10]
     assert all(tensor.isfinite().all() for tensor in result.lora.values())
@@ -277,16 +266,7 @@ def test_weights_that_are_no_numbers_are_not_kept(train, faults, monkeypatch, tm
 
 
 def test_weights_that_the_last_step_spoils_are_not_the_result(train, faults, monkeypatch, tmp_path):
-    step, count = Optimization.step, []
-
-    def poisoned(optimization):
-        found = step(optimization)
-        count.append(1)
-        if len(count) == 10:
-            poison(optimization)
-        return found
-
-    monkeypatch.setattr(Optimization, "step", poisoned)
+    poison_after(monkeypatch, 10)
     with pytest.raises(CrucibleError, match="weights that are no numbers"):
         train()
     tensors, metadata = read_lora(tmp_path / "lora.safetensors")
@@ -294,7 +274,7 @@ def test_weights_that_the_last_step_spoils_are_not_the_result(train, faults, mon
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
-def test_a_spoiled_state_is_not_gone_on_from(train, faults, demo, dataset, tmp_path):
+def test_a_spoiled_state_is_not_gone_on_from(train, faults, base_model, dataset, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(hooks=Hooks(stepped=interrupt_after(5)))
     files = RunFiles.of(tmp_path / "lora", tmp_path, "1")
@@ -302,11 +282,11 @@ def test_a_spoiled_state_is_not_gone_on_from(train, faults, demo, dataset, tmp_p
     state["optimization"]["weights"][0].fill_(math.nan)
     faults.tried.clear()
     with pytest.raises(CrucibleError, match="state after step 5 that this run was to go on from"):
-        run_training(demo, dataset, parse_config(SETTINGS), files, start=state)
+        run_training(base_model, dataset, parse_config(SETTINGS), files, start=state)
     assert faults.tried == []
 
 
-def test_spoiled_moments_of_the_optimizer_end_the_run(train, faults, demo, dataset, tmp_path):
+def test_spoiled_moments_of_the_optimizer_end_the_run(train, faults, base_model, dataset, tmp_path):
     """Every step from this state makes the weights no numbers: it is not tried forever."""
     with pytest.raises(KeyboardInterrupt):
         train(hooks=Hooks(stepped=interrupt_after(5)))
@@ -316,7 +296,7 @@ def test_spoiled_moments_of_the_optimizer_end_the_run(train, faults, demo, datas
     for moments in state["optimization"]["optimizer"]["state"].values():
         moments["exp_avg"].fill_(math.nan)
     with pytest.raises(CrucibleError, match=f"{trouble.MOST_RETURNS + 1}th time"):
-        run_training(demo, dataset, parse_config(SETTINGS), files, start=state)
+        run_training(base_model, dataset, parse_config(SETTINGS), files, start=state)
     after, _ = read_lora(tmp_path / "lora.safetensors")
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], before[key]) for key in before)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import CrucibleError
 from ..whole_files import size_text, write_whole
+from .tensor_file import data_parts, file_parts
 
 DOWN, UP, ALPHA, DORA_SCALE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
 
@@ -72,7 +73,11 @@ def write_lora(path: Path, state_dict: Mapping[str, Tensor], metadata: Mapping[s
     """
     if not state_dict:
         raise ValueError("A LoRA file needs at least one layer.")
-    return write_whole(path, *_serialize(state_dict, metadata), what="The LoRA")
+    data, digest = data_parts(state_dict), hashlib.sha256()
+    for part in data.values():
+        digest.update(part)
+    hashes = {"modelspec.hash_sha256": f"0x{digest.hexdigest()}", "sshs_model_hash": digest.hexdigest()}
+    return write_whole(path, *file_parts(state_dict, data, {**metadata, **hashes}), what="The LoRA")
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -111,21 +116,3 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__")
     return tensors, dict(metadata or {})
-
-
-def _serialize(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, memoryview]:
-    """Header and tensor bytes.
-
-    The library writes metadata in random order (safetensors issue 584), so the header is put together here:
-    JSON with sorted keys, padded to 8 bytes, after its length as a little-endian uint64.
-    """
-    content = memoryview(safetensors.torch.save(dict(sorted(state_dict.items()))))
-    length = int.from_bytes(content[:8], "little")
-    entries, data = json.loads(bytes(content[8 : 8 + length])), content[8 + length :]
-    digest = hashlib.sha256(data).hexdigest()
-    extended = {**metadata, "modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
-    entries = {"__metadata__": dict(sorted(extended.items())), **dict(sorted(entries.items()))}
-    # "replace": half a surrogate pair, as in a folder name that is no UTF-8, would make the file unreadable.
-    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header, data

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
@@ -34,11 +33,6 @@ QUICK = {
     "lr_warmup_steps": 1,
     "mixed_precision": "fp32",
 }
-
-
-@pytest.fixture(scope="module")
-def base_model(small_model):
-    return DiffusersBaseModel(small_model)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,37 @@
+"""What the benchmarks share: the trainer of this checkout, and what its figures depend on."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load_trainer() -> None:
+    """The trainer of this checkout, under the name that pip gives it."""
+    folder = ROOT / "trainer"
+    spec = importlib.util.spec_from_file_location(
+        "lora_crucible", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["lora_crucible"] = module
+    spec.loader.exec_module(module)
+
+
+def circumstances() -> dict[str, Any]:
+    """Date, hardware and versions."""
+    import torch
+
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "hardware": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.platform()},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")},
+    }

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .config import ResolvedConfig
 from .config.layer_patterns import LayerPattern, parse_patterns
+from .formats.layer_names import is_of_text_encoder
 from .formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, LayerTensors
 from .rng import generator
 
@@ -217,11 +218,6 @@ def _ratio_of_norms(layer: AdaptedLayer) -> Tensor:
     """‖W‖ / ‖W + ΔW‖ of each output, (out,): files of DoRA divide by the former, training by the latter."""
     weight = layer.base_weight()
     return _row_norms(weight) / _row_norms(weight + delta_weight(layer.adapter).view(weight.shape))
-
-
-def is_of_text_encoder(key: str) -> bool:
-    """Whether a key of a file names a layer of a text encoder."""
-    return key.startswith(("lora_te", "text_encoders."))
 
 
 def adapter_layers(module: nn.Module) -> dict[str, BaseTunerLayer]:

@@ -68,6 +68,11 @@ def file_key(
     raise ValueError(f"No rule leads from diffusers' {path!r} to a key of a LoRA for {architecture.name}.")
 
 
+def is_of_text_encoder(key: str) -> bool:
+    """Whether a key of a file names a layer of a text encoder."""
+    return key.startswith(("lora_te", "text_encoder"))
+
+
 def text_encoder_key(prefix: str, path: str) -> str:
     """The key of a layer of transformers' CLIPTextModel: "lora_te1_text_model_encoder_layers_0_mlp_fc1".
 

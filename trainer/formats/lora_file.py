@@ -17,7 +17,7 @@ from ..whole_files import size_text, write_whole
 from .tensor_file import data_parts, file_parts
 
 DOWN, UP, ALPHA, DORA_SCALE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
-
+MIDDLE = ".lora_mid.weight"
 
 LYCORIS = (".hada_", ".lokr_")
 """What is in the suffixes of LoHa and LoKr."""
@@ -27,7 +27,9 @@ LayerTensors = dict[str, Tensor]
 
 A LoRA, whose ΔW is alpha / rank · up @ down, has `DOWN` (rank, in) or (rank, in, kernel height, kernel width), `UP`
 (out, rank) or (out, rank, 1, 1), and `ALPHA`, a scalar; a DoRA also `DORA_SCALE` (out, 1, …); LoHa and LoKr have the
-suffixes of LyCORIS (.hada_w1_a, .lokr_w1, …).
+suffixes of LyCORIS (.hada_w1_a, .lokr_w1, …). Convolutions of other trainers may have `MIDDLE` (rank, rank, kernel
+height, kernel width) and a `DOWN` of (rank, in, 1, 1); and there are whole differences: .diff of a weight, .diff_b of a
+bias.
 """
 
 

@@ -15,9 +15,9 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...adapters import is_of_text_encoder
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES, Architecture
+from ...formats.layer_names import is_of_text_encoder
 from ...formats.lora_file import read_lora
 from ...formats.portable import Part
 from .demo import CrucibleDemo

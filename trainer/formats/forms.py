@@ -1,0 +1,100 @@
+"""The forms of LoRA files: from layers as they are in memory to the names that other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import CrucibleError
+from .architectures import Architecture
+from .layer_names import is_of_text_encoder
+from .lora_file import UP, LayerTensors
+from .names import layer_names
+from .portable import Part, to_portable
+from .universal import Layers, kind_of
+
+Form = Literal["auto", "kohya", "diffusers", "peft", "comfyui"]
+"""auto: the one that most programs read for the architecture."""
+
+FORMS: tuple[Form, ...] = ("auto", "kohya", "diffusers", "peft", "comfyui")
+
+_READERS = {"diffusers": "diffusers", "peft": "PEFT"}
+
+
+def to_form(lora: Layers, architecture: Architecture, form: Form) -> dict[str, Tensor]:
+    """The tensors of a file.
+
+    kohya: "lora_unet_…", lora_down, lora_up, alpha. The others have dots, lora_A and lora_B, and alpha multiplied into
+    lora_B: "diffusion_model." and ComfyUI's names; "unet." or "transformer." and diffusers'; "base_model.model." and
+    diffusers'. LoHa, LoKr and whole differences are in kohya's form in all of them: no reader knows another.
+
+    Raises:
+        CrucibleError: the form has no place for a layer or for its method.
+    """
+    state_dict = {key + suffix: tensor for key, layer in lora.layers.items() for suffix, tensor in layer.items()}
+    if form == "kohya" or (form == "auto" and architecture.is_kohya):
+        return state_dict
+    if form in _READERS:
+        _require_plain(lora.layers, _READERS[form])
+    if form == "peft" and len(_models(lora.layers)) > 1:
+        raise CrucibleError(
+            "This LoRA has parts for the text encoder, and a file in PEFT's form holds one model only. Choose the form "
+            "diffusers, which has both."
+        )
+    parts = {key: list(_parts(key, layer, lora.dotted, architecture, form)) for key, layer in lora.layers.items()}
+    return to_portable(state_dict, parts)
+
+
+def _models(keys: Iterable[str]) -> set[str]:
+    """Which models of a pipeline the layers are of: "lora_te1", …, and "" for the one that makes the picture."""
+    return {key.partition("_text_model")[0] if is_of_text_encoder(key) else "" for key in keys}
+
+
+def _parts(
+    key: str, layer: LayerTensors, dotted: Mapping[str, str], architecture: Architecture, form: Form
+) -> Iterator[Part]:
+    names = layer_names(architecture).get(key)
+    if names is None:
+        yield Part(_untabled(key, dotted, architecture, form))
+        return
+    if form == "comfyui" or (form == "auto" and architecture.naming == "native" and not is_of_text_encoder(key)):
+        yield Part(names.native)
+        return
+    prefix = None
+    if form == "peft":
+        prefix = "base_model.model."
+    elif form == "auto" and not is_of_text_encoder(key):
+        prefix = architecture.prefix
+    total = layer[UP].shape[0] if UP in layer else 0
+    for name, place in names.diffusers:
+        rows = None
+        if place.reorder is not None:
+            rows = torch.argsort(place.reorder(torch.arange(total)))
+        elif not place.is_whole:
+            rows = torch.arange(total)[place.rows(total)]
+        yield Part(name if prefix is None else prefix + name.partition(".")[2], rows)
+
+
+def _untabled(key: str, dotted: Mapping[str, str], architecture: Architecture, form: Form) -> str:
+    """The name of a layer that no table has: as the file has it, where that is in the form asked for."""
+    name = dotted.get(key)
+    starts = {"comfyui": ("diffusion_model.", "text_encoders."), "diffusers": ("transformer.", "unet.", "text_encoder")}
+    wanted = starts.get(form, (architecture.prefix,))
+    if name is None or not name.startswith(wanted):
+        raise CrucibleError(
+            f"{key} has no known name in the form {form} for {architecture.name}, so the file cannot be converted to "
+            "it. ComfyUI reads the form kohya for every architecture."
+        )
+    return name
+
+
+def _require_plain(layers: Mapping[str, LayerTensors], reader: str) -> None:
+    kinds = {kind_of(layer) for layer in layers.values()} - {"lora", "dora"}
+    if kinds:
+        raise CrucibleError(
+            f"The file has {', '.join(sorted(kinds))} layers, and {reader} reads LoRA only. Make a LoRA of it first: "
+            "python -m trainer resize FILE --rank 32."
+        )

@@ -1,0 +1,216 @@
+"""Any LoRA's tensors, whoever wrote the file, as layers in the form that this package has in memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import CrucibleError
+from .delta import delta_weight, scale_of
+from .layer_names import is_of_text_encoder, kohya_key
+from .lora_file import ALPHA, DORA_SCALE, DOWN, MIDDLE, UP, LayerTensors
+from .names import Place, flat
+
+Kind = Literal["lora", "dora", "loha", "lokr", "diff", "other"]
+
+_LYCORIS_PARTS = (
+    *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+)
+_DIFFERENCES = ("diff", "diff_b", "w_norm", "b_norm")
+_OTHERS = (
+    *("set_weight", "reshape_weight", "oft_blocks", "oft_diag", "rescale", "boft_blocks", "lora_B.bias"),
+    *("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
+    *("lora_magnitude_vector", "lora_magnitude_vector.weight", "lora_magnitude_vector.default.weight"),
+)
+"""Methods that need the base model's weight, or belong to no adapter of ours: GLoRA, OFT and BOFT, peft's DoRA."""
+
+_SUFFIXES: dict[str, str] = {
+    **dict.fromkeys((DOWN, "_lora.down.weight", ".lora.down.weight", ".lora_linear_layer.down.weight"), DOWN),
+    **dict.fromkeys((".lora_A.weight", ".lora_A.default.weight", ".lora_A"), DOWN),
+    **dict.fromkeys((UP, "_lora.up.weight", ".lora.up.weight", ".lora_linear_layer.up.weight"), UP),
+    **dict.fromkeys((".lora_B.weight", ".lora_B.default.weight", ".lora_B"), UP),
+    **{suffix: suffix for suffix in (MIDDLE, ALPHA, DORA_SCALE)},
+    **{f".{part}": f".{part}" for part in (*_LYCORIS_PARTS, *_DIFFERENCES, *_OTHERS)},
+}
+"""As programs write them, and as they are in memory."""
+
+_BY_LENGTH = sorted(_SUFFIXES, key=len, reverse=True)
+_SUFFIX = re.compile("(?:" + "|".join(re.escape(suffix) for suffix in _BY_LENGTH) + ")$")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A LoRA by layers.
+
+    Attributes:
+        layers: tensors by key in memory and suffix.
+        dotted: names with dots that the file has for layers of no known name, by key in memory.
+        leftover: keys of the file that are no part of an adapter.
+    """
+
+    layers: dict[str, LayerTensors]
+    dotted: dict[str, str] = field(default_factory=dict)
+    leftover: list[str] = field(default_factory=list)
+
+
+def read_layers(tensors: Mapping[str, Tensor], place_of: Callable[[str], Place | None]) -> Layers:
+    """Sort a file's tensors into layers.
+
+    A layer that the file has in parts is joined: exactly, as a LoRA or LoHa of a higher rank, or as a whole difference
+    where its method has no such form (LoKr). Missing parts are zero.
+
+    Args:
+        tensors: by key, as any trainer writes them.
+        place_of: where the layer of a name is; `names.place_of`, or ComfyUI's own map.
+
+    Raises:
+        CrucibleError: two keys are for the same weights, or parts do not go together.
+    """
+    adapters, leftover = split_keys(tensors)
+    parts: dict[str, list[tuple[Place, LayerTensors]]] = {}
+    dotted: dict[str, str] = {}
+    for name, adapter in adapters.items():
+        place = place_of(name)
+        if place is None:
+            place = Place(name if is_of_text_encoder(name) else kohya_key(flat(name)))
+            if "." in name:
+                dotted[place.key] = name
+        parts.setdefault(place.key, []).append((place, adapter))
+    return Layers({key: _joined(key, parts[key]) for key in sorted(parts)}, dotted, leftover)
+
+
+def split_keys(tensors: Mapping[str, Tensor]) -> tuple[dict[str, LayerTensors], list[str]]:
+    """The tensors by a layer's name in the file and suffix in memory, and keys that have no known suffix."""
+    adapters: dict[str, LayerTensors] = {}
+    leftover = []
+    for key, tensor in tensors.items():
+        match = _SUFFIX.search(key)
+        if match is None:
+            leftover.append(key)
+            continue
+        layer, suffix = adapters.setdefault(key[: match.start()], {}), _SUFFIXES[match[0]]
+        if suffix in layer:
+            raise _twice(key)
+        layer[suffix] = tensor
+    return adapters, leftover
+
+
+def kind_of(adapter: Iterable[str]) -> Kind:
+    """What a layer's suffixes in memory make of it."""
+    suffixes = set(adapter)
+    if {DOWN, UP} <= suffixes:
+        rest = suffixes - {DOWN, UP, MIDDLE, ALPHA, ".diff_b"}
+        return "lora" if not rest else "dora" if rest == {DORA_SCALE} else "other"
+    if suffixes & {f".{part}" for part in _OTHERS} or DORA_SCALE in suffixes:
+        return "other"
+    if ".hada_w1_a" in suffixes:
+        return "loha"
+    if suffixes & {".lokr_w1", ".lokr_w1_a"}:
+        return "lokr"
+    return "diff" if suffixes and suffixes <= {f".{part}" for part in _DIFFERENCES} else "other"
+
+
+def _joined(key: str, parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:
+    if len(parts) == 1 and parts[0][0].is_whole and parts[0][0].reorder is None:
+        return parts[0][1]
+    taken = [False] * parts[0][0].of
+    for place, _ in parts:
+        if place.of != len(taken) or any(taken[place.first : place.first + place.count]):
+            raise _twice(key)
+        taken[place.first : place.first + place.count] = [True] * place.count
+    kinds = {kind_of(adapter) for _, adapter in parts}
+    if "other" in kinds or (kinds & {"dora"} and not (kinds == {"dora"} and all(taken))):
+        raise CrucibleError(
+            f"{key} is in the file in parts ({', '.join(sorted(kinds))}), which cannot be put together without the "
+            "base model, so the file cannot be used here. Ask for a LoRA, LoHa or LoKr, or convert it with the "
+            "program that made it."
+        )
+    if any(".diff_b" in adapter for _, adapter in parts):
+        raise CrucibleError(f"{key} is in the file in parts that have biases (diff_b), which no other program reads.")
+    adapters = [(place, _in_order(place, adapter)) for place, adapter in parts]
+    if kinds <= {"lora", "dora"} and not any(MIDDLE in adapter for _, adapter in adapters):
+        return _joined_loras(adapters)
+    if kinds == {"loha"}:
+        return _joined_lohas(adapters)
+    return _joined_differences(adapters)
+
+
+def _in_order(place: Place, adapter: LayerTensors) -> LayerTensors:
+    """With the rows as the layer has them."""
+    if place.reorder is None:
+        return adapter
+    by_output = {UP, DORA_SCALE, ".hada_w1_a", ".hada_w2_a", ".diff", ".w_norm", ".b_norm"}
+    if kind_of(adapter) == "lokr":
+        adapter = {".diff": delta_weight(adapter)}
+    return {
+        suffix: place.reorder(tensor) if suffix in by_output and tensor.shape[0] > 1 else tensor
+        for suffix, tensor in adapter.items()
+    }
+
+
+def _total(parts: Sequence[tuple[Place, LayerTensors]], suffix: str) -> int:
+    """Outputs of the whole layer, from those of a part."""
+    place, adapter = parts[0]
+    return adapter[suffix].shape[0] * place.of // place.count
+
+
+def _joined_loras(parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:
+    downs = [adapter[DOWN] for _, adapter in parts]
+    shared = all(torch.equal(down, downs[0]) for down in downs)
+    down = downs[0] if shared else torch.cat(downs)
+    total, dtype = _total(parts, UP), parts[0][1][UP].dtype
+    up = torch.zeros(total, len(down), *parts[0][1][UP].shape[2:])
+    joined: LayerTensors = {DOWN: down, UP: up}
+    start = 0
+    for place, adapter in parts:
+        rank = len(adapter[DOWN])
+        columns = slice(0, rank) if shared else slice(start, start + rank)
+        up[place.rows(total), columns] = adapter[UP].float() * scale_of(adapter)
+        start += rank
+        if DORA_SCALE in adapter:
+            dora = adapter[DORA_SCALE]
+            whole = joined.setdefault(DORA_SCALE, torch.zeros(total, *dora.shape[1:], dtype=dora.dtype))
+            whole[place.rows(total)] = dora
+    joined[UP] = up.to(dtype)
+    joined[ALPHA] = torch.tensor(float(len(down)))
+    return joined
+
+
+def _joined_lohas(parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:
+    """(A₁B₁) ∘ (A₂B₂) of all rows: block-diagonal A, B below one another."""
+    total = _total(parts, ".hada_w1_a")
+    rank = sum(adapter[".hada_w1_b"].shape[0] for _, adapter in parts)
+    joined: LayerTensors = {ALPHA: torch.tensor(float(rank))}
+    for number in (1, 2):
+        a, b = f".hada_w{number}_a", f".hada_w{number}_b"
+        whole, start = torch.zeros(total, rank), 0
+        for place, adapter in parts:
+            columns = slice(start, start + adapter[b].shape[0])
+            whole[place.rows(total), columns] = adapter[a].float() * (scale_of(adapter) if number == 1 else 1.0)
+            start = columns.stop
+        joined[a] = whole.to(parts[0][1][a].dtype)
+        joined[b] = torch.cat([adapter[b] for _, adapter in parts])
+    return joined
+
+
+def _joined_differences(parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:
+    differences = [(place, delta_weight(adapter)) for place, adapter in parts]
+    place, first = differences[0]
+    total = first.shape[0] * place.of // place.count
+    whole = torch.zeros(total, *first.shape[1:])
+    for place, difference in differences:
+        whole[place.rows(total)] = difference
+    return {".diff": whole}
+
+
+def _twice(key: str) -> CrucibleError:
+    return CrucibleError(
+        f"The file has the weights of {key} twice, under two names, so it is not clear which of them count. It was "
+        "probably put together from two files. Use one of these."
+    )

@@ -31,8 +31,8 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None) -> Te
 
     LoRA: alpha / rank · up @ down (arXiv:2106.09685), with a middle for convolutions in Tucker form; LoHa:
     (w1_a w1_b) ∘ (w2_a w2_b) (arXiv:2108.06098); LoKr: w1 ⊗ w2 (arXiv:2212.10650, arXiv:2309.14859); DoRA:
-    dora_scale · (W + ΔW) / ‖W‖ - W, with the norm of each output, or of each input, as dora_scale is shaped
-    (arXiv:2402.09353; files divide by ‖W‖, the paper by ‖W + ΔW‖).
+    dora_scale · (W + ΔW) / norm - W (arXiv:2402.09353), where readers of files take the norms of W's outputs, or, if
+    dora_scale is shaped so, of W + ΔW's inputs.
 
     Args:
         base_weight: W; needed for DoRA, and for the shape of a convolution that LoRA has flattened.
@@ -51,12 +51,15 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None) -> Te
             "model. Give the model it was made for, or leave this file out."
         )
     weight = base_weight.to("cpu", torch.float32)
-    by_output = magnitude.shape[0] == weight.shape[0]
-    flattened = weight.flatten(1) if by_output else weight.transpose(0, 1).flatten(1)
-    norm = torch.linalg.vector_norm(flattened, dim=1)
-    shape = (-1, *[1] * (weight.ndim - 1)) if by_output else (1, -1, *[1] * (weight.ndim - 2))
+    changed = weight + difference
+    if magnitude.shape[0] == weight.shape[0]:
+        norm = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+        shape = (-1, *[1] * (weight.ndim - 1))
+    else:
+        norm = torch.linalg.vector_norm(changed.transpose(0, 1).flatten(1), dim=1)
+        shape = (1, -1, *[1] * (weight.ndim - 2))
     ratio = magnitude.float().flatten() / (norm + torch.finfo(torch.float32).eps)
-    return ratio.view(shape) * (weight + difference) - weight
+    return ratio.view(shape) * changed - weight
 
 
 def without_middle(adapter: LayerTensors) -> LayerTensors:

@@ -90,7 +90,10 @@ _DENOISER = (
     *("diffusion_model.", "transformer.", "unet."),
 )
 _TEXT_ENCODERS = {
-    "te1:": ("lora_te_", "lora_te1_", "text_encoder.", *(f"text_encoders.{name}.transformer." for name in ("clip_l", "clip_h"))),
+    "te1:": (
+        *("lora_te_", "lora_te1_", "text_encoder."),
+        *("text_encoders.clip_l.transformer.", "text_encoders.clip_h.transformer."),
+    ),
     "te2:": ("lora_te2_", "text_encoder_2.", "text_encoders.clip_g.transformer."),
 }
 _OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}

@@ -40,7 +40,9 @@ def dora(out: int, inputs: tuple[int, ...]) -> Tensors:
 def loha(out: int, inputs: tuple[int, ...]) -> Tensors:
     if len(inputs) > 1:
         return tucker_loha(out, inputs)
-    parts = {f".hada_w{n}_{side}": draw(*shape) for n in (1, 2) for side, shape in (("a", (out, RANK)), ("b", (RANK, *inputs)))}  # fmt: skip
+    parts: Tensors = {}
+    for n in (1, 2):
+        parts[f".hada_w{n}_a"], parts[f".hada_w{n}_b"] = draw(out, RANK), draw(RANK, *inputs)
     return parts | {ALPHA: torch.tensor(2.0)}
 
 
@@ -250,9 +252,15 @@ def test_old_names_of_attention_processors():
     assert_same(changes_in_comfyui(model, to_form(read, architecture, "kohya"))[0], known)
 
 
-@pytest.mark.parametrize(
-    "start", ["lora_te_text_model_encoder_layers_", "lora_te1_text_model_encoder_layers_", "text_encoder.text_model.encoder.layers.", "text_encoders.clip_l.transformer.text_model.encoder.layers."],
-)  # fmt: skip
+CLIP = (
+    "lora_te_text_model_encoder_layers_",
+    "lora_te1_text_model_encoder_layers_",
+    "text_encoder.text_model.encoder.layers.",
+    "text_encoders.clip_l.transformer.text_model.encoder.layers.",
+)
+
+
+@pytest.mark.parametrize("start", CLIP)
 def test_text_encoders(start):
     clip, architecture = load_demo_clip(), architecture_of(load_demo_model().model)
     file = {}

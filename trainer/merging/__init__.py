@@ -1,0 +1,1 @@
+"""Several LoRAs as one, another rank, or baked into a checkpoint."""

@@ -246,8 +246,8 @@ class _Layer:
     ) -> CrucibleError:
         return CrucibleError(
             f"{first.name} and {other.name} are for different base models: {self._key} is "
-            f"{' x '.join(map(str, shape))} in the first and {' x '.join(map(str, another))} in the other. LoRAs can be "
-            "merged only with others for the same architecture."
+            f"{' x '.join(map(str, shape))} in the first and {' x '.join(map(str, another))} in the other. Merge LoRAs "
+            "for the same architecture only."
         )
 
 

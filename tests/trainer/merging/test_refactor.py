@@ -39,7 +39,7 @@ def test_the_global_random_state_is_left_alone():
 
 @pytest.mark.parametrize(("energy", "rank"), [(1.0, 3), (0.98, 2), (0.5, 1), (0.9, 1), (0.901, 2)])
 def test_rank_for_energy(energy, rank):
-    values = torch.tensor([0.90, 0.09, 0.01]).double().sqrt()
+    values = torch.tensor([0.90, 0.09, 0.01], dtype=torch.float64).sqrt()
     assert rank_for_energy(values, energy) == rank
 
 

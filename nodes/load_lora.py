@@ -1,10 +1,11 @@
-"""A LoRA on a model as a node."""
+"""LoRAs on a model as a node."""
 
 import os
+from pathlib import Path
 
 import folder_paths
 
-from .comfy_io import CATEGORY, io
+from .comfy_io import CATEGORY, LoraStack, io
 
 NONE = "None"
 
@@ -18,8 +19,11 @@ class CrucibleLoadLoRA(io.ComfyNode):
             node_id="CrucibleLoadLoRA",
             display_name="Load LoRA (Crucible)",
             category=CATEGORY,
-            description="Puts a LoRA on the model. Chain several of these nodes to use several LoRAs.",
-            search_aliases=["lora loader", "apply lora"],
+            description=(
+                "Puts a LoRA on the model and says what it is: what it was made for, its trigger words, a good "
+                "strength. Chain several of these nodes to use several LoRAs, or connect a LoRA stack."
+            ),
+            search_aliases=["lora loader", "apply lora", "lora stack", "trigger words"],
             inputs=[
                 io.Model.Input("model"),
                 io.Clip.Input("clip", optional=True, tooltip="Only needed for LoRAs with a text-encoder part."),
@@ -35,28 +39,55 @@ class CrucibleLoadLoRA(io.ComfyNode):
                     tooltip="How much of the LoRA the model gets; 0.6 to 1.0 is usual.",
                 ),
                 io.Float.Input("strength_clip", **strength, tooltip="How much of it the text encoder gets."),
-                io.Boolean.Input("enabled", default=True, tooltip="Off: model and CLIP pass through untouched."),
+                io.Boolean.Input(
+                    "enabled",
+                    default=True,
+                    tooltip="Off: this node's own LoRA is left out. A connected stack still acts.",
+                ),
+                LoraStack.Input(
+                    "lora_stack",
+                    optional=True,
+                    tooltip="More LoRAs, from a stacker node of this or another pack. They are applied first.",
+                ),
             ],
-            outputs=[io.Model.Output("model"), io.Clip.Output("clip")],
+            outputs=[
+                io.Model.Output("model", tooltip="The model with the stack and the LoRA on it."),
+                io.Clip.Output("clip", tooltip="The text encoder with them."),
+                LoraStack.Output(
+                    "lora_stack",
+                    tooltip=(
+                        "The stack with this LoRA added, for Merge LoRA or a loader that gets the bare model. Not for "
+                        "one that gets this node's model: it would apply them twice."
+                    ),
+                ),
+                io.String.Output("trigger_words", tooltip="What to put into the prompt, of all LoRAs applied here."),
+                io.String.Output("info", tooltip="What each LoRA is, what fits, and a strength to start from."),
+            ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, lora_name, **_):
         if lora_name in (None, NONE):  # None: another node says which file; that node's inputs decide alone
             return ""
-        return os.path.getmtime(folder_paths.get_full_path_or_raise("loras", lora_name))
+        from ..trainer.formats.trigger_words import sidecar_paths
+
+        path = Path(folder_paths.get_full_path_or_raise("loras", lora_name))
+        return [os.path.getmtime(file) for file in (path, *sidecar_paths(path)) if file.exists()]
 
     @classmethod
-    def execute(cls, model, lora_name, strength_model, strength_clip, enabled, clip=None, lora=None):
-        if not enabled or (lora is None and lora_name == NONE) or strength_model == strength_clip == 0:
-            return io.NodeOutput(model, clip)
-        from pathlib import Path
+    def execute(cls, model, lora_name, strength_model, strength_clip, enabled, clip=None, lora=None, lora_stack=None):
+        from ..trainer.base_models.comfyui.stacking import OwnLora, apply_stack
+        from ..trainer.formats.lora_stack import read_stack
 
-        from ..trainer.base_models.comfyui.applying import with_lora
-        from ..trainer.formats.lora_file import read_lora
-        from ..trainer.formats.lora_model import LoraModel
+        listed = folder_paths.get_filename_list("loras")
+        own = None
+        if enabled and not strength_model == strength_clip == 0 and (lora is not None or lora_name != NONE):
+            own = OwnLora(lora if lora is not None else lora_name, strength_model, strength_clip)
+        stacked = apply_stack(model, clip, read_stack(lora_stack, listed), own, listed, _path)
+        return io.NodeOutput(stacked.model, stacked.clip, stacked.lora_stack, stacked.trigger_words, stacked.info)
 
-        if lora is None:
-            tensors, metadata = read_lora(Path(folder_paths.get_full_path_or_raise("loras", lora_name)))
-            lora = LoraModel(tensors, lora_name, metadata)
-        return io.NodeOutput(*with_lora(model, clip, lora, strength_model, strength_clip))
+
+def _path(name):
+    """A LoRA's file; None if there is none. ComfyUI lets no name lead out of its folders."""
+    path = folder_paths.get_full_path("loras", name)
+    return path and Path(path)

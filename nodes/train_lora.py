@@ -69,10 +69,10 @@ class CrucibleTrainLoRA(io.ComfyNode):
         result = train_or_resume(base_model, dataset, config, lora_folder(), runs_folder(), _hooks(), retrain=retrain)
         lora_name = f"{result.files.name}.safetensors"
         _tell_browser(lora_name)
-        trained_model, trained_clip = with_lora(model, clip, result.lora, 1.0, 1.0)
+        trained = with_lora(model, clip, result.lora, 1.0, 1.0)
         return io.NodeOutput(
-            trained_model,
-            trained_clip,
+            trained.model,
+            trained.clip,
             result.lora,
             lora_name,
             {"loss": result.losses},

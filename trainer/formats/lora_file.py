@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from ..errors import CrucibleError
 from ..whole_files import size_text, write_whole
+from .adapter_keys import is_adapter_key
+from .header import not_whole, read_header, unreadable
 from .tensor_file import data_parts, file_parts
 
 DOWN, UP, ALPHA, DORA_SCALE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
@@ -83,38 +84,36 @@ def write_lora(path: Path, state_dict: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file by key, on the CPU, and its metadata (empty if it has none).
+    """The tensors of a LoRA by key, on the CPU, and its metadata (empty if it has none).
 
-    The file is read, not mapped into memory: a mapped one could not be replaced on Windows.
+    The header is checked first, so that no other file's body is read. The file is read, not mapped into memory: a
+    mapped one could not be replaced on Windows.
 
     Raises:
-        CrucibleError: no such file, not a safetensors file, cut off or damaged.
+        CrucibleError: as `read_header`; or the file holds no LoRA, or a weight is not finite.
     """
-    if path.suffix.lower() != ".safetensors":
+    header = read_header(path)
+    if not any(is_adapter_key(key) for key in header.keys):
+        some = ", ".join(header.keys[:3])
         raise CrucibleError(
-            f"{path} is not a .safetensors file. Other formats (.pt, .bin, .ckpt) can run code when they are "
-            "opened, so they are not read. Choose the LoRA's .safetensors version."
+            f"{path} ({size_text(header.size)}) holds no LoRA: none of its {len(header.keys)} keys is one of a LoRA's"
+            f"{f' ({some}, …)' if some else ''}. It is probably a checkpoint, an embedding or a VAE, which have "
+            "loaders of their own. Choose a LoRA, or move the file out of the LoRA folder."
         )
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise CrucibleError(
-            f"There is no file {path}, so no LoRA could be read. Check the name and the folder; names are "
-            "case-sensitive on some systems."
-        ) from None
+        tensors = safetensors.torch.load(path.read_bytes())
     except OSError as error:
-        raise CrucibleError(
-            f"{path} could not be read: {error.strerror or error}. Without it there is no LoRA to use. Check "
-            "that it is a file and that you may read it."
-        ) from error
-    try:
-        tensors = safetensors.torch.load(content)
+        raise unreadable(path, error) from error
     except (SafetensorError, ValueError, KeyError) as error:
-        raise CrucibleError(
-            f"{path} ({size_text(len(content))}) is not a whole safetensors file: {error}. It was probably "
-            "cut off while downloading or copying, or is another kind of file with this ending. Download or "
-            "copy it again."
-        ) from error
-    length = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + length]).get("__metadata__")
-    return tensors, dict(metadata or {})
+        raise not_whole(path, header.size, str(error)) from error
+    for key, tensor in tensors.items():
+        # Weights of one byte have no test of their own.
+        wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+        if not torch.isfinite(wide).all():
+            bad = int((~torch.isfinite(wide)).sum())
+            raise CrucibleError(
+                f"{path} is broken: {bad} of the {tensor.numel()} values of {key} are not finite numbers. With it on "
+                "the model every picture would be black or noise. The training that made it failed; use an earlier "
+                "save of it, or train again with a lower learning rate."
+            )
+    return tensors, header.metadata

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 
 from torch import Tensor
+
+from .lora_file import read_lora
 
 
 class LoraModel(dict[str, Tensor]):
@@ -16,3 +20,27 @@ class LoraModel(dict[str, Tensor]):
         super().__init__(tensors)
         self.name = name
         self.metadata = dict(metadata or {})
+
+
+def load_lora(path: Path, name: str) -> LoraModel:
+    """A LoRA from its file. The last few are kept in memory, as graphs are run again and again; a file that changed is
+    read anew. Nobody may change the tensors.
+
+    Raises:
+        CrucibleError: as `read_lora`.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return LoraModel(*_named(path, name))  # which says what is wrong with the file
+    return _load(path, name, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, name: str, modified: int, size: int) -> LoraModel:
+    return LoraModel(*_named(path, name))
+
+
+def _named(path: Path, name: str) -> tuple[dict[str, Tensor], str, dict[str, str]]:
+    tensors, metadata = read_lora(path)
+    return tensors, name, metadata

@@ -154,9 +154,7 @@ def test_truncated_and_foreign_files_are_named(tmp_path, state_dict):
     path = tmp_path / "a.safetensors"
     write_lora(path, state_dict, {"some": "metadata"})
     whole = path.read_bytes()
-    page = b"<!DOCTYPE html><html>Not found</html>"
-    pickle = b"PK\x03\x04" + bytes(100)
-    for content in (b"", whole[:4], whole[:40], whole[:-1], whole + b"x", page, pickle, bytes(1000)):
+    for content in (b"", whole[:4], whole[:40], whole[:-1], whole + b"x", b"no header at all", bytes(1000)):
         path.write_bytes(content)
         with pytest.raises(CrucibleError, match=re.escape(str(path)) + r".*not a whole safetensors file"):
             read_lora(path)

@@ -2,38 +2,174 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import comfy.sd
+import comfy.lora
+import comfy.lora_convert
 from torch import Tensor
 
 from ...errors import CrucibleError
+from ...formats.adapter_keys import DIFFERENCES, names_text_encoder, split_key
+from ...formats.architectures import Architecture
+from ...formats.identify import architecture_names, candidates
 from .naming import architecture_of
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A LoRA on its model.
+
+    Attributes:
+        model, clip: clones with the LoRA on them. One whose strength is 0 is the very object that came in; None stays
+            None.
+        architecture: of the model.
+        matched: how many keys of the LoRA have a place.
+        unmatched: the keys that have none.
+        without_clip: how many keys are for a text encoder, where no CLIP is connected.
+    """
+
+    model: Any
+    clip: Any
+    architecture: Architecture
+    matched: int
+    unmatched: tuple[str, ...]
+    without_clip: int
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """What ComfyUI's loader makes of a state dict: patches by the weight that they change, and which keys it took."""
+
+    patches: dict[Any, Any]
+    matched: int
+    unmatched: tuple[str, ...]
 
 
 def with_lora(
     model: Any, clip: Any, lora: Mapping[str, Tensor], strength_model: float, strength_clip: float
-) -> tuple[Any, Any]:
-    """Clones of MODEL and CLIP (None stays None) with the LoRA on them, as core's LoraLoader does it.
+) -> Applied:
+    """MODEL and CLIP with the LoRA on them, as core's LoraLoader puts it there.
 
     Raises:
-        CrucibleError: no key of the LoRA has a place in either.
+        CrucibleError: no key of the LoRA has a place in either, or only a few that another architecture has as well.
     """
-    patched_model, patched_clip = comfy.sd.load_lora_for_models(
-        model, clip, dict(lora), strength_model, strength_clip, lora_metadata=getattr(lora, "metadata", None)
+    known = comfy.lora.model_lora_keys_unet(model.model, {})
+    shapes = _shapes(model.model)
+    if clip is not None:
+        known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, known)
+        shapes |= _shapes(clip.cond_stage_model)
+    name = getattr(lora, "name", "") or "The connected LoRA"
+    placed = min((_place(name, one, known, shapes) for one in _readings(lora)), key=lambda one: len(one.unmatched))
+    without_clip = [key for key in placed.unmatched if clip is None and names_text_encoder(key)]
+    unmatched = tuple(key for key in placed.unmatched if key not in set(without_clip))
+    architecture = architecture_of(model.model)
+    if unmatched or not placed.matched:
+        _require_fitting(name, lora, architecture, placed.matched, len(unmatched), len(without_clip))
+
+    metadata = getattr(lora, "metadata", None)
+    return Applied(
+        model if strength_model == 0 else _patched(model, model, placed.patches, strength_model, metadata),
+        clip
+        if clip is None or strength_clip == 0
+        else _patched(clip, clip.patcher, placed.patches, strength_clip, metadata),
+        architecture,
+        placed.matched,
+        unmatched,
+        len(without_clip),
     )
-    before = _patches(model) + (0 if clip is None else _patches(clip.patcher))
-    after = _patches(patched_model) + (0 if clip is None else _patches(patched_clip.patcher))
-    if before == after:
-        name = getattr(lora, "name", "") or "The connected LoRA"
+
+
+def _patched(
+    owner: Any, patcher: Any, patches: dict[Any, Any], strength: float, metadata: Mapping[str, str] | None
+) -> Any:
+    clone = owner.clone()
+    patcher = clone if owner is patcher else clone.patcher
+    patcher.add_patches(patches, strength)
+    if metadata:
+        patcher.set_attachments("lora_metadata", metadata)
+    return clone
+
+
+def _readings(lora: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The LoRA under the names that ComfyUI's loader may know; the one of which it takes most is used."""
+    yield comfy.lora_convert.convert_lora(dict(lora))
+
+
+def _place(
+    name: str, state_dict: dict[str, Tensor], known: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> _Placed:
+    try:
+        patches = comfy.lora.load_lora(state_dict, known, log_missing=False)
+        fitting = {target: patch for target, patch in patches.items() if _fits(patch, target, shapes)}
+    except (KeyError, IndexError, RuntimeError) as error:
         raise CrucibleError(
-            f"{name} does not fit this model: none of its {len(lora)} keys has a place in "
-            f"{architecture_of(model.model).name}, so it would have no effect. It was made for another kind of base "
-            "model; choose a LoRA for this one, or load the model that the LoRA was trained on."
+            f"{name} is broken: ComfyUI's loader cannot make a layer of its tensors ({error}). One of a pair is "
+            "missing or has another shape than it must. Download or copy the LoRA again."
+        ) from error
+    # Adapters know which keys they are made of; differences do not.
+    of_adapters = set().union(*(getattr(patch, "loaded_keys", ()) for patch in patches.values()))
+    matched = set()
+    for key in state_dict:
+        layer, suffix = split_key(key) or (key, "")
+        taken = key in of_adapters or (suffix in DIFFERENCES and layer in known)
+        if taken and (known.get(layer) in fitting or known.get(layer) not in patches):
+            matched.add(key)
+    return _Placed(fitting, len(matched), tuple(sorted(state_dict.keys() - matched)))
+
+
+def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    """Of the weights by name. Quantized ones are packed, so that their shape tells nothing."""
+    return {name: tuple(one.shape) for name, one in module.named_parameters() if one.is_floating_point()}
+
+
+def _fits(patch: Any, target: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the difference that a patch makes has the size of the weight: names alone are the same in several
+    architectures. ComfyUI would leave such a patch out too, with a line in its log."""
+    weight, *slicing = (target,) if isinstance(target, str) else target
+    size = _size(patch)
+    if size is None or weight not in shapes:
+        return True
+    wanted = math.prod(shapes[weight])
+    if slicing and slicing[0] is not None:
+        dimension, _, length = slicing[0]
+        wanted = wanted // shapes[weight][dimension] * length
+    return size == wanted
+
+
+def _size(patch: Any) -> int | None:
+    """How many values the difference has; None where that is not simply a product of two matrices'."""
+    if isinstance(patch, tuple):
+        kind, (difference, *_) = patch
+        return difference.numel() if kind == "diff" else None
+    if patch.name == "lora":
+        up, down, _, mid, _, reshape = patch.weights
+        return up.shape[0] * down[0].numel() if mid is None and reshape is None else None
+    if patch.name == "loha":
+        a, b, *_, t1, _, _ = patch.weights
+        return a.shape[0] * b[0].numel() if t1 is None else None
+    return None
+
+
+def _require_fitting(
+    name: str, lora: Mapping[str, Tensor], architecture: Architecture, matched: int, unmatched: int, without_clip: int
+) -> None:
+    """Refuse a LoRA of another architecture; two of them can have names and sizes in common by chance."""
+    possible = candidates({key: tuple(tensor.shape) for key, tensor in lora.items()}, getattr(lora, "metadata", {}))
+    other = bool(possible) and architecture.id != "unknown" and architecture not in possible
+    if matched and not (other and matched < unmatched):
+        return
+    if without_clip and not unmatched:
+        raise CrucibleError(
+            f"{name} changes the text encoder alone ({without_clip} keys), and no CLIP is connected, so it would have "
+            "no effect. Connect the clip of the loader that the model comes from."
         )
-    return patched_model, patched_clip
-
-
-def _patches(patcher: Any) -> int:
-    return sum(map(len, patcher.patches.values()))
+    count = matched + unmatched + without_clip
+    raise CrucibleError(
+        f"{name} does not fit this model: it was made for {architecture_names(possible)}, and this model is "
+        f"{architecture.name}. {matched} of its {count} keys have a place in it, so it would "
+        f"{'spoil pictures rather than change them' if matched else 'have no effect'}. Choose a LoRA for this model, "
+        "or load the model that the LoRA was trained on."
+    )

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+import torch
+from lora_crucible.formats.lora_info import lora_info, strengths_note
+
+
+def tensors(rank=4, alpha=2.0):
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    return {
+        f"{layer}.lora_down.weight": torch.ones(rank, 768),
+        f"{layer}.lora_up.weight": torch.ones(320, rank),
+        f"{layer}.alpha": torch.tensor(alpha),
+    }
+
+
+def lines(*args, **kwargs):
+    return lora_info(*args, **kwargs).text().splitlines()
+
+
+def test_what_a_person_wants_to_know():
+    metadata = {"ss_network_module": "networks.lora", "modelspec.trigger_phrase": "ohwx woman"}
+    assert lines(tensors(), "people/ohwx.safetensors", metadata) == [
+        "people/ohwx.safetensors (17.4 KB)",
+        "Made for: Stable Diffusion 1.5",
+        "Kind: LoRA, rank 4, alpha 2, 1 layer",
+        "Trained with: kohya's trainer (sd-scripts or musubi-tuner)",
+        "Trigger words: ohwx woman (from the file)",
+        "Strength to start from: 0.8 (a general rule; 0.6 to 1.0 is usual)",
+        "In A1111 and Forge: <lora:ohwx:0.8>",
+    ]
+
+
+def test_what_a_file_does_not_tell():
+    bare = {"x.lora_A.weight": torch.ones(8, 4), "x.lora_B.weight": torch.ones(4, 8)}
+    assert lines(bare, "", {}) == [
+        "The connected LoRA (256 bytes)",
+        "Made for: an architecture that the file does not tell",
+        "Kind: LoRA, rank 8, no alpha (the same as the rank), 1 layer",
+        "Trigger words: the file tells none",
+        "Strength to start from: 0.8 (a general rule; 0.6 to 1.0 is usual)",
+    ]
+
+
+def test_mixed_ranks():
+    other = {key.replace("down_blocks_0", "down_blocks_1"): tensor for key, tensor in tensors(32, 16.0).items()}
+    third = {key.replace("down_blocks_0", "down_blocks_2"): tensor for key, tensor in tensors().items()}
+    kind = lines({**tensors(), **other, **third}, "a", {})[2]
+    assert kind == "Kind: LoRA, rank 4 to 32 (mostly 4), alpha 2 to 16 (mostly 2), 3 layers"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "note", "strength", "why"),
+    [
+        ({}, None, 0.8, "a general rule"),
+        ({"crucible.version": "1"}, None, 1.0, "training's samples"),
+        ({"crucible.version": "1"}, {"preferred weight": 0.65}, 0.65, "from a.json"),
+    ],
+)
+def test_the_strength_to_start_from(tmp_path, metadata, note, strength, why):
+    path = tmp_path / "a.safetensors"
+    if note:
+        path.with_suffix(".json").write_text(json.dumps(note))
+    info = lora_info(tensors(), "a.safetensors", metadata, path)
+    assert info.strength == strength
+    assert why in info.strength_source
+    assert info.prompt_tag == f"<lora:a:{strength:g}>"
+
+
+def test_a_broken_note_is_told(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.with_suffix(".json").write_text("{")
+    assert lines(tensors(), "a.safetensors", {}, path)[-1].startswith("a.json was left aside")
+
+
+def test_hostile_metadata_stays_short_and_plain():
+    metadata = {
+        "modelspec.trigger_phrase": "<script>alert(1)</script>\x1b[2J\n" * 10_000,
+        "crucible.version": "\u202e" + "9" * 10**6,
+    }
+    text = lora_info(tensors(), "a\nb\x00.safetensors", metadata).text()
+    assert len(text) < 1500
+    assert text.splitlines()[0] == "a b .safetensors (17.4 KB)"
+    assert not {"\x00", "\x1b", "\u202e"} & set(text)
+
+
+def test_strengths_that_add_up_to_more_than_one():
+    assert strengths_note({}) == strengths_note({"a": 1.0}) == strengths_note({"a": 0.3, "b": -0.7}) == ""
+    assert "a has strength -1.5" in strengths_note({"a": -1.5})
+    note = strengths_note({"a": 0.5, "b": -1.0, "c": 0.5})
+    assert "The strengths of the 3 LoRAs add up to 2." in note
+    assert "lower b first" in note
+    assert "(a to 0.25, b to -0.50, c to 0.25)" in note

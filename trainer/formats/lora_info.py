@@ -1,0 +1,136 @@
+"""What a person wants to know of a LoRA before using it, as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..whole_files import size_text
+from .adapter_keys import AdapterFacts, adapter_facts, split_key
+from .architectures import Architecture
+from .identify import architecture_names, candidates, trainer_name
+from .trigger_words import plain, read_sidecars, trigger_words
+
+ENDING = ".safetensors"
+
+
+@dataclass(frozen=True)
+class LoraInfo:
+    """
+    Attributes:
+        name: as in the list of LoRAs; empty if it has none.
+        size: of the tensors, in bytes.
+        architectures: that it can be for; empty if nothing tells.
+        trigger_words, trigger_source: the words, and where they were found.
+        strength, strength_source: a good one to start from, and why.
+        notes: sentences about files beside it that could not be read.
+    """
+
+    name: str
+    size: int
+    architectures: tuple[Architecture, ...]
+    facts: AdapterFacts
+    trainer: str
+    trigger_words: tuple[str, ...]
+    trigger_source: str
+    strength: float
+    strength_source: str
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """One fact per line."""
+        lines = [
+            f"{self.name or 'The connected LoRA'} ({size_text(self.size)})",
+            f"Made for: {architecture_names(self.architectures)}",
+            f"Kind: {_kind(self.facts)}",
+            *([f"Trained with: {self.trainer}"] if self.trainer else []),
+            self._trigger_line(),
+            f"Strength to start from: {self.strength:g} ({self.strength_source})",
+            *([f"In A1111 and Forge: {self.prompt_tag}"] if self.name else []),
+            *self.notes,
+        ]
+        return "\n".join(lines)
+
+    @property
+    def prompt_tag(self) -> str:
+        """What A1111 takes in a prompt, which knows a LoRA by the file's name without folder and ending."""
+        return f"<lora:{Path(self.name.replace(chr(92), '/')).name.removesuffix(ENDING)}:{self.strength:g}>"
+
+    def _trigger_line(self) -> str:
+        if not self.trigger_words:
+            return "Trigger words: the file tells none"
+        return f"Trigger words: {', '.join(self.trigger_words)} ({self.trigger_source})"
+
+
+def lora_info(
+    tensors: Mapping[str, Tensor], name: str, metadata: Mapping[str, str], path: Path | None = None
+) -> LoraInfo:
+    """Everything that keys, shapes, metadata and the files beside a LoRA tell.
+
+    Args:
+        path: of its file, beside which other tools' notes may lie; None if it has none.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    alphas = [
+        float(tensor)
+        for key, tensor in tensors.items()
+        if tensor.numel() == 1 and (parts := split_key(key)) and parts[1] == "alpha"
+    ]
+    sidecars = [] if path is None else read_sidecars(path)
+    words, source = trigger_words(metadata, sidecars)
+    preferred = next((sidecar for sidecar in sidecars if sidecar.strength is not None), None)
+    if preferred is not None and preferred.strength is not None:
+        strength, why = preferred.strength, f"from {preferred.file}"
+    elif "crucible.version" in metadata:
+        strength, why = 1.0, "as in its training's samples; 0.6 to 0.8 if it takes over the picture"
+    else:
+        strength, why = 0.8, "a general rule; 0.6 to 1.0 is usual"
+    return LoraInfo(
+        name=plain(name),
+        size=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
+        architectures=candidates(shapes, metadata),
+        facts=adapter_facts(shapes, alphas),
+        trainer=plain(trainer_name(metadata), 100),
+        trigger_words=words,
+        trigger_source=source,
+        strength=strength,
+        strength_source=why,
+        notes=tuple(sidecar.problem for sidecar in sidecars if sidecar.problem),
+    )
+
+
+def _kind(facts: AdapterFacts) -> str:
+    parts = [" and ".join(facts.algorithms) or "unknown"]
+    if facts.ranks:
+        parts.append(_values("rank", facts.ranks))
+        parts.append(_values("alpha", facts.alphas) if facts.alphas else "no alpha (the same as the rank)")
+    return ", ".join([*parts, f"{facts.layers} layer{'' if facts.layers == 1 else 's'}"])
+
+
+def _values(what: str, found: tuple[float, ...]) -> str:
+    if len(found) == 1:
+        return f"{what} {found[0]:g}"
+    return f"{what} {min(found):g} to {max(found):g} (mostly {found[0]:g})"
+
+
+def strengths_note(strengths: Mapping[str, float]) -> str:
+    """What to lower where the strengths of all LoRAs on a model add up to more than 1; empty otherwise.
+
+    Args:
+        strengths: on the model, by name.
+    """
+    total = sum(map(abs, strengths.values()))
+    if total <= 1 + 1e-9:
+        return ""
+    if len(strengths) == 1:
+        ((name, strength),) = strengths.items()
+        return f"{name} has strength {strength:g}. Above 1 a LoRA easily distorts the picture: lower it when it does."
+    lowered = ", ".join(f"{name} to {strength / total:.2f}" for name, strength in strengths.items())
+    largest = max(strengths, key=lambda name: abs(strengths[name]))
+    return (
+        f"The strengths of the {len(strengths)} LoRAs add up to {total:g}. Above 1 they easily distort the picture: "
+        f"when they do, lower {largest} first, or all of them in proportion ({lowered})."
+    )

@@ -1,0 +1,97 @@
+"""LORA_STACK: LoRAs by name with two strengths each, as stacker nodes of many packs hand them on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from ..errors import CrucibleError
+
+
+@dataclass(frozen=True)
+class StackEntry:
+    """A LoRA as the list of LoRAs has it, and its strengths on model and text encoder."""
+
+    name: str
+    strength_model: float
+    strength_clip: float
+
+    def as_tuple(self) -> tuple[str, float, float]:
+        """As the socket carries it."""
+        return self.name, self.strength_model, self.strength_clip
+
+
+def read_stack(stack: Any, listed: Sequence[str]) -> list[StackEntry]:
+    """The LoRAs of a stack, whoever made it.
+
+    Rows may be lists; rows without a LoRA (None, "None", "") are left out, as other packs mean them. A name may lack
+    its ending or its folder, or have backslashes, where it is clear which file is meant.
+
+    Args:
+        stack: what came through the socket; None is an empty one.
+        listed: ComfyUI's list of LoRAs.
+
+    Raises:
+        CrucibleError: it is no such list, a row is none of name and two strengths, or a name is not in the list.
+    """
+    if stack is None:
+        return []
+    if not isinstance(stack, list | tuple):
+        raise CrucibleError(
+            f"What is connected to lora_stack is no LoRA stack but {_shown(stack)}. A stack is a list of rows (name, "
+            "strength_model, strength_clip). Connect the lora_stack of a LoRA stacker or of Load LoRA (Crucible)."
+        )
+    entries = []
+    for number, row in enumerate(stack, start=1):
+        if row is None or (isinstance(row, list | tuple) and row and row[0] in (None, "", "None")):
+            continue
+        if not isinstance(row, list | tuple) or len(row) != 3 or not isinstance(row[0], str):
+            raise CrucibleError(
+                f"Row {number} of the LoRA stack is {_shown(row)}, not (name, strength_model, strength_clip), so it is "
+                "not clear which LoRA to apply how strongly. Use another stacker node, or one Load LoRA per LoRA."
+            )
+        name, *strengths = row
+        if not all(_is_strength(strength) for strength in strengths):
+            raise CrucibleError(
+                f"Row {number} of the LoRA stack gives {name!r} the strengths {_shown(strengths)}, which are not two "
+                "numbers, so it cannot be applied. Correct them in the node that the stack comes from."
+            )
+        entries.append(StackEntry(listed_name(name, listed), *map(float, strengths)))
+    return entries
+
+
+def listed_name(name: str, listed: Sequence[str]) -> str:
+    """The entry of ComfyUI's list of LoRAs that `name` means.
+
+    Raises:
+        CrucibleError: none, or more than one.
+    """
+    wanted = name.replace("\\", "/")
+    spellings = {wanted, f"{wanted}.safetensors"}
+    found = [entry for entry in listed if entry.replace("\\", "/") in spellings]
+    if not found and "/" not in wanted:
+        found = [entry for entry in listed if PurePosixPath(entry.replace("\\", "/")).name in spellings]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CrucibleError(
+            f"The LoRA {name!r} can be any of {', '.join(sorted(found)[:5])}, so none was taken. Give the name with "
+            "its folder and ending."
+        )
+    raise CrucibleError(
+        f"The LoRA {name!r} is not in ComfyUI's list of LoRAs, so it cannot be applied. It was deleted, renamed or "
+        "moved, or the stack was made on another computer. Put the file into models/loras, press R, and choose it "
+        "again where the stack comes from."
+    )
+
+
+def _is_strength(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"

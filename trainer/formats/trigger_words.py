@@ -1,0 +1,142 @@
+"""The words that make a LoRA act, from the file's metadata or from files that other tools keep beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_WORDS, MAX_LENGTH = 20, 300
+"""Of trigger words, and of one in characters. Files can hold anything."""
+
+MAX_SIDECAR = 10_000_000
+"""Bytes. Those of Civitai hold a model's whole page, which is a hundredth of this."""
+
+NEARLY_EVERY = 0.9
+"""The share of captions that a trigger word stands in: some tools leave it out of a few."""
+
+MAX_TAGS, MIN_CAPTIONS = 3, 3
+"""More tags in common describe the pictures rather than name their subject, and in two pictures anything is common."""
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What the file beside a LoRA says: A1111's <name>.json, or <name>.civitai.info of several tools.
+
+    Attributes:
+        trigger_words: may be empty. strength: the one that its owner prefers.
+        problem: why the file was left aside, as a sentence; empty if it was read.
+    """
+
+    file: str
+    trigger_words: tuple[str, ...] = ()
+    strength: float | None = None
+    problem: str = ""
+
+
+def plain(text: str, limit: int = MAX_LENGTH) -> str:
+    """On one line, without control characters and marks that turn the direction of writing, cut to `limit`."""
+    # Half a surrogate pair (Cs) cannot be sent to the browser.
+    kept = (" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text[: 4 * limit])
+    flat = " ".join("".join(kept).split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+
+
+def sidecar_paths(lora: Path) -> tuple[Path, Path]:
+    """Where other tools keep their notes about a LoRA."""
+    return lora.with_suffix(".json"), lora.with_suffix(".civitai.info")
+
+
+def read_sidecars(lora: Path) -> list[Sidecar]:
+    """Those that are there. A broken one is no error: it belongs to another tool."""
+    return [_read(path) for path in sidecar_paths(lora) if path.is_file()]
+
+
+def _read(path: Path) -> Sidecar:
+    name = plain(path.name)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_SIDECAR + 1)
+        if len(content) > MAX_SIDECAR:
+            return Sidecar(name, problem=f"{name} was not read: it is larger than {MAX_SIDECAR // 1_000_000} MB.")
+        found = json.loads(content)
+    except OSError as error:
+        return Sidecar(name, problem=f"{name} could not be read: {error.strerror or error}.")
+    except (ValueError, RecursionError):
+        return Sidecar(name, problem=f"{name} was left aside: it is not the JSON text that it should be.")
+    if not isinstance(found, dict):
+        return Sidecar(name, problem=f"{name} was left aside: it holds no notes about a LoRA.")
+    listed = found.get("trainedWords")
+    words = [found.get("activation text"), *(listed if isinstance(listed, list) else [])]
+    return Sidecar(name, _clean(word for word in words if isinstance(word, str)), _strength(found))
+
+
+def _strength(found: Mapping[str, Any]) -> float | None:
+    value = found.get("preferred weight")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0 < abs(value) <= 20 else None  # A1111 writes 0 where none was set
+
+
+def trigger_words(metadata: Mapping[str, str], sidecars: Iterable[Sidecar] = ()) -> tuple[tuple[str, ...], str]:
+    """The words, and where they were found, for people; both empty where nothing tells.
+
+    What the trainer wrote comes first, then the user's own note, then what stands in nearly every caption.
+    """
+    if words := _clean([metadata.get("modelspec.trigger_phrase", "")]):
+        return words, "from the file"
+    for sidecar in sidecars:
+        if sidecar.trigger_words:
+            return sidecar.trigger_words, f"from {sidecar.file}"
+    if words := _clean(_common_tags(metadata)):
+        return words, "in nearly all captions that it was trained with"
+    return (), ""
+
+
+def _clean(words: Iterable[str]) -> tuple[str, ...]:
+    """Single words or phrases, each once. Several can be written as one with commas."""
+    parts = (re.sub(r"^[,\s]+|[,\s]+$", "", plain(word)) for word in words)
+    return tuple(dict.fromkeys(part for part in parts if part))[:MAX_WORDS]
+
+
+def _common_tags(metadata: Mapping[str, str]) -> list[str]:
+    tags: dict[str, None] = {}
+    for frequency, images in _tagged_folders(metadata):
+        counts = {tag: n for tag, n in frequency.items() if isinstance(n, int) and not isinstance(n, bool)}
+        captions = images or max(counts.values(), default=0)
+        common = [tag for tag, n in counts.items() if n >= NEARLY_EVERY * captions]
+        if captions >= MIN_CAPTIONS and len(common) <= MAX_TAGS:
+            tags.update(dict.fromkeys(common))
+    return list(tags)
+
+
+def _tagged_folders(metadata: Mapping[str, str]) -> Iterator[tuple[dict[str, Any], int]]:
+    """How often each tag occurs in a folder, and the folder's images (0 if it is not said), as kohya's trainer writes
+    them: ss_tag_frequency with ss_dataset_dirs, or both in each entry of ss_datasets."""
+    datasets = _parsed(metadata.get("ss_datasets"))
+    parts = [(metadata.get("ss_tag_frequency"), metadata.get("ss_dataset_dirs"))]
+    if isinstance(datasets, list):
+        parts += [(one.get("tag_frequency"), one.get("dataset_dirs")) for one in datasets if isinstance(one, dict)]
+    for frequencies, folders in parts:
+        frequencies, folders = _parsed(frequencies), _parsed(folders)
+        if not isinstance(frequencies, dict):
+            continue
+        for folder, frequency in frequencies.items():
+            about = folders.get(folder) if isinstance(folders, dict) else None
+            images = about.get("img_count") if isinstance(about, dict) else 0
+            if isinstance(frequency, dict):
+                yield frequency, images if isinstance(images, int) else 0
+
+
+def _parsed(value: Any) -> Any:
+    """Of JSON text; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None

@@ -47,6 +47,16 @@ def split_key(key: str) -> tuple[str, str] | None:
     return match and (match["layer"], match["suffix"])
 
 
+def suffix_in_memory(suffix: str) -> str:
+    """One name for what trainers call differently: ".lora_down.weight" for each name of a LoRA's first factor; others
+    with a dot before them."""
+    if not suffix.endswith(".bias"):
+        for pattern, name in ((_DOWN, ".lora_down.weight"), (_UP, ".lora_up.weight")):
+            if pattern.fullmatch(suffix):
+                return name
+    return f".{suffix}"
+
+
 def is_adapter_key(key: str) -> bool:
     """Whether a tensor of this key changes a layer, rather than being a layer's own weight."""
     parts = split_key(key)

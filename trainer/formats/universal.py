@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,37 +10,15 @@ import torch
 from torch import Tensor
 
 from ..errors import CrucibleError
+from .adapter_keys import names_text_encoder, split_key, suffix_in_memory
 from .delta import delta_weight, scale_of
-from .layer_names import is_of_text_encoder, kohya_key
+from .layer_names import kohya_key
 from .lora_file import ALPHA, DORA_SCALE, DOWN, MIDDLE, UP, LayerTensors
 from .names import Place, flat
 
 Kind = Literal["lora", "dora", "loha", "lokr", "diff", "other"]
 
-_LYCORIS_PARTS = (
-    *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
-    *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
-)
-_DIFFERENCES = ("diff", "diff_b", "w_norm", "b_norm")
-_OTHERS = (
-    *("set_weight", "reshape_weight", "oft_blocks", "oft_diag", "rescale", "boft_blocks", "lora_B.bias"),
-    *("a1.weight", "a2.weight", "b1.weight", "b2.weight"),
-    *("lora_magnitude_vector", "lora_magnitude_vector.weight", "lora_magnitude_vector.default.weight"),
-)
-"""Methods that need the base model's weight, or belong to no adapter of ours: GLoRA, OFT and BOFT, peft's DoRA."""
-
-_SUFFIXES: dict[str, str] = {
-    **dict.fromkeys((DOWN, "_lora.down.weight", ".lora.down.weight", ".lora_linear_layer.down.weight"), DOWN),
-    **dict.fromkeys((".lora_A.weight", ".lora_A.default.weight", ".lora_A"), DOWN),
-    **dict.fromkeys((UP, "_lora.up.weight", ".lora.up.weight", ".lora_linear_layer.up.weight"), UP),
-    **dict.fromkeys((".lora_B.weight", ".lora_B.default.weight", ".lora_B"), UP),
-    **{suffix: suffix for suffix in (MIDDLE, ALPHA, DORA_SCALE)},
-    **{f".{part}": f".{part}" for part in (*_LYCORIS_PARTS, *_DIFFERENCES, *_OTHERS)},
-}
-"""As programs write them, and as they are in memory."""
-
-_BY_LENGTH = sorted(_SUFFIXES, key=len, reverse=True)
-_SUFFIX = re.compile("(?:" + "|".join(re.escape(suffix) for suffix in _BY_LENGTH) + ")$")
+_DIFFERENCES = {".diff", ".diff_b", ".w_norm", ".b_norm"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +55,7 @@ def read_layers(tensors: Mapping[str, Tensor], place_of: Callable[[str], Place |
     for name, adapter in adapters.items():
         place = place_of(name)
         if place is None:
-            place = Place(name if is_of_text_encoder(name) else kohya_key(flat(name)))
+            place = Place(name if names_text_encoder(name) else kohya_key(flat(name)))
             if "." in name:
                 dotted[place.key] = name
         parts.setdefault(place.key, []).append((place, adapter))
@@ -90,11 +67,11 @@ def split_keys(tensors: Mapping[str, Tensor]) -> tuple[dict[str, LayerTensors], 
     adapters: dict[str, LayerTensors] = {}
     leftover = []
     for key, tensor in tensors.items():
-        match = _SUFFIX.search(key)
-        if match is None:
+        parts = split_key(key)
+        if parts is None:
             leftover.append(key)
             continue
-        layer, suffix = adapters.setdefault(key[: match.start()], {}), _SUFFIXES[match[0]]
+        layer, suffix = adapters.setdefault(parts[0], {}), suffix_in_memory(parts[1])
         if suffix in layer:
             raise _twice(key)
         layer[suffix] = tensor
@@ -104,16 +81,17 @@ def split_keys(tensors: Mapping[str, Tensor]) -> tuple[dict[str, LayerTensors], 
 def kind_of(adapter: Iterable[str]) -> Kind:
     """What a layer's suffixes in memory make of it."""
     suffixes = set(adapter)
+    kind: Kind = "other"
     if {DOWN, UP} <= suffixes:
-        rest = suffixes - {DOWN, UP, MIDDLE, ALPHA, ".diff_b"}
-        return "lora" if not rest else "dora" if rest == {DORA_SCALE} else "other"
-    if suffixes & {f".{part}" for part in _OTHERS} or DORA_SCALE in suffixes:
-        return "other"
-    if ".hada_w1_a" in suffixes:
-        return "loha"
-    if suffixes & {".lokr_w1", ".lokr_w1_a"}:
-        return "lokr"
-    return "diff" if suffixes and suffixes <= {f".{part}" for part in _DIFFERENCES} else "other"
+        kind = "dora" if DORA_SCALE in suffixes else "lora"
+        suffixes -= {DOWN, UP, MIDDLE, ALPHA, DORA_SCALE}
+    elif ".hada_w1_a" in suffixes:
+        kind, suffixes = "loha", {suffix for suffix in suffixes if not suffix.startswith(".hada_")} - {ALPHA}
+    elif suffixes & {".lokr_w1", ".lokr_w1_a"}:
+        kind, suffixes = "lokr", {suffix for suffix in suffixes if not suffix.startswith(".lokr_")} - {ALPHA}
+    elif suffixes & _DIFFERENCES:
+        kind = "diff"
+    return kind if suffixes <= _DIFFERENCES else "other"
 
 
 def _joined(key: str, parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:

@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer demo | train | check | caption | doctor`.
+"""The command line: `python -m trainer demo | train | check | caption | merge | resize | convert | doctor`.
 
 Imports nothing but the standard library at its top, so that it can say which packages are missing.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .caption_command import add_caption_command
 from .doctor.command import add_doctor_command
 from .errors import CrucibleError
+from .lora_commands import add_lora_commands
 from .requirements import require_packages
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from .data.dataset import Dataset
     from .run import RunResult
     from .step_report import StepReport
+
+
+COMMANDS = "demo | train | check | caption | merge | resize | convert | doctor"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains LoRA adapters without ComfyUI.")
     parser.set_defaults(needs_packages=True)
-    commands = parser.add_subparsers(required=True, metavar="demo | train | check | caption | doctor")
+    commands = parser.add_subparsers(
+        required=True, metavar="demo | train | check | caption | merge | resize | convert | doctor"
+    )
 
     demo = commands.add_parser("demo", help="train on the demo model and show what it learned (about a minute)")
     demo.add_argument("--output_dir", default="output", help="folder for the results (default: output)")
@@ -59,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
 
     add_caption_command(commands)
+    add_lora_commands(commands)
     add_doctor_command(commands)
     return parser
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import CrucibleError
 
@@ -29,14 +30,29 @@ def write_whole(path: Path, *parts: bytes | memoryview, what: str) -> int:
         CrucibleError: the disk is full, the folder may not be written to, or the system fails otherwise.
     """
     size = sum(map(len, parts))
+    with whole_file(path, what=what, size=size) as file:
+        for part in parts:
+            file.write(part)
+    return size
+
+
+@contextmanager
+def whole_file(path: Path, *, what: str, size: int) -> Iterator[BinaryIO]:
+    """A file to write to that appears under `path` at the end, complete or not at all.
+
+    Args:
+        size: in bytes, for the error.
+
+    Raises:
+        CrucibleError: as `write_whole`.
+    """
     with explained(path, what, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Another ending, so that no list of LoRAs shows it; not tempfile, whose files only their owner reads.
         temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}.tmp")
         try:
             with open(temporary, "xb") as file:
-                for part in parts:
-                    file.write(part)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -44,7 +60,6 @@ def write_whole(path: Path, *parts: bytes | memoryview, what: str) -> int:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
-    return size
 
 
 def delete_unfinished(folder: Path, name: str | None = None) -> None:

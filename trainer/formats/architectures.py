@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Naming = Literal["native", "diffusers", "original"]
 """Whose names of a model's layers: ComfyUI's, which mostly are the original code's; diffusers'; or the original code's
@@ -12,6 +12,12 @@ where ComfyUI has others."""
 Prefix = Literal["lora_unet_", "diffusion_model.", "transformer."]
 """What a layer's name in a file starts with. "lora_unet_" is kohya's form: underscores, lora_down, lora_up, alpha. The
 others are PEFT's: dots, lora_A, lora_B, and alpha multiplied into lora_B."""
+
+
+Form = Literal["auto", "kohya", "diffusers", "peft", "comfyui"]
+"""Of a LoRA file; auto is the one that most programs read for the architecture."""
+
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
 @dataclass(frozen=True)

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import CrucibleError
-from .architectures import Architecture
+from .architectures import Architecture, Form
 from .layer_names import is_of_text_encoder
-from .lora_file import UP, LayerTensors
+from .lora_file import UP, LayerTensors, to_state_dict
 from .names import layer_names
 from .portable import Part, to_portable
 from .universal import Layers, kind_of
 
-Form = Literal["auto", "kohya", "diffusers", "peft", "comfyui"]
-"""auto: the one that most programs read for the architecture."""
-
-FORMS: tuple[Form, ...] = ("auto", "kohya", "diffusers", "peft", "comfyui")
-
 _READERS = {"diffusers": "diffusers", "peft": "PEFT"}
 
 
-def to_form(lora: Layers, architecture: Architecture, form: Form) -> dict[str, Tensor]:
-    """The tensors of a file.
+def to_form(
+    lora: Layers, architecture: Architecture, form: Form, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """The tensors of a file, in `dtype`.
 
     kohya: "lora_unet_…", lora_down, lora_up, alpha. The others have dots, lora_A and lora_B, and alpha multiplied into
     lora_B: "diffusion_model." and ComfyUI's names; "unet." or "transformer." and diffusers'; "base_model.model." and
     diffusers'. LoHa, LoKr and whole differences are in kohya's form in all of them: no reader knows another.
 
     Raises:
-        CrucibleError: the form has no place for a layer or for its method.
+        CrucibleError: the form has no place for a layer or for its method, or a value does not fit into `dtype`.
     """
-    state_dict = {key + suffix: tensor for key, layer in lora.layers.items() for suffix, tensor in layer.items()}
+    state_dict = to_state_dict(lora.layers, dtype)
     if form == "kohya" or (form == "auto" and architecture.is_kohya):
         return state_dict
     if form in _READERS:

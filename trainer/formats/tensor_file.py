@@ -7,7 +7,7 @@ run in another thread takes no step. It also writes metadata in random order (sa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,12 +32,20 @@ _NAMES = {
 }
 """As the format has them (github.com/huggingface/safetensors, "Format")."""
 
+BYTES = {name: dtype.itemsize for dtype, name in _NAMES.items()}
+"""Of an element."""
+
 
 def data_parts(tensors: Mapping[str, Tensor]) -> dict[str, memoryview]:
     """The bytes of each tensor, in the order in which a file has them: large elements first, which keeps all aligned,
-    then by name. The tensors are on the CPU and contiguous; their memory is not copied."""
+    then by name. Tensors on the CPU are not copied."""
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    return {name: tensors[name].detach().reshape(-1).view(torch.uint8).numpy().data for name in names}
+    return {name: data_of(tensors[name]) for name in names}
+
+
+def data_of(tensor: Tensor) -> memoryview:
+    """A tensor's bytes."""
+    return tensor.detach().to("cpu").reshape(-1).view(torch.uint8).numpy().data
 
 
 def file_parts(
@@ -48,15 +56,25 @@ def file_parts(
     Args:
         data: `data_parts` of the tensors.
     """
-    entries: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(sorted(metadata.items()))}
-    begin, places = 0, {}
-    for name, part in data.items():
-        places[name] = [begin, begin + len(part)]
-        begin += len(part)
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": places[name]}
+    entries = {name: (_NAMES[tensors[name].dtype], tensors[name].shape, len(part)) for name, part in data.items()}
+    return [header(entries, metadata), *data.values()]
+
+
+def header(entries: Mapping[str, tuple[str, Sequence[int], int]], metadata: Mapping[str, str] | None = None) -> bytes:
+    """What a file begins with.
+
+    Args:
+        entries: type ("F16"), shape and bytes of each tensor, in the order of their data.
+    """
+    described: dict[str, Any] = {}
+    begin = 0
+    for name, (dtype, shape, size) in entries.items():
+        described[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, begin + size]}
+        begin += size
+    described = dict(sorted(described.items()))
+    if metadata is not None:
+        described = {"__metadata__": dict(sorted(metadata.items())), **described}
     # "replace": half a surrogate pair, as in a folder name that is no UTF-8, would make the file unreadable.
-    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    header += b" " * (-len(header) % 8)
-    return [len(header).to_bytes(8, "little"), header, *data.values()]
+    text = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

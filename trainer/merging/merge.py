@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from peft.utils import merge_utils
@@ -15,16 +14,11 @@ from torch import Tensor
 from ..errors import CrucibleError
 from ..formats.delta import delta_weight, rank_of
 from ..formats.layer_names import is_of_text_encoder
-from ..formats.lora_file import DORA_SCALE, DOWN, LayerTensors
+from ..formats.lora_file import DORA_SCALE, LayerTensors
 from ..formats.universal import Layers, kind_of
 from ..rng import derived_seed
-from .refactor import as_lora, dense_svd, factors_of, lora_of, thin_svd
-
-Method = Literal["linear", "ties", "dare_linear", "dare_ties", "magnitude_prune"]
-METHODS: tuple[Method, ...] = ("linear", "ties", "dare_linear", "dare_ties", "magnitude_prune")
-
-MajoritySign = Literal["total", "frequency"]
-MAJORITY_SIGNS: tuple[MajoritySign, ...] = ("total", "frequency")
+from .recipe import Recipe
+from .refactor import as_lora, factors_of, lora_of, lora_of_matrix, thin_svd, weight_shape
 
 RANK_OF_OTHERS = 64
 """What a LoHa, LoKr, DoRA or difference counts for where the rank of the result is not given: their own is higher than
@@ -50,24 +44,6 @@ class Ingredient:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to merge.
-
-    Attributes:
-        rank: of the result; None: as high as it must be to lose nothing (linear), or the sum of the ranks.
-        density: what share of each LoRA's values is kept, above 0 to 1; not for linear.
-        majority_sign: for TIES and DARE-TIES: which sign wins where they differ, that of the sum or of more of them.
-        seed: of the values that DARE drops.
-    """
-
-    method: Method = "linear"
-    rank: int | None = None
-    density: float = 0.5
-    majority_sign: MajoritySign = "total"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class Merged:
     """
     Attributes:
@@ -80,6 +56,19 @@ class Merged:
     errors: dict[str, float] = field(default_factory=dict)
     total_error: float = 0.0
 
+    def error_text(self) -> str:
+        """How exact the result is, and where least."""
+        if not self.errors:
+            return "Nothing was lost: the result does exactly what was asked."
+        worst = sorted(self.errors.items(), key=lambda item: -item[1])[:5]
+        listed = "\n".join(f"  {error:6.1%}  {key}" for key, error in worst)
+        return (
+            f"Lost by the lower rank: {self.total_error:.1%} of the whole, as a share of the length of what was to be "
+            f"(0 % is exact; {len(self.errors)} layers). Most in:\n{listed}"
+        )
+
+
+_BIASES = (".diff_b", ".b_norm")
 
 BaseWeight = Callable[[str], Tensor | None]
 """The base model's weight of a layer, by key in memory; None where there is none."""
@@ -104,6 +93,29 @@ def merge(
     Raises:
         CrucibleError: nothing to merge, a DoRA without its base model, or LoRAs of different models.
     """
+    layers, errors = {}, {}
+    squares = lost = 0.0
+    joint = list(layers_of_all(ingredients, recipe, base_weight))
+    for number, layer in enumerate(joint):
+        if progress is not None:
+            progress(number, len(joint))
+        layers[layer.key], square, error = layer.as_lora()
+        if error is not None:
+            errors[layer.key] = error
+        squares += square
+        lost += square * (error or 0.0) ** 2
+    dotted = {key: name for one in ingredients for key, name in one.lora.dotted.items() if key in layers}
+    return Merged(Layers(layers, dotted), errors, math.sqrt(lost / squares) if squares else 0.0)
+
+
+def layers_of_all(
+    ingredients: Sequence[Ingredient], recipe: Recipe, base_weight: BaseWeight | None = None
+) -> Iterator[JointLayer]:
+    """Each layer that any of them changes, by key.
+
+    Raises:
+        CrucibleError: there is none, or the recipe is no good.
+    """
     used = sorted((one for one in ingredients if one.strength_model or one.strength_clip), key=lambda one: one.digest)
     if not used:
         raise CrucibleError(
@@ -112,98 +124,104 @@ def merge(
         )
     if not 0 < recipe.density <= 1:
         raise CrucibleError(f"density is {recipe.density}, and must be above 0 and at most 1: the share that is kept.")
-    keys = sorted({key for one in used for key in one.lora.layers})
-    dotted = {key: name for one in used for key, name in one.lora.dotted.items()}
-    layers, errors = {}, {}
-    squares = lost = 0.0
-    for number, key in enumerate(keys):
-        if progress is not None:
-            progress(number, len(keys))
+    if recipe.rank is not None and recipe.rank < 1:
+        raise CrucibleError(f"The rank is {recipe.rank}, and must be at least 1.")
+    for key in sorted({key for one in used for key in one.lora.layers}):
         parts = [(one, one.lora.layers[key]) for one in used if key in one.lora.layers and one.strength(key)]
-        if not parts:
-            continue
-        layer = _Layer(key, parts, recipe, None if base_weight is None else base_weight(key))
-        layers[key] = layer.merged
-        if layer.error is not None:
-            errors[key] = layer.error
-        squares += layer.square
-        lost += layer.square * (layer.error or 0.0) ** 2
-    return Merged(Layers(layers, dotted), errors, math.sqrt(lost / squares) if squares else 0.0)
+        if parts:
+            yield JointLayer(key, parts, recipe, base_weight)
 
 
-class _Layer:
-    """One layer of the result.
-
-    Attributes:
-        error: relative to the length of what was to be; None where nothing was lost. square: of that length.
-    """
+class JointLayer:
+    """One layer, and what each LoRA has for it."""
 
     def __init__(
-        self, key: str, parts: Sequence[tuple[Ingredient, LayerTensors]], recipe: Recipe, base_weight: Tensor | None
+        self,
+        key: str,
+        parts: Sequence[tuple[Ingredient, LayerTensors]],
+        recipe: Recipe,
+        base_weight: BaseWeight | None = None,
     ) -> None:
-        self._key, self._parts, self._recipe, self._base_weight = key, parts, recipe, base_weight
-        self.error: float | None = None
-        self.square = 0.0
-        self.merged: LayerTensors = {}
-        biases = {suffix for _, adapter in parts for suffix in adapter if suffix in (".diff_b", ".b_norm")}
-        for suffix in sorted(biases):
-            self.merged[suffix] = self._combined(
-                [(one, adapter[suffix]) for one, adapter in parts if suffix in adapter]
-            )
-        self._merge_weights([(one, adapter) for one, adapter in parts if not adapter.keys() <= biases])
+        self.key, self._recipe, self._base_weight = key, recipe, base_weight
+        self._biases = [(one, adapter[suffix]) for one, adapter in parts for suffix in _BIASES if suffix in adapter]
+        self._parts = [(one, adapter) for one, adapter in parts if adapter.keys() - set(_BIASES)]
 
-    def _merge_weights(self, parts: Sequence[tuple[Ingredient, LayerTensors]]) -> None:
-        factors = [factors_of(adapter) for _, adapter in parts]
-        if self._recipe.method == "linear" and parts and all(factors):
-            self._concatenate(parts, [pair for pair in factors if pair is not None])
-        elif parts:
-            self._refactor(self._combined(list(self._deltas(parts))), self._rank_of_sum(parts))
+    @property
+    def has_weight(self) -> bool:
+        return bool(self._parts)
 
-    def _concatenate(
-        self, parts: Sequence[tuple[Ingredient, LayerTensors]], factors: Sequence[tuple[Tensor, Tensor]]
-    ) -> None:
-        shape = self._shape(parts[0][1])
-        for (one, adapter), (up, down) in zip(parts, factors, strict=True):
-            if (len(up), down.shape[1]) != (shape[0], math.prod(shape[1:])):
-                raise self._different(parts[0][0], shape, one, self._shape(adapter))
-        up = torch.cat([one.strength(self._key) * up for (one, _), (up, _) in zip(parts, factors, strict=True)], 1)
-        down = torch.cat([down for _, down in factors])
-        limit = min(len(up), down.shape[1])
-        if self._recipe.rank is None and len(down) <= limit:
-            self.square = float((up.T @ up).flatten() @ (down @ down.T).flatten())
-            self.merged |= lora_of(up, down, shape)
-            return
-        u, s, v = thin_svd(up, down) if len(down) <= limit else dense_svd(up @ down, self._recipe.rank)
-        rank = min(self._recipe.rank or limit, limit)
-        self.square = float(s.double().square().sum())
-        if rank < len(s):
-            self.error = _ratio(float(s[rank:].double().square().sum()), self.square)
-        self.merged |= as_lora(u, s, v, rank, shape)
+    @property
+    def has_bias(self) -> bool:
+        return bool(self._biases)
 
-    def _deltas(self, parts: Sequence[tuple[Ingredient, LayerTensors]]) -> Iterator[tuple[Ingredient, Tensor]]:
-        first = None
-        for one, adapter in parts:
-            if DORA_SCALE in adapter and self._base_weight is None:
+    def bias(self) -> Tensor | None:
+        """What is to be added to the layer's bias, (out,); None for nothing."""
+        return self._combined(self._biases) if self._biases else None
+
+    def delta(self) -> Tensor | None:
+        """What is to be added to the layer's weight, of its shape, float32; None for nothing."""
+        return self._combined(list(self._deltas())) if self._parts else None
+
+    def as_lora(self) -> tuple[LayerTensors, float, float | None]:
+        """The layer of the result, the square of the length of what it should do, and how far it is from that as a
+        share of the length: None where nothing was lost."""
+        bias = self.bias()
+        layer = {} if bias is None else {".diff_b": bias}
+        if not self._parts:
+            return layer, 0.0, None
+        if self._recipe.method == "linear" and (factors := self._factors()) is not None:
+            up, down, shape = factors
+            rank = self._recipe.rank or len(down)
+            if len(down) <= min(len(up), down.shape[1]):
+                if rank >= len(down):
+                    square = float((up.T @ up).flatten() @ (down @ down.T).flatten())
+                    return layer | lora_of(up, down, shape), square, None
+                u, s, v = thin_svd(up, down)
+                square = float(s.double().square().sum())
+                error = math.sqrt(float(s[rank:].double().square().sum()) / square) if square else 0.0
+                return layer | as_lora(u, s, v, rank, shape), square, error
+        delta = self.delta()
+        assert delta is not None
+        if delta.ndim < 2:
+            return layer | {".diff": delta}, float(delta.double().square().sum()), None
+        lora, square, lost = lora_of_matrix(delta, self._recipe.rank or self._sum_of_ranks())
+        return layer | lora, square, lost
+
+    def _factors(self) -> tuple[Tensor, Tensor, tuple[int, ...]] | None:
+        """All LoRAs as one: (out, ranks), (ranks, in), and the shape of the weight; None where one is no LoRA."""
+        found = [factors_of(adapter) for _, adapter in self._parts]
+        factors = [pair for pair in found if pair is not None]
+        if len(factors) < len(found):
+            return None
+        shapes = [weight_shape(adapter) for _, adapter in self._parts]
+        self._require_one_shape(shapes)
+        up = [one.strength(self.key) * up for (one, _), (up, _) in zip(self._parts, factors, strict=True)]
+        return torch.cat(up, dim=1), torch.cat([down for _, down in factors]), shapes[0]
+
+    def _deltas(self) -> Iterator[tuple[Ingredient, Tensor]]:
+        base_weight = None if self._base_weight is None else self._base_weight(self.key)
+        shapes: list[tuple[int, ...]] = []
+        for one, adapter in self._parts:
+            if DORA_SCALE in adapter and base_weight is None:
                 raise CrucibleError(
                     f"{one.name} is a DoRA, which changes the length of the base model's own weights, so what it does "
                     "cannot be told without them. Connect `model`, the base model that it was made for (on the command "
                     "line: --base), or leave it out."
                 )
-            delta = delta_weight(adapter, self._base_weight)
-            first = delta if first is None else first
-            if delta.numel() != first.numel() or len(delta) != len(first):
-                raise self._different(parts[0][0], first.shape, one, delta.shape)
-            yield one, delta.reshape(first.shape)
+            delta = delta_weight(adapter, base_weight)
+            shapes.append(tuple(delta.shape))
+            self._require_one_shape(shapes)
+            yield one, delta.reshape(shapes[0])
 
     def _combined(self, deltas: Sequence[tuple[Ingredient, Tensor]]) -> Tensor:
         """By the method; a LoRA that has nothing here has no say, as in peft."""
         # The sign belongs to the values, so that it counts where signs are compared.
-        signed = [delta.float() * math.copysign(1.0, one.strength(self._key)) for one, delta in deltas]
-        weights = torch.tensor([abs(one.strength(self._key)) for one, _ in deltas])
+        signed = [delta.float() * math.copysign(1.0, one.strength(self.key)) for one, delta in deltas]
+        weights = torch.tensor([abs(one.strength(self.key)) for one, _ in deltas])
         recipe = self._recipe
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a density of 1
-            torch.manual_seed(derived_seed(recipe.seed, self._key))
+            torch.manual_seed(derived_seed(recipe.seed, self.key))
             match recipe.method:
                 case "linear":
                     return merge_utils.task_arithmetic(signed, weights)
@@ -216,45 +234,16 @@ class _Layer:
                 case "dare_ties":
                     return merge_utils.dare_ties(signed, weights, recipe.density, recipe.majority_sign)
 
-    def _refactor(self, delta: Tensor, rank: int) -> None:
-        self.square = float(delta.double().square().sum())
-        if delta.ndim < 2:
-            self.merged[".diff"] = delta
-            return
-        flat = delta.flatten(1)
-        rank = min(rank, *flat.shape)
-        u, s, v = dense_svd(flat, rank)
-        self.merged |= as_lora(u, s, v, rank, delta.shape)
-        if rank < min(flat.shape):
-            lost = flat - (u[:, :rank] * s[:rank]) @ v[:rank]
-            self.error = _ratio(float(lost.double().square().sum()), self.square)
-
-    def _rank_of_sum(self, parts: Sequence[tuple[Ingredient, LayerTensors]]) -> int:
-        if self._recipe.rank is not None:
-            return self._recipe.rank
-        ranks = [(rank_of(adapter) if kind_of(adapter) == "lora" else None) for _, adapter in parts]
+    def _sum_of_ranks(self) -> int:
+        ranks = [(rank_of(adapter) if kind_of(adapter) == "lora" else None) for _, adapter in self._parts]
         return sum(RANK_OF_OTHERS if rank is None else rank for rank in ranks)
 
-    def _shape(self, adapter: LayerTensors) -> tuple[int, ...]:
-        """Of the layer's weight, from a LoRA."""
-        factors = factors_of(adapter)
-        assert factors is not None
-        return (len(factors[0]), *_inputs(adapter))
-
-    def _different(
-        self, first: Ingredient, shape: Sequence[int], other: Ingredient, another: Sequence[int]
-    ) -> CrucibleError:
-        return CrucibleError(
-            f"{first.name} and {other.name} are for different base models: {self._key} is "
-            f"{' x '.join(map(str, shape))} in the first and {' x '.join(map(str, another))} in the other. Merge LoRAs "
-            "for the same architecture only."
-        )
-
-
-def _inputs(adapter: LayerTensors) -> tuple[int, ...]:
-    middle = adapter.get(".lora_mid.weight")
-    return (adapter[DOWN].shape[1], *(adapter[DOWN] if middle is None else middle).shape[2:])
-
-
-def _ratio(lost: float, whole: float) -> float:
-    return math.sqrt(lost / whole) if whole else 0.0
+    def _require_one_shape(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        first, last = shapes[0], shapes[-1]
+        # A convolution over single pixels is the same as a linear layer, and trainers differ in what they make of it.
+        if first[0] != last[0] or math.prod(first) != math.prod(last):
+            raise CrucibleError(
+                f"{self._parts[0][0].name} and {self._parts[len(shapes) - 1][0].name} are for different base models: "
+                f"{self.key} is {' x '.join(map(str, first))} in the first and {' x '.join(map(str, last))} in the "
+                "other. Merge LoRAs for the same architecture only."
+            )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..formats.delta import scale_of, without_middle
-from ..formats.lora_file import DOWN, UP, LayerTensors, lora_layer
+from ..formats.lora_file import DOWN, MIDDLE, UP, LayerTensors, lora_layer
 from ..formats.universal import kind_of
 
 OVERSAMPLING = 16
@@ -70,3 +71,23 @@ def lora_of(up: Tensor, down: Tensor, shape: Sequence[int]) -> LayerTensors:
     """A LoRA whose ΔW is up @ down, of a weight of this shape."""
     rank = up.shape[1]
     return lora_layer(down.reshape(rank, *shape[1:]), up.reshape(len(up), rank, *[1] * (len(shape) - 2)), rank)
+
+
+def lora_of_matrix(delta: Tensor, rank: int) -> tuple[LayerTensors, float, float | None]:
+    """The best LoRA of a rank for a ΔW (out, in, …), the square of ΔW's length, and the error as a share of the length:
+    None where nothing was lost."""
+    flat = delta.flatten(1)
+    square = float(flat.double().square().sum())
+    rank = min(rank, *flat.shape)
+    u, s, v = dense_svd(flat, rank)
+    error = None
+    if rank < min(flat.shape):
+        lost = flat - (u[:, :rank] * s[:rank]) @ v[:rank]
+        error = math.sqrt(float(lost.double().square().sum()) / square) if square else 0.0
+    return as_lora(u, s, v, rank, delta.shape), square, error
+
+
+def weight_shape(adapter: LayerTensors) -> tuple[int, ...]:
+    """Of the layer's weight, from a LoRA."""
+    down, middle = adapter[DOWN], adapter.get(MIDDLE)
+    return (len(adapter[UP]), down.shape[1], *(down if middle is None else middle).shape[2:])

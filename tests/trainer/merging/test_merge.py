@@ -6,7 +6,8 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.delta import delta_weight, rank_of
 from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, MIDDLE, UP, lora_layer
 from lora_crucible.formats.universal import Layers
-from lora_crucible.merging.merge import METHODS, Ingredient, Recipe, merge
+from lora_crucible.merging.merge import Ingredient, merge
+from lora_crucible.merging.recipe import METHODS, Recipe
 from lora_crucible.rng import derived_seed
 from peft import LoraConfig, get_peft_model
 from peft.utils import merge_utils
@@ -161,7 +162,7 @@ def test_biases_and_norms_are_added_up():
     b = {LAYER: {".w_norm": torch.randn(6), ".b_norm": torch.randn(6)}, OTHER: lora()}
     merged = merge([ingredient("a", 0.7, **a), ingredient("b", 0.5, **b)], Recipe()).lora.layers
     torch.testing.assert_close(merged[LAYER][".diff"], 0.7 * a[LAYER][".w_norm"] + 0.5 * b[LAYER][".w_norm"])
-    torch.testing.assert_close(merged[LAYER][".b_norm"], 0.7 * a[LAYER][".b_norm"] + 0.5 * b[LAYER][".b_norm"])
+    torch.testing.assert_close(merged[LAYER][".diff_b"], 0.7 * a[LAYER][".b_norm"] + 0.5 * b[LAYER][".b_norm"])
     torch.testing.assert_close(merged[OTHER][".diff_b"], 0.7 * a[OTHER][".diff_b"])
     torch.testing.assert_close(
         delta_weight(merged[OTHER]), 0.7 * delta_weight(a[OTHER]) + 0.5 * delta_weight(b[OTHER]), **CLOSE

@@ -1,0 +1,220 @@
+"""LoRA files from LoRA files, on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from lora_crucible.cli import main
+from lora_crucible.formats.architectures import ARCHITECTURES
+from lora_crucible.formats.delta import delta_weight
+from lora_crucible.formats.forms import to_form
+from lora_crucible.formats.lora_file import DOWN, lora_layer, read_lora, write_lora
+from lora_crucible.formats.names import place_of
+from lora_crucible.formats.universal import Layers, read_layers
+
+SD15 = ARCHITECTURES["sd15"]
+BLOCK = "down_blocks_1_attentions_0_transformer_blocks_0"
+QUERY, KEY = f"lora_unet_{BLOCK}_attn2_to_q", f"lora_unet_{BLOCK}_attn2_to_k"
+CLIP = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+SHAPES = {QUERY: (640, 640), KEY: (640, 768), CLIP: (3072, 768)}
+
+
+def layers(seed: int, rank: int) -> Layers:
+    torch.manual_seed(seed)
+    return Layers(
+        {
+            key: lora_layer(torch.randn(rank, i) / 8, torch.randn(o, rank) / 8, rank / 2)
+            for key, (o, i) in SHAPES.items()
+        }
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """One as kohya's trainer writes it, and one as diffusers does."""
+    one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    write_lora(one, to_form(layers(1, 4), SD15, "kohya"), {"modelspec.trigger_phrase": "zwx style"})
+    write_lora(other, to_form(layers(2, 3), SD15, "diffusers"), {"modelspec.trigger_phrase": "qqq person"})
+    return one, other
+
+
+def changes(path: Path) -> dict[str, torch.Tensor]:
+    tensors, _ = read_lora(path)
+    found = read_layers(tensors, lambda name: place_of(name, SD15)).layers
+    return {key: delta_weight(layer) for key, layer in found.items()}
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == 1
+    return capsys.readouterr().err
+
+
+def test_a_merged_file_does_what_both_do(files, tmp_path, capsys):
+    one, other = files
+    output = tmp_path / "both.safetensors"
+    assert main(["merge", f"{one}:0.7", f"{other}:0.5:-0.2", "--output", str(output)]) == 0
+    assert "Nothing was lost" in capsys.readouterr().out
+    for key, change in changes(output).items():
+        strength = -0.2 if key == CLIP else 0.5
+        torch.testing.assert_close(
+            change, 0.7 * changes(one)[key] + strength * changes(other)[key], rtol=1e-5, atol=1e-6
+        )
+
+
+def test_the_merged_file_says_what_it_is_made_of(files, tmp_path):
+    one, other = files
+    output = tmp_path / "both.safetensors"
+    main(["merge", f"{one}:0.7", f"{other}", "--method", "ties", "--density", "0.4", "--output", str(output)])
+    _, metadata = read_lora(output)
+    parents = json.loads(metadata["crucible.parents"])
+    assert [(parent["name"], parent["strength_model"]) for parent in parents] == [(one.name, 0.7), (other.name, 1.0)]
+    assert parents[0]["sha256"] == read_lora(one)[1]["sshs_model_hash"]
+    assert json.loads(metadata["crucible.made_by"]) == {
+        "command": "merge",
+        "method": "ties",
+        "rank": None,
+        "density": 0.4,
+        "majority_sign": "total",
+    }
+    assert metadata["modelspec.trigger_phrase"] == "zwx style, qqq person"
+    assert metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
+
+
+def test_a_file_that_is_there_is_not_overwritten(files, tmp_path, capsys):
+    one, _ = files
+    before = one.read_bytes()
+    assert main(["merge", str(one), "--output", str(one)]) == 0
+    assert one.read_bytes() == before
+    assert f"Saved {tmp_path / 'one_2.safetensors'}" in capsys.readouterr().out
+
+
+def test_resize(files, tmp_path, capsys):
+    output = tmp_path / "small.safetensors"
+    assert main(["resize", str(files[0]), "--rank", "2", "--output", str(output)]) == 0
+    told = capsys.readouterr().out
+    whole, small = changes(files[0]), changes(output)
+    lost = sum((whole[key] - small[key]).square().sum() for key in whole)
+    share = (lost / sum(change.square().sum() for change in whole.values())).sqrt().item()
+    assert f"{share:.1%} of the whole" in told
+    assert len(read_lora(output)[0][f"{QUERY}{DOWN}"]) == 2
+
+
+def test_resize_by_energy_keeps_what_was_asked(files, tmp_path):
+    output = tmp_path / "small.safetensors"
+    main(["resize", str(files[0]), "--energy", "0.7", "--output", str(output)])
+    whole, small = changes(files[0]), changes(output)
+    for key in whole:
+        assert small[key].square().sum() >= 0.7 * whole[key].square().sum()
+    assert len(read_lora(output)[0][f"{QUERY}{DOWN}"]) < 4
+
+
+@pytest.mark.parametrize(
+    ("form", "start"),
+    [("auto", "lora_unet_down"), ("diffusers", "unet.down"), ("comfyui", "diffusion_model.input_blocks.4.1")],
+)
+def test_convert_changes_names_only(files, tmp_path, form, start):
+    output = tmp_path / "converted.safetensors"
+    assert main(["convert", str(files[0]), "--to", form, "--output", str(output)]) == 0
+    assert any(key.startswith(start) for key in read_lora(output)[0])
+    for key, change in changes(output).items():
+        torch.testing.assert_close(change, changes(files[0])[key], rtol=1e-5, atol=1e-6)
+
+
+def test_precision(files, tmp_path):
+    half, whole = tmp_path / "half.safetensors", tmp_path / "whole.safetensors"
+    main(["convert", str(files[0]), "--save_precision", "fp16", "--output", str(half)])
+    main(["convert", str(half), "--output", str(whole)])
+    assert {tensor.dtype for tensor in read_lora(half)[0].values()} == {torch.float16}
+    assert {tensor.dtype for tensor in read_lora(whole)[0].values()} == {torch.float16}
+
+
+def write_checkpoint(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    start = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2"
+    tensors = {
+        f"{start}.to_q.weight": torch.randn(640, 640),
+        f"{start}.to_k.weight": torch.randn(640, 768),
+        "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight": torch.randn(3072, 768),
+        "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.bias": torch.randn(3072),
+        "first_stage_model.decoder.conv_in.weight": torch.randn(8, 4, 3, 3),
+    }
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    safetensors.torch.save_file(tensors | {"model_ema.num_updates": torch.tensor(7)}, path, {"format": "pt"})
+    return tensors
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_baked_into_a_checkpoint(files, tmp_path, capsys, dtype):
+    checkpoint, output = tmp_path / "base.safetensors", tmp_path / "baked.safetensors"
+    before = write_checkpoint(checkpoint, dtype)
+    one, other = files
+    assert main(["merge", f"{one}:0.7", f"{other}:0.5", "--into", str(checkpoint), "--output", str(output)]) == 0
+    assert "3 tensors changed" in capsys.readouterr().out
+    after = safetensors.torch.load_file(output)
+    joint = {key: 0.7 * changes(one)[key] + 0.5 * changes(other)[key] for key in SHAPES}
+    rounding = 1e-5 if dtype == torch.float32 else 1e-2
+    for name, change in zip(before, joint.values(), strict=False):
+        expected = (before[name].float() + change).to(dtype)
+        torch.testing.assert_close(after[name], expected, rtol=rounding, atol=1e-5)
+    for name in list(before)[3:]:
+        assert after[name].equal(before[name])
+    assert after["model_ema.num_updates"] == 7
+    with safetensors.safe_open(output, "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_a_checkpoint_that_does_not_fit(files, tmp_path, capsys):
+    checkpoint = tmp_path / "flux.safetensors"
+    safetensors.torch.save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(9, 3)}, checkpoint)
+    output = tmp_path / "baked.safetensors"
+    told = error_of(capsys, "merge", str(files[0]), "--into", str(checkpoint), "--output", str(output))
+    assert "has none of the 3 layers" in told
+    assert "The LoRA is for Stable Diffusion 1.5" in told
+    assert not output.exists()
+
+
+def test_a_quantized_checkpoint(files, tmp_path, capsys):
+    checkpoint, output = tmp_path / "small.safetensors", tmp_path / "baked.safetensors"
+    write_checkpoint(checkpoint, torch.float8_e4m3fn)
+    told = error_of(capsys, "merge", str(files[0]), "--into", str(checkpoint), "--output", str(output))
+    assert "quantized" in told
+    assert "F8_E4M3" in told
+    assert not output.exists()
+
+
+def test_loras_of_different_models(files, tmp_path, capsys):
+    flux = tmp_path / "flux.safetensors"
+    layer = lora_layer(torch.randn(2, 3072), torch.randn(9216, 2), 2.0)
+    write_lora(flux, {f"lora_unet_double_blocks_0_img_mod_lin{suffix}": t for suffix, t in layer.items()}, {})
+    told = error_of(capsys, "merge", str(files[0]), str(flux), "--output", str(tmp_path / "no.safetensors"))
+    assert "one.safetensors is for Stable Diffusion 1.5" in told
+    assert "flux.safetensors for Flux.1" in told
+    assert not (tmp_path / "no.safetensors").exists()
+
+
+@pytest.mark.parametrize("written", ["{}:", "{}:much", "{}:0.5:0.5:0.5", "{}:nan", "{}:inf"])
+def test_a_strength_that_is_none(files, tmp_path, capsys, written):
+    told = error_of(capsys, "merge", written.format(files[0]), "--output", str(tmp_path / "no.safetensors"))
+    assert "is no LoRA with a strength" in told
+    assert "mine.safetensors:0.7" in told
+
+
+def test_a_missing_file(tmp_path, capsys):
+    told = error_of(
+        capsys, "merge", str(tmp_path / "gone.safetensors:0.5"), "--output", str(tmp_path / "no.safetensors")
+    )
+    assert f"no file {tmp_path / 'gone.safetensors'}" in told
+
+
+def test_neither_rank_nor_energy(files, tmp_path, capsys):
+    told = error_of(capsys, "resize", str(files[0]), "--output", str(tmp_path / "no.safetensors"))
+    assert "either --rank or --energy" in told
+
+
+def test_a_rank_that_is_none(files, tmp_path, capsys):
+    for command in (["merge", str(files[0])], ["resize", str(files[0])]):
+        told = error_of(capsys, *command, "--rank", "0", "--output", str(tmp_path / "no.safetensors"))
+        assert "rank is 0, and must be at least 1" in told

@@ -1,0 +1,173 @@
+"""`python -m trainer merge | resize | convert`: LoRA files from LoRA files."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CrucibleError
+from .formats.architectures import FORMS
+from .formats.output_name import check_output_name, unused_name
+from .merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
+from .whole_files import size_text
+
+if TYPE_CHECKING:
+    from .formats.architectures import Architecture, Form
+    from .formats.universal import Layers
+    from .merging.ingredients import Strengths
+
+PRECISIONS = ("fp16", "bf16", "fp32")
+
+
+def add_lora_commands(commands: Any) -> None:
+    """Adds the commands to argparse's subparsers."""
+    merge = commands.add_parser("merge", help="make one LoRA of several, or bake them into a checkpoint")
+    merge.add_argument(
+        "loras",
+        nargs="+",
+        metavar="LORA.safetensors[:STRENGTH[:STRENGTH_CLIP]]",
+        help="with its strength (default: 1), and another for the text encoders",
+    )
+    merge.add_argument("--method", choices=METHODS, default="linear", help="default: %(default)s")
+    merge.add_argument("--rank", type=int, help="of the result (default: as high as needed, or the sum of the ranks)")
+    merge.add_argument("--density", type=float, default=0.5, help="share of values kept, not for linear (default: 0.5)")
+    merge.add_argument("--majority_sign", choices=MAJORITY_SIGNS, default="total", help="for ties and dare_ties")
+    merge.add_argument("--seed", type=int, default=0, help="of what DARE drops (default: 0)")
+    into = merge.add_mutually_exclusive_group()
+    into.add_argument("--into", type=Path, metavar="CHECKPOINT.safetensors", help="bake them into a copy of this")
+    into.add_argument("--base", type=Path, metavar="CHECKPOINT.safetensors", help="the base model, needed for DoRA")
+    _add_output(merge)
+    merge.set_defaults(command=_merge)
+
+    resize = commands.add_parser("resize", help="a LoRA with another rank; LoHa and LoKr become LoRA")
+    resize.add_argument("lora", type=Path, metavar="LORA.safetensors")
+    resize.add_argument("--rank", type=int)
+    resize.add_argument("--energy", type=float, help="keep this share of each layer, say 0.95, with as little rank")
+    _add_output(resize)
+    resize.set_defaults(command=_resize)
+
+    convert = commands.add_parser("convert", help="a LoRA by the names of another program")
+    convert.add_argument("lora", type=Path, metavar="LORA.safetensors")
+    convert.add_argument("--to", choices=FORMS, default="auto", help="auto: what most programs read")
+    _add_output(convert)
+    convert.set_defaults(command=_convert)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors", help="is never overwritten")
+    parser.add_argument("--save_precision", choices=PRECISIONS, help="default: that of the files")
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from .merging.ingredients import architecture_of_all, ingredients
+    from .merging.into import bake, base_weights
+    from .merging.merge import merge
+
+    stack = [_stacked(text) for text in options.loras]
+    recipe = Recipe(options.method, options.rank, options.density, options.majority_sign, options.seed)
+    architecture = architecture_of_all([one.lora for one in stack])
+    output = _free(options.output)
+    with tqdm(total=0, dynamic_ncols=True, leave=False) as bar, ExitStack() as opened:
+
+        def progress(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        if options.into is not None:
+            bar.set_description("Baking", refresh=False)
+            baked = bake(options.into, ingredients(stack, architecture), recipe, architecture, output, progress)
+            print(f"Baked into {output}: {baked.changed} tensors changed.")
+            if baked.unplaced:
+                some = ", ".join(baked.unplaced[:3])
+                print(f"Left out, for the checkpoint has no such layer: {len(baked.unplaced)} ({some}, …).")
+            return
+        bar.set_description("Merging", refresh=False)
+        base_weight = None
+        if options.base is not None:
+            base_weight = opened.enter_context(base_weights(options.base, architecture))
+        merged = merge(ingredients(stack, architecture), recipe, base_weight, progress)
+    print(merged.error_text())
+    _save(merged.lora, stack, architecture, output, options, {"command": "merge", **recipe.facts()})
+
+
+def _resize(options: argparse.Namespace) -> None:
+    from .merging.ingredients import architecture_of_all, layers_of
+    from .merging.resize import resize
+
+    if (options.rank is None) == (options.energy is None):
+        raise CrucibleError("Say either --rank or --energy: what the new rank is, or how much of each layer is kept.")
+    stack = [_stacked(str(options.lora))]
+    architecture = architecture_of_all([stack[0].lora])
+    resized = resize(layers_of(stack[0].lora, architecture), options.rank, options.energy)
+    print(resized.error_text())
+    facts = {"command": "resize", "rank": options.rank, "energy": options.energy}
+    _save(resized.lora, stack, architecture, _free(options.output), options, facts)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from .merging.ingredients import architecture_of_all, layers_of
+
+    stack = [_stacked(str(options.lora))]
+    architecture = architecture_of_all([stack[0].lora])
+    print(f"A LoRA for {architecture.name}.")
+    lora = layers_of(stack[0].lora, architecture)
+    if lora.leftover:
+        print(f"Left out, for no program's LoRA has them: {', '.join(lora.leftover[:3])} ({len(lora.leftover)} keys).")
+    _save(
+        lora, stack, architecture, _free(options.output), options, {"command": "convert", "to": options.to}, options.to
+    )
+
+
+_STACKED = re.compile(r"(.*\.safetensors)((?::[^:]*)*)", re.IGNORECASE | re.DOTALL)
+
+
+def _stacked(text: str) -> Strengths:
+    """A LoRA and its strengths: "file.safetensors", "file.safetensors:0.7" or "file.safetensors:0.7:0.5"."""
+    from .formats.lora_file import read_lora
+    from .formats.lora_model import LoraModel
+    from .merging.ingredients import Strengths
+
+    match = _STACKED.fullmatch(text)
+    try:
+        strengths = [float(number) for number in match[2].split(":")[1:]] if match else []
+    except ValueError:
+        match = None
+    if match is None or len(strengths) > 2 or not all(map(math.isfinite, strengths)):
+        raise CrucibleError(
+            f"{text!r} is no LoRA with a strength. Write the file, and after colons the strength and, if the text "
+            "encoders are to have another one, theirs: mine.safetensors:0.7:0.5."
+        )
+    path = Path(match[1]).expanduser()
+    tensors, metadata = read_lora(path)
+    strengths = strengths or [1.0]
+    return Strengths(LoraModel(tensors, path.name, metadata), strengths[0], strengths[-1])
+
+
+def _free(output: Path) -> Path:
+    """The path, or one with a number where it is taken."""
+    output = output.expanduser()
+    name = unused_name(check_output_name(output.name), lambda name: output.with_name(f"{name}.safetensors").exists())
+    return output.with_name(f"{name}.safetensors")
+
+
+def _save(
+    lora: Layers,
+    stack: Sequence[Strengths],
+    architecture: Architecture,
+    output: Path,
+    options: argparse.Namespace,
+    facts: Mapping[str, Any],
+    form: Form = "auto",
+) -> None:
+    from .base_models.base import DTYPES
+    from .merging.result import save
+
+    save(output, lora, stack, architecture, facts, form=form, dtype=DTYPES.get(options.save_precision))
+    print(f"Saved {output} ({size_text(output.stat().st_size)}).")

@@ -1,0 +1,88 @@
+"""LoRAs as they come from files or sockets, made ready to be merged, resized or converted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..errors import CrucibleError
+from ..formats.architectures import ARCHITECTURES, Architecture
+from ..formats.identify import architecture_names, candidates
+from ..formats.lora_model import LoraModel
+from ..formats.names import Place, place_of
+from ..formats.tensor_file import data_parts
+from ..formats.universal import Layers, read_layers
+from .merge import Ingredient
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Of a LoRA in a stack."""
+
+    lora: LoraModel
+    model: float
+    clip: float
+
+
+def architecture_of_all(loras: Sequence[LoraModel]) -> Architecture:
+    """The architecture that all are for; the row "unknown" where no file tells.
+
+    Raises:
+        CrucibleError: they are for different ones.
+    """
+    common: tuple[Architecture, ...] = ()
+    first: LoraModel | None = None
+    for lora in loras:
+        found = candidates({key: tensor.shape for key, tensor in lora.items()}, lora.metadata)
+        both = tuple(row for row in common if row in found) if common and found else common or found
+        if not both and found:
+            assert first is not None
+            raise CrucibleError(
+                f"{first.name} is for {architecture_names(common)}, and {lora.name} for {architecture_names(found)}. "
+                "LoRAs of different base models cannot be merged; leave one of them out."
+            )
+        if found and not common:
+            first = lora
+        common = both
+    return common[0] if common else ARCHITECTURES["unknown"]
+
+
+def layers_of(lora: LoraModel, architecture: Architecture) -> Layers:
+    """A LoRA by layers, as the tables of names know them.
+
+    Raises:
+        CrucibleError: it is a LoRA of another trainer's that cannot be put together.
+    """
+    resolve: Callable[[str], Place | None] = partial(place_of, architecture=architecture)
+    return read_layers(lora, resolve)
+
+
+def ingredients(stack: Sequence[Strengths], architecture: Architecture) -> list[Ingredient]:
+    return [
+        Ingredient(one.lora.name, layers_of(one.lora, architecture), one.model, one.clip, digest_of(one.lora))
+        for one in stack
+    ]
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the tensors as a file has them: sshs_model_hash of files that this package wrote."""
+    digest = hashlib.sha256()
+    for part in data_parts(tensors).values():
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def dtype_of(loras: Sequence[Mapping[str, Tensor]]) -> torch.dtype:
+    """One that holds what all hold: that of the files, or float32 where they differ in kind."""
+    dtype = None
+    for lora in loras:
+        for tensor in lora.values():
+            if tensor.is_floating_point() and tensor.ndim >= 2:
+                wide = tensor.dtype if tensor.element_size() > 1 else torch.float16
+                dtype = wide if dtype is None else torch.promote_types(dtype, wide)
+    return dtype or torch.float32

@@ -1,0 +1,190 @@
+"""LoRAs baked into a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ..errors import CrucibleError
+from ..formats.adapter_keys import names_text_encoder
+from ..formats.architectures import Architecture
+from ..formats.header import read_header
+from ..formats.layer_names import kohya_key
+from ..formats.names import Place, flat, place_of
+from ..formats.tensor_file import BYTES, data_of, header
+from ..whole_files import whole_file
+from .merge import BaseWeight, Ingredient, JointLayer, layers_of_all
+from .recipe import Recipe
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of weights that something can be added to."""
+
+
+@dataclass(frozen=True)
+class Baked:
+    """
+    Attributes:
+        size: of the file, in bytes.
+        changed: how many of its tensors.
+        unplaced: keys of layers of the LoRAs that the checkpoint does not have.
+    """
+
+    size: int
+    changed: int
+    unplaced: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Rows of a checkpoint's tensor, first/of on and 1/of of them, and the outputs of a layer that they are."""
+
+    place: Place
+    first: int = 0
+    of: int = 1
+    is_bias: bool = False
+
+
+@torch.no_grad()
+def bake(
+    checkpoint: Path,
+    ingredients: Sequence[Ingredient],
+    recipe: Recipe,
+    architecture: Architecture,
+    output: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> Baked:
+    """Add what LoRAs do to the weights of a checkpoint, and write it anew, tensor by tensor.
+
+    Exact up to the checkpoint's precision, whatever the method: no rank is involved. Checkpoints in the form of the
+    original code or of ComfyUI, with or without CLIP text encoders, and single models of diffusers are known.
+
+    Args:
+        progress: gets tensors written and in all; may raise to stop.
+
+    Raises:
+        CrucibleError: the checkpoint is none, is quantized where it would change, has no layer of the LoRAs, or the
+            file cannot be written.
+    """
+    found = read_header(checkpoint)
+    targets = {name: list(_targets(name, architecture)) for name in found.keys}
+    with safe_open(checkpoint, "pt") as file, base_weights(checkpoint, architecture) as base_weight:
+        layers = {layer.key: layer for layer in layers_of_all(ingredients, recipe, base_weight)}
+        changes = {
+            name: kept
+            for name, several in targets.items()
+            if (kept := [target for target in several if _has(layers, target)])
+        }
+        _require_fitting(checkpoint, found.entries, changes, layers, architecture)
+        entries = {
+            name: (dtype, shape, BYTES[dtype] * math.prod(shape)) for name, (dtype, shape) in found.entries.items()
+        }
+        ordered = sorted(entries, key=lambda name: (-BYTES[entries[name][0]], name))
+        start = header({name: entries[name] for name in ordered}, found.metadata)
+        size = len(start) + sum(count for _, _, count in entries.values())
+        with whole_file(output, what="The checkpoint", size=size) as written:
+            written.write(start)
+            for number, name in enumerate(ordered):
+                if progress is not None:
+                    progress(number, len(ordered))
+                tensor = file.get_tensor(name)
+                for target in changes.get(name, ()):
+                    tensor = _changed(tensor, target, layers[target.place.key])
+                written.write(data_of(tensor))
+    placed = {target.place.key for several in changes.values() for target in several}
+    return Baked(size, len(changes), tuple(sorted(layers.keys() - placed)))
+
+
+@contextmanager
+def base_weights(checkpoint: Path, architecture: Architecture) -> Iterator[BaseWeight]:
+    """The weights of a checkpoint's layers, float32, by key in memory; only of those that it has whole."""
+    names = {
+        target.place.key: name
+        for name in read_header(checkpoint).keys
+        for target in _targets(name, architecture)
+        if target.place.is_whole and target.of == 1 and not target.is_bias
+    }
+    with safe_open(checkpoint, "pt") as file:
+        yield lambda key: file.get_tensor(names[key]).float() if key in names else None
+
+
+def _has(layers: Mapping[str, JointLayer], target: _Target) -> bool:
+    layer = layers.get(target.place.key)
+    return layer is not None and (layer.has_bias if target.is_bias else layer.has_weight)
+
+
+def _changed(tensor: Tensor, target: _Target, layer: JointLayer) -> Tensor:
+    change = layer.bias() if target.is_bias else layer.delta()
+    assert change is not None
+    rows = change[target.place.rows(len(change))]
+    if target.place.reorder is not None:
+        rows = rows[torch.argsort(target.place.reorder(torch.arange(len(rows))))]
+    begin, count = target.first * len(tensor) // target.of, len(tensor) // target.of
+    changed = tensor.float().clone()
+    changed[begin : begin + count] += rows.reshape(count, *tensor.shape[1:])
+    return changed.to(tensor.dtype)
+
+
+def _require_fitting(
+    checkpoint: Path,
+    entries: Mapping[str, tuple[str, Sequence[int]]],
+    changes: Mapping[str, Sequence[_Target]],
+    layers: Mapping[str, JointLayer],
+    architecture: Architecture,
+) -> None:
+    if not changes:
+        raise CrucibleError(
+            f"{checkpoint.name} has none of the {len(layers)} layers that the LoRA changes, so nothing would be baked "
+            f"into it. The LoRA is for {architecture.name}; choose a checkpoint of that architecture."
+        )
+    quantized = [name for name in changes if entries[name][0] not in _FLOATS]
+    unknown = [name for name, (dtype, _) in entries.items() if dtype not in BYTES]
+    for name in (*quantized, *unknown):
+        raise CrucibleError(
+            f"{checkpoint.name} is quantized: {name} is {entries[name][0]}, to which nothing can be added without "
+            "losing most of what a LoRA does. Use the checkpoint in fp16, bf16 or fp32."
+        )
+
+
+_CLIPS = (
+    ("cond_stage_model.transformer.", "text_encoder."),
+    ("conditioner.embedders.0.transformer.", "text_encoder."),
+    ("cond_stage_model.model.transformer.", "text_encoder."),
+    ("conditioner.embedders.1.model.transformer.", "text_encoder_2."),
+)
+"""How checkpoints of SD1.5, SD2 and SDXL call their text encoders."""
+
+_OPEN_CLIP = {"attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+_RESBLOCK = re.compile(r"(text_encoder(?:_2)?)\.resblocks\.(\d+)\.(.+)")
+
+
+def _targets(tensor: str, architecture: Architecture) -> Iterator[_Target]:
+    """What a checkpoint's tensor is to a LoRA."""
+    for start, name in _CLIPS:
+        if tensor.startswith(start):
+            tensor = name + tensor.removeprefix(start)
+    layer, _, kind = tensor.rpartition(".")
+    if match := _RESBLOCK.fullmatch(layer):
+        inner = _OPEN_CLIP.get(match[3])
+        start = f"{match[1]}.text_model.encoder.layers.{match[2]}"
+        if inner is not None:
+            layer = f"{start}.{inner}"
+        elif match[3] == "attn" and kind.startswith("in_proj_"):
+            for number, part in enumerate("qkv"):
+                place = place_of(f"{start}.self_attn.{part}_proj", architecture)
+                if place is not None:
+                    yield _Target(place, number, 3, is_bias=kind == "in_proj_bias")
+            return
+    if kind in ("weight", "bias"):
+        place = place_of(layer, architecture)
+        if place is None and not names_text_encoder(layer):
+            place = Place(kohya_key(flat(layer)))
+        if place is not None:
+            yield _Target(place, is_bias=kind == "bias")

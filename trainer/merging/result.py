@@ -1,0 +1,98 @@
+"""Files of LoRAs that were made of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..formats.architectures import Architecture, Form
+from ..formats.delta import rank_of
+from ..formats.forms import to_form
+from ..formats.lora_file import write_lora
+from ..formats.lora_model import LoraModel
+from ..formats.trigger_words import trigger_words
+from ..formats.universal import Layers
+from .ingredients import Strengths, digest_of, dtype_of
+
+_OF_THE_BASE = ("ss_base_model_version", "ss_sd_model_name", "ss_sd_model_hash", "ss_v2", "modelspec.prediction_type",
+                "modelspec.resolution", "crucible.base_model")  # fmt: skip
+"""Kept where all parents that have it agree."""
+
+
+def metadata_of(
+    name: str, stack: Sequence[Strengths], lora: Layers, architecture: Architecture, made_by: Mapping[str, Any]
+) -> dict[str, str]:
+    """Metadata of a LoRA that was made of others: parents with hashes and strengths, trigger words joined.
+
+    Args:
+        lora: the result.
+        made_by: what was done, for crucible.made_by: {"method": "ties", "density": 0.5}.
+    """
+    parents = [one.lora.metadata for one in stack]
+    kept = {}
+    for key in _OF_THE_BASE:
+        values = {metadata[key] for metadata in parents if metadata.get(key)}
+        if len(values) == 1:
+            kept[key] = values.pop()
+    words = dict.fromkeys(word for metadata in parents for word in trigger_words(metadata)[0])
+    ranks = [rank for layer in lora.layers.values() if (rank := rank_of(layer)) is not None]
+    known = {} if architecture.id == "unknown" else {
+        "modelspec.architecture": architecture.modelspec,
+        "modelspec.implementation": architecture.implementation,
+        "ss_base_model_version": architecture.base_model_version,
+    }  # fmt: skip
+    return {
+        **known,
+        **kept,
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.title": name,
+        "modelspec.description": f"Made with LoRA Crucible of {', '.join(one.lora.name for one in stack)}.",
+        "modelspec.date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **({"modelspec.trigger_phrase": ", ".join(words)} if words else {}),
+        "ss_output_name": name,
+        "ss_network_module": "networks.lora",
+        **({"ss_network_dim": str(max(ranks)), "ss_network_alpha": str(float(max(ranks)))} if ranks else {}),
+        "crucible.version": __version__,
+        "crucible.made_by": json.dumps(dict(made_by)),
+        "crucible.parents": json.dumps([_parent(one) for one in stack], ensure_ascii=False),
+    }
+
+
+def _parent(one: Strengths) -> dict[str, Any]:
+    return {
+        "name": one.lora.name,
+        "sha256": digest_of(one.lora),
+        "strength_model": one.model,
+        "strength_clip": one.clip,
+    }
+
+
+def save(
+    path: Path,
+    lora: Layers,
+    stack: Sequence[Strengths],
+    architecture: Architecture,
+    made_by: Mapping[str, Any],
+    *,
+    form: Form = "auto",
+    dtype: torch.dtype | None = None,
+) -> LoraModel:
+    """Write a LoRA that was made of others.
+
+    Args:
+        dtype: None: that of the others.
+
+    Raises:
+        CrucibleError: the form has no place for a layer, a value does not fit into the precision, or the file cannot be
+            written.
+    """
+    metadata = metadata_of(path.stem, stack, lora, architecture, made_by)
+    tensors = to_form(lora, architecture, form, dtype or dtype_of([one.lora for one in stack]))
+    write_lora(path, tensors, metadata)
+    return LoraModel(tensors, path.name, metadata)

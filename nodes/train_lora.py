@@ -1,10 +1,8 @@
 """The training as a node."""
 
+from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, Config, Dataset, io, ui
 from .folders import lora_folder, runs_folder
-
-LORA_SAVED = "crucible.lora_saved"
-"""Event for the browser, which then refreshes its lists of LoRAs."""
 
 
 class CrucibleTrainLoRA(io.ComfyNode):
@@ -68,7 +66,7 @@ class CrucibleTrainLoRA(io.ComfyNode):
         config = config.model_copy(update={"output_name": output_name})
         result = train_or_resume(base_model, dataset, config, lora_folder(), runs_folder(), _hooks(), retrain=retrain)
         lora_name = f"{result.files.name}.safetensors"
-        _tell_browser(lora_name)
+        tell_lora_saved(lora_name)
         trained = with_lora(model, clip, result.lora, 1.0, 1.0)
         return io.NodeOutput(
             trained.model,
@@ -97,10 +95,3 @@ def _hooks():
         stepped=lambda report, steps: bar.update_absolute(report.step, steps),
         sampled=lambda step, steps, picture: bar.update_absolute(step, steps, ("PNG", picture, side)),
     )
-
-
-def _tell_browser(lora_name):
-    from server import PromptServer
-
-    server = PromptServer.instance
-    server.send_sync(LORA_SAVED, {"lora_name": lora_name}, server.client_id)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CrucibleError
 from .formats.architectures import FORMS
-from .formats.output_name import check_output_name, unused_name
+from .formats.output_name import unused_path
 from .merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 from .whole_files import size_text
 
@@ -66,9 +66,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 def _merge(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from .base_models.base import DTYPES
     from .merging.ingredients import architecture_of_all, ingredients
     from .merging.into import bake, base_weights
-    from .merging.merge import merge
+    from .merging.result import merge_to_file
 
     stack = [_stacked(text) for text in options.loras]
     recipe = Recipe(options.method, options.rank, options.density, options.majority_sign, options.seed)
@@ -82,19 +83,12 @@ def _merge(options: argparse.Namespace) -> None:
 
         if options.into is not None:
             bar.set_description("Baking", refresh=False)
-            baked = bake(options.into, ingredients(stack, architecture), recipe, architecture, output, progress)
-            print(f"Baked into {output}: {baked.changed} tensors changed.")
-            if baked.unplaced:
-                some = ", ".join(baked.unplaced[:3])
-                print(f"Left out, for the checkpoint has no such layer: {len(baked.unplaced)} ({some}, …).")
-            return
-        bar.set_description("Merging", refresh=False)
-        base_weight = None
-        if options.base is not None:
-            base_weight = opened.enter_context(base_weights(options.base, architecture))
-        merged = merge(ingredients(stack, architecture), recipe, base_weight, progress)
-    print(merged.error_text())
-    _save(merged.lora, stack, architecture, output, options, {"command": "merge", **recipe.facts()})
+            told = bake(options.into, ingredients(stack, architecture), recipe, architecture, output, progress).text()
+        else:
+            bar.set_description("Merging", refresh=False)
+            base = options.base and opened.enter_context(base_weights(options.base, architecture))
+            _, told = merge_to_file(output, stack, recipe, base, progress, DTYPES.get(options.save_precision))
+    print(told)
 
 
 def _resize(options: argparse.Namespace) -> None:
@@ -152,9 +146,7 @@ def _stacked(text: str) -> Strengths:
 
 def _free(output: Path) -> Path:
     """The path, or one with a number where it is taken."""
-    output = output.expanduser()
-    name = unused_name(check_output_name(output.name), lambda name: output.with_name(f"{name}.safetensors").exists())
-    return output.with_name(f"{name}.safetensors")
+    return unused_path(output.expanduser().parent, output.name)
 
 
 def _save(

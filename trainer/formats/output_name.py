@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from ..errors import CrucibleError
 
@@ -48,6 +49,16 @@ def _problem(name: str) -> str:
     if length > _MAX_BYTES:
         return f"it takes {length} bytes, and {_MAX_BYTES} are allowed"
     return ""
+
+
+def unused_path(folder: Path, name: str) -> Path:
+    """The path of a new LoRA of this name, or with a number where there is one.
+
+    Raises:
+        CrucibleError: no file can have this name.
+    """
+    unused = unused_name(check_output_name(name), lambda name: (folder / f"{name}.safetensors").exists())
+    return folder / f"{unused}.safetensors"
 
 
 def unused_name(name: str, taken: Callable[[str], bool]) -> str:

@@ -20,7 +20,7 @@ from ..formats.header import read_header
 from ..formats.layer_names import kohya_key
 from ..formats.names import Place, flat, place_of
 from ..formats.tensor_file import BYTES, data_of, header
-from ..whole_files import whole_file
+from ..whole_files import size_text, whole_file
 from .merge import BaseWeight, Ingredient, JointLayer, layers_of_all
 from .recipe import Recipe
 
@@ -32,14 +32,23 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 class Baked:
     """
     Attributes:
-        size: of the file, in bytes.
+        path, size: of the new file, in bytes.
         changed: how many of its tensors.
         unplaced: keys of layers of the LoRAs that the checkpoint does not have.
     """
 
+    path: Path
     size: int
     changed: int
     unplaced: tuple[str, ...]
+
+    def text(self) -> str:
+        """For people."""
+        lines = [f"Baked into {self.path} ({size_text(self.size)}): {self.changed} tensors changed."]
+        if self.unplaced:
+            some = ", ".join(self.unplaced[:3])
+            lines.append(f"Left out, for the checkpoint has no such layer: {len(self.unplaced)} ({some}).")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def bake(
                     tensor = _changed(tensor, target, layers[target.place.key])
                 written.write(data_of(tensor))
     placed = {target.place.key for several in changes.values() for target in several}
-    return Baked(size, len(changes), tuple(sorted(layers.keys() - placed)))
+    return Baked(output, size, len(changes), tuple(sorted(layers.keys() - placed)))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from ..formats.lora_file import write_lora
 from ..formats.lora_model import LoraModel
 from ..formats.trigger_words import trigger_words
 from ..formats.universal import Layers
-from .ingredients import Strengths, digest_of, dtype_of
+from ..whole_files import size_text
+from .ingredients import Strengths, architecture_of_all, digest_of, dtype_of, ingredients
+from .merge import BaseWeight, merge
+from .recipe import Recipe
 
 _OF_THE_BASE = ("ss_base_model_version", "ss_sd_model_name", "ss_sd_model_hash", "ss_v2", "modelspec.prediction_type",
                 "modelspec.resolution", "crucible.base_model")  # fmt: skip
@@ -96,3 +99,35 @@ def save(
     tensors = to_form(lora, architecture, form, dtype or dtype_of([one.lora for one in stack]))
     write_lora(path, tensors, metadata)
     return LoraModel(tensors, path.name, metadata)
+
+
+def merge_to_file(
+    path: Path,
+    stack: Sequence[Strengths],
+    recipe: Recipe,
+    base_weight: BaseWeight | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[LoraModel, str]:
+    """Merge LoRAs into a new file; returns the result, and what was done, for people.
+
+    Raises:
+        CrucibleError: as `merge` and `save`.
+    """
+    architecture = architecture_of_all([one.lora for one in stack])
+    merged = merge(ingredients(stack, architecture), recipe, base_weight, progress)
+    lora = save(path, merged.lora, stack, architecture, {"command": "merge", **recipe.facts()}, dtype=dtype)
+    facts = ", ".join(f"{name} {value}" for name, value in recipe.facts().items() if value is not None)
+    lines = [
+        f"Merged for {architecture.name} ({facts}):",
+        *(f"  {_strength_text(one)}  {one.lora.name}" for one in stack),
+        merged.error_text(),
+        f"Saved {path} ({size_text(path.stat().st_size)}).",
+    ]
+    if words := lora.metadata.get("modelspec.trigger_phrase"):
+        lines.append(f"Trigger words: {words}")
+    return lora, "\n".join(lines)
+
+
+def _strength_text(one: Strengths) -> str:
+    return f"{one.model:g}" if one.model == one.clip else f"{one.model:g} (text encoder {one.clip:g})"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -12,12 +11,8 @@ from torch import Tensor
 from ...errors import CrucibleError
 from ...formats.identify import architecture_names
 from ...formats.lora_info import ENDING, LoraInfo, lora_info, strengths_note
-from ...formats.lora_model import LoraModel, load_lora
-from ...formats.lora_stack import StackEntry, listed_name
+from ...formats.lora_stack import FindFile, StackEntry, listed_name, load_listed
 from .applying import Applied, with_lora
-
-FindFile = Callable[[str], Path | None]
-"""The file of a name in the list of LoRAs."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ def apply_stack(
     """
     entries = [entry for entry in stack if entry.strength_model or entry.strength_clip]
     loras: list[tuple[Mapping[str, Tensor], str, StackEntry]] = [
-        (_load(entry.name, find_file), entry.name, entry) for entry in entries
+        (load_listed(entry.name, find_file), entry.name, entry) for entry in entries
     ]
     if own is not None:
         loras.append(_own(own, listed, find_file))
@@ -86,21 +81,11 @@ def apply_stack(
     )
 
 
-def _load(name: str, find_file: FindFile) -> LoraModel:
-    path = find_file(name)
-    if path is None:
-        raise CrucibleError(
-            f"The LoRA {name!r} is not in ComfyUI's LoRA folders, so it cannot be applied. It was deleted, renamed or "
-            "moved. Put the file into models/loras, press R, and choose it again."
-        )
-    return load_lora(path, name)
-
-
 def _own(own: OwnLora, listed: Sequence[str], find_file: FindFile) -> tuple[Mapping[str, Tensor], str, StackEntry]:
     """The LoRA, and its name in the list; empty for one that was never saved."""
     if isinstance(own.lora, str):
         name = own.lora
-        lora: Mapping[str, Tensor] = _load(name, find_file)
+        lora: Mapping[str, Tensor] = load_listed(name, find_file)
     else:
         lora, name = own.lora, _saved_name(getattr(own.lora, "name", ""), listed)
     return lora, name, StackEntry(name, own.strength_model, own.strength_clip)

@@ -6,18 +6,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 Shapes = Mapping[str, Sequence[int]]
 """The shape of each tensor of a file, by key."""
 
 # The suffixes of kohya, diffusers (three generations), PEFT (with and without the adapter's name), LyCORIS and ComfyUI.
-_KEY = re.compile(
-    r"(?P<layer>.+?)(?:\.|_(?=lora\.))(?P<suffix>"
+_SUFFIX = re.compile(
+    r"[._](?:(?<=\.)|(?=lora\.))("
     r"lora_(?:up|down|mid)\.weight|lora\.(?:up|down)\.weight|lora_linear_layer\.(?:up|down)\.weight"
     r"|lora_[AB](?:\.\w+)??(?:\.weight|\.bias)?|lora_magnitude_vector(?:\.\w+)*?"
     r"|hada_\w+|lokr_\w+|[ab][12]\.weight|oft_\w+"
     r"|diff|diff_b|set_weight|w_norm|b_norm"
-    r"|alpha|dora_scale|rescale|scalar|reshape_weight)"
+    r"|alpha|dora_scale|rescale|scalar|reshape_weight)\Z"
 )
 DIFFERENCES = frozenset({"diff", "diff_b", "set_weight", "w_norm", "b_norm"})
 """Suffixes of weights that are added or put in place as they are."""
@@ -43,8 +44,8 @@ _TEXT_ENCODER = re.compile(r"(lora_(prior_)?te\d?_|text_encoders?(_\d)?\.|te\d?\
 
 def split_key(key: str) -> tuple[str, str] | None:
     """Layer and suffix: ("lora_unet_mid_block_attn1_to_q", "lora_up.weight"). None for a key of no adapter."""
-    match = _KEY.fullmatch(key)
-    return match and (match["layer"], match["suffix"])
+    match = _SUFFIX.search(key, 1)
+    return match and (key[: match.start()], match[1])
 
 
 def suffix_in_memory(suffix: str) -> str:
@@ -123,17 +124,28 @@ def layer_sizes(shapes: Shapes) -> dict[str, tuple[int | None, int | None]]:
 
 def _size(tensors: Mapping[str, Sequence[int]]) -> tuple[int | None, int | None]:
     rows = columns = None
+    of_products = False
     for suffix, shape in tensors.items():
         if len(shape) < 2:
             continue
-        if _UP.fullmatch(suffix) or suffix in ("hada_w1_a", "diff"):
+        of_products = of_products or suffix.startswith("lokr_")
+        gives_rows, gives_columns = _gives(suffix)
+        if gives_rows:
             rows = int(shape[0])
-        if _DOWN.fullmatch(suffix) or suffix in ("hada_w1_b", "diff"):
+        if gives_columns:
             columns = int(shape[1])
-    first, second = (_factor(tensors, f"lokr_{name}") for name in ("w1", "w2"))
-    if first and second:
+    if of_products and (first := _factor(tensors, "lokr_w1")) and (second := _factor(tensors, "lokr_w2")):
         rows, columns = first[0] * second[0], first[1] * second[1]
     return rows, columns
+
+
+@lru_cache(maxsize=256)
+def _gives(suffix: str) -> tuple[bool, bool]:
+    """Whether a tensor's shape begins with the outputs, and whether it ends with the inputs."""
+    return (
+        suffix in ("hada_w1_a", "diff") or _UP.fullmatch(suffix) is not None,
+        suffix in ("hada_w1_b", "diff") or _DOWN.fullmatch(suffix) is not None,
+    )
 
 
 def _factor(tensors: Mapping[str, Sequence[int]], name: str) -> tuple[int, int] | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -15,6 +20,11 @@ from ..whole_files import size_text
 
 MAX_HEADER = 100_000_000
 """Bytes; the safetensors library reads no longer one."""
+
+MAX_QUICK = 2_000_000
+"""Bytes of a header whose metadata is read without the rest; that of a large LoRA has a quarter of it."""
+
+_METADATA = re.compile(rb'\{\s*"__metadata__"\s*:\s*')
 
 _OTHER_KINDS = {
     b"PK\x03\x04": "a PyTorch pickle (.pt, .ckpt, .bin)",
@@ -31,20 +41,26 @@ class LoraHeader:
     """
     Attributes:
         size: of the file, in bytes.
-        keys: of all tensors, sorted.
         metadata: empty if the file has none.
     """
 
     path: Path
     size: int
-    keys: tuple[str, ...]
     metadata: dict[str, str]
 
     @cached_property
     def entries(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """The type ("F16") and shape of each tensor. Takes about as long as all else of the header."""
-        with safe_open(self.path, "np") as file:
-            slices = {key: file.get_slice(key) for key in self.keys}
+        """The type ("F16") and shape of each tensor by key, sorted. Read and checked when asked for: lists of many
+        files need the metadata alone, which takes a fraction of the time.
+
+        The safetensors library checks that the tensors fill the file from end to end, without gap or overlap, and that
+        each has the bytes of its shape and type.
+
+        Raises:
+            CrucibleError: the header lies about the contents.
+        """
+        with _opened(self.path, self.size) as file:
+            slices = {key: file.get_slice(key) for key in sorted(file.keys())}
             return {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in slices.items()}
 
     @property
@@ -53,14 +69,10 @@ class LoraHeader:
 
 
 def read_header(path: Path) -> LoraHeader:
-    """The header of a safetensors file.
-
-    It is the safetensors library that checks it: the tensors fill the file from end to end, without gap or overlap,
-    each has the bytes of its shape and type, and the metadata is text.
+    """The header of a safetensors file; its `entries` are read when they are asked for.
 
     Raises:
-        CrucibleError: no such file, none of this ending, cut off, damaged, lying about its contents, or of another
-            kind.
+        CrucibleError: no such file, none of this ending, of another kind, cut off, or its metadata is no text.
     """
     if path.suffix.lower() != ".safetensors":
         raise CrucibleError(
@@ -72,11 +84,10 @@ def read_header(path: Path) -> LoraHeader:
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
             raise OSError(0, "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no ordinary file")
         with open(path, "rb") as file:
-            first = file.read(32)
-        _check_start(path, first, status.st_size)
-        with safe_open(path, "np") as opened:
-            keys = tuple(sorted(opened.keys()))
-            metadata = dict(opened.metadata() or {})
+            length = _checked_length(path, file.read(32), status.st_size)
+            file.seek(8)
+            # Python's JSON takes many times the text's memory, so that long ones are left to the library.
+            text = file.read(length) if length <= MAX_QUICK else b""
     except FileNotFoundError:
         raise CrucibleError(
             f"There is no file {path}, so no LoRA could be read. Check the name and the folder; names are "
@@ -84,15 +95,44 @@ def read_header(path: Path) -> LoraHeader:
         ) from None
     except OSError as error:
         raise unreadable(path, error) from error
+    metadata = _metadata_at_start(path, text, status.st_size)
+    if metadata is None:
+        with _opened(path, status.st_size) as opened:
+            metadata = dict(opened.metadata() or {})
+    return LoraHeader(path, status.st_size, metadata)
+
+
+def _metadata_at_start(path: Path, text: bytes, size: int) -> dict[str, str] | None:
+    """The metadata of a header that begins with it, as nearly all do; None for another."""
+    start = _METADATA.match(text)
+    if start is None:
+        return None
+    try:
+        found, _ = json.JSONDecoder().raw_decode(text[start.end() :].decode())
+    except (ValueError, RecursionError) as error:
+        raise not_whole(path, size, f"its metadata cannot be read ({error})") from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise not_whole(path, size, "its metadata is not text by name")
+    return found
+
+
+@contextmanager
+def _opened(path: Path, size: int) -> Iterator[Any]:
+    """The file in the library's hands, which has then checked its header; the body is not read."""
+    try:
+        with safe_open(path, "np") as file:
+            yield file
+    except OSError as error:
+        raise unreadable(path, error) from error
     except (SafetensorError, ValueError) as error:
-        raise not_whole(path, status.st_size, str(error)) from error
-    return LoraHeader(path, status.st_size, keys, metadata)
+        raise not_whole(path, size, str(error)) from error
 
 
-def _check_start(path: Path, first: bytes, size: int) -> None:
+def _checked_length(path: Path, first: bytes, size: int) -> int:
+    """Of the header, from the first bytes of the file."""
     length = int.from_bytes(first[:8], "little")
-    if len(first) > 8 and first[8:9] == b"{" and 8 + length <= size and length <= MAX_HEADER:
-        return
+    if first[8:9] == b"{" and 8 + length <= size and length <= MAX_HEADER:
+        return length
     for beginning, kind in _OTHER_KINDS.items():
         if first.startswith(beginning):
             raise CrucibleError(

@@ -93,11 +93,11 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CrucibleError: as `read_header`; or the file holds no LoRA, or a weight is not finite.
     """
     header = read_header(path)
-    if not any(is_adapter_key(key) for key in header.keys):
-        some = ", ".join(header.keys[:3])
+    if not any(is_adapter_key(key) for key in header.entries):
+        some = ", ".join(list(header.entries)[:3])
         raise CrucibleError(
-            f"{path} ({size_text(header.size)}) holds no LoRA: none of its {len(header.keys)} keys is one of a LoRA's"
-            f"{f' ({some}, …)' if some else ''}. It is probably a checkpoint, an embedding or a VAE, which have "
+            f"{path} ({size_text(header.size)}) holds no LoRA: none of its {len(header.entries)} keys is one of a "
+            f"LoRA's{f' ({some}, …)' if some else ''}. It is probably a checkpoint, an embedding or a VAE, which have "
             "loaders of their own. Choose a LoRA, or move the file out of the LoRA folder."
         )
     try:

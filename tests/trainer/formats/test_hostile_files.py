@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 import torch
 from lora_crucible.errors import CrucibleError
-from lora_crucible.formats.header import MAX_HEADER, read_header
+from lora_crucible.formats.header import MAX_HEADER, MAX_QUICK, read_header
 from lora_crucible.formats.lora_file import read_lora
 from safetensors.torch import save_file
 
@@ -48,10 +48,21 @@ def refused(path, match):
 def test_the_header_of_a_sound_file(path):
     write(path, {"__metadata__": {"a": "<b>1</b>"}, DOWN: entry(0, 32), UP: entry(32, 64, (4, 2))})
     header = read_header(path)
-    assert header.keys == (DOWN, UP)
     assert header.metadata == {"a": "<b>1</b>"}
     assert header.size == path.stat().st_size
     assert header.entries == {DOWN: ("F32", (2, 4)), UP: ("F32", (4, 2))}
+
+
+def test_metadata_wherever_it_stands(path):
+    tensor = json.dumps(entry(0, 64, (16,)))
+    metadata = '"__metadata__" : {"a": "\\u89d2"}'
+    for header in (f'{{ {metadata}, "{DOWN}": {tensor}}}', f'{{"{DOWN}": {tensor}, {metadata}}}'):
+        write(path, header.encode())
+        assert read_header(path).metadata == {"a": "角"}
+    write(path, {"__metadata__": {"a": "b" * MAX_QUICK}, DOWN: entry(0, 64, (16,))})
+    assert read_header(path).metadata == {"a": "b" * MAX_QUICK}
+    write(path, {DOWN: entry(0, 64, (16,))})
+    assert read_header(path).metadata == {}
 
 
 def test_the_body_of_a_large_file_is_not_read_for_its_header(path):
@@ -93,6 +104,8 @@ def test_a_header_of_more_bytes_than_anything_reads(path):
         pytest.param({DOWN: entry(0, 64, (16,), "F99")}, id="unknown type"),
         pytest.param({DOWN: entry(0, 64, (16,)), "__metadata__": {"a": {"b": "c"}}}, id="metadata that is no text"),
         pytest.param({DOWN: entry(0, 64, (16,)), "__metadata__": ["a"]}, id="metadata that is a list"),
+        pytest.param({"__metadata__": {"a": 1}, DOWN: entry(0, 64, (16,))}, id="metadata first, and no text"),
+        pytest.param({"__metadata__": {}, "__metadata__ ": {}}, id="an entry that is no tensor"),
         pytest.param({DOWN: "x"}, id="no entry"),
         pytest.param(b'{"' + DOWN.encode() + b'":', id="cut off"),
         pytest.param(b'{"\xff":1}', id="no UTF-8"),
@@ -144,7 +157,7 @@ def test_a_legacy_pickle_whose_first_bytes_are_a_headers_length(path):
     text = json.dumps({DOWN: entry(0, 64, (16,))}).encode()
     write(path, text + b" " * (640 - len(text)))
     assert path.read_bytes().startswith(b"\x80\x02")
-    assert read_header(path).keys == (DOWN,)
+    assert read_header(path).shapes == {DOWN: (16,)}
 
 
 def test_what_is_no_file(tmp_path):

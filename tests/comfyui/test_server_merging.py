@@ -1,0 +1,134 @@
+"""Merge LoRA in a real ComfyUI: the merged file draws what its parts draw together."""
+
+import json
+
+import pytest
+import torch
+from lora_crucible.demo import MODEL_DIR
+from lora_crucible.formats.architectures import ARCHITECTURES
+from lora_crucible.formats.forms import to_form
+from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, lora_layer, read_lora
+from lora_crucible.formats.names import place_of
+from lora_crucible.formats.universal import Layers
+from safetensors.torch import load_file, save_file
+from server import PromptFailed, largest_difference
+
+pytestmark = pytest.mark.comfyui
+
+DEMO = ARCHITECTURES["demo"]
+STRENGTHS = {"kohya.safetensors": 0.6, "comfyui.safetensors": -0.3, "loha.safetensors": 0.4, "dora.safetensors": 0.5}
+WITHOUT_DORA = list(STRENGTHS)[:3]
+SIZE = 0.06
+
+
+def lora(draw, weight):
+    out, inputs, rank = len(weight), weight[0].numel(), 3
+    return lora_layer(draw(rank, inputs).view(rank, *weight.shape[1:]), draw(out, rank).view(out, rank, *[1] * (weight.ndim - 2)), 3.0)  # fmt: skip
+
+
+def loha(draw, weight):
+    parts = {f".hada_w{n}_a": draw(len(weight), 4) for n in (1, 2)}
+    return parts | {f".hada_w{n}_b": draw(4, weight[0].numel()) for n in (1, 2)} | {ALPHA: torch.tensor(4.0)}
+
+
+def dora(draw, weight):
+    length = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    return lora(draw, weight) | {DORA_SCALE: (1.1 * length).view(-1, *[1] * (weight.ndim - 1))}
+
+
+def layers(seed: int, method) -> Layers:
+    """On all attention layers of the demo model."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        size = 0.5 if method is loha else SIZE
+        return torch.randn(*shape, generator=generator) * size
+
+    found = {}
+    for name, weight in load_file(next((MODEL_DIR / "unet").glob("*.safetensors"))).items():
+        if ".attn" in name and name.endswith(".weight"):
+            place = place_of(f"unet.{name.removesuffix('.weight')}", DEMO)
+            found[place.key] = method(draw, weight.float())
+    return Layers(found)
+
+
+@pytest.fixture(scope="module")
+def files(server):
+    folder = server.base / "models" / "loras"
+    words = {"modelspec.trigger_phrase": "first word"}
+    save_file(to_form(layers(1, lora), DEMO, "kohya"), folder / "kohya.safetensors", words)
+    save_file(to_form(layers(2, lora), DEMO, "comfyui"), folder / "comfyui.safetensors")
+    save_file(to_form(layers(3, loha), DEMO, "kohya"), folder / "loha.safetensors")
+    save_file(to_form(layers(4, dora), DEMO, "kohya"), folder / "dora.safetensors")
+    return folder
+
+
+def chained(graph, names):
+    """By core's own nodes."""
+    model = graph.model
+    for name in names:
+        model = graph.core_lora(name, model, STRENGTHS[name])["MODEL"]
+    return model
+
+
+def stacked(graph, names):
+    stack = {}
+    for name in names:
+        stack = {"lora_stack": graph.lora(strength=STRENGTHS[name], lora_name=name, **stack)["lora_stack"]}
+    return stack["lora_stack"]
+
+
+@pytest.fixture(scope="module")
+def merged(server, new_graph, files):
+    graph = new_graph()
+    graph.draw("base", graph.model)
+    three = graph.add("CrucibleMergeLoRA", lora_stack=stacked(graph, WITHOUT_DORA), output_name="three", lora_rank=128)
+    graph.draw("three chained", chained(graph, WITHOUT_DORA))
+    graph.draw("three merged", graph.lora(lora=three["lora"])["model"])
+    graph.show("three", three["info"])
+    dora = graph.add(
+        "CrucibleMergeLoRA", lora_stack=stacked(graph, ["dora.safetensors"]), output_name="of_dora", model=graph.model, lora_rank=128
+    )  # fmt: skip
+    graph.draw("dora", chained(graph, ["dora.safetensors"]))
+    graph.draw("dora merged", graph.lora(lora=dora["lora"])["model"])
+    return server.run(graph.prompt)
+
+
+@pytest.mark.parametrize(("merged_one", "parts"), [("three merged", "three chained"), ("dora merged", "dora")])
+def test_the_merged_lora_draws_what_its_parts_draw(merged, merged_one, parts):
+    assert largest_difference(merged.pictures[merged_one], merged.pictures[parts]) <= 2
+    assert largest_difference(merged.pictures["base"], merged.pictures[parts]) > 10
+
+
+def test_the_file_of_the_merged_lora(server, merged):
+    tensors, metadata = read_lora(server.output / "loras" / "three.safetensors")
+    parents = json.loads(metadata["crucible.parents"])
+    assert {parent["name"]: parent["strength_model"] for parent in parents} == {
+        name: STRENGTHS[name] for name in WITHOUT_DORA
+    }
+    assert metadata["modelspec.trigger_phrase"] == "first word"
+    assert "three.safetensors" in server.options("CrucibleLoadLoRA", "lora_name")
+    assert all(key.startswith("lora_unet_") for key in tensors)
+
+
+def test_what_the_node_says(merged):
+    for part in ("Merged for the demo model", "0.6  kohya.safetensors", "-0.3  comfyui.safetensors", "first word"):
+        assert part in merged.texts["three"]
+
+
+def test_a_dora_without_its_model(server, new_graph, files):
+    graph = new_graph()
+    graph.add("CrucibleMergeLoRA", lora_stack=stacked(graph, ["dora.safetensors"]), output_name="never")
+    with pytest.raises(PromptFailed) as failed:
+        server.run(graph.prompt)
+    assert "dora.safetensors is a DoRA" in failed.value.message
+    assert "Connect `model`" in failed.value.message
+    assert not (server.output / "loras" / "never.safetensors").exists()
+
+
+def test_an_empty_stack(server, new_graph):
+    graph = new_graph()
+    graph.add("CrucibleMergeLoRA", lora_stack=graph.lora()["lora_stack"])
+    with pytest.raises(PromptFailed) as failed:
+        server.run(graph.prompt)
+    assert "no LoRA to merge" in failed.value.message

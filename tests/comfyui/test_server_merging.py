@@ -22,18 +22,16 @@ SIZE = 0.06
 
 
 def lora(draw, weight):
-    out, inputs, rank = len(weight), weight[0].numel(), 3
-    return lora_layer(draw(rank, inputs).view(rank, *weight.shape[1:]), draw(out, rank).view(out, rank, *[1] * (weight.ndim - 2)), 3.0)  # fmt: skip
+    return lora_layer(draw(3, weight.shape[1]), draw(len(weight), 3), 3.0)
 
 
 def loha(draw, weight):
     parts = {f".hada_w{n}_a": draw(len(weight), 4) for n in (1, 2)}
-    return parts | {f".hada_w{n}_b": draw(4, weight[0].numel()) for n in (1, 2)} | {ALPHA: torch.tensor(4.0)}
+    return parts | {f".hada_w{n}_b": draw(4, weight.shape[1]) for n in (1, 2)} | {ALPHA: torch.tensor(4.0)}
 
 
 def dora(draw, weight):
-    length = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-    return lora(draw, weight) | {DORA_SCALE: (1.1 * length).view(-1, *[1] * (weight.ndim - 1))}
+    return lora(draw, weight) | {DORA_SCALE: 1.1 * torch.linalg.vector_norm(weight, dim=1, keepdim=True)}
 
 
 def layers(seed: int, method) -> Layers:
@@ -86,9 +84,8 @@ def merged(server, new_graph, files):
     graph.draw("three chained", chained(graph, WITHOUT_DORA))
     graph.draw("three merged", graph.lora(lora=three["lora"])["model"])
     graph.show("three", three["info"])
-    dora = graph.add(
-        "CrucibleMergeLoRA", lora_stack=stacked(graph, ["dora.safetensors"]), output_name="of_dora", model=graph.model, lora_rank=128
-    )  # fmt: skip
+    stack = stacked(graph, ["dora.safetensors"])
+    dora = graph.add("CrucibleMergeLoRA", lora_stack=stack, output_name="of_dora", model=graph.model, lora_rank=128)
     graph.draw("dora", chained(graph, ["dora.safetensors"]))
     graph.draw("dora merged", graph.lora(lora=dora["lora"])["model"])
     return server.run(graph.prompt)

@@ -64,6 +64,17 @@ def to_state_dict(layers: Mapping[str, LayerTensors], dtype: torch.dtype) -> dic
     return state_dict
 
 
+def dtype_of(*loras: Mapping[str, Tensor]) -> torch.dtype:
+    """One for a file that holds what all of these hold: that of their matrices, or float32 where they differ."""
+    dtypes = {
+        tensor.dtype if tensor.element_size() > 1 else torch.float16
+        for lora in loras
+        for tensor in lora.values()
+        if tensor.is_floating_point() and tensor.ndim >= 2
+    }
+    return dtypes.pop() if len(dtypes) == 1 else torch.float32
+
+
 def write_lora(path: Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
     """Write a safetensors file, creating its folder; returns its size in bytes.
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from ..errors import CrucibleError
@@ -75,14 +74,3 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     for part in data_parts(tensors).values():
         digest.update(part)
     return digest.hexdigest()
-
-
-def dtype_of(loras: Sequence[Mapping[str, Tensor]]) -> torch.dtype:
-    """One that holds what all hold: that of the files, or float32 where they differ in kind."""
-    dtype = None
-    for lora in loras:
-        for tensor in lora.values():
-            if tensor.is_floating_point() and tensor.ndim >= 2:
-                wide = tensor.dtype if tensor.element_size() > 1 else torch.float16
-                dtype = wide if dtype is None else torch.promote_types(dtype, wide)
-    return dtype or torch.float32

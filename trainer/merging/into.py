@@ -83,7 +83,7 @@ def bake(
             file cannot be written.
     """
     found = read_header(checkpoint)
-    targets = {name: list(_targets(name, architecture)) for name in found.keys}
+    targets = {name: list(_targets(name, architecture)) for name in found.entries}
     with safe_open(checkpoint, "pt") as file, base_weights(checkpoint, architecture) as base_weight:
         layers = {layer.key: layer for layer in layers_of_all(ingredients, recipe, base_weight)}
         changes = {
@@ -116,7 +116,7 @@ def base_weights(checkpoint: Path, architecture: Architecture) -> Iterator[BaseW
     """The weights of a checkpoint's layers, float32, by key in memory; only of those that it has whole."""
     names = {
         target.place.key: name
-        for name in read_header(checkpoint).keys
+        for name in read_header(checkpoint).entries
         for target in _targets(name, architecture)
         if target.place.is_whole and target.of == 1 and not target.is_bias
     }

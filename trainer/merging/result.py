@@ -14,12 +14,12 @@ from .. import __version__
 from ..formats.architectures import Architecture, Form
 from ..formats.delta import rank_of
 from ..formats.forms import to_form
-from ..formats.lora_file import write_lora
+from ..formats.lora_file import dtype_of, write_lora
 from ..formats.lora_model import LoraModel
 from ..formats.trigger_words import trigger_words
 from ..formats.universal import Layers
 from ..whole_files import size_text
-from .ingredients import Strengths, architecture_of_all, digest_of, dtype_of, ingredients
+from .ingredients import Strengths, architecture_of_all, digest_of, ingredients
 from .merge import BaseWeight, merge
 from .recipe import Recipe
 
@@ -96,7 +96,7 @@ def save(
             written.
     """
     metadata = metadata_of(path.stem, stack, lora, architecture, made_by)
-    tensors = to_form(lora, architecture, form, dtype or dtype_of([one.lora for one in stack]))
+    tensors = to_form(lora, architecture, form, dtype or dtype_of(*(one.lora for one in stack)))
     write_lora(path, tensors, metadata)
     return LoraModel(tensors, path.name, metadata)
 

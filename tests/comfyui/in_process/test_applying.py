@@ -14,6 +14,7 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.lora_model import LoraModel
 from lora_crucible.formats.lora_stack import StackEntry
+from lora_crucible.formats.names import layer_names
 from safetensors.torch import save_file
 from tiny_architectures import TINY
 
@@ -224,3 +225,26 @@ def test_what_does_not_fit_is_told(demo, files, fitting):
 def test_a_file_that_is_gone(demo, files):
     with pytest.raises(CrucibleError, match=r"'d.safetensors' is not in ComfyUI's LoRA folders.*press R"):
         stacked(demo, files, [("d", 1.0)])
+
+
+@pytest.mark.parametrize(
+    ("start", "down", "up"),
+    [
+        ("unet.", ".lora_A.weight", ".lora_B.weight"),
+        ("base_model.model.", ".lora_A.default.weight", ".lora_B.default.weight"),
+        ("unet.base_model.model.", ".lora_A.weight", ".lora_B.weight"),
+    ],
+)
+def test_names_that_comfyui_does_not_know(demo, fitting, start, down, up):
+    """peft's and diffusers' newer ones of UNets: ComfyUI alone takes none of these attention layers."""
+    model, _, _ = demo
+    plain = lora(fitting)
+    renamed = LoraModel({}, "renamed")
+    for key in fitting:
+        ((name, _),) = layer_names(ARCHITECTURES["demo"])[key].diffusers
+        path = start + name.removeprefix("unet.")
+        renamed[path + down], renamed[path + up] = plain[f"{key}.lora_down.weight"], plain[f"{key}.lora_up.weight"]
+    assert not comfy.lora.load_lora(dict(renamed), comfy.lora.model_lora_keys_unet(model.model, {}), log_missing=False)
+    applied = with_lora(model, None, renamed, 1.0, 1.0)
+    assert applied.unmatched == ()
+    assert patched_weights(applied.model) == patched_weights(with_lora(model, None, plain, 1.0, 1.0).model)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import comfy.lora
@@ -14,7 +15,11 @@ from torch import Tensor
 from ...errors import CrucibleError
 from ...formats.adapter_keys import DIFFERENCES, names_text_encoder, split_key
 from ...formats.architectures import Architecture
+from ...formats.forms import to_form
 from ...formats.identify import architecture_names, candidates
+from ...formats.lora_file import dtype_of
+from ...formats.names import place_of
+from ...formats.universal import read_layers
 from .naming import architecture_of
 
 
@@ -62,10 +67,12 @@ def with_lora(
         known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, known)
         shapes |= _shapes(clip.cond_stage_model)
     name = getattr(lora, "name", "") or "The connected LoRA"
-    placed = min((_place(name, one, known, shapes) for one in _readings(lora)), key=lambda one: len(one.unmatched))
+    architecture = architecture_of(model.model)
+    placed = _place(name, comfy.lora_convert.convert_lora(dict(lora)), known, shapes)
+    if placed.unmatched and (renamed := _renamed(lora, architecture)) is not None:
+        placed = min(placed, _place(name, renamed, known, shapes), key=lambda one: len(one.unmatched))
     without_clip = [key for key in placed.unmatched if clip is None and names_text_encoder(key)]
     unmatched = tuple(key for key in placed.unmatched if key not in set(without_clip))
-    architecture = architecture_of(model.model)
     if unmatched or not placed.matched:
         _require_fitting(name, lora, architecture, placed.matched, len(unmatched), len(without_clip))
 
@@ -93,9 +100,15 @@ def _patched(
     return clone
 
 
-def _readings(lora: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The LoRA under the names that ComfyUI's loader may know; the one of which it takes most is used."""
-    yield comfy.lora_convert.convert_lora(dict(lora))
+def _renamed(lora: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor] | None:
+    """The LoRA by names that ComfyUI's loader knows, for those that it does not: peft's and diffusers' of UNets. None
+    where that cannot be done."""
+    try:
+        read = read_layers(lora, partial(place_of, architecture=architecture))
+        renamed = to_form(read, architecture, "kohya", dtype_of(lora))
+    except CrucibleError:
+        return None
+    return renamed | {key: lora[key] for key in read.leftover}
 
 
 def _place(

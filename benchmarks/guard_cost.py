@@ -133,10 +133,12 @@ def demo_stall() -> dict[str, Any]:
     }
 
 
-def sdxl_layers() -> list[tuple[int, int]]:
-    """Outputs and inputs of the linear layers in the transformer blocks of SDXL's UNet."""
+def sdxl_layers() -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of the linear layers in the transformer blocks of SDXL's UNet, by their keys in a LoRA."""
     import torch
     from diffusers import UNet2DConditionModel
+    from lora_crucible.formats.architectures import ARCHITECTURES
+    from lora_crucible.formats.layer_names import file_key
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(
@@ -149,11 +151,11 @@ def sdxl_layers() -> list[tuple[int, int]]:
             cross_attention_dim=2048,
             use_linear_projection=True,
         )
-    return [
-        tuple(module.weight.shape)
+    return {
+        file_key(ARCHITECTURES["sdxl"], name): tuple(module.weight.shape)
         for name, module in unet.named_modules()
         if isinstance(module, torch.nn.Linear) and "attentions" in name
-    ]
+    }
 
 
 def sdxl_stall() -> dict[str, Any]:
@@ -164,8 +166,8 @@ def sdxl_stall() -> dict[str, Any]:
     from lora_crucible.packing import on_cpu
 
     layers = {
-        f"lora_unet_{number}": lora_layer(torch.randn(RANK, inputs), torch.randn(outputs, RANK), RANK)
-        for number, (outputs, inputs) in enumerate(sdxl_layers())
+        key: lora_layer(torch.randn(RANK, inputs), torch.randn(outputs, RANK), RANK)
+        for key, (outputs, inputs) in sdxl_layers().items()
     }
     weights = [tensor for layer in layers.values() for tensor in layer.values() if tensor.ndim == 2]
     moments = {number: {"exp_avg": weight + 1, "exp_avg_sq": weight + 2} for number, weight in enumerate(weights)}

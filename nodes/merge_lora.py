@@ -9,6 +9,9 @@ from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, LoraStack, io, ui
 from .folders import lora_folder
 
+MEMORY = 2 * 1024**3
+"""Bytes; the largest layers of image models take about this much."""
+
 
 class CrucibleMergeLoRA(io.ComfyNode):
     @classmethod
@@ -111,7 +114,11 @@ class CrucibleMergeLoRA(io.ComfyNode):
             for entry in read_stack(lora_stack, folder_paths.get_filename_list("loras"))
         ]
         recipe = Recipe(method, lora_rank or None, density, majority_sign, seed)
-        lora, info = merge_to_file(unused_path(lora_folder(), output_name), stack, recipe, base_weights, progress)
+        device = comfy.model_management.get_torch_device()
+        if device.type == "cuda":
+            comfy.model_management.free_memory(MEMORY, device)
+        path = unused_path(lora_folder(), output_name)
+        lora, info = merge_to_file(path, stack, recipe, base_weights, progress, device=device)
         tell_lora_saved(lora.name)
         return io.NodeOutput(lora, lora.name, info, ui=ui.PreviewText(info))
 

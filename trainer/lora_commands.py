@@ -64,6 +64,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
+    import torch
     from tqdm import tqdm
 
     from .base_models.base import DTYPES
@@ -87,7 +88,9 @@ def _merge(options: argparse.Namespace) -> None:
         else:
             bar.set_description("Merging", refresh=False)
             base = options.base and opened.enter_context(base_weights(options.base, architecture))
-            _, told = merge_to_file(output, stack, recipe, base, progress, DTYPES.get(options.save_precision))
+            dtype = DTYPES.get(options.save_precision)
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            _, told = merge_to_file(output, stack, recipe, base, progress, dtype, device)
     print(told)
 
 

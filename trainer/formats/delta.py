@@ -50,7 +50,7 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None) -> Te
             "A DoRA changes the length of the base model's own weights, so what it does cannot be told without that "
             "model. Give the model it was made for, or leave this file out."
         )
-    weight = base_weight.to("cpu", torch.float32)
+    weight = base_weight.float()
     changed = weight + difference
     if magnitude.shape[0] == weight.shape[0]:
         norm = torch.linalg.vector_norm(weight.flatten(1), dim=1)

@@ -11,12 +11,13 @@ import torch
 from peft.utils import merge_utils
 from torch import Tensor
 
+from ..device_memory import out_of_memory_freed
 from ..errors import CrucibleError
 from ..formats.delta import delta_weight, rank_of
 from ..formats.layer_names import is_of_text_encoder
 from ..formats.lora_file import DORA_SCALE, LayerTensors
 from ..formats.universal import Layers, kind_of
-from ..rng import derived_seed
+from ..rng import derived_seed, global_seed
 from .recipe import Recipe
 from .refactor import as_lora, factors_of, lora_of, lora_of_matrix, thin_svd, weight_shape
 
@@ -68,6 +69,8 @@ class Merged:
         )
 
 
+CPU = torch.device("cpu")
+
 _BIASES = (".diff_b", ".b_norm")
 
 BaseWeight = Callable[[str], Tensor | None]
@@ -80,6 +83,7 @@ def merge(
     recipe: Recipe,
     base_weight: BaseWeight | None = None,
     progress: Callable[[int, int], None] | None = None,
+    device: torch.device = CPU,
 ) -> Merged:
     """One LoRA that does what all do together, layer by layer: no more than one layer's full weights are in memory.
 
@@ -89,6 +93,8 @@ def merge(
     Args:
         base_weight: needed for DoRAs.
         progress: gets layers done and in all; may raise to stop.
+        device: where a layer is computed; on the CPU where that has no memory for it. DARE drops other values on
+            another device.
 
     Raises:
         CrucibleError: nothing to merge, a DoRA without its base model, or LoRAs of different models.
@@ -99,13 +105,21 @@ def merge(
     for number, layer in enumerate(joint):
         if progress is not None:
             progress(number, len(joint))
-        layers[layer.key], square, error = layer.as_lora()
+        found = None
+        if device != CPU:
+            with out_of_memory_freed():
+                found = layer.as_lora(device)
+        layers[layer.key], square, error = found or layer.as_lora(CPU)
         if error is not None:
             errors[layer.key] = error
         squares += square
         lost += square * (error or 0.0) ** 2
     dotted = {key: name for one in ingredients for key, name in one.lora.dotted.items() if key in layers}
     return Merged(Layers(layers, dotted), errors, math.sqrt(lost / squares) if squares else 0.0)
+
+
+def _on(device: torch.device, adapter: LayerTensors) -> LayerTensors:
+    return {suffix: tensor.to(device) for suffix, tensor in adapter.items()}
 
 
 def layers_of_all(
@@ -155,21 +169,21 @@ class JointLayer:
         return bool(self._biases)
 
     def bias(self) -> Tensor | None:
-        """What is to be added to the layer's bias, (out,); None for nothing."""
+        """What is to be added to the layer's bias, (out,), float32; None for nothing."""
         return self._combined(self._biases) if self._biases else None
 
-    def delta(self) -> Tensor | None:
+    def delta(self, device: torch.device = CPU) -> Tensor | None:
         """What is to be added to the layer's weight, of its shape, float32; None for nothing."""
-        return self._combined(list(self._deltas())) if self._parts else None
+        return self._combined(list(self._deltas(device))) if self._parts else None
 
-    def as_lora(self) -> tuple[LayerTensors, float, float | None]:
+    def as_lora(self, device: torch.device = CPU) -> tuple[LayerTensors, float, float | None]:
         """The layer of the result, the square of the length of what it should do, and how far it is from that as a
         share of the length: None where nothing was lost."""
         bias = self.bias()
         layer = {} if bias is None else {".diff_b": bias}
         if not self._parts:
             return layer, 0.0, None
-        if self._recipe.method == "linear" and (factors := self._factors()) is not None:
+        if self._recipe.method == "linear" and (factors := self._factors(device)) is not None:
             up, down, shape = factors
             rank = self._recipe.rank or len(down)
             if len(down) <= min(len(up), down.shape[1]):
@@ -180,16 +194,16 @@ class JointLayer:
                 square = float(s.double().square().sum())
                 error = math.sqrt(float(s[rank:].double().square().sum()) / square) if square else 0.0
                 return layer | as_lora(u, s, v, rank, shape), square, error
-        delta = self.delta()
+        delta = self.delta(device)
         assert delta is not None
         if delta.ndim < 2:
             return layer | {".diff": delta}, float(delta.double().square().sum()), None
         lora, square, lost = lora_of_matrix(delta, self._recipe.rank or self._sum_of_ranks())
         return layer | lora, square, lost
 
-    def _factors(self) -> tuple[Tensor, Tensor, tuple[int, ...]] | None:
+    def _factors(self, device: torch.device) -> tuple[Tensor, Tensor, tuple[int, ...]] | None:
         """All LoRAs as one: (out, ranks), (ranks, in), and the shape of the weight; None where one is no LoRA."""
-        found = [factors_of(adapter) for _, adapter in self._parts]
+        found = [factors_of(_on(device, adapter)) for _, adapter in self._parts]
         factors = [pair for pair in found if pair is not None]
         if len(factors) < len(found):
             return None
@@ -198,8 +212,9 @@ class JointLayer:
         up = [one.strength(self.key) * up for (one, _), (up, _) in zip(self._parts, factors, strict=True)]
         return torch.cat(up, dim=1), torch.cat([down for _, down in factors]), shapes[0]
 
-    def _deltas(self) -> Iterator[tuple[Ingredient, Tensor]]:
+    def _deltas(self, device: torch.device) -> Iterator[tuple[Ingredient, Tensor]]:
         base_weight = None if self._base_weight is None else self._base_weight(self.key)
+        base_weight = None if base_weight is None else base_weight.to(device)
         shapes: list[tuple[int, ...]] = []
         for one, adapter in self._parts:
             if DORA_SCALE in adapter and base_weight is None:
@@ -208,7 +223,7 @@ class JointLayer:
                     "cannot be told without them. Connect `model`, the base model that it was made for (on the command "
                     "line: --base), or leave it out."
                 )
-            delta = delta_weight(adapter, base_weight)
+            delta = delta_weight(_on(device, adapter), base_weight)
             shapes.append(tuple(delta.shape))
             self._require_one_shape(shapes)
             yield one, delta.reshape(shapes[0])
@@ -217,11 +232,10 @@ class JointLayer:
         """By the method; a LoRA that has nothing here has no say, as in peft."""
         # The sign belongs to the values, so that it counts where signs are compared.
         signed = [delta.float() * math.copysign(1.0, one.strength(self.key)) for one, delta in deltas]
-        weights = torch.tensor([abs(one.strength(self.key)) for one, _ in deltas])
+        weights = torch.tensor([abs(one.strength(self.key)) for one, _ in deltas], device=signed[0].device)
         recipe = self._recipe
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with global_seed(derived_seed(recipe.seed, self.key), weights.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a density of 1
-            torch.manual_seed(derived_seed(recipe.seed, self.key))
             match recipe.method:
                 case "linear":
                     return merge_utils.task_arithmetic(signed, weights)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..formats.delta import scale_of, without_middle
 from ..formats.lora_file import DOWN, MIDDLE, UP, LayerTensors, lora_layer
 from ..formats.universal import kind_of
+from ..rng import global_seed
 
 OVERSAMPLING = 16
 """More directions than asked for, for the randomized decomposition (Halko et al. 2011, arXiv:0909.4061)."""
@@ -41,8 +42,7 @@ def dense_svd(matrix: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]
     if 4 * wanted >= min(matrix.shape):
         u, s, v = torch.linalg.svd(matrix, full_matrices=False)
         return u, s, v
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with global_seed(0, matrix.device):
         u, s, v = torch.svd_lowrank(matrix, q=wanted, niter=POWER_ITERATIONS)
     return u, s, v.T
 
@@ -70,6 +70,7 @@ def as_lora(u: Tensor, s: Tensor, v: Tensor, rank: int, shape: Sequence[int]) ->
 def lora_of(up: Tensor, down: Tensor, shape: Sequence[int]) -> LayerTensors:
     """A LoRA whose ΔW is up @ down, of a weight of this shape."""
     rank = up.shape[1]
+    up, down = up.to("cpu"), down.to("cpu")
     return lora_layer(down.reshape(rank, *shape[1:]), up.reshape(len(up), rank, *[1] * (len(shape) - 2)), rank)
 
 

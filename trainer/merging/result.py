@@ -20,7 +20,7 @@ from ..formats.trigger_words import trigger_words
 from ..formats.universal import Layers
 from ..whole_files import size_text
 from .ingredients import Strengths, architecture_of_all, digest_of, ingredients
-from .merge import BaseWeight, merge
+from .merge import CPU, BaseWeight, merge
 from .recipe import Recipe
 
 _OF_THE_BASE = ("ss_base_model_version", "ss_sd_model_name", "ss_sd_model_hash", "ss_v2", "modelspec.prediction_type",
@@ -108,14 +108,16 @@ def merge_to_file(
     base_weight: BaseWeight | None = None,
     progress: Callable[[int, int], None] | None = None,
     dtype: torch.dtype | None = None,
+    device: torch.device = CPU,
 ) -> tuple[LoraModel, str]:
-    """Merge LoRAs into a new file; returns the result, and what was done, for people.
+    """Merge LoRAs into a new file; returns the result, and what was done, for people. For the arguments see `merge` and
+    `save`.
 
     Raises:
         CrucibleError: as `merge` and `save`.
     """
     architecture = architecture_of_all([one.lora for one in stack])
-    merged = merge(ingredients(stack, architecture), recipe, base_weight, progress)
+    merged = merge(ingredients(stack, architecture), recipe, base_weight, progress, device)
     lora = save(path, merged.lora, stack, architecture, {"command": "merge", **recipe.facts()}, dtype=dtype)
     facts = ", ".join(f"{name} {value}" for name, value in recipe.facts().items() if value is not None)
     lines = [

@@ -90,6 +90,9 @@ class CrucibleMergeLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora_stack, method, lora_rank, density, output_name, majority_sign, seed, model=None):
+        from ..trainer.requirements import require_packages
+
+        require_packages()
         import comfy.model_management
         import comfy.utils
 

@@ -79,8 +79,8 @@ def _merge(options: argparse.Namespace) -> None:
     with tqdm(total=0, dynamic_ncols=True, leave=False) as bar, ExitStack() as opened:
 
         def progress(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
+            bar.total = total
+            bar.update(done - bar.n)
 
         if options.into is not None:
             bar.set_description("Baking", refresh=False)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from lora_crucible.cli import main
 from lora_crucible.demo import MODEL_DIR
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.forms import to_form
@@ -121,6 +122,24 @@ def test_a_dora_without_its_model(server, new_graph, files):
     assert "dora.safetensors is a DoRA" in failed.value.message
     assert "Connect `model`" in failed.value.message
     assert not (server.output / "loras" / "never.safetensors").exists()
+
+
+@pytest.mark.parametrize("names", [["kohya.safetensors", "loha.safetensors"], ["dora.safetensors"]])
+def test_baked_into_a_checkpoint_as_core_does_it(server, new_graph, files, names):
+    """What core saves of a model with LoRAs on it, and what `merge --into` makes of the model without."""
+    graph, name = new_graph(), names[0].removesuffix(".safetensors")
+    for prefix, model in (("base", graph.model), ("by_core", chained(graph, names))):
+        graph.add("CheckpointSave", model=model, clip=graph.clip, vae=graph.vae, filename_prefix=f"{prefix}_{name}")
+    server.run(graph.prompt)
+    ours = server.output / f"ours_{name}.safetensors"
+    loras = [f"{files / name}:{STRENGTHS[name]}" for name in names]
+    base, by_core = (next(server.output.glob(f"{prefix}_{name}_*.safetensors")) for prefix in ("base", "by_core"))
+    assert main(["merge", *loras, "--into", str(base), "--output", str(ours)]) == 0
+    before, expected, found = (load_file(path) for path in (base, by_core, ours))
+    assert found.keys() == expected.keys() == before.keys()
+    assert not all(expected[name].equal(before[name]) for name in expected)
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
 
 
 def test_an_empty_stack(server, new_graph):

@@ -20,9 +20,12 @@ import torch
 from diffusers.loaders import single_file_utils
 from lora_crucible.base_models.comfyui import naming
 from lora_crucible.base_models.diffusers.verify import unmatched_keys
-from lora_crucible.formats.architectures import ARCHITECTURES
+from lora_crucible.formats.architectures import ARCHITECTURES, Architecture
+from lora_crucible.formats.forms import to_form
 from lora_crucible.formats.lora_file import ALPHA, DOWN, UP, write_lora
+from lora_crucible.formats.names import layer_names, place_of
 from lora_crucible.formats.portable import A, B, to_portable
+from lora_crucible.formats.universal import read_layers
 from lora_crucible.layer_choice import select_layers
 from peft import get_peft_model_state_dict
 
@@ -186,12 +189,26 @@ def random_lora(name: str, sizes: dict[str, Any] | None = None):
     return model, lora, changes
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
-def test_every_weight_changes_as_in_comfyui(name):
+def rewritten(file: dict[str, Any], architecture: Architecture, form: str) -> dict[str, Any]:
+    """What `python -m trainer convert` makes of a file."""
+    return to_form(read_layers(file, lambda key: place_of(key, architecture)), architecture, form)
+
+
+FORMS = [
+    *((name, "as trained") for name in TRANSFORMERS),
+    *((name, form) for name in TRANSFORMERS if layer_names(ARCHITECTURES[name]) for form in ("auto", "diffusers")),
+    *((name, "comfyui") for name in ("flux2", "qwen_image", "wan")),  # diffusers reads no other's by ComfyUI's names
+]
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_every_weight_changes_as_in_comfyui(name, form):
     other = TRANSFORMERS[name]
     model, lora, changes = random_lora(name, other.sizes)
     architecture = naming.architecture_of(model)
     file = lora if architecture.is_kohya else to_portable(lora, naming.parts_in_file(model, architecture))
+    if form != "as trained":
+        file = rewritten(file, architecture, form)
 
     converted = getattr(diffusers.loaders, architecture.diffusers_loader).lora_state_dict(dict(file))
     with torch.device("meta"):

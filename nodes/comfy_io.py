@@ -6,5 +6,6 @@ CATEGORY = "LoRA Crucible"
 
 Dataset = io.Custom("CRUCIBLE_DATASET")
 Config = io.Custom("CRUCIBLE_CONFIG")
+LoraStack = io.Custom("LORA_STACK")
 
-__all__ = ["CATEGORY", "ComfyExtension", "Config", "Dataset", "io", "ui"]
+__all__ = ["CATEGORY", "ComfyExtension", "Config", "Dataset", "LoraStack", "io", "ui"]

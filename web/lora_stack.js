@@ -1,20 +1,21 @@
 import { app } from "/scripts/app.js";
+import { chooseLora, element } from "./lora_chooser.js";
 
+const STRONGEST = 20;
 const LINE = 26;
 const GAP = 4;
+const HEADS = 16;
+const TEXT = 160;
 const CANVAS_MARGIN = 20; // the canvas leaves 10 pixels above and below an element
-const NEW_ROW = { name: "", strength_model: 1, enabled: true };
 
-const choices = document.createElement("datalist");
-choices.id = "crucible-lora-names";
-let names = new Set();
+let names = [];
 const stacks = new Set();
+const owners = new WeakMap();
 
 function readNames({ CrucibleLoadLoRA }) {
     const [kind, options] = CrucibleLoadLoRA.input.required.lora_name;
     const listed = Array.isArray(kind) ? kind : options.options;
-    names = new Set(listed.filter((name) => name.endsWith(".safetensors")));
-    choices.replaceChildren(...[...names].map((value) => element("option", { value })));
+    names = listed.filter((name) => name.endsWith(".safetensors"));
 }
 
 /** The rows that a text holds, or null when they cannot be shown as rows. */
@@ -31,31 +32,29 @@ function writeRows(rows) {
     return rows.length ? `[\n${rows.map((row) => `  ${JSON.stringify(row)}`).join(",\n")}\n]` : "[]";
 }
 
-function element(tag, properties, ...children) {
-    const made = Object.assign(document.createElement(tag), properties);
-    made.append(...children);
-    return made;
-}
-
 class LoraStack {
     constructor(node, inputName, text) {
         this.node = node;
         this.root = element("div", { className: "crucible-lora-stack" });
-        this.show(text);
+        owners.set(this.root, this);
+        this.text = text;
+        this.rows = [];
+        this.separate = false;
         this.widget = node.addDOMWidget(inputName, "crucible_lora_rows", this.root, {
             getValue: () => this.text,
             setValue: (value) => this.show(value),
             getMinHeight: () => this.height + CANVAS_MARGIN,
             socketless: true,
         });
+        this.show(text);
         this.root.addEventListener("wheel", (event) => {
             if (!LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event);
         });
     }
 
     get height() {
-        const lines = this.rows ? this.rows.length + 1 + (this.separate ? 1 : 0) : 6;
-        return lines * (LINE + GAP) - GAP;
+        const heads = this.separate ? HEADS + GAP : 0;
+        return this.rows ? heads + this.rows.length * (LINE + GAP) + LINE : TEXT;
     }
 
     show(text) {
@@ -63,23 +62,35 @@ class LoraStack {
         this.rows = readRows(text);
         this.separate = this.rows?.some((row) => "strength_clip" in row) ?? false;
         this.draw();
+        this.growNode();
     }
 
-    /** After the user changed a row. */
-    save() {
+    /** A workflow may have been written by hand, or the node been smaller. */
+    growNode() {
+        const [width, height] = this.node.size;
+        const [, least] = this.node.computeSize();
+        if (height < least) this.node.setSize([width, least]);
+    }
+
+    /** A change by the user, and one step of undo. */
+    change(edit) {
+        app.canvas.emitBeforeChange();
+        edit();
         this.text = writeRows(this.rows);
         this.widget.callback?.(this.text);
+        app.canvas.emitAfterChange();
     }
 
-    /** After the user changed which rows there are: the node grows or shrinks with them. */
-    rearrange(change) {
-        const before = this.height;
-        change();
-        this.save();
-        this.draw();
-        const [width, height] = this.node.size;
-        this.node.setSize([width, height + this.height - before]);
-        this.node.setDirtyCanvas(true, true);
+    /** A change of which rows there are: the node grows or shrinks with them. */
+    rearrange(edit) {
+        this.change(() => {
+            const before = this.height;
+            edit();
+            this.draw();
+            const [width, height] = this.node.size;
+            this.node.setSize([width, height + this.height - before]);
+            this.node.setDirtyCanvas(true, true);
+        });
     }
 
     move(index, by) {
@@ -87,10 +98,9 @@ class LoraStack {
         this.root.querySelectorAll(by < 0 ? ".up" : ".down")[index + by].focus();
     }
 
-    add() {
+    add(name) {
         const clip = this.separate ? { strength_clip: 1 } : {};
-        this.rearrange(() => this.rows.push({ ...NEW_ROW, ...clip }));
-        [...this.root.querySelectorAll(".name")].at(-1).focus();
+        this.rearrange(() => this.rows.push({ name, strength_model: 1, ...clip, enabled: true }));
     }
 
     separateClip(separate) {
@@ -103,6 +113,7 @@ class LoraStack {
     }
 
     draw() {
+        this.root.style.minHeight = `${this.height}px`;
         if (!this.rows) {
             this.root.replaceChildren(...this.drawText());
             return;
@@ -126,61 +137,49 @@ class LoraStack {
     }
 
     drawRow(row, index) {
-        const enabled = element("input", {
-            type: "checkbox",
-            className: "switch",
-            checked: row.enabled ?? true,
-            ariaLabel: `use LoRA ${index + 1}`,
-        });
+        const last = this.rows.length - 1;
+        const number = index + 1;
         const line = element("div", { className: "line row" });
+        const enabled = element("input", { type: "checkbox", className: "switch", ariaLabel: `use LoRA ${number}` });
+        enabled.checked = row.enabled ?? true;
         enabled.addEventListener("change", () => {
-            row.enabled = enabled.checked;
+            this.change(() => (row.enabled = enabled.checked));
             line.classList.toggle("off", !enabled.checked);
-            this.save();
         });
         line.classList.toggle("off", !enabled.checked);
-        line.append(enabled, this.drawName(row, index), this.drawStrength(row, index, "strength_model"));
+        line.append(enabled, this.drawName(row), this.drawStrength(row, index, "strength_model"));
         if (this.separate) line.append(this.drawStrength(row, index, "strength_clip"));
-        const last = this.rows.length - 1;
         line.append(
-            button("up", "↑", `move LoRA ${index + 1} up`, () => this.move(index, -1), index === 0),
-            button("down", "↓", `move LoRA ${index + 1} down`, () => this.move(index, 1), index === last),
-            button("remove", "✕", `remove LoRA ${index + 1}`, () => this.rearrange(() => this.rows.splice(index, 1))),
+            iconButton("up", "↑", `move LoRA ${number} up`, () => this.move(index, -1), index === 0),
+            iconButton("down", "↓", `move LoRA ${number} down`, () => this.move(index, 1), index === last),
+            iconButton("remove", "✕", `remove LoRA ${number}`, () => this.rearrange(() => this.rows.splice(index, 1))),
         );
         return line;
     }
 
-    /** A text field with suggestions: while it has the focus it is empty, since the browser filters them by its text. */
-    drawName(row, index) {
-        const field = element("input", { className: "name", ariaLabel: `LoRA ${index + 1}`, autocomplete: "off" });
-        field.setAttribute("list", choices.id);
-        const showName = () => {
-            const missing = !names.has(row.name);
-            field.value = row.name;
-            field.placeholder = row.name || "choose a LoRA";
-            field.title = !row.name ? "" : missing ? `${row.name} is not among ComfyUI's LoRAs` : row.name;
-            field.ariaInvalid = String(missing);
+    drawName(row) {
+        const choose = (name) => {
+            this.change(() => (row.name = name));
+            this.draw();
         };
-        showName();
-        field.addEventListener("focus", () => (field.value = ""));
-        field.addEventListener("click", () => field.showPicker());
-        field.addEventListener("input", () => {
-            if (!names.has(field.value)) return;
-            row.name = field.value;
-            this.save();
-        });
-        field.addEventListener("blur", showName);
-        return field;
+        const open = () => chooseLora(made, names, row.name, choose);
+        const made = button("name", row.name || "choose a LoRA", open, { title: row.name });
+        if (!names.includes(row.name)) {
+            made.classList.add("missing");
+            made.title = `${row.name || "No file"} is not among ComfyUI's LoRAs`;
+        }
+        return made;
     }
 
     drawStrength(row, index, key) {
         const kind = key === "strength_clip" ? "CLIP strength" : "strength";
         const value = row[key] ?? row.strength_model;
-        const field = element("input", { type: "number", min: -20, max: 20, step: 0.05, value, ariaLabel: `${kind} of LoRA ${index + 1}` });
+        const field = element("input", { type: "number", min: -STRONGEST, max: STRONGEST, step: 0.05, value });
+        field.title = field.ariaLabel = `${kind} of LoRA ${index + 1}`;
         field.addEventListener("change", () => {
-            if (Number.isFinite(field.valueAsNumber)) row[key] = field.valueAsNumber;
-            else field.value = row[key];
-            this.save();
+            const typed = field.valueAsNumber;
+            if (Math.abs(typed) <= STRONGEST) this.change(() => (row[key] = typed));
+            else field.value = row[key] ?? row.strength_model;
         });
         return field;
     }
@@ -189,15 +188,29 @@ class LoraStack {
         const separate = element("input", { type: "checkbox", className: "switch", checked: this.separate });
         separate.addEventListener("change", () => this.separateClip(separate.checked));
         const label = element("label", { title: "Off: CLIP gets the same strength as the model" }, separate, "CLIP strength");
-        return element("div", { className: "line" }, button("add", "Add LoRA", "", () => this.add()), label);
+        const add = button("add", "Add LoRA", () => chooseLora(add, names, "", (name) => this.add(name)));
+        return element("div", { className: "line" }, add, label);
     }
 }
 
-function button(className, text, label, onClick, disabled = false) {
-    const made = element("button", { type: "button", className, textContent: text, title: label, disabled });
-    if (label) made.ariaLabel = label;
+function button(className, text, onClick, properties = {}) {
+    const made = element("button", { type: "button", className, textContent: text, ...properties });
     made.addEventListener("click", onClick);
     return made;
+}
+
+function iconButton(className, icon, label, onClick, disabled = false) {
+    return button(className, icon, onClick, { title: label, ariaLabel: label, disabled });
+}
+
+/** After undo or a reload, Nodes 2.0 still shows the element of the node that the new one of its id has replaced. */
+function replaceStaleElements() {
+    for (const shown of document.querySelectorAll(".crucible-lora-stack")) {
+        const owner = owners.get(shown);
+        if (stacks.has(owner)) continue;
+        const heir = [...stacks].find(({ node }) => node.graph === app.canvas.graph && node.id === owner.node.id);
+        if (heir) shown.replaceWith(heir.root);
+    }
 }
 
 app.registerExtension({
@@ -205,13 +218,13 @@ app.registerExtension({
     init() {
         const href = new URL("./lora_stack.css", import.meta.url).href;
         document.head.append(element("link", { rel: "stylesheet", href }));
-        document.body.append(choices);
     },
     addCustomNodeDefs: readNames,
     refreshComboInNodes(definitions) {
         readNames(definitions);
         for (const stack of stacks) stack.draw();
     },
+    afterConfigureGraph: replaceStaleElements,
     getCustomWidgets: () => ({
         CRUCIBLE_LORA_ROWS(node, inputName, [, options]) {
             const stack = new LoraStack(node, inputName, options.default);

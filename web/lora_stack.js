@@ -203,7 +203,7 @@ function iconButton(className, icon, label, onClick, disabled = false) {
     return button(className, icon, onClick, { title: label, ariaLabel: label, disabled });
 }
 
-/** After undo or a reload, Nodes 2.0 still shows the element of the node that the new one of its id has replaced. */
+/** After undo or a reload, Nodes 2.0 still shows the element of the old node where a new one has taken its id. */
 function replaceStaleElements() {
     for (const shown of document.querySelectorAll(".crucible-lora-stack")) {
         const owner = owners.get(shown);
@@ -224,11 +224,11 @@ app.registerExtension({
         readNames(definitions);
         for (const stack of stacks) stack.draw();
     },
-    afterConfigureGraph: replaceStaleElements,
     getCustomWidgets: () => ({
         CRUCIBLE_LORA_ROWS(node, inputName, [, options]) {
             const stack = new LoraStack(node, inputName, options.default);
             stacks.add(stack);
+            requestAnimationFrame(replaceStaleElements); // when the node has its id
             const { onRemoved } = node;
             node.onRemoved = function (...rest) {
                 stacks.delete(stack);

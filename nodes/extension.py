@@ -7,6 +7,7 @@ from .dataset_from_images import CrucibleDatasetFromImages
 from .demo_model import CrucibleDemoModel
 from .load_dataset import CrucibleLoadDataset
 from .load_lora import CrucibleLoadLoRA
+from .lora_stack import CrucibleLoRAStack
 from .merge_lora import CrucibleMergeLoRA
 from .train_lora import CrucibleTrainLoRA
 
@@ -21,5 +22,6 @@ class CrucibleExtension(ComfyExtension):
             CrucibleConfigureLoRA,
             CrucibleTrainLoRA,
             CrucibleLoadLoRA,
+            CrucibleLoRAStack,
             CrucibleMergeLoRA,
         ]

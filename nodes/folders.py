@@ -1,7 +1,7 @@
 """ComfyUI's folders, as the nodes see them."""
 
 import ipaddress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import folder_paths
 
@@ -108,6 +108,31 @@ def lora_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "loras"
 
 
+def lora_file(name: str) -> Path:
+    """The file of a LoRA, by the name under which ComfyUI lists it.
+
+    Raises:
+        CrucibleError: there is none, it is no safetensors file, or the name leads out of ComfyUI's folders.
+    """
+    from ..trainer.errors import CrucibleError
+    from ..trainer.suggestions import nearest_names
+
+    if not name:
+        raise CrucibleError("A row of the LoRA stack has no LoRA. Choose one, or remove the row or switch it off.")
+    if not name.lower().endswith(".safetensors"):
+        raise CrucibleError(
+            f"LoRA {name!r} is no .safetensors file. Other kinds can run code when they are opened, so they are not "
+            "read. Get it as .safetensors, or convert it."
+        )
+    path = None if _leads_out(name) else folder_paths.get_full_path("loras", name)
+    if path is None:
+        known = [file for file in folder_paths.get_filename_list("loras") if file.lower().endswith(".safetensors")]
+        near = nearest_names(name, known, count=3)
+        advice = f"The nearest names are {', '.join(near)}." if near else "Put it into models/loras, or choose another."
+        raise CrucibleError(f"LoRA {name!r} is not in ComfyUI's LoRA folders, so it cannot be applied. {advice}")
+    return Path(path)
+
+
 def runs_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "crucible"
 
@@ -115,6 +140,11 @@ def runs_folder() -> Path:
 def temporary_folder() -> Path:
     """For files that need not outlive this start of ComfyUI, which empties it."""
     return Path(folder_paths.get_temp_directory()) / "crucible"
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a file's name is a path of its own, on any system, and not one inside of a folder."""
+    return PureWindowsPath(name).anchor != "" or ".." in PureWindowsPath(name).parts
 
 
 def _dataset_roots() -> list[Path]:

@@ -1,0 +1,53 @@
+"""Several LoRAs with their strengths in one node."""
+
+import os
+
+from .comfy_io import CATEGORY, LoraStack, io
+
+
+class CrucibleLoRAStack(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CrucibleLoRAStack",
+            display_name="LoRA Stack (Crucible)",
+            category=CATEGORY,
+            description="Any number of LoRAs with their strengths, for Load LoRA and all nodes that take a stack.",
+            search_aliases=["lora stacker", "multiple loras", "power lora loader"],
+            inputs=[
+                io.String.Input(
+                    "loras",
+                    default="[]",
+                    multiline=True,
+                    socketless=True,
+                    # The server sees text; web/lora_stack.js shows it as rows.
+                    extra_dict={"widgetType": "CRUCIBLE_LORA_ROWS"},
+                    display_name="LoRAs",
+                    tooltip="Applied from top to bottom. What is off or has strength 0 is left out.",
+                ),
+                LoraStack.Input(
+                    "lora_stack", optional=True, tooltip="Another stack. Its LoRAs come before the ones of this node."
+                ),
+            ],
+            outputs=[LoraStack.Output("lora_stack")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, loras, **_):
+        if loras is None:  # another node writes the rows; that node's inputs decide alone
+            return ""
+        from ..trainer.lora_rows import read_lora_rows
+        from .folders import lora_file
+
+        return [os.path.getmtime(lora_file(row.name)) for row in read_lora_rows(loras) if row.acts]
+
+    @classmethod
+    def execute(cls, loras, lora_stack=None):
+        from ..trainer.lora_rows import read_lora_rows
+        from .folders import lora_file
+
+        rows = [row for row in read_lora_rows(loras) if row.acts]
+        for row in rows:
+            lora_file(row.name)
+        own = [(row.name, row.strength_model, row.strength_clip) for row in rows]
+        return io.NodeOutput([*(lora_stack or []), *own])

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 API_FORMS = ROOT / "tests" / "web" / "workflows"
 
+MUTED = 2
 NOTES = {"MarkdownNote", "Note"}
 PROPERTIES = {"Node name for S&R", "cnr_id", "models"}
 """Other packs leave properties of their own in the nodes of a workflow that was saved while they were loaded."""
@@ -27,11 +28,11 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def to_api_form(workflow: dict[str, Any]) -> dict[str, Any]:
-    """What the page would send: widgets and links by name, notes left out."""
+    """What the page would send: widgets and links by name, notes and muted nodes left out."""
     sources = {number: [str(node), slot] for number, node, slot, *_ in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:
-        if node["type"] in NOTES:
+        if node["type"] in NOTES or node["mode"] == MUTED:
             continue
         inputs = dict(node.get("widgets_values_named", {}))
         inputs.pop("control_after_generate", None)
@@ -54,6 +55,7 @@ def texts(content: Any) -> Iterator[str]:
 def test_workflows_exist_and_say_what_they_do():
     assert [path.stem for path in WORKFLOWS] == [
         "caption_and_check_a_dataset",
+        "stack_and_merge_loras",
         "train_lora_on_your_checkpoint_sdxl",
         "train_your_first_lora_no_downloads",
     ]

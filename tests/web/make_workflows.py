@@ -28,6 +28,7 @@ async ({nodes, groups}) => {
         node.pos = spec.place.slice(0, 2);
         app.graph.add(node);
         if (spec.title) node.title = spec.title;
+        if (spec.muted) node.mode = LiteGraph.NEVER;
         Object.assign(node.properties, spec.properties);
         for (const [name, value] of Object.entries(spec.widgets)) {
             // A note has one widget.

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import urllib.parse
 from pathlib import Path
 
 from browser import ROOT, ComfyPage, comfy_page, running_server
 from PIL import Image, ImageDraw, ImageFont
+from safetensors.numpy import save_file
 from server import PACK_FOLDER, Server
 
 DEMO = "train_your_first_lora_no_downloads"
 SDXL = "train_lora_on_your_checkpoint_sdxl"
 CAPTION = "caption_and_check_a_dataset"
+STACK = "stack_and_merge_loras"
 EXAMPLES = ROOT / "example_workflows"
 
 SCALE = 0.62
@@ -30,6 +33,7 @@ VIEWPORT = {"width": 2100, "height": 1340}
 WIDTH = 1600
 """Of the picture in the README."""
 THUMBNAIL, GAP, LABEL = 400, 8, 28
+LORAS = {"ink_drawing.safetensors": 0.8, "soft_light.safetensors": 0.5, "my_cat.safetensors": 0.7}
 PAPER, INK = (24, 24, 27), (228, 228, 231)
 
 
@@ -37,7 +41,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Retake the pictures of README and templates.")
     parser.add_argument("--steps", type=int, default=0, help="training steps; 0: as the workflow has it")
     steps = parser.parse_args().steps
-    with running_server() as server, comfy_page(server, "vue", **VIEWPORT) as comfy:
+    with running_server() as server:
+        for name in LORAS:
+            save_file({}, server.base / "models" / "loras" / name)
+        take(server, steps)
+
+
+def take(server: Server, steps: int) -> None:
+    with comfy_page(server, "vue", **VIEWPORT) as comfy:
+        comfy.load_template(PACK_FOLDER, STACK)
+        rows = [{"name": name, "strength_model": strength} for name, strength in LORAS.items()]
+        comfy.set_widgets({"CrucibleLoRAStack": {"loras": json.dumps(rows)}})
+        write(thumbnail_of_group(comfy, "1. Choose"), EXAMPLES / f"{STACK}.jpg")
         comfy.load_template(PACK_FOLDER, SDXL)
         write(thumbnail_of_group(comfy, "2. Train"), EXAMPLES / f"{SDXL}.jpg")
         comfy.load_template(PACK_FOLDER, CAPTION)

@@ -20,6 +20,7 @@ class Node:
     widgets: dict[str, Any] = field(default_factory=dict)
     title: str = ""
     properties: dict[str, Any] = field(default_factory=dict)
+    muted: bool = False
 
 
 @dataclass(frozen=True)
@@ -366,4 +367,122 @@ Then connect its **dataset** to **Train LoRA**, as in the other two workflows of
     ),
 )
 
-WORKFLOWS = (DEMO, SDXL, CAPTION)
+STACK = Workflow(
+    "stack_and_merge_loras",
+    (
+        Node(
+            "base",
+            "CheckpointLoaderSimple",
+            (-740, 0, 320, 98),
+            widgets={"ckpt_name": "sd_xl_base_1.0.safetensors"},
+            properties={
+                "models": [{"name": "sd_xl_base_1.0.safetensors", "url": SDXL_URL, "directory": "checkpoints"}],
+            },
+        ),
+        Node("stack", "CrucibleLoRAStack", (-380, 0, 380, 300)),
+        Node(
+            "lora",
+            "CrucibleLoadLoRA",
+            (40, 0, 300, 300),
+            inputs={"model": ("base", "model"), "clip": ("base", "clip"), "lora_stack": ("stack", "lora_stack")},
+        ),
+        Node("words", "PreviewAny", (380, 0, 400, 130), {"source": ("lora", "trigger_words")}, title="Trigger words"),
+        Node("info", "PreviewAny", (380, 190, 400, 330), {"source": ("lora", "info")}, title="What each LoRA is"),
+        Node(
+            "merge",
+            "CrucibleMergeLoRA",
+            (860, 0, 340, 300),
+            inputs={"lora_stack": ("lora", "lora_stack"), "model": ("base", "model")},
+            muted=True,
+        ),
+        Node(
+            "merged",
+            "PreviewAny",
+            (860, 360, 340, 160),
+            {"source": ("merge", "info")},
+            title="What was merged",
+            muted=True,
+        ),
+        Node(
+            "save",
+            "CheckpointSave",
+            (1240, 0, 340, 120),
+            inputs={"model": ("lora", "model"), "clip": ("lora", "clip"), "vae": ("base", "vae")},
+            widgets={"filename_prefix": "checkpoints/with_loras"},
+            muted=True,
+        ),
+        Node(
+            "positive",
+            "CLIPTextEncode",
+            (-740, 640, 360, 160),
+            inputs={"clip": ("lora", "clip")},
+            widgets={"text": "a house by the sea, in the style of your LoRAs"},
+            title="Prompt",
+        ),
+        Node(
+            "negative",
+            "CLIPTextEncode",
+            (-740, 850, 360, 110),
+            inputs={"clip": ("lora", "clip")},
+            widgets={"text": ""},
+            title="Negative prompt",
+        ),
+        Node(
+            "latent",
+            "EmptyLatentImage",
+            (-740, 1010, 360, 118),
+            widgets={"width": 1024, "height": 1024, "batch_size": 1},
+            title="Size of the picture",
+        ),
+        *sampler("without", -340, 640, ("base", "model"), 25, 6.0),
+        Node(
+            "without_shown",
+            "PreviewImage",
+            (-40, 640, 430, 490),
+            {"images": ("without_decode", "IMAGE")},
+            title="Without",
+        ),
+        *sampler("with", 430, 640, ("lora", "model"), 25, 6.0),
+        Node("with_shown", "PreviewImage", (730, 640, 430, 490), {"images": ("with_decode", "IMAGE")}, title="With"),
+        note(
+            -45,
+            440,
+            "Stack and merge LoRAs",
+            """
+# Stack and merge LoRAs
+
+1. **Load Checkpoint**: choose the model that your LoRAs are for.
+2. **LoRA Stack**: press *Add LoRA*, as often as you like. Each row has a strength and a switch; the arrows change the \
+order.
+3. Press **Run**. *What each LoRA is* tells whether it fits, its trigger words, and a strength to start from.
+4. Put the **trigger words** into the prompt.
+
+The stack of another pack fits as well.
+""",
+        ),
+        note(
+            440,
+            560,
+            "Merge them, or bake them in",
+            """
+## Merge them, or bake them in
+
+Two nodes here are muted. Select one and press **Ctrl+M** when you like what you see.
+
+- **Merge LoRA** makes one LoRA of the stack, in **output/loras**. *linear* does exactly what the stack does; *ties* \
+settles where LoRAs contradict each other.
+- **Save Checkpoint** saves a whole model that has them in it. It takes gigabytes.
+
+Without ComfyUI: **python -m trainer merge**.
+""",
+        ),
+    ),
+    (
+        Group("1. Choose", (-760, -75, 780, 615), BLUE),
+        Group("2. Apply", (20, -75, 780, 615), BLUE),
+        Group("3. Keep", (840, -75, 760, 615), GREY),
+        Group("Look", (-760, 565, 1940, 585), GREEN),
+    ),
+)
+
+WORKFLOWS = (DEMO, SDXL, CAPTION, STACK)

@@ -117,8 +117,6 @@ def lora_file(name: str) -> Path:
     from ..trainer.errors import CrucibleError
     from ..trainer.suggestions import nearest_names
 
-    if not name:
-        raise CrucibleError("A row of the LoRA stack has no LoRA. Choose one, or remove the row or switch it off.")
     if not name.lower().endswith(".safetensors"):
         raise CrucibleError(
             f"LoRA {name!r} is no .safetensors file. Other kinds can run code when they are opened, so they are not "

@@ -75,7 +75,10 @@ def _read_row(row: Any, where: str) -> LoraRow:
         raise CrucibleError(f"{where} has enabled = {_shown(enabled)}. Write true or false, without quotes.")
     strength_model = _read_strength(row, "strength_model", where)
     strength_clip = _read_strength(row, "strength_clip", where) if "strength_clip" in row else strength_model
-    return LoraRow(name, strength_model, strength_clip, enabled)
+    read = LoraRow(name, strength_model, strength_clip, enabled)
+    if read.acts and not name:
+        raise CrucibleError(f"{where} is on and names no file. Choose one, or remove the row or switch it off.")
+    return read
 
 
 def _read_strength(row: dict[str, Any], key: str, where: str) -> float:

@@ -15,7 +15,7 @@ const owners = new WeakMap();
 function readNames({ CrucibleLoadLoRA }) {
     const [kind, options] = CrucibleLoadLoRA.input.required.lora_name;
     const listed = Array.isArray(kind) ? kind : options.options;
-    names = listed.filter((name) => name.endsWith(".safetensors"));
+    names = listed.filter((name) => /\.safetensors$/i.test(name)); // the first is None
 }
 
 /** The rows that a text holds, or null when they cannot be shown as rows. */

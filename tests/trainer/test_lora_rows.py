@@ -53,6 +53,7 @@ GOOD = '{"name": "ink.safetensors", "strength_model": 1}'
         (f'[{GOOD}, "oil.safetensors"]', ["Row 2", '"oil.safetensors", and not an object']),
         ('[{"strength_model": 1}]', ["Row 1", "has no name"]),
         ('[{"name": "ink.safetensors"}]', ["Row 1", "ink.safetensors", "has no strength_model"]),
+        (f'[{GOOD}, {{"name": "", "strength_model": 1}}]', ["Row 2", "names no file", "switch it off"]),
         (f'[{GOOD}, {{"name": 3, "strength_model": 1}}]', ["Row 2", "the name 3", "ink.safetensors"]),
         ('[{"name": "a", "strength_model": "0.8"}]', ["Row 1", 'strength_model = "0.8"', "without quotes"]),
         ('[{"name": "a", "strength_model": true}]', ["Row 1", "strength_model = true", "-20 to 20"]),

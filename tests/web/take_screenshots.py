@@ -34,6 +34,8 @@ WIDTH = 1600
 """Of the picture in the README."""
 THUMBNAIL, GAP, LABEL = 400, 8, 28
 LORAS = {"ink_drawing.safetensors": 0.8, "soft_light.safetensors": 0.5, "my_cat.safetensors": 0.7}
+AROUND_STACK = (-390, -45, 400, 400)
+"""Left, top, width and height in that workflow."""
 PAPER, INK = (24, 24, 27), (228, 228, 231)
 
 
@@ -52,7 +54,7 @@ def take(server: Server, steps: int) -> None:
         comfy.load_template(PACK_FOLDER, STACK)
         rows = [{"name": name, "strength_model": strength} for name, strength in LORAS.items()]
         comfy.set_widgets({"CrucibleLoRAStack": {"loras": json.dumps(rows)}})
-        write(thumbnail_of_group(comfy, "1. Choose"), EXAMPLES / f"{STACK}.jpg")
+        write(screenshot(comfy, AROUND_STACK).resize((THUMBNAIL, THUMBNAIL)), EXAMPLES / f"{STACK}.jpg")
         comfy.load_template(PACK_FOLDER, SDXL)
         write(thumbnail_of_group(comfy, "2. Train"), EXAMPLES / f"{SDXL}.jpg")
         comfy.load_template(PACK_FOLDER, CAPTION)

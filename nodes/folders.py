@@ -6,6 +6,7 @@ from pathlib import Path
 import folder_paths
 
 DEMO = "demo"
+NONE = "None"
 
 
 def dataset_choices() -> list[str]:
@@ -106,6 +107,17 @@ def caption_cache_folder() -> Path:
 def lora_folder() -> Path:
     """Where new LoRAs go: ComfyUI lists it among its LoRA folders."""
     return Path(folder_paths.get_output_directory()) / "loras"
+
+
+def lora_choices() -> list[str]:
+    """`NONE`, then the LoRAs in ComfyUI's list that can be opened without running code."""
+    files = folder_paths.get_filename_list("loras")
+    return [NONE, *(name for name in files if name.lower().endswith(".safetensors"))]
+
+
+def lora_file(choice: str) -> Path | None:
+    """The file of one of `lora_choices`; None for `NONE`."""
+    return None if choice == NONE else Path(folder_paths.get_full_path_or_raise("loras", choice))
 
 
 def runs_folder() -> Path:

@@ -1,7 +1,7 @@
 """The training as a node."""
 
 from .comfy_io import CATEGORY, Config, Dataset, io, ui
-from .folders import lora_folder, runs_folder
+from .folders import NONE, lora_choices, lora_file, lora_folder, runs_folder
 
 LORA_SAVED = "crucible.lora_saved"
 """Event for the browser, which then refreshes its lists of LoRAs."""
@@ -41,6 +41,17 @@ class CrucibleTrainLoRA(io.ComfyNode):
                         "once) or was interrupted (it would go on)."
                     ),
                 ),
+                io.Combo.Input(
+                    "continue_from",
+                    options=lora_choices(),
+                    default=NONE,
+                    optional=True,
+                    display_name="continue from",
+                    tooltip=(
+                        "A LoRA to train on, from any trainer, made for this kind of model. Its layers and algorithm "
+                        "stay, and its rank too, unless Configure LoRA sets one. None starts from zero."
+                    ),
+                ),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The model with the LoRA, ready to sample."),
@@ -54,7 +65,14 @@ class CrucibleTrainLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset, config, output_name, retrain):
+    def fingerprint_inputs(cls, continue_from=NONE, **_):
+        if continue_from is None:  # another node says which file; that node's inputs decide alone
+            return ""
+        path = lora_file(continue_from)
+        return "" if path is None else path.stat().st_mtime
+
+    @classmethod
+    def execute(cls, model, clip, vae, dataset, config, output_name, retrain, continue_from=NONE):
         from ..trainer.requirements import require_packages
 
         require_packages()
@@ -65,7 +83,9 @@ class CrucibleTrainLoRA(io.ComfyNode):
         from ..trainer.resuming import train_or_resume
 
         base_model = ComfyUIBaseModel(model, clip, vae)
-        config = config.model_copy(update={"output_name": output_name})
+        path = lora_file(continue_from)
+        start = {"continue_from": None if path is None else str(path)}
+        config = config.model_copy(update={"output_name": output_name, **start})
         result = train_or_resume(base_model, dataset, config, lora_folder(), runs_folder(), _hooks(), retrain=retrain)
         lora_name = f"{result.files.name}.safetensors"
         _tell_browser(lora_name)

@@ -293,7 +293,7 @@ def _without_effect(layer: AdaptedLayer, part: str, parameter: Tensor) -> Tensor
 
 
 def _factorise(adapter: Any, tensors: LayerTensors) -> None:
-    """Give a LoHa or LoKr layer the factors, rank and scale that a file has for it."""
+    """Give a LoHa or LoKr layer the factors and the scale that a file has for it."""
     device = next(parameter for _, parameter in adapter_parameters(adapter)).device
     for part in adapter.adapter_layer_names:
         weights = getattr(adapter, part)
@@ -301,7 +301,7 @@ def _factorise(adapter: Any, tensors: LayerTensors) -> None:
             del weights[ADAPTER_NAME]
         if (tensor := tensors.get(f".{part}")) is not None:
             weights[ADAPTER_NAME] = nn.Parameter(torch.empty(tensor.shape, dtype=torch.float32, device=device))
-    _ignore_alpha_of_full_matrices(adapter)
+    adapter.scaling[ADAPTER_NAME] = scale_of(tensors)
 
 
 def _tensors(layer: AdaptedLayer) -> LayerTensors:

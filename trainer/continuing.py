@@ -35,6 +35,21 @@ SHOWN = 3
 
 _TITLES = {"lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr"}
 
+_UNTRAINABLE = {
+    ".diff_b": "differences of biases",
+    ".diff": "whole differences",
+    ".w_norm": "norms",
+    ".b_norm": "norms",
+    ".lora_B.bias": "biases",
+    ".lora_magnitude_vector": "DoRA in PEFT's form",
+    ".a1": "GLoRA",
+    ".oft_blocks": "OFT",
+    ".oft_diag": "OFT",
+    ".boft_blocks": "BOFT",
+    ".lokr_t2": "LoKr in Tucker's form",  # for which ComfyUI's loader logs an error and goes on without
+}
+"""What nothing can be trained on, by suffixes without "default" and "weight"."""
+
 
 @dataclass(frozen=True)
 class Continued:
@@ -215,22 +230,29 @@ def _require_trainable(path: Path, layers: Mapping[str, LayerTensors]) -> None:
         CrucibleError: some layers are of a method that nothing can be trained on.
     """
     others = {key: found for key, layer in layers.items() if (found := _untrainable(layer))}
-    if others:
-        raise CrucibleError(
-            f"{path} has {', '.join(sorted(set(others.values())))} in {len(others)} of its {len(layers)} layers "
-            f"({_shown(others)}), which cannot be trained on: LoRA, DoRA, LoHa and LoKr can. Make a LoRA of it first: "
-            f"python -m trainer resize {path.name} --rank 32."
-        )
+    if not others:
+        return
+    todo = f"Make a LoRA of it first: python -m trainer resize {path.name} --rank 32."
+    if any(kind_of(layers[key]) in ("other", "dora") for key in others):
+        todo = "Apply it to the model with a LoRA loader instead, and train a new LoRA on top of it."
+    raise CrucibleError(
+        f"{path} has {', '.join(sorted(set(others.values())))} in {len(others)} of its {len(layers)} layers "
+        f"({_shown(others)}), which cannot be trained on: LoRA, DoRA, LoHa and LoKr can. {todo}"
+    )
 
 
 def _untrainable(layer: LayerTensors) -> str:
     """What cannot be trained of a layer, in words; or ""."""
+    suffixes = [suffix.removesuffix(".weight").removesuffix(".default") for suffix in layer]
+    found = dict.fromkeys(_UNTRAINABLE[suffix] for suffix in suffixes if suffix in _UNTRAINABLE)
+    if found:
+        return ", ".join(found)
     kind = kind_of(layer)
-    if kind == "dora":
-        return "" if len(layer[DORA_SCALE]) == len(layer[UP]) else "DoRA by inputs"
-    if kind not in _TITLES or ".diff_b" in layer:
-        return ", ".join(sorted(suffix.strip(".") for suffix in layer if suffix != ALPHA))
-    return ""
+    if DORA_SCALE in layer and kind != "dora":
+        return "LoHa or LoKr with DoRA"
+    if kind == "dora" and len(layer[DORA_SCALE]) != len(layer[UP]):
+        return "DoRA by inputs"
+    return "" if kind in _TITLES else "an unknown method"
 
 
 def _require_agreement(path: Path, layers: Mapping[str, LayerTensors], config: TrainingConfig) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import comfy.lora
 import comfy.sd
@@ -18,7 +17,6 @@ from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.config import parse_config
 from lora_crucible.continuing import Continued, continued_from
 from lora_crucible.errors import CrucibleError
-from lora_crucible.formats.delta import delta_weight
 from lora_crucible.formats.lora_file import ALPHA, DOWN, MIDDLE, UP, to_state_dict, write_lora
 from lora_crucible.formats.names import place_of
 from safetensors.torch import save_file
@@ -70,11 +68,14 @@ def loha_of_tucker(out: int, inputs: tuple[int, ...]) -> Tensors:
 def lokr_of_other_factors(out: int, inputs: tuple[int, ...]) -> Tensors:
     """Both matrices in factors, of a shape that peft would not have chosen."""
     first = 2 if inputs[0] % 2 == 0 and out % 2 == 0 else 1
-    parts: Tensors = {".lokr_w1_a": draw(first, 3), ".lokr_w1_b": draw(3, first), ALPHA: torch.tensor(1.0)}
-    if len(inputs) > 1:
-        parts[".lokr_t2"] = draw(3, 3, *inputs[1:])
-        return parts | {".lokr_w2_a": draw(3, out // first), ".lokr_w2_b": draw(3, inputs[0] // first)}
-    return parts | {".lokr_w2_a": draw(out // first, 3), ".lokr_w2_b": draw(3, inputs[0] // first)}
+    columns = inputs[0] // first * (inputs[1] * inputs[2] if len(inputs) > 1 else 1)
+    return {
+        ".lokr_w1_a": draw(first, 3),
+        ".lokr_w1_b": draw(3, first),
+        ".lokr_w2_a": 9 * draw(out // first, 3),
+        ".lokr_w2_b": draw(3, columns),
+        ALPHA: torch.tensor(1.0),
+    }
 
 
 def whole_lokr(out: int, inputs: tuple[int, ...]) -> Tensors:
@@ -173,7 +174,10 @@ def test_the_base_without_effect_is_the_base(model, samples, tmp_path: Path):
         base_model = models.base_model(model)
         expected = errors(base_model, samples)
         lora = continued(base_model, tmp_path / "x.safetensors")
-        with base_model.session("fp32"), base_model.attached(AdapterSpec(4, 4.0, 0.0, "", start=lora.layers), False) as a:
+        with (
+            base_model.session("fp32"),
+            base_model.attached(AdapterSpec(4, 4.0, 0.0, "", start=lora.layers), False) as a,
+        ):
             a.initialise(1)
             a.load(lora.layers)
             with torch.no_grad(), a.without_effect():

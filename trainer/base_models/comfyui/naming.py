@@ -177,7 +177,7 @@ def _places_on_model(model: Any, architecture: Architecture) -> dict[str, Place]
     targets: dict[str, dict[str, tuple[Any, ...]]] = {}
     for name, target in comfy.lora.model_lora_keys_unet(model, {}).items():
         parameter, *slicing = target if isinstance(target, tuple) else (target,)
-        if parameter.endswith(".weight") and _path(parameter) in keys:
+        if parameter in shapes and _path(parameter) in keys:  # the map has layers that a model lacks
             targets.setdefault(parameter, {})[name] = (*slicing, None, None)[:2]
     places = {}
     for parameter, found in targets.items():

@@ -45,7 +45,6 @@ class CrucibleTrainLoRA(io.ComfyNode):
                     "continue_from",
                     options=lora_choices(),
                     default=NONE,
-                    optional=True,
                     display_name="continue from",
                     tooltip=(
                         "A LoRA to train on, from any trainer, made for this kind of model. Its layers and algorithm "
@@ -65,14 +64,14 @@ class CrucibleTrainLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, continue_from=NONE, **_):
+    def fingerprint_inputs(cls, continue_from, **_):
         if continue_from is None:  # another node says which file; that node's inputs decide alone
             return ""
         path = lora_file(continue_from)
         return "" if path is None else path.stat().st_mtime
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset, config, output_name, retrain, continue_from=NONE):
+    def execute(cls, model, clip, vae, dataset, config, output_name, retrain, continue_from):
         from ..trainer.requirements import require_packages
 
         require_packages()

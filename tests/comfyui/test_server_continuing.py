@@ -24,8 +24,7 @@ def training(new_graph, name, continue_from):
     graph.prompt[trained.id]["inputs"]["continue_from"] = continue_from
     graph.show("report", trained["report"])
     graph.add("SaveImage", "samples", images=trained["samples"], filename_prefix="samples")
-    if continue_from != "None":
-        graph.draw("by LoraLoader", graph.core_lora(continue_from)["MODEL"])
+    graph.draw("by LoraLoader", graph.core_lora("begun.safetensors")["MODEL"])
     graph.draw("base", graph.model)
     return graph.prompt, trained.id
 
@@ -40,7 +39,7 @@ def begun(server, new_graph):
 
 @pytest.fixture(scope="module")
 def theirs(server, begun):
-    """The same LoRA as diffusers writes it, in a folder for downloaded ones."""
+    """The same LoRA as diffusers writes it, which core's loader does not know, in a folder for downloaded ones."""
     demo = ARCHITECTURES["demo"]
     tensors, _ = read_lora(server.output / "loras" / "begun.safetensors")
     converted = to_form(read_layers(tensors, lambda name: place_of(name, demo)), demo, "diffusers")
@@ -61,12 +60,14 @@ def test_training_starts_where_the_file_is(server, new_graph, theirs, name):
 
 
 def test_a_file_that_was_replaced_is_trained_anew(server, new_graph, theirs):
-    prompt, node = training(new_graph, "replaced", "theirs.safetensors")
+    tensors, _ = read_lora(theirs)
+    file = theirs.with_stem("changing")
+    save_file(tensors, file)
+    prompt, node = training(new_graph, "replaced", file.name)
     server.run(prompt)
     assert node in server.run(prompt).cached
-    tensors, _ = read_lora(theirs)
-    save_file({key: tensor * 1.5 for key, tensor in tensors.items()}, theirs)
-    os.utime(theirs, (1, 1))
+    save_file({key: tensor * 1.5 for key, tensor in tensors.items()}, file)
+    os.utime(file, (1, 1))
     again = server.run(prompt)
     assert node not in again.cached
     assert "Nothing was trained" not in again.texts["report"]

@@ -6,6 +6,7 @@ from pathlib import Path, PureWindowsPath
 import folder_paths
 
 DEMO = "demo"
+NONE = "None"
 
 
 def dataset_choices() -> list[str]:
@@ -108,6 +109,12 @@ def lora_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "loras"
 
 
+def lora_choices() -> list[str]:
+    """`NONE`, then the LoRAs in ComfyUI's list that can be opened without running code."""
+    files = folder_paths.get_filename_list("loras")
+    return [NONE, *(name for name in files if name.lower().endswith(".safetensors"))]
+
+
 def lora_file(name: str) -> Path:
     """The file of a LoRA, by the name under which ComfyUI lists it.
 
@@ -124,8 +131,7 @@ def lora_file(name: str) -> Path:
         )
     path = None if _leads_out(name) else folder_paths.get_full_path("loras", name)
     if path is None:
-        known = [file for file in folder_paths.get_filename_list("loras") if file.lower().endswith(".safetensors")]
-        near = nearest_names(name, known, count=3)
+        near = nearest_names(name, lora_choices()[1:], count=3)
         advice = f"The nearest names are {', '.join(near)}." if near else "Put it into models/loras, or choose another."
         raise CrucibleError(f"LoRA {name!r} is not in ComfyUI's LoRA folders, so it cannot be applied. {advice}")
     return Path(path)

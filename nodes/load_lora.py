@@ -1,19 +1,16 @@
 """LoRAs on a model as a node."""
 
 import os
-from pathlib import Path
 
 import folder_paths
 
 from .comfy_io import CATEGORY, LoraStack, io
-
-NONE = "None"
+from .folders import NONE, lora_choices, lora_file
 
 
 class CrucibleLoadLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        files = [name for name in folder_paths.get_filename_list("loras") if name.lower().endswith(".safetensors")]
         strength = {"default": 1.0, "min": -20.0, "max": 20.0, "step": 0.05}
         return io.Schema(
             node_id="CrucibleLoadLoRA",
@@ -27,7 +24,7 @@ class CrucibleLoadLoRA(io.ComfyNode):
             inputs=[
                 io.Model.Input("model"),
                 io.Clip.Input("clip", optional=True, tooltip="Only needed for LoRAs with a text-encoder part."),
-                io.Combo.Input("lora_name", options=[NONE, *files], default=NONE, display_name="LoRA"),
+                io.Combo.Input("lora_name", options=lora_choices(), default=NONE, display_name="LoRA"),
                 io.LoraModel.Input(
                     "lora",
                     optional=True,
@@ -71,7 +68,7 @@ class CrucibleLoadLoRA(io.ComfyNode):
             return ""
         from ..trainer.formats.trigger_words import sidecar_paths
 
-        path = Path(folder_paths.get_full_path_or_raise("loras", lora_name))
+        path = lora_file(lora_name)
         return [os.path.getmtime(file) for file in (path, *sidecar_paths(path)) if file.exists()]
 
     @classmethod
@@ -83,11 +80,5 @@ class CrucibleLoadLoRA(io.ComfyNode):
         own = None
         if enabled and not strength_model == strength_clip == 0 and (lora is not None or lora_name != NONE):
             own = OwnLora(lora if lora is not None else lora_name, strength_model, strength_clip)
-        stacked = apply_stack(model, clip, read_stack(lora_stack, listed), own, listed, _path)
+        stacked = apply_stack(model, clip, read_stack(lora_stack, listed), own, listed, lora_file)
         return io.NodeOutput(stacked.model, stacked.clip, stacked.lora_stack, stacked.trigger_words, stacked.info)
-
-
-def _path(name):
-    """A LoRA's file; None if there is none. ComfyUI lets no name lead out of its folders."""
-    path = folder_paths.get_full_path("loras", name)
-    return path and Path(path)

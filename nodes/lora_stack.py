@@ -3,6 +3,7 @@
 import os
 
 from .comfy_io import CATEGORY, LoraStack, io
+from .folders import lora_file
 
 
 class CrucibleLoRAStack(io.ComfyNode):
@@ -37,14 +38,12 @@ class CrucibleLoRAStack(io.ComfyNode):
         if loras is None:  # another node writes the rows; that node's inputs decide alone
             return ""
         from ..trainer.lora_rows import read_lora_rows
-        from .folders import lora_file
 
         return [os.path.getmtime(lora_file(row.name)) for row in read_lora_rows(loras) if row.acts]
 
     @classmethod
     def execute(cls, loras, lora_stack=None):
         from ..trainer.lora_rows import read_lora_rows
-        from .folders import lora_file
 
         rows = [row for row in read_lora_rows(loras) if row.acts]
         for row in rows:

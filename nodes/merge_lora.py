@@ -1,13 +1,11 @@
 """Several LoRAs as one, as a node."""
 
-from pathlib import Path
-
 import folder_paths
 
 from ..trainer.merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, LoraStack, io, ui
-from .folders import lora_folder
+from .folders import lora_file, lora_folder
 
 MEMORY = 2 * 1024**3
 """Bytes; the largest layers of image models take about this much."""
@@ -96,7 +94,8 @@ class CrucibleMergeLoRA(io.ComfyNode):
         import comfy.model_management
         import comfy.utils
 
-        from ..trainer.formats.lora_stack import load_listed, read_stack
+        from ..trainer.formats.lora_model import load_lora
+        from ..trainer.formats.lora_stack import read_stack
         from ..trainer.formats.output_name import unused_path
         from ..trainer.merging.ingredients import Strengths
         from ..trainer.merging.result import merge_to_file
@@ -113,7 +112,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
             bar.update_absolute(done, total)
 
         stack = [
-            Strengths(load_listed(entry.name, _path), entry.strength_model, entry.strength_clip)
+            Strengths(load_lora(lora_file(entry.name), entry.name), entry.strength_model, entry.strength_clip)
             for entry in read_stack(lora_stack, folder_paths.get_filename_list("loras"))
         ]
         recipe = Recipe(method, lora_rank or None, density, majority_sign, seed)
@@ -124,8 +123,3 @@ class CrucibleMergeLoRA(io.ComfyNode):
         lora, info = merge_to_file(path, stack, recipe, base_weights, progress, device=device)
         tell_lora_saved(lora.name)
         return io.NodeOutput(lora, lora.name, info, ui=ui.PreviewText(info))
-
-
-def _path(name):
-    path = folder_paths.get_full_path("loras", name)
-    return path and Path(path)

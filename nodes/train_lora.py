@@ -2,7 +2,7 @@
 
 from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, Config, Dataset, io, ui
-from .folders import lora_folder, runs_folder
+from .folders import NONE, lora_choices, lora_file, lora_folder, runs_folder
 
 
 class CrucibleTrainLoRA(io.ComfyNode):
@@ -39,6 +39,16 @@ class CrucibleTrainLoRA(io.ComfyNode):
                         "once) or was interrupted (it would go on)."
                     ),
                 ),
+                io.Combo.Input(
+                    "continue_from",
+                    options=lora_choices(),
+                    default=NONE,
+                    display_name="continue from",
+                    tooltip=(
+                        "A LoRA to train on, from any trainer, made for this kind of model. Its layers and algorithm "
+                        "stay, and its rank too, unless Configure LoRA sets one. None starts from zero."
+                    ),
+                ),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The model with the LoRA, ready to sample."),
@@ -52,7 +62,13 @@ class CrucibleTrainLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset, config, output_name, retrain):
+    def fingerprint_inputs(cls, continue_from, **_):
+        if continue_from is None:  # another node says which file; that node's inputs decide alone
+            return ""
+        return "" if continue_from == NONE else lora_file(continue_from).stat().st_mtime
+
+    @classmethod
+    def execute(cls, model, clip, vae, dataset, config, output_name, retrain, continue_from):
         from ..trainer.requirements import require_packages
 
         require_packages()
@@ -63,7 +79,8 @@ class CrucibleTrainLoRA(io.ComfyNode):
         from ..trainer.resuming import train_or_resume
 
         base_model = ComfyUIBaseModel(model, clip, vae)
-        config = config.model_copy(update={"output_name": output_name})
+        start = None if continue_from == NONE else str(lora_file(continue_from))
+        config = config.model_copy(update={"output_name": output_name, "continue_from": start})
         result = train_or_resume(base_model, dataset, config, lora_folder(), runs_folder(), _hooks(), retrain=retrain)
         lora_name = f"{result.files.name}.safetensors"
         tell_lora_saved(lora_name)

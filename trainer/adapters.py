@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 import torch
-from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from .config import ResolvedConfig
 from .config.layer_patterns import LayerPattern, parse_patterns
+from .formats.delta import rank_of, scale_of
 from .formats.layer_names import is_of_text_encoder
 from .formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, LayerTensors
+from .formats.universal import kind_of
+from .layer_choice import is_adaptable, select_layers
 from .rng import generator
 
 ADAPTER_NAME = "default"
@@ -51,6 +54,8 @@ class AdapterSpec:
             arXiv:2309.14859).
         patterns: layers by name, with ranks and alphas of their own.
         text_encoder: whether the text encoders are trained too.
+        start: layers of a LoRA that is gone on with, by file key. A model that has some of them gets adapters on these
+            alone, each of its own method, rank and alpha.
     """
 
     rank: int
@@ -60,9 +65,10 @@ class AdapterSpec:
     algorithm: Algorithm = "lora"
     patterns: tuple[LayerPattern, ...] = ()
     text_encoder: bool = False
+    start: Mapping[str, LayerTensors] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: ResolvedConfig) -> AdapterSpec:
+    def of(cls, config: ResolvedConfig, start: Mapping[str, LayerTensors] | None = None) -> AdapterSpec:
         """What a config asks for."""
         return cls(
             config.lora_rank,
@@ -72,6 +78,7 @@ class AdapterSpec:
             config.algorithm,
             parse_patterns(config.layer_patterns),
             config.train_text_encoder,
+            start or {},
         )
 
     @property
@@ -80,33 +87,71 @@ class AdapterSpec:
         return replace(self, target_modules="attention_and_feed_forward", patterns=())
 
 
-def peft_config(spec: AdapterSpec, chosen: Mapping[str, LayerPattern]) -> PeftConfig:
-    """peft's description of adapters on the layers of `select_layers`."""
-    ranks = {_exactly(path): layer.rank for path, layer in chosen.items() if layer.rank is not None}
-    alphas = {_exactly(path): layer.alpha for path, layer in chosen.items() if layer.alpha is not None}
-    shared: dict[str, Any] = {
-        "r": spec.rank,
-        "target_modules": list(chosen),
-        "rank_pattern": ranks,
-        "alpha_pattern": alphas,
+@dataclass(frozen=True)
+class LayerSpec:
+    """What is trained on one layer, in the words of `AdapterSpec`."""
+
+    algorithm: Algorithm
+    rank: int
+    alpha: float
+
+
+def choose_layers(
+    spec: AdapterSpec, modules: Iterable[tuple[str, nn.Module]], key_of: Callable[[str], str]
+) -> dict[str, LayerSpec]:
+    """The layers that get adapters, by path in the order of `modules`.
+
+    Args:
+        modules: of a model, by path.
+        key_of: from the path of a layer to its key in a file.
+
+    Raises:
+        CrucibleError: as `select_layers`.
+    """
+    modules = list(modules)
+    keys = {path: key_of(path) for path, module in modules if is_adaptable(module)} if spec.start else {}
+    going_on = {path: _spec_of(spec.start[key]) for path, key in keys.items() if key in spec.start}
+    if going_on:
+        return going_on
+    chosen = select_layers(modules, spec.target_modules, spec.patterns)
+    return {
+        path: LayerSpec(spec.algorithm, pattern.rank or spec.rank, pattern.alpha or spec.alpha)
+        for path, pattern in chosen.items()
     }
+
+
+def _spec_of(adapter: LayerTensors) -> LayerSpec:
+    rank = rank_of(adapter) or 1  # which a LoKr of two whole matrices has no use for
+    return LayerSpec(cast(Algorithm, kind_of(adapter)), rank, rank * scale_of(adapter))
+
+
+def inject(model: nn.Module, layers: Mapping[str, LayerSpec], dropout: float) -> dict[str, BaseTunerLayer]:
+    """Put peft's layers in the places of a model's, by path."""
+    alike: dict[LayerSpec, list[str]] = {}
+    for path, spec in layers.items():
+        alike.setdefault(spec, []).append(path)
+    for spec, paths in alike.items():
+        inject_adapter_in_model(peft_config(spec, paths, dropout), model, adapter_name=ADAPTER_NAME)
+        del model.peft_config
+    return adapter_layers(model)
+
+
+def peft_config(spec: LayerSpec, paths: Iterable[str], dropout: float = 0.0) -> PeftConfig:
+    """peft's description of adapters on the layers of these paths."""
+    # A list would be taken for ends of paths, a text for a regular expression of the whole.
+    shared: dict[str, Any] = {"r": spec.rank, "target_modules": "|".join(map(re.escape, paths))}
     if spec.algorithm == "loha":
         return LoHaConfig(alpha=spec.alpha, **shared)
     if spec.algorithm == "lokr":
         return LoKrConfig(alpha=spec.alpha, decompose_both=True, **shared)
     return LoraConfig(
         lora_alpha=spec.alpha,  # peft multiplies by it; kohya's alphas are no integers
-        lora_dropout=spec.dropout,
+        lora_dropout=dropout,
         bias="none",
         use_rslora=spec.algorithm == "rslora",
         use_dora=spec.algorithm == "dora",
         **shared,
     )
-
-
-def _exactly(path: str) -> str:
-    """peft takes patterns as regular expressions of a path's end."""
-    return "^" + re.escape(path)
 
 
 @dataclass(frozen=True)
@@ -172,15 +217,51 @@ class Adapters:
         """
         for key, layer in self._layers.items():
             for part, parameter in adapter_parameters(layer.adapter):
-                if part == _MAGNITUDE:
-                    parameter.copy_(_row_norms(layer.base_weight()).view(parameter.shape))
-                elif part in _ZERO_AT_FIRST:
-                    parameter.zero_()
+                if _decides_effect(part):
+                    parameter.copy_(_without_effect(layer, part, parameter))
                 else:
                     purpose = ("init", key) if part == "lora_A" else ("init", key, part)
                     fresh = torch.empty(parameter.shape)
                     nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator(seed, *purpose))
                     parameter.copy_(fresh)
+
+    @torch.no_grad()
+    def load(self, layers: Mapping[str, LayerTensors]) -> None:
+        """Go on from weights as `layers` gives them; those that are not among them stay as they are.
+
+        LoHa and LoKr take over how the file has them in factors, so this comes before anything holds the parameters.
+
+        Args:
+            layers: those of the `AdapterSpec` that these adapters were attached by.
+        """
+        for key, tensors in layers.items():
+            layer = self._layers[key]
+            if not isinstance(layer.adapter, PeftLoraLayer):
+                _factorise(layer.adapter, tensors)
+            parameters = dict(adapter_parameters(layer.adapter))
+            magnitude = parameters.pop(_MAGNITUDE, None)
+            for part, parameter in parameters.items():
+                parameter.copy_(tensors[_SUFFIXES.get(part, f".{part}")].view(parameter.shape))
+            if magnitude is not None:
+                scale = tensors[DORA_SCALE].flatten().to(magnitude) / _ratio_of_norms(layer)
+                magnitude.copy_(scale.view(magnitude.shape))
+
+    @contextmanager
+    def without_effect(self) -> Iterator[None]:
+        """The model is the base, as if there were no adapters on it."""
+        kept = []
+        with torch.no_grad():
+            for layer in self._layers.values():
+                for part, parameter in adapter_parameters(layer.adapter):
+                    if _decides_effect(part):
+                        kept.append((parameter, parameter.detach().clone()))
+                        parameter.copy_(_without_effect(layer, part, parameter))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, weight in kept:
+                    parameter.copy_(weight)
 
     @torch.no_grad()
     def round_to(self, dtype: torch.dtype) -> None:
@@ -198,6 +279,29 @@ class Adapters:
     def layers(self) -> dict[str, LayerTensors]:
         """Copies of the weights on the CPU, by file key and suffix."""
         return {key: _tensors(layer) for key, layer in self._layers.items()}
+
+
+def _decides_effect(part: str) -> bool:
+    return part == _MAGNITUDE or part in _ZERO_AT_FIRST
+
+
+def _without_effect(layer: AdaptedLayer, part: str, parameter: Tensor) -> Tensor:
+    """What such a part is where the adapter changes nothing."""
+    if part == _MAGNITUDE:
+        return _row_norms(layer.base_weight()).view(parameter.shape)
+    return torch.zeros_like(parameter)
+
+
+def _factorise(adapter: Any, tensors: LayerTensors) -> None:
+    """Give a LoHa or LoKr layer the factors and the scale that a file has for it."""
+    device = next(parameter for _, parameter in adapter_parameters(adapter)).device
+    for part in adapter.adapter_layer_names:
+        weights = getattr(adapter, part)
+        if ADAPTER_NAME in weights:
+            del weights[ADAPTER_NAME]
+        if (tensor := tensors.get(f".{part}")) is not None:
+            weights[ADAPTER_NAME] = nn.Parameter(torch.empty(tensor.shape, dtype=torch.float32, device=device))
+    adapter.scaling[ADAPTER_NAME] = scale_of(tensors)
 
 
 def _tensors(layer: AdaptedLayer) -> LayerTensors:

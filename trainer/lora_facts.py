@@ -22,6 +22,7 @@ def lora_facts(
     config: ResolvedConfig,
     order: BatchOrder,
     *,
+    trigger_word: str,
     optimizer: str,
     precision: str,
     started_at: float,
@@ -31,6 +32,7 @@ def lora_facts(
     Args:
         session: of the run's files.
         identity: the base model's.
+        trigger_word: that the file names.
         optimizer: name of its class.
         precision: of the computation.
         started_at: Unix seconds.
@@ -38,7 +40,7 @@ def lora_facts(
     return TrainingFacts(
         output_name=name,
         session=session,
-        trigger_word=dataset.trigger_word,
+        trigger_word=trigger_word,
         base_model_name=base_model.name,
         base_model_identity=identity,
         prediction_type=base_model.prediction_type,

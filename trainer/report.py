@@ -83,7 +83,9 @@ def training_report(
 
 
 def _layers(config: ResolvedConfig) -> str:
-    layers = "layer_patterns" if config.layer_patterns else config.target_modules
+    layers: str = "layer_patterns" if config.layer_patterns else config.target_modules
+    if config.continue_from:
+        return f"those of {Path(config.continue_from).name}"
     return f"{layers} and text encoder" if config.train_text_encoder else layers
 
 

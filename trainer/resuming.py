@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from .base_models.base import BaseModel
 from .checkpoint import Checkpoints, read_state
 from .config import TrainingConfig
+from .continuing import continued_from
 from .data.dataset import Dataset
 from .errors import CrucibleError
 from .formats.lora_file import read_lora
@@ -56,7 +57,10 @@ def train_or_resume(
     dataset.require_trainable()
     known = known_runs(lora_folder, runs_folder)
     number = 1 + max((other.number for _, other in known), default=0)
-    record = replace(RunRecord.of(base_model, make_plan(config, dataset, base_model.facts)), number=number)
+    continued = continued_from(config, base_model)
+    decided = config if continued is None else continued.settings(config)
+    plan = make_plan(decided, dataset, base_model.facts)
+    record = replace(RunRecord.of(base_model, plan, continued), number=number)
     if retrain:
         start = _Start()
     elif config.resume_from_checkpoint:
@@ -77,7 +81,7 @@ def train_or_resume(
         if start.earlier and start.earlier != files:
             files.take_history(start.earlier)
         notes = (start.note,) if start.note else ()
-        result = run_training(base_model, dataset, config, files, hooks, start.state, notes)
+        result = run_training(base_model, dataset, config, files, hooks, start.state, notes, continued)
         try:
             record.write(files, finished=True)
         except CrucibleError as error:  # all is there, and the next time shows it

@@ -11,6 +11,7 @@ import torch
 
 from .base_models.base import BaseModel
 from .config import TrainingConfig
+from .continuing import Continued
 from .data.dataset import Dataset
 from .device_memory import forget_tensors
 from .errors import CrucibleError
@@ -33,6 +34,7 @@ def run_training(
     hooks: Hooks | None = None,
     start: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
+    continued: Continued | None = None,
 ) -> RunResult:
     """Train a LoRA, save it, and read the file back through the base model's loader.
 
@@ -42,6 +44,7 @@ def run_training(
     Args:
         start: the state of a checkpoint to go on from.
         notes: sentences for the report.
+        continued: the LoRA to start from, where `config` names one.
 
     Raises:
         CrucibleError: settings that fit neither model nor data, or a file that cannot be written.
@@ -52,7 +55,7 @@ def run_training(
         warnings = base_model.warnings()
         for warning in warnings:
             log.warning(warning)
-        _train(base_model, dataset, config, hooks or Hooks(), start, (*notes, *warnings), result)
+        _train(base_model, dataset, config, hooks or Hooks(), start, (*notes, *warnings), result, continued)
     except BaseException as error:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
         if start is None and not result.losses:
             files.give_up()
@@ -75,17 +78,21 @@ def _train(
     start: dict[str, Any] | None,
     notes: Sequence[str],
     result: RunResult,
+    continued: Continued | None,
 ) -> None:
     """Fill the result, at a lower resolution where memory leaves no other way and the config allows it."""
     identity = base_model.identity()
-    asked = make_plan(config, dataset, base_model.facts)
+    decided = config
+    if continued is not None:
+        decided, notes = continued.settings(config), (*notes, *continued.notes)
+    asked = make_plan(decided, dataset, base_model.facts)
     resolution = asked.resolved.values.resolution if start is None else start["resolution"]
     while True:
-        plan = _at(resolution, asked, config, dataset, base_model)
+        plan = _at(resolution, asked, decided, dataset, base_model)
         plan = replace(plan, notes=(*notes, *plan.notes))
         try:
             with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
-                training = Training(base_model, identity, plan, config.epochs, precision, hooks, result)
+                training = Training(base_model, identity, plan, config, precision, hooks, result, continued)
                 training.train(start)
             return
         except NothingFits as error:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from .base_models.base import BaseModel
 from .checkpoint import VERSION
+from .continuing import Continued
 from .planning import Plan
 from .run_files import RunFiles
 from .whole_files import write_whole
@@ -50,6 +51,7 @@ MAY_CHANGE = frozenset(
         "resume_from_checkpoint",
         "memory",
         "allow_lower_resolution",
+        "continue_from",  # by what the file holds
     }
 )
 """Settings that change nothing of what is learned in a step, or only from now on: a run can go on with new ones."""
@@ -63,6 +65,7 @@ class RunRecord:
         dataset: fingerprint of images and captions.
         settings: all that may not change, resolved; the name is that which was asked for.
         steps: how many it is to have.
+        continued: hash of the LoRA file that it started from; or "".
         session: of its files.
         number: counts the starts of all runs of a folder. Times of files and clocks cannot be trusted with that.
         finished: whether it went to its end.
@@ -76,13 +79,15 @@ class RunRecord:
     number: int = 0
     finished: bool = False
     version: int = VERSION
+    continued: str = ""
 
     @classmethod
-    def of(cls, base_model: BaseModel, plan: Plan) -> RunRecord:
+    def of(cls, base_model: BaseModel, plan: Plan, continued: Continued | None) -> RunRecord:
         values = plan.resolved.values
         settings = json.loads(values.model_dump_json(exclude=set(MAY_CHANGE)))
         base = f"{base_model.identity()}|{base_model.encoders_identity()}"
-        return cls(base, plan.dataset.fingerprint, settings, values.max_train_steps)
+        digest = "" if continued is None else continued.sha256
+        return cls(base, plan.dataset.fingerprint, settings, values.max_train_steps, continued=digest)
 
     def differences(self, other: RunRecord) -> list[str]:
         """Why this run cannot go on where another was interrupted; nothing where it can."""
@@ -93,6 +98,8 @@ class RunRecord:
             found.append("the base model, its text encoder, its VAE or a LoRA on it is another")
         if other.dataset != self.dataset:
             found.append("the images, the captions or the settings of the dataset are others")
+        if other.continued != self.continued:
+            found.append("continue_from is another LoRA, or only one of them had one")
         names = dict.fromkeys((*self.settings, *other.settings))
         before, now = other.settings, self.settings
         found += [

@@ -8,6 +8,7 @@ from pathlib import Path
 from .adapters import Adapters
 from .base_models.base import DTYPES, BaseModel, Precision
 from .config import ResolvedConfig
+from .continuing import Continued
 from .data.dataset import Dataset
 from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
@@ -24,6 +25,7 @@ class LoraSaver:
     Args:
         identity: of the base model.
         precision: of the computation.
+        continued: what the run started from; None for nothing.
     """
 
     def __init__(
@@ -36,10 +38,11 @@ class LoraSaver:
         files: RunFiles,
         guard: Guard,
         precision: Precision,
+        continued: Continued | None,
     ) -> None:
         self._base_model, self._identity, self._dataset = base_model, identity, dataset
         self._config, self._order, self._precision = config, order, precision
-        self._files, self._guard = files, guard
+        self._files, self._guard, self._continued = files, guard, continued
         self._started = time.time()
 
     def start(self, adapters: Adapters, optimizer: str) -> None:
@@ -84,6 +87,11 @@ class LoraSaver:
         self._adapters.round_to(DTYPES[self._config.save_precision])
         return lora, write_lora(path, lora, lora.metadata)
 
+    @property
+    def _trigger_word(self) -> str:
+        of_file = "" if self._continued is None else self._continued.trigger_word
+        return self._dataset.trigger_word or of_file
+
     def _lora(self, name: str, step: int) -> LoraModel:
         """The adapters as they are after `step` steps, as in a file."""
         dtype = DTYPES[self._config.save_precision]
@@ -97,9 +105,12 @@ class LoraSaver:
             self._dataset,
             self._config,
             self._order,
+            trigger_word=self._trigger_word,
             optimizer=self._optimizer,
             precision=self._precision.name,
             started_at=self._started,
         )
         metadata = build_metadata(self._base_model.architecture, facts) | self._guard.metadata()
+        if self._continued is not None:
+            metadata |= self._continued.metadata
         return LoraModel(tensors, name, metadata)

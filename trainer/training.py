@@ -15,7 +15,8 @@ from torch import Tensor
 from .adapters import Adapters, AdapterSpec
 from .base_models.base import BaseModel, Precision
 from .checkpoint import Checkpoint, Checkpoints
-from .config import ResolvedConfig
+from .config import ResolvedConfig, TrainingConfig
+from .continuing import DECIDED_BY_FILE, Continued
 from .data.cache import TensorCache
 from .errors import CrucibleError
 from .extras import Extras
@@ -76,6 +77,11 @@ class RunResult:
 class Training:
     """Prepares and trains a LoRA, and saves everything of it.
 
+    Args:
+        identity: of the base model.
+        asked: the config before anything was chosen.
+        continued: what to start from; None for nothing.
+
     Attributes:
         good: the last state that the run can go back to, once training has begun.
     """
@@ -85,10 +91,11 @@ class Training:
         base_model: BaseModel,
         identity: str,
         plan: Plan,
-        epochs: int | None,
+        asked: TrainingConfig,
         precision: Precision,
         hooks: Hooks,
         result: RunResult,
+        continued: Continued | None,
     ) -> None:
         config, dataset = plan.resolved.values, plan.dataset
         self.base_model = base_model
@@ -99,6 +106,7 @@ class Training:
         self.hooks = hooks
         self.result = result
         self.reasons = plan.resolved.reasons | base_model.prepare_losses(config)
+        self.start_layers = {} if continued is None else continued.layers
 
         cache = TensorCache(result.files.cache, limit=int(config.cache_size_gb * 1e9))
         self.inputs = again(
@@ -109,8 +117,8 @@ class Training:
         )
         groups = [sample.group for sample in self.inputs]
         self.order = BatchOrder(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
-        if epochs:
-            config = config.model_copy(update={"max_train_steps": epochs * self.order.steps_per_epoch})
+        if asked.epochs:
+            config = config.model_copy(update={"max_train_steps": asked.epochs * self.order.steps_per_epoch})
         self.config: ResolvedConfig = config
         files = result.files
         self.samples = Samples(base_model, dataset, config, files, self.extras)
@@ -121,11 +129,17 @@ class Training:
         base_model.release_encoders()
         self.cache_text = cache_text(cache)
         written = config.model_copy(update={"train_data_dir": dataset.source})
+        if continued is not None:
+            self.reasons.pop("target_modules", None)
+            # Written as numbers, they would have the file resized.
+            written = written.model_copy(update={name: getattr(asked, name) for name in DECIDED_BY_FILE})
         with self.extras.writing("The config"):
             files.write_config(written, dataset.not_in_folder)
         self.checkpoints = Checkpoints(files.checkpoints, config.checkpoints_kept)
         self.memory = Memory(base_model, self.inputs, self.order, config)
-        self.saver = LoraSaver(base_model, identity, dataset, config, self.order, files, self.guard, precision)
+        self.saver = LoraSaver(
+            base_model, identity, dataset, config, self.order, files, self.guard, precision, continued
+        )
 
     @property
     def step(self) -> int:
@@ -133,7 +147,8 @@ class Training:
         return len(self.result.losses)
 
     def train(self, start: dict[str, Any] | None) -> None:
-        with self.base_model.attached(AdapterSpec.of(self.config), self.config.gradient_checkpointing) as adapters:
+        spec = AdapterSpec.of(self.config, self.start_layers)
+        with self.base_model.attached(spec, self.config.gradient_checkpointing) as adapters:
             self._begin(adapters, start)
             self.good = self._state()
             self.log = RunLog(self.result.files.folder, self.step)
@@ -160,6 +175,7 @@ class Training:
         config = self.config
         self.adapters = adapters
         adapters.initialise(config.seed)
+        adapters.load(self.start_layers)
         groups = parameter_groups(adapters, config)
         scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
         self.optimization = Optimization(groups, config, scaler)

@@ -19,6 +19,7 @@ from ..data.cache import TensorCache
 from ..data.samples import Sample
 from ..device_memory import available_memory, free_memory, is_out_of_memory
 from ..formats.architectures import Architecture
+from ..formats.names import Place
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """By the names that settings have for them."""
@@ -97,7 +98,7 @@ class RowLosses:
 class BaseModel(ABC):
     """One training run's view of a base model.
 
-    Everything but the constructor and the identities is called inside `session()`.
+    Everything but the constructor, the identities and what is known of layers is called inside `session()`.
     """
 
     architecture: Architecture
@@ -168,6 +169,14 @@ class BaseModel(ABC):
     @abstractmethod
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> AbstractContextManager[Adapters]:
         """Put adapters on the layers; on exit the model is as it was found."""
+
+    @abstractmethod
+    def place_of(self, name: str) -> Place | None:
+        """Where the layer is that a LoRA of any trainer has under this name; None where the name is not known."""
+
+    @abstractmethod
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the weight of each layer that can carry an adapter, of model and text encoders, by file key."""
 
     @abstractmethod
     def set_checkpointing(self, on: bool) -> None:

@@ -10,7 +10,7 @@ from .setting import setting
 
 
 class RunSettings(BaseModel):
-    """Checkpoints, resuming and memory. Part of every `TrainingConfig`."""
+    """Checkpoints, resuming, memory, and what a run starts from. Part of every `TrainingConfig`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,6 +60,14 @@ class RunSettings(BaseModel):
         "When memory does not suffice in any other way, train at a lower resolution (384 at least) instead.",
         group="training",
         advanced=True,
+    )
+
+    continue_from: str | None = setting(
+        None,
+        "Continue from",
+        "A LoRA file to start from, of this kind of base model and of any trainer, instead of from zero. Its layers, "
+        "ranks and algorithm stay, unless the rank is set here.",
+        group="training",
     )
 
     @field_validator("memory")

@@ -377,5 +377,8 @@ SETTINGS: dict[str, Setting] = {
 }
 """What is known of each field, by its key, in the order of widgets and files."""
 
-OF_OTHER_NODES = ("base_model", "output_dir", "output_name", "resume_from_checkpoint", *DataSettings.model_fields)
+OF_OTHER_NODES = (
+    *("base_model", "output_dir", "output_name", "resume_from_checkpoint", "continue_from"),
+    *DataSettings.model_fields,
+)
 """Settings that in ComfyUI are said by Load Dataset, Train LoRA, and the connected model, not by Configure LoRA."""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from ..errors import CrucibleError
-from .lora_model import LoraModel, load_lora
-
-FindFile = Callable[[str], Path | None]
-"""The file of a name in the list of LoRAs."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +61,6 @@ def read_stack(stack: Any, listed: Sequence[str]) -> list[StackEntry]:
             )
         entries.append(StackEntry(listed_name(name, listed), *map(float, strengths)))
     return entries
-
-
-def load_listed(name: str, find_file: FindFile) -> LoraModel:
-    """A LoRA by its name in ComfyUI's list.
-
-    Raises:
-        CrucibleError: there is no such file any more, or it is no LoRA.
-    """
-    path = find_file(name)
-    if path is None:
-        raise CrucibleError(
-            f"The LoRA {name!r} is not in ComfyUI's LoRA folders, so it cannot be applied. It was deleted, renamed or "
-            "moved. Put the file into models/loras, press R, and choose it again."
-        )
-    return load_lora(path, name)
 
 
 def listed_name(name: str, listed: Sequence[str]) -> str:

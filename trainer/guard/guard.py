@@ -101,13 +101,12 @@ class Guard:
         )
 
     def start(self, adapters: Adapters, weights_for_use: Callable[[], AbstractContextManager[None]]) -> None:
-        """Watch these adapters from now on. They are as before the first step.
+        """Watch these adapters from now on.
 
         Args:
             weights_for_use: while it is open, the adapters have the weights that the file would have.
         """
         self._adapters, self._weights_for_use = adapters, weights_for_use
-        self._start = copied(adapters.parameters())
         self._best: tuple[Round, list[Tensor]] | None = None
 
     def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> RowLosses:
@@ -182,7 +181,7 @@ class Guard:
             return
         stop = self._early_stopping.add(latest.held_out)
         self.stopped_early = stop and self._step < self._config.max_train_steps
-        # Before the first step there is nothing to keep: a LoRA without effect.
+        # Before the first step there is nothing to keep: no LoRA, or one that has a file already.
         if self._step and (self._best is None or latest.error < self._best[0].error):
             self._best = latest, copied(self._adapters.parameters())
 
@@ -208,7 +207,7 @@ class Guard:
         put(self._best[1], self._adapters.parameters())
 
     def measure_pictures(self, training_seconds: float, seconds_per_sampling_step: float) -> Image.Image | None:
-        """Draw with the adapters as they are and as they were before the first step.
+        """Draw with the adapters as they are, and the base model alone.
 
         Args:
             seconds_per_sampling_step: of one picture; on `auto` nothing is drawn when that would take too long.
@@ -237,14 +236,14 @@ class Guard:
         return sheet(base, trained)
 
     def _drawn(self) -> tuple[Pictures, Pictures]:
-        """Without and with what was trained."""
+        """Without and with the LoRA."""
 
         def pictures() -> Pictures:
             return {name: self._base_model.sample(sampling) for name, sampling in self.samplings.items()}
 
         with self._adapters.without_dropout():
             trained = pictures()
-            with swapped(self._start, self._adapters.parameters()):
+            with self._adapters.without_effect():
                 return pictures(), trained
 
     def metadata(self) -> dict[str, str]:

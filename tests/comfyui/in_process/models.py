@@ -70,7 +70,8 @@ def sdxl() -> Any:
 
 def base_model(model: Any) -> ComfyUIBaseModel:
     """A base model for samples that are made here: encoders are there, but never called."""
-    return ComfyUIBaseModel(model, SimpleNamespace(), SimpleNamespace(first_stage_model=object()))
+    clip = SimpleNamespace(cond_stage_model=torch.nn.Module())
+    return ComfyUIBaseModel(model, clip, SimpleNamespace(first_stage_model=object()))
 
 
 def random_samples(

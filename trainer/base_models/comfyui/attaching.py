@@ -15,12 +15,11 @@ from typing import Any
 
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from peft import inject_adapter_in_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...adapters import ADAPTER_NAME, AdaptedLayer, AdapterSpec, adapter_layers, peft_config
-from ...layer_choice import is_adaptable, select_layers
+from ...adapters import AdaptedLayer, AdapterSpec, choose_layers, inject
+from ...layer_choice import is_adaptable
 from .adapted import adapted
 from .frozen import (
     CONVOLUTION_KINDS,
@@ -157,12 +156,11 @@ def attached(
         checkpointing: of the model's blocks.
     """
     known = ((path, module) for path, module in model.named_modules() if path in file_keys)
-    chosen = select_layers(known, spec.target_modules, spec.patterns)
+    chosen = choose_layers(spec, known, file_keys.__getitem__)
     layers = {path: model.get_submodule(path) for path in chosen}
     tree = _stand_ins(layers, device)
-    inject_adapter_in_model(peft_config(spec, chosen), tree, adapter_name=ADAPTER_NAME)
+    adapters = inject(tree, chosen, spec.dropout)
     tree.train()
-    adapters = adapter_layers(tree)
 
     with ExitStack() as stack:
         for path, module in model.named_modules():

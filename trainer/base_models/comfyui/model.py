@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ...data.cache import TensorCache
 from ...data.samples import Sample
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
+from ...formats.names import Place
 from ...formats.portable import to_portable
 from ...objective import Objective, prediction_from_denoised
 from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling
@@ -146,6 +148,16 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                 stack.callback(setattr, self, "_live_text", None)
                 layers |= stack.enter_context(self._live_text.attached(spec.of_text_encoder))
             yield Adapters(layers)
+
+    def place_of(self, name: str) -> Place | None:
+        return self._places(name)
+
+    @cached_property
+    def _places(self) -> Callable[[str], Place | None]:
+        return naming.place_of(self._model.model, self.architecture, self._clip.cond_stage_model)
+
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        return naming.layer_shapes(self._model.model, self.architecture, self._clip.cond_stage_model)
 
     def set_checkpointing(self, on: bool) -> None:
         self._checkpointing.on = on

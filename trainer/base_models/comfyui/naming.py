@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,10 @@ from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES, Architecture
 from ...formats.layer_names import is_of_text_encoder
 from ...formats.lora_file import read_lora
+from ...formats.names import Place, flat
+from ...formats.names import place_of as place_in_table
 from ...formats.portable import Part
+from ...layer_choice import is_adaptable
 from .demo import CrucibleDemo
 
 _PREFIX = "diffusion_model."
@@ -101,16 +105,20 @@ def text_encoder_keys(cond_stage_model: Any) -> dict[str, str]:
     Raises:
         CrucibleError: there is no CLIP text encoder.
     """
-    known = comfy.lora.model_lora_keys_clip(cond_stage_model, {})
-    several = len({parameter.split(".")[0] for parameter in known.values()}) > 1
-    kohya = re.compile(r"lora_te\d_" if several else r"lora_te_")
-    keys = {_path(parameter): key for key, parameter in known.items() if kohya.match(key) and _is_of_clip(parameter)}
+    keys = _clip_keys(comfy.lora.model_lora_keys_clip(cond_stage_model, {}))
     if not keys:
         raise CrucibleError(
             "train_text_encoder is on, but this model's text encoder is no CLIP: it is a language model of its own "
             "size, which a LoRA does not need to change. Switch train_text_encoder off."
         )
     return keys
+
+
+def _clip_keys(known: dict[str, str]) -> dict[str, str]:
+    """The keys of `text_encoder_keys`, of which there may be none, from ComfyUI's map."""
+    several = len({parameter.split(".")[0] for parameter in known.values()}) > 1
+    kohya = re.compile(r"lora_te\d_" if several else r"lora_te_")
+    return {_path(parameter): key for key, parameter in known.items() if kohya.match(key) and _is_of_clip(parameter)}
 
 
 def _is_of_clip(parameter: str) -> bool:
@@ -139,6 +147,70 @@ def parts_in_file(model: Any, architecture: Architecture) -> dict[str, list[Part
         has_others = architecture.naming != "native" and parameter in others
         parts[key] = list(others[parameter].values()) if has_others else [Part(_PREFIX + path)]
     return parts
+
+
+def place_of(model: Any, architecture: Architecture, cond_stage_model: Any = None) -> Callable[[str], Place | None]:
+    """Where the layer of a name in a LoRA file is on a loaded model; None for names that neither ComfyUI's map nor the
+    table of the architecture has.
+
+    Args:
+        cond_stage_model: of the CLIP that belongs to it, for the text encoders' part.
+    """
+    places = _places_on_model(model, architecture)
+    known = {} if cond_stage_model is None else comfy.lora.model_lora_keys_clip(cond_stage_model, {})
+    of_clip = _clip_keys(known)
+    places |= {
+        name: Place(of_clip[_path(parameter)]) for name, parameter in known.items() if _path(parameter) in of_clip
+    }
+    spellings = {flat(name): place for name, place in places.items()}
+
+    def find(name: str) -> Place | None:
+        return places.get(name) or spellings.get(flat(name)) or place_in_table(name, architecture)
+
+    return find
+
+
+def _places_on_model(model: Any, architecture: Architecture) -> dict[str, Place]:
+    """By every name in ComfyUI's map of the diffusion model."""
+    keys = file_keys(model, architecture)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    targets: dict[str, dict[str, tuple[Any, ...]]] = {}
+    for name, target in comfy.lora.model_lora_keys_unet(model, {}).items():
+        parameter, *slicing = target if isinstance(target, tuple) else (target,)
+        if parameter in shapes and _path(parameter) in keys:  # the map has layers that a model lacks
+            targets.setdefault(parameter, {})[name] = (*slicing, None, None)[:2]
+    places = {}
+    for parameter, found in targets.items():
+        key, total = keys[_path(parameter)], shapes[parameter][0]
+        # The largest share of a layer that all parts of it are made of.
+        unit = math.gcd(total, *(number for rows, _ in found.values() if rows for number in rows[1:]))
+        for name, (rows, reorder) in found.items():
+            _, start, length = rows or (0, 0, total)
+            if rows is None and reorder is None:
+                places[name] = Place(key)
+            else:
+                places[name] = Place(key, start // unit, length // unit, total // unit, reorder)
+    return places
+
+
+def layer_shapes(model: Any, architecture: Architecture, cond_stage_model: Any = None) -> dict[str, tuple[int, ...]]:
+    """Of the weight of each layer that can carry an adapter, by key in memory, as for `place_of`."""
+    found = {}
+    parts = [(model.diffusion_model, file_keys(model, architecture))]
+    if cond_stage_model is not None:
+        parts.append((cond_stage_model, _clip_keys(comfy.lora.model_lora_keys_clip(cond_stage_model, {}))))
+    for module, keys in parts:
+        for path, layer in module.named_modules():
+            if path in keys and is_adaptable(layer):
+                found[keys[path]] = _weight_shape(layer)
+    return found
+
+
+def _weight_shape(layer: Any) -> tuple[int, ...]:
+    """Not of the weight itself, which may be packed by a quantization."""
+    if hasattr(layer, "in_features"):
+        return layer.out_features, layer.in_features
+    return layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size
 
 
 def _rows(

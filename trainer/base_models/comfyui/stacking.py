@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,8 +12,12 @@ from torch import Tensor
 from ...errors import CrucibleError
 from ...formats.identify import architecture_names
 from ...formats.lora_info import ENDING, LoraInfo, lora_info, strengths_note
-from ...formats.lora_stack import FindFile, StackEntry, listed_name, load_listed
+from ...formats.lora_model import load_lora
+from ...formats.lora_stack import StackEntry, listed_name
 from .applying import Applied, with_lora
+
+FindFile = Callable[[str], Path]
+"""The file of a name in the list of LoRAs. Raises CrucibleError where there is none."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def apply_stack(
     """
     entries = [entry for entry in stack if entry.strength_model or entry.strength_clip]
     loras: list[tuple[Mapping[str, Tensor], str, StackEntry]] = [
-        (load_listed(entry.name, find_file), entry.name, entry) for entry in entries
+        (load_lora(find_file(entry.name), entry.name), entry.name, entry) for entry in entries
     ]
     if own is not None:
         loras.append(_own(own, listed, find_file))
@@ -85,7 +90,7 @@ def _own(own: OwnLora, listed: Sequence[str], find_file: FindFile) -> tuple[Mapp
     """The LoRA, and its name in the list; empty for one that was never saved."""
     if isinstance(own.lora, str):
         name = own.lora
-        lora: Mapping[str, Tensor] = load_listed(name, find_file)
+        lora: Mapping[str, Tensor] = load_lora(find_file(name), name)
     else:
         lora, name = own.lora, _saved_name(getattr(own.lora, "name", ""), listed)
     return lora, name, StackEntry(name, own.strength_model, own.strength_clip)

@@ -16,17 +16,16 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
 )
-from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
 from ...adapters import (
-    ADAPTER_NAME,
     AdaptedLayer,
     Adapters,
     AdapterSpec,
     adapter_layers,
     adapter_parameters,
-    peft_config,
+    choose_layers,
+    inject,
 )
 from ...data.cache import TensorCache
 from ...data.samples import Sample
@@ -35,7 +34,8 @@ from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.layer_names import file_key, text_encoder_key
 from ...formats.lora_file import read_lora
-from ...layer_choice import select_layers
+from ...formats.names import Place, place_of
+from ...layer_choice import is_adaptable
 from ...objective import Objective
 from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
 from ..diffusion import DiffusionBaseModel, diffusion_losses
@@ -84,16 +84,15 @@ class _PipelineEncoders(Encoders):
 
 
 @contextmanager
-def _adapted(model: nn.Module, spec: AdapterSpec) -> Iterator[dict[str, AdaptedLayer]]:
-    """peft's layers on a model, in float32, by path."""
-    chosen = select_layers(model.named_modules(), spec.target_modules, spec.patterns)
+def _adapted(model: nn.Module, spec: AdapterSpec, key_of: Callable[[str], str]) -> Iterator[dict[str, AdaptedLayer]]:
+    """peft's layers on a model, in float32, by file key."""
+    chosen = choose_layers(spec, model.named_modules(), key_of)
     try:
-        inject_adapter_in_model(peft_config(spec, chosen), model, adapter_name=ADAPTER_NAME)
-        layers = adapter_layers(model)
+        layers = inject(model, chosen, spec.dropout)
         for layer in layers.values():
             for _, parameter in adapter_parameters(layer):
                 parameter.data = parameter.data.float()
-        yield {path: AdaptedLayer(layer, partial(_base_weight, layer)) for path, layer in layers.items()}
+        yield {key_of(path): AdaptedLayer(layer, partial(_base_weight, layer)) for path, layer in layers.items()}
     finally:
         for path, layer in adapter_layers(model).items():
             model.set_submodule(path, layer.get_base_layer())
@@ -217,24 +216,39 @@ class DiffusersBaseModel(DiffusionBaseModel):
     @contextmanager
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
         unet = self._unet
-        blocks = unet.config.layers_per_block
         with ExitStack() as stack:
-            layers = stack.enter_context(_adapted(unet, spec))
-            keys = {file_key(self.architecture, path, layers_per_block=blocks): one for path, one in layers.items()}
+            layers = stack.enter_context(_adapted(unet, spec, self._key_of))
             if spec.text_encoder:
                 self._trains_text = True
                 stack.callback(setattr, self, "_trains_text", False)
-                encoders = list(self._text_encoders().values())
-                prefixes = ["lora_te"] if len(encoders) == 1 else ["lora_te1", "lora_te2"]
-                for prefix, encoder in zip(prefixes, encoders, strict=True):
+                for prefix, encoder in self._text_encoders_by_prefix().items():
                     encoder.to(self.device)
-                    found = stack.enter_context(_adapted(encoder, spec.of_text_encoder))
-                    keys |= {text_encoder_key(prefix, path): one for path, one in found.items()}
+                    key_of = partial(text_encoder_key, prefix)
+                    layers |= stack.enter_context(_adapted(encoder, spec.of_text_encoder, key_of))
             stack.callback(self.set_checkpointing, False)
             self.set_checkpointing(gradient_checkpointing)
             unet.train()
             stack.callback(unet.eval)
-            yield Adapters(keys)
+            yield Adapters(layers)
+
+    def _key_of(self, path: str) -> str:
+        """Of a layer of the UNet."""
+        return file_key(self.architecture, path, layers_per_block=self._unet.config.layers_per_block)
+
+    def place_of(self, name: str) -> Place | None:
+        return place_of(name, self.architecture)
+
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        models = [(self._unet, self._key_of)]
+        models += [
+            (encoder, partial(text_encoder_key, prefix)) for prefix, encoder in self._text_encoders_by_prefix().items()
+        ]
+        return {
+            key_of(path): tuple(module.weight.shape)
+            for model, key_of in models
+            for path, module in model.named_modules()
+            if is_adaptable(module)
+        }
 
     def set_checkpointing(self, on: bool) -> None:
         self._unet.enable_gradient_checkpointing() if on else self._unet.disable_gradient_checkpointing()
@@ -251,6 +265,12 @@ class DiffusersBaseModel(DiffusionBaseModel):
         """By their names in the pipeline."""
         parts = {name: getattr(self._pipeline, name, None) for name in ("text_encoder", "text_encoder_2")}
         return {name: part for name, part in parts.items() if part is not None}
+
+    def _text_encoders_by_prefix(self) -> dict[str, nn.Module]:
+        """By what their names in a file start with."""
+        encoders = list(self._text_encoders().values())
+        prefixes = ["lora_te"] if len(encoders) == 1 else ["lora_te1", "lora_te2"]
+        return dict(zip(prefixes, encoders, strict=True))
 
     def losses(
         self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None

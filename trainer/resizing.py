@@ -1,0 +1,80 @@
+"""LoRA layers with another rank or alpha that do the same, or as much of it as the rank allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .formats.delta import scale_of
+from .formats.lora_file import ALPHA, DOWN, UP, LayerTensors
+from .rng import generator
+
+
+@torch.no_grad()
+def resized(
+    layers: Mapping[str, LayerTensors], rank: int | None, alpha: float | None, rank_stabilized: bool, seed: int
+) -> tuple[dict[str, LayerTensors], float | None]:
+    """LoRA and DoRA layers with this rank and alpha; the others as they are.
+
+    A lower rank keeps the largest singular values of ΔW. A higher one adds directions that have no effect yet, and can
+    get one: random in, zero out.
+
+    Args:
+        rank, alpha: None: as each layer has it; for alpha, as large beside the rank as it has it.
+        rank_stabilized: whether alpha is divided by the square root of the rank.
+        seed: of the random directions.
+
+    Returns:
+        the layers, and how much of all ΔW was left out, as a share of its length; None where no rank was changed.
+    """
+    result = dict(layers)
+    before = lost = 0.0
+    changed = False
+    for key, layer in layers.items():
+        if DOWN not in layer:
+            continue
+        old = len(layer[DOWN])
+        new = rank or old
+        scale = scale_of(layer) if alpha is None else alpha / (math.sqrt(new) if rank_stabilized else new)
+        if new == old and math.isclose(scale, scale_of(layer), rel_tol=1e-3):
+            continue
+        down, up = layer[DOWN].flatten(1), layer[UP].flatten(1) * (scale_of(layer) / scale)
+        if new < old:
+            down, up, values = _truncated(down, up, new)
+            before += float(values.square().sum()) * scale**2
+            lost += float(values[new:].square().sum()) * scale**2
+        elif new > old:
+            more = torch.empty(new - old, down.shape[1])
+            nn.init.kaiming_uniform_(more, a=math.sqrt(5), generator=generator(seed, "resize", key))
+            down, up = torch.cat([down, more]), torch.cat([up, torch.zeros(len(up), new - old)], dim=1)
+        changed |= new != old
+        result[key] = layer | {
+            DOWN: down.reshape(new, *layer[DOWN].shape[1:]),
+            UP: up.reshape(len(up), new, *layer[UP].shape[2:]),
+            ALPHA: torch.tensor(scale * new),
+        }
+    share = math.sqrt(lost / before) if before else 0.0
+    return result, share if changed else None
+
+
+def _truncated(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best factors of a lower rank for up @ down (Eckart and Young 1936), and all its singular values.
+
+    Of two thin factors only the small product of what their QR decompositions leave is decomposed.
+    """
+    left, left_rest = torch.linalg.qr(up)
+    right, right_rest = torch.linalg.qr(down.T)
+    u, values, vh = torch.linalg.svd(left_rest @ right_rest.T, full_matrices=False)
+    root = values.sqrt()
+    if (missing := rank - len(values)) > 0:  # the layer itself is smaller than the rank
+        root = torch.cat([root, torch.zeros(missing)])
+        u = torch.cat([u, torch.zeros(len(u), missing)], dim=1)
+        vh = torch.cat([vh, torch.zeros(missing, vh.shape[1])])
+    return (
+        root[:rank, None] * (vh[:rank] @ right.T),
+        (left @ u[:, :rank]) * root[:rank],
+        values,
+    )

@@ -61,6 +61,9 @@ def combined(server, new_graph, three):
     graph.draw("chained", model)
     graph.draw("last of the stack", last["model"], last["clip"])
     graph.draw("stack alone", graph.lora(lora_stack=stack)["model"])
+    rows = [{"name": name, "strength_model": strength} for name, strength in STRENGTHS.items()]
+    in_one_node = graph.add("CrucibleLoRAStack", loras=json.dumps(rows))["lora_stack"]
+    graph.draw("LoRA Stack", graph.lora(lora_stack=in_one_node)["model"])
     off = graph.lora(lora_stack=stack, lora_name="first.safetensors", enabled=False)
     graph.draw("stack with its own off", off["model"])
     graph.show("words", last["trigger_words"])
@@ -84,7 +87,7 @@ def test_a_lora_trained_in_the_same_queue_is_in_the_list(server, trained):
     assert "loading.safetensors" in server.options("CrucibleLoadLoRA", "lora_name")
 
 
-@pytest.mark.parametrize("way", ["last of the stack", "stack alone", "stack with its own off"])
+@pytest.mark.parametrize("way", ["last of the stack", "stack alone", "stack with its own off", "LoRA Stack"])
 def test_three_in_a_stack_draw_what_three_in_a_chain_draw(combined, way):
     assert largest_difference(combined.pictures[way], combined.pictures["chained"]) == 0
     assert largest_difference(combined.pictures["chained"], combined.pictures["base"]) > 2

@@ -222,11 +222,6 @@ def test_what_does_not_fit_is_told(demo, files, fitting):
     assert "Its text-encoder part (3 keys) is left out, because no CLIP is connected" in result.info
 
 
-def test_a_file_that_is_gone(demo, files):
-    with pytest.raises(CrucibleError, match=r"'d.safetensors' is not in ComfyUI's LoRA folders.*press R"):
-        stacked(demo, files, [("d", 1.0)])
-
-
 @pytest.mark.parametrize(
     ("start", "down", "up"),
     [

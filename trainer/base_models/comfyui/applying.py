@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import comfy.lora
@@ -18,9 +17,8 @@ from ...formats.architectures import Architecture
 from ...formats.forms import to_form
 from ...formats.identify import architecture_names, candidates
 from ...formats.lora_file import dtype_of
-from ...formats.names import place_of
 from ...formats.universal import read_layers
-from .naming import architecture_of
+from .naming import architecture_of, place_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def with_lora(
     name = getattr(lora, "name", "") or "The connected LoRA"
     architecture = architecture_of(model.model)
     placed = _place(name, comfy.lora_convert.convert_lora(dict(lora)), known, shapes)
-    if placed.unmatched and (renamed := _renamed(lora, architecture)) is not None:
+    if placed.unmatched and (renamed := _renamed(lora, model, clip, architecture)) is not None:
         placed = min(placed, _place(name, renamed, known, shapes), key=lambda one: len(one.unmatched))
     without_clip = [key for key in placed.unmatched if clip is None and names_text_encoder(key)]
     unmatched = tuple(key for key in placed.unmatched if key not in set(without_clip))
@@ -100,11 +98,11 @@ def _patched(
     return clone
 
 
-def _renamed(lora: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor] | None:
+def _renamed(lora: Mapping[str, Tensor], model: Any, clip: Any, architecture: Architecture) -> dict[str, Tensor] | None:
     """The LoRA by names that ComfyUI's loader knows, for those that it does not: peft's and diffusers' of UNets. None
     where that cannot be done."""
     try:
-        read = read_layers(lora, partial(place_of, architecture=architecture))
+        read = read_layers(lora, place_of(model.model, architecture, clip and clip.cond_stage_model))
         renamed = to_form(read, architecture, "kohya", dtype_of(lora))
     except CrucibleError:
         return None

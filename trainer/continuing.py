@@ -306,13 +306,15 @@ def _what_it_is(name: str, layers: Mapping[str, LayerTensors]) -> str:
 
 
 def _on_settings(config: TrainingConfig, layers: Mapping[str, LayerTensors]) -> Iterator[str]:
+    of_text = [is_of_text_encoder(key) for key in layers]
     ignored = [name for name in ("target_modules", "layer_patterns") if getattr(config, name)]
-    if ignored:
+    if all(of_text):
+        yield "The file has a part for the text encoder only, so the layers of the model itself start from zero."
+    elif ignored:
         yield f"{' and '.join(ignored)}: without effect, because the layers are those of the file."
-    of_text = any(map(is_of_text_encoder, layers))
-    if of_text and not config.train_text_encoder:
+    if any(of_text) and not config.train_text_encoder:
         yield "train_text_encoder is on, because the file has a part for the text encoder."
-    if config.train_text_encoder and not of_text:
+    if config.train_text_encoder and not any(of_text):
         yield "The file has no part for the text encoder, so that one starts from zero."
 
 

@@ -10,18 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from .base_models.base import BaseModel
 from .config import TrainingConfig
 from .config.contradictions import contradictions
 from .errors import CrucibleError
-from .formats.architectures import ARCHITECTURES
 from .formats.delta import delta_weight, rank_of, scale_of, without_middle
+from .formats.identify import architecture_names, candidates
 from .formats.layer_names import is_of_text_encoder
 from .formats.lora_file import ALPHA, DORA_SCALE, UP, LayerTensors, read_lora
-from .formats.names import place_of
-from .formats.universal import kind_of, read_layers, split_keys
+from .formats.universal import kind_of, read_layers
 from .resizing import resized
 
 DECIDED_BY_FILE = ("lora_rank", "lora_alpha", "target_modules")
@@ -115,14 +112,9 @@ def continued_from(config: TrainingConfig, base_model: BaseModel) -> Continued |
         return None
     path = Path(config.continue_from).expanduser()
     tensors, metadata = read_lora(path)
-    for key, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise CrucibleError(
-                f"{path} has values that are no numbers, in {key}. Training from it would give nothing else. Use "
-                "another version of this LoRA, or leave continue_from empty."
-            )
     lora = read_layers(tensors, base_model.place_of)
-    layers, unplaced = _with_a_place(path, tensors, lora.layers, base_model)
+    made_for = candidates({key: tuple(tensor.shape) for key, tensor in tensors.items()}, metadata)
+    layers, unplaced = _with_a_place(path, architecture_names(made_for), lora.layers, base_model)
     _require_trainable(path, layers)
     _require_agreement(path, layers, config)
     plain = {
@@ -166,9 +158,12 @@ def continued_from(config: TrainingConfig, base_model: BaseModel) -> Continued |
 
 
 def _with_a_place(
-    path: Path, tensors: Mapping[str, Tensor], layers: Mapping[str, LayerTensors], base_model: BaseModel
+    path: Path, made_for: str, layers: Mapping[str, LayerTensors], base_model: BaseModel
 ) -> tuple[dict[str, LayerTensors], list[str]]:
     """The layers that the model has, and the keys of the others.
+
+    Args:
+        made_for: the file's architecture, for people.
 
     Raises:
         CrucibleError: it has fewer than half of them.
@@ -179,7 +174,7 @@ def _with_a_place(
     unplaced = [key for key in layers if key not in placed]
     of_model = [key for key in layers if not is_of_text_encoder(key)]
     if not layers or 2 * sum(key in placed for key in of_model or layers) < len(of_model or layers):
-        raise CrucibleError(_misfit(path, tensors, len(layers), len(known), len(placed), base_model))
+        raise CrucibleError(_misfit(path, made_for, len(layers), len(known), len(placed), base_model))
     return placed, unplaced
 
 
@@ -199,29 +194,13 @@ def _fits(adapter: LayerTensors, shape: tuple[int, ...]) -> bool:
     return len(found) > 1 and found[0] == shape[0] and found.numel() == math.prod(shape)
 
 
-def _misfit(
-    path: Path, tensors: Mapping[str, Tensor], layers: int, known: int, placed: int, base_model: BaseModel
-) -> str:
-    if not layers:
-        return (
-            f"{path} holds no LoRA: none of its {len(tensors)} keys is part of one ({_shown(tensors)}). Choose the "
-            "file of a LoRA."
-        )
-    made_for = _likely_architecture(split_keys(tensors)[0])
+def _misfit(path: Path, made_for: str, layers: int, known: int, placed: int, base_model: BaseModel) -> str:
     sizes = f", and {known - placed} of these are of another size" if known > placed else ""
     return (
         f"{path} cannot be continued on {base_model.name} ({base_model.architecture.name}): that has {known} of its "
-        f"{layers} layers{sizes}. By its keys it is for {made_for}. Train on the model that it was made for, or on one "
-        "derived from that, or leave continue_from empty."
+        f"{layers} layers{sizes}. It is for {made_for}. Train on the model that it was made for, or on one derived "
+        "from that, or leave continue_from empty."
     )
-
-
-def _likely_architecture(names: Iterable[str]) -> str:
-    """The one whose tables know the most of a file's names for layers."""
-    names = list(names)
-    counts = {row.name: sum(place_of(name, row) is not None for name in names) for row in ARCHITECTURES.values()}
-    best = max(counts, key=counts.__getitem__)
-    return f"{best} ({counts[best]} of {len(names)})" if counts[best] else "another architecture"
 
 
 def _require_trainable(path: Path, layers: Mapping[str, LayerTensors]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .formats.delta import scale_of
 from .formats.lora_file import ALPHA, DOWN, UP, LayerTensors
+from .merging.refactor import thin_svd
 from .rng import generator
 
 
@@ -61,20 +62,11 @@ def resized(
 
 
 def _truncated(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best factors of a lower rank for up @ down (Eckart and Young 1936), and all its singular values.
-
-    Of two thin factors only the small product of what their QR decompositions leave is decomposed.
-    """
-    left, left_rest = torch.linalg.qr(up)
-    right, right_rest = torch.linalg.qr(down.T)
-    u, values, vh = torch.linalg.svd(left_rest @ right_rest.T, full_matrices=False)
+    """The best factors of a lower rank for up @ down (Eckart and Young 1936), and all its singular values."""
+    u, values, v = thin_svd(up, down)
     root = values.sqrt()
     if (missing := rank - len(values)) > 0:  # the layer itself is smaller than the rank
         root = torch.cat([root, torch.zeros(missing)])
         u = torch.cat([u, torch.zeros(len(u), missing)], dim=1)
-        vh = torch.cat([vh, torch.zeros(missing, vh.shape[1])])
-    return (
-        root[:rank, None] * (vh[:rank] @ right.T),
-        (left @ u[:, :rank]) * root[:rank],
-        values,
-    )
+        v = torch.cat([v, torch.zeros(missing, v.shape[1])])
+    return root[:rank, None] * v[:rank], u[:, :rank] * root[:rank], values

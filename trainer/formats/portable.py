@@ -62,7 +62,12 @@ def _cut(layer: str, tensors: Mapping[str, Tensor], rows: Tensor | None) -> dict
     rank = down.shape[0]
     scale = float(tensors[ALPHA]) / rank if ALPHA in tensors else 1.0
     scaled = (up.float() * scale).to(up.dtype)
-    cut = {A: down.clone(), B: scaled if rows is None else scaled[rows]}
+    if rows is not None:
+        scaled = scaled[rows]
+        used = (scaled != 0).any(dim=0)  # a layer that was joined of parts has a share of the rank for each
+        if used.any():
+            down, scaled = down[used], scaled[:, used]
+    cut = {A: down.clone(), B: scaled}
     if (dora := tensors.get(DORA_SCALE)) is not None:
         if rows is not None and dora.shape[0] != up.shape[0]:
             raise ValueError(f"{layer} has a dora_scale per input {tuple(dora.shape)}; its outputs cannot be divided.")

@@ -58,14 +58,17 @@ class Merged:
     total_error: float = 0.0
 
     def error_text(self) -> str:
-        """How exact the result is, and where least."""
+        """How exact the result is, in all and layer by layer."""
         if not self.errors:
             return "Nothing was lost: the result does exactly what was asked."
-        worst = sorted(self.errors.items(), key=lambda item: -item[1])[:5]
-        listed = "\n".join(f"  {error:6.1%}  {key}" for key, error in worst)
-        return (
-            f"Lost by the lower rank: {self.total_error:.1%} of the whole, as a share of the length of what was to be "
-            f"(0 % is exact; {len(self.errors)} layers). Most in:\n{listed}"
+        listed = sorted(self.errors.items(), key=lambda item: -item[1])
+        lines = [f"  {error:6.1%}  {key}" for key, error in listed]
+        return "\n".join(
+            [
+                f"Lost by the lower rank: {self.total_error:.1%} of the whole, as a share of the length of what was to "
+                f"be (0 % is exact). Of the {len(self.errors)} layers that lost something, the worst first:",
+                *lines,
+            ]
         )
 
 

@@ -68,6 +68,7 @@ class RunSettings(BaseModel):
         "A LoRA file to start from, of this kind of base model and of any trainer, instead of from zero. Its layers, "
         "ranks and algorithm stay, unless the rank is set here.",
         group="training",
+        advanced=True,
     )
 
     @field_validator("memory")

@@ -91,6 +91,8 @@ def _train(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from .base_models.diffusers.folder import read_folder
     from .data.report import dataset_report
+    from .formats.lora_file import read_lora
+    from .formats.lora_info import lora_info
     from .summary import summarise
 
     config, dataset = _config_and_dataset(options)
@@ -99,6 +101,10 @@ def _check(options: argparse.Namespace) -> None:
     report = dataset_report(dataset, resolution=config.resolution or model.facts.native_resolution)
     print(report.text())
     print("\nThe config file is valid.")
+    if config.continue_from:
+        path = Path(config.continue_from).expanduser()
+        tensors, metadata = read_lora(path)
+        print(f"\nTo continue from: {lora_info(tensors, path.name, metadata, path).text()}")
     dataset.require_trainable()
     print("\n" + summarise(config, dataset, model.facts, model.warnings).text)
 

@@ -9,7 +9,7 @@ import torch
 from lora_crucible import requirements
 from lora_crucible.cli import main
 from lora_crucible.demo.style import style_score
-from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.formats.lora_file import lora_layer, read_lora, write_lora
 from PIL import Image
 
 CONFIG = """\
@@ -64,6 +64,19 @@ def test_check_says_what_would_be_chosen_and_what_is_worth_knowing(config: Path,
     output = capsys.readouterr().out
     assert "purpose = style: the captions name different things" in output
     assert "Worth knowing:\n  algorithm = lokr: read by ComfyUI, A1111 and Forge, not by diffusers." in output
+
+
+def test_check_looks_at_the_lora_to_continue_from(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    start = tmp_path / "start.safetensors"
+    config.write_text(config.read_text() + f"continue_from: {start}\n")
+    assert f"no file {start}" in failed(capsys, "check", str(config))
+    layer = lora_layer(torch.ones(2, 64), torch.ones(64, 2), 1.0)
+    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    write_lora(start, {key + suffix: tensor for suffix, tensor in layer.items()}, {"modelspec.trigger_phrase": "zwx"})
+    assert main(["check", str(config)]) == 0
+    output = capsys.readouterr().out
+    assert "To continue from: start.safetensors" in output
+    assert "zwx" in output
 
 
 def results(folder: Path) -> list[str]:

@@ -84,6 +84,17 @@ def test_the_merged_file_says_what_it_is_made_of(files, tmp_path):
     assert metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
 
 
+def test_a_converted_file_keeps_what_it_says_of_its_training(files, tmp_path):
+    output = tmp_path / "converted.safetensors"
+    tensors, _ = read_lora(files[0])
+    write_lora(files[0], tensors, {"ss_steps": "400", "ss_learning_rate": "0.0002", "modelspec.title": "one"})
+    main(["convert", str(files[0]), "--output", str(output)])
+    _, metadata = read_lora(output)
+    assert (metadata["ss_steps"], metadata["ss_learning_rate"]) == ("400", "0.0002")
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("4", "2")
+    assert metadata["modelspec.title"] == "converted"
+
+
 def test_a_file_that_is_there_is_not_overwritten(files, tmp_path, capsys):
     one, _ = files
     before = one.read_bytes()

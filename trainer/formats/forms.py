@@ -31,7 +31,10 @@ def to_form(
         CrucibleError: the form has no place for a layer or for its method, or a value does not fit into `dtype`.
     """
     state_dict = to_state_dict(lora.layers, dtype)
-    if form == "kohya" or (form == "auto" and architecture.is_kohya):
+    if form == "kohya":
+        for key, name in lora.dotted.items():
+            if not name.startswith(_NATIVE):
+                raise _unknown(key, architecture, form)
         return state_dict
     if form in _READERS:
         _require_plain(lora.layers, _READERS[form])
@@ -41,7 +44,7 @@ def to_form(
             "diffusers, which has both."
         )
     parts = {key: list(_parts(key, layer, lora.dotted, architecture, form)) for key, layer in lora.layers.items()}
-    return to_portable(state_dict, parts)
+    return to_portable(state_dict, {key: found for key, found in parts.items() if found})
 
 
 def _models(keys: Iterable[str]) -> set[str]:
@@ -52,9 +55,19 @@ def _models(keys: Iterable[str]) -> set[str]:
 def _parts(
     key: str, layer: LayerTensors, dotted: Mapping[str, str], architecture: Architecture, form: Form
 ) -> Iterator[Part]:
+    """Nothing for a layer that stays in kohya's form."""
     names = layer_names(architecture).get(key)
+    if form == "auto" and names is None:  # whatever reads the file that it comes from
+        if key in dotted:
+            yield Part(dotted[key])
+        return
+    if form == "auto" and architecture.is_kohya:
+        return
     if names is None:
-        yield Part(_untabled(key, dotted, architecture, form))
+        name = dotted.get(key, "")
+        if not name.startswith(_NATIVE if form == "comfyui" else _DIFFUSERS):
+            raise _unknown(key, architecture, form)
+        yield Part(name)
         return
     if form == "comfyui" or (form == "auto" and architecture.naming == "native" and not is_of_text_encoder(key)):
         yield Part(names.native)
@@ -74,17 +87,16 @@ def _parts(
         yield Part(name if prefix is None else prefix + name.partition(".")[2], rows)
 
 
-def _untabled(key: str, dotted: Mapping[str, str], architecture: Architecture, form: Form) -> str:
-    """The name of a layer that no table has: as the file has it, where that is in the form asked for."""
-    name = dotted.get(key)
-    starts = {"comfyui": ("diffusion_model.", "text_encoders."), "diffusers": ("transformer.", "unet.", "text_encoder")}
-    wanted = starts.get(form, (architecture.prefix,))
-    if name is None or not name.startswith(wanted):
-        raise CrucibleError(
-            f"{key} has no known name in the form {form} for {architecture.name}, so the file cannot be converted to "
-            "it. ComfyUI reads the form kohya for every architecture."
-        )
-    return name
+_NATIVE = ("diffusion_model.", "text_encoders.")
+_DIFFUSERS = ("transformer.", "unet.", "text_encoder.", "text_encoder_2.", "text_encoder_3.")
+"""What the names of the two forms start with."""
+
+
+def _unknown(key: str, architecture: Architecture, form: Form) -> CrucibleError:
+    return CrucibleError(
+        f"{key} has no known name in the form {form} for {architecture.name}, so the file cannot be converted to it. "
+        "Use the form auto, which keeps the names that are not known."
+    )
 
 
 def _require_plain(layers: Mapping[str, LayerTensors], reader: str) -> None:

@@ -180,6 +180,13 @@ guidance_in.in_layer time_text_embed.guidance_embedder.linear_1
 guidance_in.out_layer time_text_embed.guidance_embedder.linear_2
 """  # noqa: E501
 
+_CHROMA = """
+distilled_guidance_layer.in_proj
+distilled_guidance_layer.out_proj
+distilled_guidance_layer.layers.#.in_layer distilled_guidance_layer.layers.#.linear_1
+distilled_guidance_layer.layers.#.out_layer distilled_guidance_layer.layers.#.linear_2
+"""
+
 _FLUX2 = """
 double_blocks.#.img_mlp.0 transformer_blocks.#.ff.linear_in
 double_blocks.#.img_mlp.2 transformer_blocks.#.ff.linear_out
@@ -292,6 +299,7 @@ def _rows(text: str) -> tuple[str, ...]:
 
 _TABLES = {
     "flux1": _rows(_DOUBLE_BLOCKS + _FLUX1),
+    "chroma": _rows(_DOUBLE_BLOCKS + _FLUX1 + _CHROMA),
     "flux2": _rows(_DOUBLE_BLOCKS + _FLUX2),
     "sd3": _rows(_SD3),
     "z_image": _rows(_Z_IMAGE),

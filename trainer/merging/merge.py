@@ -133,7 +133,10 @@ def layers_of_all(
     Raises:
         CrucibleError: there is none, or the recipe is no good.
     """
-    used = sorted((one for one in ingredients if one.strength_model or one.strength_clip), key=lambda one: one.digest)
+    used = sorted(
+        (one for one in ingredients if one.strength_model or one.strength_clip),
+        key=lambda one: (one.digest, one.strength_model, one.strength_clip),
+    )
     if not used:
         raise CrucibleError(
             "There is no LoRA to merge: the stack is empty, or all strengths are 0. Connect a lora_stack with at least "

@@ -12,55 +12,58 @@ import torch
 
 from .. import __version__
 from ..formats.architectures import Architecture, Form
-from ..formats.delta import rank_of
+from ..formats.delta import scale_of
 from ..formats.forms import to_form
-from ..formats.lora_file import dtype_of, write_lora
+from ..formats.lora_file import DOWN, dtype_of, write_lora
 from ..formats.lora_model import LoraModel
 from ..formats.trigger_words import trigger_words
-from ..formats.universal import Layers
+from ..formats.universal import Layers, kind_of
 from ..whole_files import size_text
 from .ingredients import Strengths, architecture_of_all, digest_of, ingredients
 from .merge import CPU, BaseWeight, merge
 from .recipe import Recipe
 
-_OF_THE_BASE = ("ss_base_model_version", "ss_sd_model_name", "ss_sd_model_hash", "ss_v2", "modelspec.prediction_type",
-                "modelspec.resolution", "crucible.base_model")  # fmt: skip
+_OF_THE_BASE = (
+    *("ss_base_model_version", "ss_sd_model_name", "ss_sd_model_hash", "ss_v2"),
+    *("modelspec.prediction_type", "modelspec.resolution", "crucible.base_model"),
+)
 """Kept where all parents that have it agree."""
 
 
 def metadata_of(
     name: str, stack: Sequence[Strengths], lora: Layers, architecture: Architecture, made_by: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Metadata of a LoRA that was made of others: parents with hashes and strengths, trigger words joined.
+    """Metadata of a LoRA that was made of others: parents with hashes and strengths, trigger words joined. Where it was
+    made of one alone, what that says of its training stays.
 
     Args:
         lora: the result.
         made_by: what was done, for crucible.made_by: {"method": "ties", "density": 0.5}.
     """
     parents = [one.lora.metadata for one in stack]
-    kept = {}
+    found: dict[str, str] = {}
+    if len(parents) == 1:
+        found |= parents[0]
+    elif architecture.id != "unknown":
+        found["modelspec.architecture"] = architecture.modelspec
+        found["modelspec.implementation"] = architecture.implementation
+        found["ss_base_model_version"] = architecture.base_model_version
     for key in _OF_THE_BASE:
         values = {metadata[key] for metadata in parents if metadata.get(key)}
         if len(values) == 1:
-            kept[key] = values.pop()
-    words = dict.fromkeys(word for metadata in parents for word in trigger_words(metadata)[0])
-    ranks = [rank for layer in lora.layers.values() if (rank := rank_of(layer)) is not None]
-    known = {} if architecture.id == "unknown" else {
-        "modelspec.architecture": architecture.modelspec,
-        "modelspec.implementation": architecture.implementation,
-        "ss_base_model_version": architecture.base_model_version,
-    }  # fmt: skip
-    return {
-        **known,
-        **kept,
+            found[key] = values.pop()
+    if words := dict.fromkeys(word for metadata in parents for word in trigger_words(metadata)[0]):
+        found["modelspec.trigger_phrase"] = ", ".join(words)
+    if {kind_of(layer) for layer in lora.layers.values()} == {"lora"}:
+        rank, alpha = max((len(layer[DOWN]), len(layer[DOWN]) * scale_of(layer)) for layer in lora.layers.values())
+        found |= {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": f"{alpha:g}"}
+        found.pop("ss_network_args", None)  # of another algorithm
+    return found | {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": name,
         "modelspec.description": f"Made with LoRA Crucible of {', '.join(one.lora.name for one in stack)}.",
         "modelspec.date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        **({"modelspec.trigger_phrase": ", ".join(words)} if words else {}),
         "ss_output_name": name,
-        "ss_network_module": "networks.lora",
-        **({"ss_network_dim": str(max(ranks)), "ss_network_alpha": str(float(max(ranks)))} if ranks else {}),
         "crucible.version": __version__,
         "crucible.made_by": json.dumps(dict(made_by)),
         "crucible.parents": json.dumps([_parent(one) for one in stack], ensure_ascii=False),

@@ -11,7 +11,7 @@ from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.names import layer_names, place_of
 from tiny_architectures import TINY
 
-TABLED = ("sd3", "flux1", "flux2", "z_image", "qwen_image", "wan")
+TABLED = ("sd3", "flux1", "chroma", "flux2", "z_image", "qwen_image", "wan")
 
 UNETS = {
     "sd15": {

@@ -14,7 +14,7 @@ from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP
 from lora_crucible.formats.names import place_of
 from lora_crucible.formats.universal import kind_of, read_layers
 
-FLUX, SD15, HIDREAM = (ARCHITECTURES[name] for name in ("flux1", "sd15", "hidream"))
+FLUX, SD15, HIDREAM, PIXART = (ARCHITECTURES[name] for name in ("flux1", "sd15", "hidream", "pixart_sigma"))
 QKV = "lora_unet_double_blocks_0_img_attn_qkv"
 PARTS = [f"transformer.transformer_blocks.0.attn.{part}" for part in ("to_q", "to_k", "to_v")]
 QUERY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -83,10 +83,22 @@ def test_an_architecture_without_a_table_keeps_the_names_that_it_has():
     dotted = "diffusion_model.double_stream_blocks.0.block.attn1.to_q"
     lora = read(peft(dotted), HIDREAM)
     assert lora.layers.keys() == {"lora_unet_double_stream_blocks_0_block_attn1_to_q"}
-    assert to_form(lora, HIDREAM, "comfyui").keys() == peft(dotted).keys()
+    for form in ("auto", "comfyui"):
+        assert to_form(lora, HIDREAM, form).keys() == peft(dotted).keys()
     flat = to_form(lora, HIDREAM, "kohya")
-    with pytest.raises(CrucibleError, match="no known name in the form diffusers for HiDream"):
-        to_form(read(flat, HIDREAM), HIDREAM, "diffusers")
+    assert to_form(read(flat, HIDREAM), HIDREAM, "auto").keys() == flat.keys()
+    for file in (flat, peft(dotted)):
+        with pytest.raises(CrucibleError, match="no known name in the form diffusers for HiDream"):
+            to_form(read(file, HIDREAM), HIDREAM, "diffusers")
+
+
+def test_names_of_diffusers_that_have_no_table_are_not_made_kohyas():
+    """Which no program would know."""
+    dotted = "transformer.double_layers.0.attn.to_q"
+    lora = read(peft(dotted), PIXART)
+    assert to_form(lora, PIXART, "auto").keys() == peft(dotted).keys()
+    with pytest.raises(CrucibleError, match="no known name in the form kohya for PixArt"):
+        to_form(lora, PIXART, "kohya")
 
 
 def test_what_is_no_part_of_an_adapter_is_named():

@@ -17,7 +17,7 @@ from ...formats.architectures import Architecture
 from ...formats.forms import to_form
 from ...formats.identify import architecture_names, candidates
 from ...formats.lora_file import dtype_of
-from ...formats.universal import read_layers
+from ...formats.universal import Layers, read_layers
 from .naming import architecture_of, place_of
 
 
@@ -103,10 +103,16 @@ def _renamed(lora: Mapping[str, Tensor], model: Any, clip: Any, architecture: Ar
     where that cannot be done."""
     try:
         read = read_layers(lora, place_of(model.model, architecture, clip and clip.cond_stage_model))
-        renamed = to_form(read, architecture, "kohya", dtype_of(lora))
+        known = {key: layer for key, layer in read.layers.items() if key not in read.dotted}
+        renamed = to_form(Layers(known), architecture, "kohya", dtype_of(lora))
     except CrucibleError:
         return None
-    return renamed | {key: lora[key] for key in read.leftover}
+    unknown = {*read.leftover, *read.dotted.values()}
+    return renamed | {key: tensor for key, tensor in lora.items() if key in unknown or _layer(key) in unknown}
+
+
+def _layer(key: str) -> str:
+    return (split_key(key) or (key, ""))[0]
 
 
 def _place(

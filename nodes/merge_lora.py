@@ -93,6 +93,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
         require_packages()
         import comfy.model_management
         import comfy.utils
+        import torch
 
         from ..trainer.formats.lora_model import load_lora
         from ..trainer.formats.lora_stack import read_stack
@@ -119,7 +120,14 @@ class CrucibleMergeLoRA(io.ComfyNode):
         device = comfy.model_management.get_torch_device()
         if device.type == "cuda":
             comfy.model_management.free_memory(MEMORY, device)
-        path = unused_path(lora_folder(), output_name)
+        else:  # others lack what is computed here
+            device = torch.device("cpu")
+        path = unused_path(lora_folder(), output_name, _is_listed)
         lora, info = merge_to_file(path, stack, recipe, base_weights, progress, device=device)
         tell_lora_saved(lora.name)
         return io.NodeOutput(lora, lora.name, info, ui=ui.PreviewText(info))
+
+
+def _is_listed(name):
+    """Whether ComfyUI has a LoRA of this name in any of its folders: it would find that one first."""
+    return folder_paths.get_full_path("loras", name) is not None

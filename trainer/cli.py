@@ -46,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains LoRA adapters without ComfyUI.")
     parser.set_defaults(needs_packages=True)
-    commands = parser.add_subparsers(
-        required=True, metavar="demo | train | check | caption | merge | resize | convert | doctor"
-    )
+    commands = parser.add_subparsers(required=True, metavar=COMMANDS)
 
     demo = commands.add_parser("demo", help="train on the demo model and show what it learned (about a minute)")
     demo.add_argument("--output_dir", default="output", help="folder for the results (default: output)")

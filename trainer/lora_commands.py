@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,11 @@ def _merge(options: argparse.Namespace) -> None:
     from .merging.into import bake, base_weights
     from .merging.result import merge_to_file
 
+    if options.into is not None and (options.rank, options.save_precision) != (None, None):
+        raise CrucibleError(
+            "--rank and --save_precision are for a LoRA, and --into makes a checkpoint, which has no rank and keeps "
+            "its precision. Leave them out, or leave out --into."
+        )
     stack = [_stacked(text) for text in options.loras]
     recipe = Recipe(options.method, options.rank, options.density, options.majority_sign, options.seed)
     architecture = architecture_of_all([one.lora for one in stack])
@@ -84,7 +90,9 @@ def _merge(options: argparse.Namespace) -> None:
 
         if options.into is not None:
             bar.set_description("Baking", refresh=False)
-            told = bake(options.into, ingredients(stack, architecture), recipe, architecture, output, progress).text()
+            made = {"crucible.parents": json.dumps([one.record() for one in stack], ensure_ascii=False)}
+            parts = ingredients(stack, architecture)
+            told = bake(options.into, parts, recipe, architecture, output, made, progress).text()
         else:
             bar.set_description("Merging", refresh=False)
             base = options.base and opened.enter_context(base_weights(options.base, architecture))
@@ -95,6 +103,7 @@ def _merge(options: argparse.Namespace) -> None:
 
 
 def _resize(options: argparse.Namespace) -> None:
+    from .formats.delta import rank_of
     from .merging.ingredients import architecture_of_all, layers_of
     from .merging.resize import resize
 
@@ -104,6 +113,9 @@ def _resize(options: argparse.Namespace) -> None:
     architecture = architecture_of_all([stack[0].lora])
     resized = resize(layers_of(stack[0].lora, architecture), options.rank, options.energy)
     print(resized.error_text())
+    ranks = [rank_of(layer) or 0 for layer in resized.lora.layers.values()]
+    if options.rank is not None and max(ranks, default=0) < options.rank:
+        print(f"No layer has a rank of {options.rank}, nor anything to fill it with: the ranks stay as they are.")
     facts = {"command": "resize", "rank": options.rank, "energy": options.energy}
     _save(resized.lora, stack, architecture, _free(options.output), options, facts)
 

@@ -44,6 +44,11 @@ def read_lora_rows(text: str) -> list[LoraRow]:
     """
     try:
         rows = json.loads(text.strip() or "[]")
+    except RecursionError:
+        raise CrucibleError(
+            f"The rows of the LoRA stack are lists within lists without end, so no LoRA can be read from them. Write a "
+            f"list like [{EXAMPLE}]."
+        ) from None
     except json.JSONDecodeError as error:
         raise CrucibleError(
             f"The rows of the LoRA stack are no valid JSON: {error.msg} in line {error.lineno}, column {error.colno}, "

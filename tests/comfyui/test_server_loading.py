@@ -59,6 +59,7 @@ def combined(server, new_graph, three):
         stack = last["lora_stack"]
     graph.draw("base", graph.model)
     graph.draw("chained", model)
+    graph.show("last of the chain", graph.lora(model, 0.1, lora_name="first.safetensors")["info"])
     graph.draw("last of the stack", last["model"], last["clip"])
     graph.draw("stack alone", graph.lora(lora_stack=stack)["model"])
     rows = [{"name": name, "strength_model": strength} for name, strength in STRENGTHS.items()]
@@ -98,6 +99,7 @@ def test_all_of_a_stack_are_told(combined):
     for name in STRENGTHS:
         assert name in combined.texts["info"]
     assert "The strengths of the 3 LoRAs add up to 1.2" in combined.texts["info"]
+    assert "The strengths of the 3 LoRAs add up to 1.3" in combined.texts["last of the chain"]
 
 
 @pytest.mark.parametrize(

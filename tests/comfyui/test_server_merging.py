@@ -114,12 +114,20 @@ def test_what_the_node_says(merged):
         assert part in merged.texts["three"]
 
 
+def test_a_name_that_another_folder_has(server, new_graph, files):
+    """ComfyUI would find the other file first."""
+    graph = new_graph()
+    merged = graph.add("CrucibleMergeLoRA", lora_stack=stacked(graph, WITHOUT_DORA), output_name="kohya")
+    graph.show("name", merged["lora_name"])
+    assert server.run(graph.prompt).texts["name"] == "kohya_2.safetensors"
+
+
 def test_a_dora_without_its_model(server, new_graph, files):
     graph = new_graph()
     graph.add("CrucibleMergeLoRA", lora_stack=stacked(graph, ["dora.safetensors"]), output_name="never")
     with pytest.raises(PromptFailed) as failed:
         server.run(graph.prompt)
-    assert "dora.safetensors is a DoRA" in failed.value.message
+    assert "dora.safetensors at lora_unet_" in failed.value.message
     assert "Connect `model`" in failed.value.message
     assert not (server.output / "loras" / "never.safetensors").exists()
 

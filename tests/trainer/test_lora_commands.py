@@ -57,7 +57,7 @@ def test_a_merged_file_does_what_both_do(files, tmp_path, capsys):
     one, other = files
     output = tmp_path / "both.safetensors"
     assert main(["merge", f"{one}:0.7", f"{other}:0.5:-0.2", "--output", str(output)]) == 0
-    assert "Nothing was lost" in capsys.readouterr().out
+    assert "No layer lost anything" in capsys.readouterr().out
     for key, change in changes(output).items():
         strength = -0.2 if key == CLIP else 0.5
         torch.testing.assert_close(
@@ -153,7 +153,8 @@ def write_checkpoint(path: Path, dtype: torch.dtype = torch.float32) -> dict[str
         "first_stage_model.decoder.conv_in.weight": torch.randn(8, 4, 3, 3),
     }
     tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    safetensors.torch.save_file(tensors | {"model_ema.num_updates": torch.tensor(7)}, path, {"format": "pt"})
+    metadata = {"format": "pt", "modelspec.hash_sha256": "0x1"}
+    safetensors.torch.save_file(tensors | {"model_ema.num_updates": torch.tensor(7)}, path, metadata)
     return tensors
 
 
@@ -174,7 +175,10 @@ def test_baked_into_a_checkpoint(files, tmp_path, capsys, dtype):
         assert after[name].equal(before[name])
     assert after["model_ema.num_updates"] == 7
     with safetensors.safe_open(output, "pt") as file:
-        assert file.metadata() == {"format": "pt"}
+        metadata = file.metadata()
+    assert metadata["format"] == "pt"
+    assert [parent["name"] for parent in json.loads(metadata["crucible.parents"])] == [one.name, other.name]
+    assert "modelspec.hash_sha256" not in metadata
 
 
 def test_a_checkpoint_that_does_not_fit(files, tmp_path, capsys):
@@ -185,6 +189,50 @@ def test_a_checkpoint_that_does_not_fit(files, tmp_path, capsys):
     assert "has none of the 3 layers" in told
     assert "The LoRA is for Stable Diffusion 1.5" in told
     assert not output.exists()
+
+
+def test_a_checkpoint_of_another_size(files, tmp_path, capsys):
+    checkpoint, output = tmp_path / "sd2.safetensors", tmp_path / "baked.safetensors"
+    name = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+    safetensors.torch.save_file({name: torch.zeros(640, 1024)}, checkpoint)
+    told = error_of(capsys, "merge", str(files[0]), "--into", str(checkpoint), "--output", str(output))
+    for part in ("one.safetensors cannot be baked", name, "640 x 1024", "640 x 768"):
+        assert part in told
+    assert not output.exists()
+
+
+def test_what_into_does_not_heed(files, tmp_path, capsys):
+    arguments = ["merge", str(files[0]), "--into", str(files[1]), "--output", str(tmp_path / "no.safetensors")]
+    assert "--rank and --save_precision are for a LoRA" in error_of(capsys, *arguments, "--rank", "4")
+
+
+def test_what_is_no_part_of_a_layer_is_told(files, tmp_path, capsys):
+    tensors, _ = read_lora(files[0])
+    write_lora(files[0], tensors | {"bundle_emb.word.string_to_param": torch.ones(2)}, {})
+    for command in (["merge", str(files[0])], ["resize", str(files[0]), "--rank", "2"], ["convert", str(files[0])]):
+        assert main([*command, "--output", str(tmp_path / "x.safetensors")]) == 0
+        assert "bundle_emb.word.string_to_param" in capsys.readouterr().out
+
+
+def test_a_dora_is_not_made_one_of_diffusers(files, tmp_path, capsys):
+    tensors, _ = read_lora(files[0])
+    write_lora(files[0], tensors | {f"{QUERY}.dora_scale": torch.ones(640, 1)}, {})
+    told = error_of(capsys, "convert", str(files[0]), "--to", "diffusers", "--output", str(tmp_path / "x.safetensors"))
+    assert "dora layers, and diffusers reads LoRA only" in told
+
+
+def test_pefts_dora_is_not_taken_for_a_lora(files, tmp_path, capsys):
+    tensors, _ = read_lora(files[0])
+    write_lora(files[0], tensors | {f"{QUERY}.lora_magnitude_vector": torch.ones(640)}, {})
+    for command in (["merge", str(files[0])], ["resize", str(files[0]), "--rank", "2"]):
+        told = error_of(capsys, *command, "--output", str(tmp_path / "x.safetensors"))
+        assert QUERY in told
+        assert ".lora_magnitude_vector" in told
+
+
+def test_a_rank_that_nothing_has(files, tmp_path, capsys):
+    assert main(["resize", str(files[0]), "--rank", "64", "--output", str(tmp_path / "x.safetensors")]) == 0
+    assert "the ranks stay as they are" in capsys.readouterr().out
 
 
 def test_a_quantized_checkpoint(files, tmp_path, capsys):
@@ -228,4 +276,4 @@ def test_neither_rank_nor_energy(files, tmp_path, capsys):
 def test_a_rank_that_is_none(files, tmp_path, capsys):
     for command in (["merge", str(files[0])], ["resize", str(files[0])]):
         told = error_of(capsys, *command, "--rank", "0", "--output", str(tmp_path / "no.safetensors"))
-        assert "rank is 0, and must be at least 1" in told
+        assert "rank is 0, but a layer needs at least 1" in told

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from ..errors import CrucibleError
 from .lora_file import ALPHA, DORA_SCALE, DOWN, MIDDLE, UP, LayerTensors
+
+Kind = Literal["lora", "dora", "loha", "lokr", "diff", "other"]
+
+BIASES = (".diff_b", ".b_norm")
+"""What is added to a layer's bias."""
+
+_DIFFERENCES = {".diff", ".w_norm", *BIASES}
+
+
+def kind_of(adapter: Iterable[str]) -> Kind:
+    """What a layer's suffixes in memory make of it."""
+    suffixes = set(adapter)
+    kind: Kind = "other"
+    if {DOWN, UP} <= suffixes:
+        kind = "dora" if DORA_SCALE in suffixes else "lora"
+        suffixes -= {DOWN, UP, MIDDLE, ALPHA, DORA_SCALE}
+    elif ".hada_w1_a" in suffixes:
+        kind, suffixes = "loha", {suffix for suffix in suffixes if not suffix.startswith(".hada_")} - {ALPHA}
+    elif suffixes & {".lokr_w1", ".lokr_w1_a"}:
+        kind, suffixes = "lokr", {suffix for suffix in suffixes if not suffix.startswith(".lokr_")} - {ALPHA}
+    elif suffixes & _DIFFERENCES:
+        kind = "diff"
+    return kind if suffixes <= _DIFFERENCES else "other"
 
 
 def scale_of(adapter: LayerTensors) -> float:
@@ -26,8 +52,9 @@ def rank_of(adapter: LayerTensors) -> int | None:
     return None
 
 
-def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None) -> Tensor:
-    """ΔW in float32, of the layer's shape: (out, in), or (out, in, kernel height, kernel width).
+def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None, name: str = "A layer") -> Tensor:
+    """ΔW in float32, of the layer's shape: (out, in), or (out, in, kernel height, kernel width), which LoHa and LoKr
+    can have flattened to (out, in · kernel).
 
     LoRA: alpha / rank · up @ down (arXiv:2106.09685), with a middle for convolutions in Tucker form; LoHa:
     (w1_a w1_b) ∘ (w2_a w2_b) (arXiv:2108.06098); LoKr: w1 ⊗ w2 (arXiv:2212.10650, arXiv:2309.14859); DoRA:
@@ -35,22 +62,29 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None) -> Te
     dora_scale is shaped so, of W + ΔW's inputs.
 
     Args:
-        base_weight: W; needed for DoRA, and for the shape of a convolution that LoRA has flattened.
+        base_weight: W; needed for DoRA.
+        name: of the layer and its LoRA, for errors.
 
     Raises:
-        CrucibleError: it is a DoRA and there is no base weight, or the method is unknown.
+        CrucibleError: it is a DoRA and there is no base weight or one of another size, or the method is unknown.
     """
+    if kind_of(adapter.keys() - {DORA_SCALE}) == "other":
+        raise CrucibleError(
+            f"{name} has {', '.join(sorted(adapter))}, a method that is not known here (LoRA, DoRA, LoHa, LoKr and "
+            "whole differences are), so what it does cannot be told. Use the file as it is in Load LoRA, or leave it "
+            "out."
+        )
     difference = _without_magnitude(adapter)
-    if base_weight is not None:
-        difference = difference.reshape(base_weight.shape)
     if (magnitude := adapter.get(DORA_SCALE)) is None:
         return difference
-    if base_weight is None:
+    if base_weight is None or base_weight.numel() != difference.numel():
         raise CrucibleError(
-            "A DoRA changes the length of the base model's own weights, so what it does cannot be told without that "
-            "model. Give the model it was made for, or leave this file out."
+            f"{name} is a DoRA, which changes the length of the base model's own weights, so what it does cannot be "
+            f"told without that weight, and {'there is none' if base_weight is None else 'this one has another size'}. "
+            "Connect `model`, the base model that it was made for (on the command line: --base), or leave it out."
         )
     weight = base_weight.float()
+    difference = difference.reshape(weight.shape)
     changed = weight + difference
     if magnitude.shape[0] == weight.shape[0]:
         norm = torch.linalg.vector_norm(weight.flatten(1), dim=1)
@@ -83,14 +117,7 @@ def _without_magnitude(adapter: LayerTensors) -> Tensor:
     if ".lokr_w1" in part or ".lokr_w1_a" in part:
         first, second = _kronecker_factor(part, 1), _kronecker_factor(part, 2)
         return scale * torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - 2)), second.contiguous())
-    if ".diff" in part:
-        return part[".diff"]
-    if ".w_norm" in part:
-        return part[".w_norm"]
-    raise CrucibleError(
-        f"A layer has {', '.join(sorted(adapter))}, a method that is not known here (LoRA, DoRA, LoHa, LoKr and whole "
-        "differences are), so it cannot be merged or converted. Use the file as it is in Load LoRA."
-    )
+    return part[".diff"] if ".diff" in part else part[".w_norm"]
 
 
 def _half(part: dict[str, Tensor], number: int) -> Tensor:

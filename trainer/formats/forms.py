@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ..errors import CrucibleError
 from .architectures import Architecture, Form
+from .delta import BIASES, kind_of
 from .layer_names import is_of_text_encoder
 from .lora_file import UP, LayerTensors, to_state_dict
 from .names import layer_names
 from .portable import Part, to_portable
-from .universal import Layers, kind_of
+from .universal import Layers
 
 _READERS = {"diffusers": "diffusers", "peft": "PEFT"}
 
@@ -30,10 +31,13 @@ def to_form(
     Raises:
         CrucibleError: the form has no place for a layer or for its method, or a value does not fit into `dtype`.
     """
-    state_dict = to_state_dict(lora.layers, dtype)
+    # What is added to a parameter that is no weight is known by its dotted name alone.
+    differences = {key: name for key, name in lora.dotted.items() if kind_of(lora.layers[key]) == "diff"}
+    layers = {differences.get(key, key): layer for key, layer in lora.layers.items()}
+    state_dict = to_state_dict(layers, dtype)
     if form == "kohya":
         for key, name in lora.dotted.items():
-            if not name.startswith(_NATIVE):
+            if key not in differences and not name.startswith(_NATIVE):
                 raise _unknown(key, architecture, form)
         return state_dict
     if form in _READERS:
@@ -100,9 +104,12 @@ def _unknown(key: str, architecture: Architecture, form: Form) -> CrucibleError:
 
 
 def _require_plain(layers: Mapping[str, LayerTensors], reader: str) -> None:
-    kinds = {kind_of(layer) for layer in layers.values()} - {"lora", "dora"}
-    if kinds:
+    others = {str(kind_of(layer)) for layer in layers.values()} - {"lora"}
+    if any(suffix in layer for layer in layers.values() for suffix in BIASES):
+        others.add("diff_b")
+    if others:
         raise CrucibleError(
-            f"The file has {', '.join(sorted(kinds))} layers, and {reader} reads LoRA only. Make a LoRA of it first: "
-            "python -m trainer resize FILE --rank 32."
+            f"The file has {', '.join(sorted(others))} layers, and {reader} reads LoRA only, so it would act as "
+            "another one. Make a LoRA of it first: python -m trainer resize FILE --rank 32 (of a DoRA: merge FILE "
+            "--base MODEL)."
         )

@@ -101,6 +101,8 @@ _OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out"
 
 def flat(name: str) -> str:
     """One spelling for all: no prefix of a program, underscores for dots, "te1:" and "te2:" before text encoders."""
+    if name.startswith("base_model.model.text_model."):  # peft's, of one model alone
+        name = "text_encoder." + name.removeprefix("base_model.model.")
     for text_encoder, prefixes in _TEXT_ENCODERS.items():
         for prefix in prefixes:
             if name.startswith(prefix):

@@ -51,14 +51,20 @@ def _problem(name: str) -> str:
     return ""
 
 
-def unused_path(folder: Path, name: str) -> Path:
+def unused_path(folder: Path, name: str, is_listed: Callable[[str], bool] = lambda name: False) -> Path:
     """The path of a new LoRA of this name, or with a number where there is one.
+
+    Args:
+        is_listed: whether a file of a name is in another folder that counts.
 
     Raises:
         CrucibleError: no file can have this name.
     """
-    unused = unused_name(check_output_name(name), lambda name: (folder / f"{name}.safetensors").exists())
-    return folder / f"{unused}.safetensors"
+
+    def taken(name: str) -> bool:
+        return (folder / f"{name}.safetensors").exists() or is_listed(f"{name}.safetensors")
+
+    return folder / f"{unused_name(check_output_name(name), taken)}.safetensors"
 
 
 def unused_name(name: str, taken: Callable[[str], bool]) -> str:

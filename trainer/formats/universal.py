@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import CrucibleError
 from .adapter_keys import names_text_encoder, split_key, suffix_in_memory
-from .delta import delta_weight, scale_of
+from .delta import delta_weight, kind_of, scale_of
 from .layer_names import kohya_key
 from .lora_file import ALPHA, DORA_SCALE, DOWN, MIDDLE, UP, LayerTensors
 from .names import Place, flat
-
-Kind = Literal["lora", "dora", "loha", "lokr", "diff", "other"]
-
-_DIFFERENCES = {".diff", ".diff_b", ".w_norm", ".b_norm"}
 
 
 @dataclass(frozen=True)
@@ -47,12 +42,13 @@ def read_layers(tensors: Mapping[str, Tensor], place_of: Callable[[str], Place |
         place_of: where the layer of a name is; `names.place_of`, or ComfyUI's own map.
 
     Raises:
-        CrucibleError: two keys are for the same weights, or parts do not go together.
+        CrucibleError: two keys are for the same weights, a layer is broken, or parts do not go together.
     """
     adapters, leftover = split_keys(tensors)
     parts: dict[str, list[tuple[Place, LayerTensors]]] = {}
     dotted: dict[str, str] = {}
     for name, adapter in adapters.items():
+        _require_whole(name, adapter)
         place = place_of(name)
         if place is None:
             place = Place(name if names_text_encoder(name) else kohya_key(flat(name)))
@@ -74,24 +70,28 @@ def split_keys(tensors: Mapping[str, Tensor]) -> tuple[dict[str, LayerTensors], 
         layer, suffix = adapters.setdefault(parts[0], {}), suffix_in_memory(parts[1])
         if suffix in layer:
             raise _twice(key)
-        layer[suffix] = tensor
+        # Nothing can be computed with numbers of one byte.
+        layer[suffix] = tensor.half() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
     return adapters, leftover
 
 
-def kind_of(adapter: Iterable[str]) -> Kind:
-    """What a layer's suffixes in memory make of it."""
-    suffixes = set(adapter)
-    kind: Kind = "other"
-    if {DOWN, UP} <= suffixes:
-        kind = "dora" if DORA_SCALE in suffixes else "lora"
-        suffixes -= {DOWN, UP, MIDDLE, ALPHA, DORA_SCALE}
-    elif ".hada_w1_a" in suffixes:
-        kind, suffixes = "loha", {suffix for suffix in suffixes if not suffix.startswith(".hada_")} - {ALPHA}
-    elif suffixes & {".lokr_w1", ".lokr_w1_a"}:
-        kind, suffixes = "lokr", {suffix for suffix in suffixes if not suffix.startswith(".lokr_")} - {ALPHA}
-    elif suffixes & _DIFFERENCES:
-        kind = "diff"
-    return kind if suffixes <= _DIFFERENCES else "other"
+def _require_whole(name: str, adapter: LayerTensors) -> None:
+    """
+    Raises:
+        CrucibleError: one of a layer's tensors is missing, or does not go with the others.
+    """
+    shapes = {suffix: tensor if suffix == ALPHA else tensor.to("meta") for suffix, tensor in adapter.items()}
+    shapes.pop(DORA_SCALE, None)
+    if (DOWN in shapes) == (UP in shapes) and kind_of(shapes) == "other":
+        return  # a method that is not known here may be whole
+    try:
+        delta_weight(shapes)
+    except (KeyError, RuntimeError, IndexError, CrucibleError) as error:
+        found = ", ".join(f"{suffix} {tuple(one.shape)}" for suffix, one in adapter.items())
+        raise CrucibleError(
+            f"{name} is broken: its tensors ({found}) make no layer, because one is missing or has another shape than "
+            "it must. Download or copy the LoRA again."
+        ) from error
 
 
 def _joined(key: str, parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-
-from torch import Tensor
+from functools import cached_property, partial
+from typing import Any
 
 from ..errors import CrucibleError
 from ..formats.architectures import ARCHITECTURES, Architecture
@@ -26,6 +25,23 @@ class Strengths:
     lora: LoraModel
     model: float
     clip: float
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the tensors as a file has them: sshs_model_hash of files that this package wrote."""
+        digest = hashlib.sha256()
+        for part in data_parts(self.lora).values():
+            digest.update(part)
+        return digest.hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """For the metadata of what is made of it."""
+        return {
+            "name": self.lora.name,
+            "sha256": self.digest,
+            "strength_model": self.model,
+            "strength_clip": self.clip,
+        }
 
 
 def architecture_of_all(loras: Sequence[LoraModel]) -> Architecture:
@@ -63,14 +79,5 @@ def layers_of(lora: LoraModel, architecture: Architecture) -> Layers:
 
 def ingredients(stack: Sequence[Strengths], architecture: Architecture) -> list[Ingredient]:
     return [
-        Ingredient(one.lora.name, layers_of(one.lora, architecture), one.model, one.clip, digest_of(one.lora))
-        for one in stack
+        Ingredient(one.lora.name, layers_of(one.lora, architecture), one.model, one.clip, one.digest) for one in stack
     ]
-
-
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the tensors as a file has them: sshs_model_hash of files that this package wrote."""
-    digest = hashlib.sha256()
-    for part in data_parts(tensors).values():
-        digest.update(part)
-    return digest.hexdigest()

@@ -68,6 +68,7 @@ def bake(
     recipe: Recipe,
     architecture: Architecture,
     output: Path,
+    metadata: Mapping[str, str],
     progress: Callable[[int, int], None] | None = None,
 ) -> Baked:
     """Add what LoRAs do to the weights of a checkpoint, and write it anew, tensor by tensor.
@@ -76,6 +77,7 @@ def bake(
     original code or of ComfyUI, with or without CLIP text encoders, and single models of diffusers are known.
 
     Args:
+        metadata: is added to the checkpoint's own.
         progress: gets tensors written and in all; may raise to stop.
 
     Raises:
@@ -96,7 +98,8 @@ def bake(
             name: (dtype, shape, BYTES[dtype] * math.prod(shape)) for name, (dtype, shape) in found.entries.items()
         }
         ordered = sorted(entries, key=lambda name: (-BYTES[entries[name][0]], name))
-        start = header({name: entries[name] for name in ordered}, found.metadata)
+        own = {key: text for key, text in found.metadata.items() if key != "modelspec.hash_sha256"}
+        start = header({name: entries[name] for name in ordered}, {**own, **metadata})
         size = len(start) + sum(count for _, _, count in entries.values())
         with whole_file(output, what="The checkpoint", size=size) as written:
             written.write(start)
@@ -105,7 +108,7 @@ def bake(
                     progress(number, len(ordered))
                 tensor = file.get_tensor(name)
                 for target in changes.get(name, ()):
-                    tensor = _changed(tensor, target, layers[target.place.key])
+                    tensor = _changed(tensor, target, layers[target.place.key], name)
                 written.write(data_of(tensor))
     placed = {target.place.key for several in changes.values() for target in several}
     return Baked(output, size, len(changes), tuple(sorted(layers.keys() - placed)))
@@ -129,13 +132,19 @@ def _has(layers: Mapping[str, JointLayer], target: _Target) -> bool:
     return layer is not None and (layer.has_bias if target.is_bias else layer.has_weight)
 
 
-def _changed(tensor: Tensor, target: _Target, layer: JointLayer) -> Tensor:
+def _changed(tensor: Tensor, target: _Target, layer: JointLayer, name: str) -> Tensor:
     change = layer.bias() if target.is_bias else layer.delta()
     assert change is not None
     rows = change[target.place.rows(len(change))]
     if target.place.reorder is not None:
         rows = rows[torch.argsort(target.place.reorder(torch.arange(len(rows))))]
     begin, count = target.first * len(tensor) // target.of, len(tensor) // target.of
+    if rows.numel() != count * math.prod(tensor.shape[1:]):
+        raise CrucibleError(
+            f"{layer.names} cannot be baked into this checkpoint: {name} is {' x '.join(map(str, tensor.shape))}, and "
+            f"the change of {layer.key} is {' x '.join(map(str, change.shape))}. It was made for a model of another "
+            "size; choose a checkpoint of that one."
+        )
     changed = tensor.float().clone()
     changed[begin : begin + count] += rows.reshape(count, *tensor.shape[1:])
     return changed.to(tensor.dtype)

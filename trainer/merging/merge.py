@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..device_memory import out_of_memory_freed
 from ..errors import CrucibleError
-from ..formats.delta import delta_weight, rank_of
-from ..formats.layer_names import is_of_text_encoder
+from ..formats.adapter_keys import names_text_encoder
+from ..formats.delta import BIASES, delta_weight, kind_of, rank_of
 from ..formats.lora_file import DORA_SCALE, LayerTensors
-from ..formats.universal import Layers, kind_of
+from ..formats.universal import Layers
 from ..rng import derived_seed, global_seed
 from .recipe import Recipe
 from .refactor import as_lora, factors_of, lora_of, lora_of_matrix, thin_svd, weight_shape
@@ -31,7 +31,7 @@ class Ingredient:
     """A LoRA that is to be merged.
 
     Attributes:
-        digest: of its tensors: decides the order, so that the order in which they are given does not matter.
+        digest: SHA-256 of its tensors; decides the order, so that the order in which they are given does not matter.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Ingredient:
     digest: str
 
     def strength(self, key: str) -> float:
-        return self.strength_clip if is_of_text_encoder(key) else self.strength_model
+        return self.strength_clip if names_text_encoder(key) else self.strength_model
 
 
 @dataclass(frozen=True)
@@ -51,30 +51,32 @@ class Merged:
         errors: how far each layer is from what it should be, as a share of its length (0 is exact); only layers that
             were brought to a lower rank.
         total_error: of all layers together.
+        left_out: keys of the files that are no part of an adapter.
     """
 
     lora: Layers
     errors: dict[str, float] = field(default_factory=dict)
     total_error: float = 0.0
+    left_out: tuple[str, ...] = ()
 
     def error_text(self) -> str:
         """How exact the result is, in all and layer by layer."""
-        if not self.errors:
-            return "Nothing was lost: the result does exactly what was asked."
-        listed = sorted(self.errors.items(), key=lambda item: -item[1])
-        lines = [f"  {error:6.1%}  {key}" for key, error in listed]
-        return "\n".join(
-            [
+        lines = [f"  {error:6.1%}  {key}" for key, error in sorted(self.errors.items(), key=lambda item: -item[1])]
+        if lines:
+            lines = [
                 f"Lost by the lower rank: {self.total_error:.1%} of the whole, as a share of the length of what was to "
-                f"be (0 % is exact). Of the {len(self.errors)} layers that lost something, the worst first:",
+                f"be (0 % is exact). Of the {len(lines)} layers that lost something, the worst first:",
                 *lines,
             ]
-        )
+        else:
+            lines = ["No layer lost anything by its rank: each does exactly what was asked."]
+        if self.left_out:
+            some = ", ".join(self.left_out[:3])
+            lines.append(f"Left out, for they are no part of a layer: {len(self.left_out)} keys ({some}).")
+        return "\n".join(lines)
 
 
 CPU = torch.device("cpu")
-
-_BIASES = (".diff_b", ".b_norm")
 
 BaseWeight = Callable[[str], Tensor | None]
 """The base model's weight of a layer, by key in memory; None where there is none."""
@@ -96,8 +98,7 @@ def merge(
     Args:
         base_weight: needed for DoRAs.
         progress: gets layers done and in all; may raise to stop.
-        device: where a layer is computed; on the CPU where that has no memory for it. DARE drops other values on
-            another device.
+        device: where a layer is computed; on the CPU where that has no memory for it.
 
     Raises:
         CrucibleError: nothing to merge, a DoRA without its base model, or LoRAs of different models.
@@ -118,7 +119,15 @@ def merge(
         squares += square
         lost += square * (error or 0.0) ** 2
     dotted = {key: name for one in ingredients for key, name in one.lora.dotted.items() if key in layers}
-    return Merged(Layers(layers, dotted), errors, math.sqrt(lost / squares) if squares else 0.0)
+    left_out = tuple(key for one in ingredients for key in one.lora.leftover)
+    return Merged(Layers(layers, dotted), errors, math.sqrt(lost / squares) if squares else 0.0, left_out)
+
+
+def rank_too_low(rank: int) -> CrucibleError:
+    return CrucibleError(
+        f"The rank is {rank}, but a layer needs at least 1 to be changed at all. Give a higher one, say 16, or leave "
+        "it out."
+    )
 
 
 def _on(device: torch.device, adapter: LayerTensors) -> LayerTensors:
@@ -143,9 +152,12 @@ def layers_of_all(
             "one LoRA whose strength is not 0."
         )
     if not 0 < recipe.density <= 1:
-        raise CrucibleError(f"density is {recipe.density}, and must be above 0 and at most 1: the share that is kept.")
+        raise CrucibleError(
+            f"density is {recipe.density}, but it is the share of each LoRA's values that is kept, so it must be above "
+            "0 and at most 1. 0.5 is usual."
+        )
     if recipe.rank is not None and recipe.rank < 1:
-        raise CrucibleError(f"The rank is {recipe.rank}, and must be at least 1.")
+        raise rank_too_low(recipe.rank)
     for key in sorted({key for one in used for key in one.lora.layers}):
         parts = [(one, one.lora.layers[key]) for one in used if key in one.lora.layers and one.strength(key)]
         if parts:
@@ -163,8 +175,13 @@ class JointLayer:
         base_weight: BaseWeight | None = None,
     ) -> None:
         self.key, self._recipe, self._base_weight = key, recipe, base_weight
-        self._biases = [(one, adapter[suffix]) for one, adapter in parts for suffix in _BIASES if suffix in adapter]
-        self._parts = [(one, adapter) for one, adapter in parts if adapter.keys() - set(_BIASES)]
+        self._biases = [(one, adapter[suffix]) for one, adapter in parts for suffix in BIASES if suffix in adapter]
+        self._parts = [(one, adapter) for one, adapter in parts if adapter.keys() - set(BIASES)]
+
+    @property
+    def names(self) -> str:
+        """Of the LoRAs that have this layer, for people."""
+        return " and ".join(dict.fromkeys(one.name for one, _ in [*self._parts, *self._biases]))
 
     @property
     def has_weight(self) -> bool:
@@ -176,6 +193,7 @@ class JointLayer:
 
     def bias(self) -> Tensor | None:
         """What is to be added to the layer's bias, (out,), float32; None for nothing."""
+        self._require_one_shape([tuple(bias.shape) for _, bias in self._biases])
         return self._combined(self._biases) if self._biases else None
 
     def delta(self, device: torch.device = CPU) -> Tensor | None:
@@ -203,7 +221,7 @@ class JointLayer:
         delta = self.delta(device)
         assert delta is not None
         if delta.ndim < 2:
-            return layer | {".diff": delta}, float(delta.double().square().sum()), None
+            return layer | {".diff": delta.to("cpu")}, float(delta.double().square().sum()), None
         lora, square, lost = lora_of_matrix(delta, self._recipe.rank or self._sum_of_ranks())
         return layer | lora, square, lost
 
@@ -219,17 +237,13 @@ class JointLayer:
         return torch.cat(up, dim=1), torch.cat([down for _, down in factors]), shapes[0]
 
     def _deltas(self, device: torch.device) -> Iterator[tuple[Ingredient, Tensor]]:
-        base_weight = None if self._base_weight is None else self._base_weight(self.key)
-        base_weight = None if base_weight is None else base_weight.to(device)
+        base_weight = None
+        if self._base_weight is not None and any(DORA_SCALE in adapter for _, adapter in self._parts):
+            base_weight = self._base_weight(self.key)
+            base_weight = None if base_weight is None else base_weight.to(device)
         shapes: list[tuple[int, ...]] = []
         for one, adapter in self._parts:
-            if DORA_SCALE in adapter and base_weight is None:
-                raise CrucibleError(
-                    f"{one.name} is a DoRA, which changes the length of the base model's own weights, so what it does "
-                    "cannot be told without them. Connect `model`, the base model that it was made for (on the command "
-                    "line: --base), or leave it out."
-                )
-            delta = delta_weight(_on(device, adapter), base_weight)
+            delta = delta_weight(_on(device, adapter), base_weight, f"{one.name} at {self.key}")
             shapes.append(tuple(delta.shape))
             self._require_one_shape(shapes)
             yield one, delta.reshape(shapes[0])
@@ -238,7 +252,13 @@ class JointLayer:
         """By the method; a LoRA that has nothing here has no say, as in peft."""
         # The sign belongs to the values, so that it counts where signs are compared.
         signed = [delta.float() * math.copysign(1.0, one.strength(self.key)) for one, delta in deltas]
+        device = signed[0].device
+        if self._recipe.method.startswith("dare"):  # whose random numbers would be others on another device
+            signed = [delta.to(CPU) for delta in signed]
         weights = torch.tensor([abs(one.strength(self.key)) for one, _ in deltas], device=signed[0].device)
+        return self._by_method(signed, weights).to(device)
+
+    def _by_method(self, signed: list[Tensor], weights: Tensor) -> Tensor:
         recipe = self._recipe
         with global_seed(derived_seed(recipe.seed, self.key), weights.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a density of 1
@@ -259,11 +279,11 @@ class JointLayer:
         return sum(RANK_OF_OTHERS if rank is None else rank for rank in ranks)
 
     def _require_one_shape(self, shapes: Sequence[tuple[int, ...]]) -> None:
-        first, last = shapes[0], shapes[-1]
-        # A convolution over single pixels is the same as a linear layer, and trainers differ in what they make of it.
-        if first[0] != last[0] or math.prod(first) != math.prod(last):
-            raise CrucibleError(
-                f"{self._parts[0][0].name} and {self._parts[len(shapes) - 1][0].name} are for different base models: "
-                f"{self.key} is {' x '.join(map(str, first))} in the first and {' x '.join(map(str, last))} in the "
-                "other. Merge LoRAs for the same architecture only."
-            )
+        for shape in shapes[1:]:
+            # A convolution over single pixels is a linear layer, and trainers differ in what they make of it.
+            if shapes[0][0] != shape[0] or math.prod(shapes[0]) != math.prod(shape):
+                first, other = (" x ".join(map(str, one)) for one in (shapes[0], shape))
+                raise CrucibleError(
+                    f"{self.names} are for different base models: {self.key} is {first} in one and {other} in another. "
+                    "Merge LoRAs for the same architecture only."
+                )

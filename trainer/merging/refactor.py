@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..formats.delta import scale_of, without_middle
+from ..formats.delta import kind_of, scale_of, without_middle
 from ..formats.lora_file import DOWN, MIDDLE, UP, LayerTensors, lora_layer
-from ..formats.universal import kind_of
 from ..rng import global_seed
 
 OVERSAMPLING = 16

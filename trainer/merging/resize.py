@@ -7,13 +7,11 @@ import math
 import torch
 
 from ..errors import CrucibleError
-from ..formats.delta import delta_weight
+from ..formats.delta import BIASES, delta_weight
 from ..formats.lora_file import ALPHA, DORA_SCALE, LayerTensors
 from ..formats.universal import Layers
-from .merge import Merged
-from .refactor import as_lora, dense_svd, factors_of, rank_for_energy, thin_svd, weight_shape
-
-_BIASES = (".diff_b", ".b_norm")
+from .merge import Merged, rank_too_low
+from .refactor import as_lora, dense_svd, factors_of, lora_of_matrix, rank_for_energy, thin_svd, weight_shape
 
 
 @torch.no_grad()
@@ -25,39 +23,51 @@ def resize(lora: Layers, rank: int | None = None, energy: float | None = None) -
         CrucibleError: a rank or an energy that is none, or a DoRA.
     """
     if rank is not None and rank < 1:
-        raise CrucibleError(f"The rank is {rank}, and must be at least 1.")
+        raise rank_too_low(rank)
     if energy is not None and not 0 < energy <= 1:
-        raise CrucibleError(f"The energy is {energy}, and must be above 0 and at most 1: the share that is kept.")
+        raise CrucibleError(
+            f"The energy is {energy}, but it is the share of each layer that is kept, so it must be above 0 and at "
+            "most 1. 0.95 is usual."
+        )
     layers: dict[str, LayerTensors] = {}
     errors: dict[str, float] = {}
     squares = lost = 0.0
     for key, adapter in lora.layers.items():
-        if DORA_SCALE in adapter:
-            raise CrucibleError(
-                f"{key} has a dora_scale: a DoRA of another rank is another DoRA, with a scale that depends on the "
-                "base model. Merge it with that model instead (python -m trainer merge … --base MODEL --rank 16)."
-            )
-        rest = {suffix: tensor for suffix, tensor in adapter.items() if suffix in _BIASES}
-        if not adapter.keys() - rest.keys() - {ALPHA}:
-            layers[key] = rest
-            continue
-        if (factors := factors_of({suffix: adapter[suffix] for suffix in adapter.keys() - rest.keys()})) is not None:
-            u, s, v = thin_svd(*factors)
-            shape = weight_shape(adapter)
-        else:
-            delta = delta_weight(adapter)
-            if delta.ndim < 2:
-                layers[key] = adapter
-                continue
-            u, s, v = dense_svd(delta.flatten(1), None)
-            shape = tuple(delta.shape)
-        kept = len(s) if rank is None else rank
-        if energy is not None:
-            kept = min(kept, rank_for_energy(s, energy))
-        layers[key] = rest | as_lora(u, s, v, kept, shape)
-        square, missing = float(s.double().square().sum()), float(s[kept:].double().square().sum())
-        if kept < len(s):
-            errors[key] = math.sqrt(missing / square) if square else 0.0
+        layers[key], square, error = _resized(key, adapter, rank, energy)
+        if error is not None:
+            errors[key] = error
         squares += square
-        lost += missing
-    return Merged(Layers(layers, lora.dotted), errors, math.sqrt(lost / squares) if squares else 0.0)
+        lost += square * (error or 0.0) ** 2
+    total = math.sqrt(lost / squares) if squares else 0.0
+    return Merged(Layers(layers, lora.dotted), errors, total, tuple(lora.leftover))
+
+
+def _resized(
+    key: str, adapter: LayerTensors, rank: int | None, energy: float | None
+) -> tuple[LayerTensors, float, float | None]:
+    """A layer, the square of ΔW's length, and the error as a share of the length: None where nothing was lost."""
+    if DORA_SCALE in adapter:
+        raise CrucibleError(
+            f"{key} has a dora_scale: a DoRA of another rank is another DoRA, with a scale that depends on the base "
+            "model. Merge it with that model instead (python -m trainer merge … --base MODEL --rank 16)."
+        )
+    rest = {suffix: tensor for suffix, tensor in adapter.items() if suffix in BIASES}
+    weights = {suffix: tensor for suffix, tensor in adapter.items() if suffix not in BIASES}
+    if not weights.keys() - {ALPHA, ".w_norm"}:
+        return adapter, 0.0, None
+    if (factors := factors_of(weights)) is not None:
+        u, s, v = thin_svd(*factors)
+        shape = weight_shape(weights)
+    else:
+        delta = delta_weight(weights, name=key)
+        if delta.ndim < 2:
+            return adapter, 0.0, None
+        if energy is None:
+            resized, square, error = lora_of_matrix(delta, rank or min(delta.flatten(1).shape))
+            return rest | resized, square, error
+        u, s, v = dense_svd(delta.flatten(1), None)
+        shape = tuple(delta.shape)
+    kept = rank or len(s) if energy is None else rank_for_energy(s, energy)
+    square, missing = float(s.double().square().sum()), float(s[kept:].double().square().sum())
+    error = None if kept >= len(s) else math.sqrt(missing / square) if square else 0.0
+    return rest | as_lora(u, s, v, kept, shape), square, error

@@ -12,14 +12,14 @@ import torch
 
 from .. import __version__
 from ..formats.architectures import Architecture, Form
-from ..formats.delta import scale_of
+from ..formats.delta import kind_of, scale_of
 from ..formats.forms import to_form
 from ..formats.lora_file import DOWN, dtype_of, write_lora
 from ..formats.lora_model import LoraModel
 from ..formats.trigger_words import trigger_words
-from ..formats.universal import Layers, kind_of
+from ..formats.universal import Layers
 from ..whole_files import size_text
-from .ingredients import Strengths, architecture_of_all, digest_of, ingredients
+from .ingredients import Strengths, architecture_of_all, ingredients
 from .merge import CPU, BaseWeight, merge
 from .recipe import Recipe
 
@@ -28,6 +28,10 @@ _OF_THE_BASE = (
     *("modelspec.prediction_type", "modelspec.resolution", "crucible.base_model"),
 )
 """Kept where all parents that have it agree."""
+
+
+_OF_THE_FILE = ("lora_adapter_metadata", "sshs_legacy_hash", "sshs_model_hash", "modelspec.hash_sha256", "format")
+"""Not true of another file; diffusers would take ranks and alphas from the first."""
 
 
 def metadata_of(
@@ -43,7 +47,7 @@ def metadata_of(
     parents = [one.lora.metadata for one in stack]
     found: dict[str, str] = {}
     if len(parents) == 1:
-        found |= parents[0]
+        found |= {key: value for key, value in parents[0].items() if key not in _OF_THE_FILE}
     elif architecture.id != "unknown":
         found["modelspec.architecture"] = architecture.modelspec
         found["modelspec.implementation"] = architecture.implementation
@@ -66,16 +70,7 @@ def metadata_of(
         "ss_output_name": name,
         "crucible.version": __version__,
         "crucible.made_by": json.dumps(dict(made_by)),
-        "crucible.parents": json.dumps([_parent(one) for one in stack], ensure_ascii=False),
-    }
-
-
-def _parent(one: Strengths) -> dict[str, Any]:
-    return {
-        "name": one.lora.name,
-        "sha256": digest_of(one.lora),
-        "strength_model": one.model,
-        "strength_clip": one.clip,
+        "crucible.parents": json.dumps([one.record() for one in stack], ensure_ascii=False),
     }
 
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
-from lora_crucible.formats.delta import delta_weight
+from lora_crucible.formats.delta import delta_weight, kind_of
 from lora_crucible.formats.forms import to_form
 from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP
 from lora_crucible.formats.names import place_of
-from lora_crucible.formats.universal import kind_of, read_layers
+from lora_crucible.formats.universal import read_layers
 
-FLUX, SD15, HIDREAM, PIXART = (ARCHITECTURES[name] for name in ("flux1", "sd15", "hidream", "pixart_sigma"))
+NAMES = ("flux1", "sd15", "hidream", "pixart_sigma", "wan")
+FLUX, SD15, HIDREAM, PIXART, WAN = (ARCHITECTURES[name] for name in NAMES)
 QKV = "lora_unet_double_blocks_0_img_attn_qkv"
 PARTS = [f"transformer.transformer_blocks.0.attn.{part}" for part in ("to_q", "to_k", "to_v")]
 QUERY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -116,6 +117,39 @@ def test_weights_that_are_there_twice(other):
     }
     with pytest.raises(CrucibleError, match=f"weights of {QKV} twice"):
         read(file, FLUX)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {f"{QUERY}{DOWN}": (2, 8)},
+        {f"{QUERY}{DOWN}": (2, 8), f"{QUERY}{UP}": (8, 3)},
+        {f"{QUERY}.hada_w1_a": (8, 2), f"{QUERY}.hada_w1_b": (2, 8)},
+        {f"{QUERY}.lokr_w1": (2, 2), f"{QUERY}.lokr_w2_a": (4, 2)},
+    ],
+)
+def test_a_layer_of_which_a_part_is_missing(broken):
+    with pytest.raises(CrucibleError, match=f"{QUERY} is broken: its tensors .*one is missing"):
+        read({key: torch.zeros(shape) for key, shape in broken.items()}, SD15)
+
+
+def test_numbers_of_one_byte_in_parts():
+    file = {key: tensor.to(torch.float8_e4m3fn) for part in PARTS for key, tensor in peft(part).items()}
+    whole = delta_weight(read(file, FLUX).layers[QKV])
+    expected = torch.cat([rows({key: tensor.float() for key, tensor in file.items()}, part) for part in PARTS])
+    torch.testing.assert_close(whole, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_pefts_file_of_a_text_encoder():
+    name = "base_model.model.text_model.encoder.layers.0.self_attn.q_proj"
+    assert read(peft(name), SD15).layers.keys() == {"lora_te_text_model_encoder_layers_0_self_attn_q_proj"}
+
+
+def test_a_difference_of_what_is_no_weight_keeps_its_name():
+    """ComfyUI knows it by this one alone."""
+    key = "diffusion_model.blocks.0.modulation.diff"
+    for form in ("auto", "kohya", "comfyui"):
+        assert to_form(read({key: torch.ones(6)}, WAN), WAN, form).keys() == {key}
 
 
 def test_the_same_layer_by_two_suffixes():

@@ -172,7 +172,7 @@ def test_biases_and_norms_are_added_up():
 def test_dora_needs_the_base_model():
     weight = torch.randn(12, 10)
     a = {LAYER: lora() | {DORA_SCALE: torch.rand(12, 1) + 0.5}}
-    with pytest.raises(CrucibleError, match=r"mine is a DoRA.*Connect `model`"):
+    with pytest.raises(CrucibleError, match=r"mine at lora_unet_a is a DoRA.*there is none\. Connect `model`"):
         merge([ingredient("mine", 0.7, **a)], Recipe())
     merged = merge([ingredient("mine", 0.7, **a)], Recipe(), base_weight={LAYER: weight}.get)
     assert_is(merged, LAYER, 0.7 * delta_weight(a[LAYER], weight))

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 from lora_crucible.errors import CrucibleError
-from lora_crucible.formats.delta import delta_weight, rank_of
+from lora_crucible.formats.delta import delta_weight, kind_of, rank_of
 from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, MIDDLE, lora_layer
-from lora_crucible.formats.universal import Layers, kind_of
+from lora_crucible.formats.universal import Layers
 from lora_crucible.merging.resize import resize
 
 KEY = "lora_unet_a"

@@ -67,7 +67,8 @@ def with_lora(
     name = getattr(lora, "name", "") or "The connected LoRA"
     architecture = architecture_of(model.model)
     placed = _place(name, comfy.lora_convert.convert_lora(dict(lora)), known, shapes)
-    if placed.unmatched and (renamed := _renamed(lora, model, clip, architecture)) is not None:
+    missing = [key for key in placed.unmatched if clip is not None or not names_text_encoder(key)]
+    if missing and (renamed := _renamed(lora, model, clip, architecture)) is not None:
         placed = min(placed, _place(name, renamed, known, shapes), key=lambda one: len(one.unmatched))
     without_clip = [key for key in placed.unmatched if clip is None and names_text_encoder(key)]
     unmatched = tuple(key for key in placed.unmatched if key not in set(without_clip))

@@ -16,6 +16,9 @@ from ...formats.lora_model import load_lora
 from ...formats.lora_stack import StackEntry, listed_name
 from .applying import Applied, with_lora
 
+STRENGTHS = "crucible_lora_strengths"
+"""What is attached to a MODEL: the strength of each LoRA that these nodes have put on it, for the sum of a chain."""
+
 FindFile = Callable[[str], Path]
 """The file of a name in the list of LoRAs. Raises CrucibleError where there is none."""
 
@@ -66,7 +69,7 @@ def apply_stack(
 
     words: dict[str, None] = {}
     texts: list[str] = []
-    strengths: dict[str, float] = {}
+    strengths: dict[str, float] = dict(model.get_attachment(STRENGTHS) or {})
     for lora, name, entry in loras:
         applied = with_lora(model, clip, lora, entry.strength_model, entry.strength_clip)
         model, clip = applied.model, applied.clip
@@ -76,7 +79,10 @@ def apply_stack(
         texts.append("\n".join([info.text(), *_notes(info, applied, bool(name))]))
         shown = info.name or "the connected LoRA"
         strengths[shown] = strengths.get(shown, 0.0) + abs(entry.strength_model)
-    texts.append(strengths_note(strengths))
+    if loras and (note := strengths_note(strengths)):
+        texts.append(note)
+    if any(entry.strength_model for _, _, entry in loras):
+        model.set_attachments(STRENGTHS, strengths)
     return Stacked(
         model,
         clip,

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .formats.delta import scale_of
-from .formats.lora_file import ALPHA, DOWN, UP, LayerTensors
-from .merging.refactor import thin_svd
-from .rng import generator
+from ..formats.delta import scale_of
+from ..formats.lora_file import ALPHA, DOWN, UP, LayerTensors
+from ..rng import generator
+from .refactor import thin_svd
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def resized(
         scale = scale_of(layer) if alpha is None else alpha / (math.sqrt(new) if rank_stabilized else new)
         if new == old and math.isclose(scale, scale_of(layer), rel_tol=1e-3):
             continue
-        down, up = layer[DOWN].flatten(1), layer[UP].flatten(1) * (scale_of(layer) / scale)
+        down, up = layer[DOWN].flatten(1), layer[UP].flatten(1) * (scale_of(layer) / scale if scale else 1.0)
         if new < old:
             down, up, values = _truncated(down, up, new)
             before += float(values.square().sum()) * scale**2

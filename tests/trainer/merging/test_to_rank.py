@@ -4,7 +4,7 @@ import pytest
 import torch
 from lora_crucible.formats.delta import delta_weight, scale_of
 from lora_crucible.formats.lora_file import DORA_SCALE, DOWN, UP, lora_layer
-from lora_crucible.resizing import resized
+from lora_crucible.merging.to_rank import resized
 
 
 @pytest.fixture

@@ -37,13 +37,13 @@ class CrucibleLoRAStack(io.ComfyNode):
     def fingerprint_inputs(cls, loras, **_):
         if loras is None:  # another node writes the rows; that node's inputs decide alone
             return ""
-        from ..trainer.lora_rows import read_lora_rows
+        from ..trainer.formats.lora_rows import read_lora_rows
 
         return [os.path.getmtime(lora_file(row.name)) for row in read_lora_rows(loras) if row.acts]
 
     @classmethod
     def execute(cls, loras, lora_stack=None):
-        from ..trainer.lora_rows import read_lora_rows
+        from ..trainer.formats.lora_rows import read_lora_rows
 
         rows = [row for row in read_lora_rows(loras) if row.acts]
         for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from lora_crucible.errors import CrucibleError
-from lora_crucible.lora_rows import LoraRow, read_lora_rows
+from lora_crucible.formats.lora_rows import LoraRow, read_lora_rows
 
 
 def test_rows_are_read_in_order():

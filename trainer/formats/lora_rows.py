@@ -14,8 +14,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import CrucibleError
-from .suggestions import nearest_names
+from ..errors import CrucibleError
+from ..suggestions import nearest_names
 
 KEYS = ("name", "strength_model", "strength_clip", "enabled")
 MAXIMUM_STRENGTH = 20

@@ -115,6 +115,11 @@ def lora_choices() -> list[str]:
     return [NONE, *(name for name in files if name.lower().endswith(".safetensors"))]
 
 
+def lora_is_listed(name: str) -> bool:
+    """Whether ComfyUI has a LoRA of this file name in any of its folders: it would find that one first."""
+    return folder_paths.get_full_path("loras", name) is not None
+
+
 def lora_file(name: str) -> Path:
     """The file of a LoRA, by the name under which ComfyUI lists it.
 

@@ -5,7 +5,7 @@ import folder_paths
 from ..trainer.merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, LoraStack, io, ui
-from .folders import lora_file, lora_folder
+from .folders import lora_file, lora_folder, lora_is_listed
 
 MEMORY = 2 * 1024**3
 """Bytes; the largest layers of image models take about this much."""
@@ -122,12 +122,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
             comfy.model_management.free_memory(MEMORY, device)
         else:  # others lack what is computed here
             device = torch.device("cpu")
-        path = unused_path(lora_folder(), output_name, _is_listed)
+        path = unused_path(lora_folder(), output_name, lora_is_listed)
         lora, info = merge_to_file(path, stack, recipe, base_weights, progress, device=device)
         tell_lora_saved(lora.name)
         return io.NodeOutput(lora, lora.name, info, ui=ui.PreviewText(info))
-
-
-def _is_listed(name):
-    """Whether ComfyUI has a LoRA of this name in any of its folders: it would find that one first."""
-    return folder_paths.get_full_path("loras", name) is not None

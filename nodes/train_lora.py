@@ -2,7 +2,7 @@
 
 from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, Config, Dataset, io, ui
-from .folders import NONE, lora_choices, lora_file, lora_folder, runs_folder
+from .folders import NONE, lora_choices, lora_file, lora_folder, lora_is_listed, runs_folder
 
 
 class CrucibleTrainLoRA(io.ComfyNode):
@@ -81,7 +81,16 @@ class CrucibleTrainLoRA(io.ComfyNode):
         base_model = ComfyUIBaseModel(model, clip, vae)
         start = None if continue_from == NONE else str(lora_file(continue_from))
         config = config.model_copy(update={"output_name": output_name, "continue_from": start})
-        result = train_or_resume(base_model, dataset, config, lora_folder(), runs_folder(), _hooks(), retrain=retrain)
+        result = train_or_resume(
+            base_model,
+            dataset,
+            config,
+            lora_folder(),
+            runs_folder(),
+            _hooks(),
+            retrain=retrain,
+            is_listed=lora_is_listed,
+        )
         lora_name = f"{result.files.name}.safetensors"
         tell_lora_saved(lora_name)
         trained = with_lora(model, clip, result.lora, 1.0, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from .data.dataset import Dataset
 from .errors import CrucibleError
 from .formats.lora_file import read_lora
 from .formats.lora_model import LoraModel
-from .formats.output_name import check_output_name
+from .formats.output_name import check_output_name, nowhere
 from .planning import make_plan
 from .run import Hooks, RunResult, run_training
 from .run_files import LOG, RunFiles
@@ -39,6 +39,7 @@ def train_or_resume(
     hooks: Hooks | None = None,
     *,
     retrain: bool = False,
+    is_listed: Callable[[str], bool] = nowhere,
 ) -> RunResult:
     """Train as `config` says, under its `output_name`. Where the same run was interrupted it goes on, and where it is
     finished its result is returned.
@@ -48,6 +49,7 @@ def train_or_resume(
     Args:
         lora_folder: for the LoRA. runs_folder: for a folder with everything else of each run.
         retrain: whether to train anew, whatever there is.
+        is_listed: whether a LoRA of this file name is in another folder that counts.
 
     Raises:
         CrucibleError: as `run_training`; or no file can have that name; or another process is at this very run.
@@ -72,7 +74,7 @@ def train_or_resume(
     for folder in dict.fromkeys((lora_folder, runs_folder)):
         require_writable(folder, "The LoRA, or what belongs to its run,")
     # A finished LoRA stays, and so does a file that somebody else put there.
-    files = start.own or RunFiles.claim(config.output_name, lora_folder, runs_folder)
+    files = start.own or RunFiles.claim(config.output_name, lora_folder, runs_folder, is_listed)
     if start.note:
         log.warning(start.note)
     with _alone(files):

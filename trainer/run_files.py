@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .config import SETTINGS, TrainingConfig
 from .data.cache import cache_folder
-from .formats.output_name import check_output_name, unused_name
+from .formats.output_name import check_output_name, nowhere, unused_name
 from .pictures import to_pixels
 from .whole_files import TEMPORARY, delete_unfinished, write_whole
 
@@ -46,15 +47,21 @@ class RunFiles:
         return cache_folder(self.folder.parent)
 
     @classmethod
-    def claim(cls, name: str, lora_folder: Path, runs_folder: Path) -> RunFiles:
+    def claim(
+        cls, name: str, lora_folder: Path, runs_folder: Path, is_listed: Callable[[str], bool] = nowhere
+    ) -> RunFiles:
         """Create the folder of a run under `name`, or under `name_2`, … where that is taken.
+
+        Args:
+            is_listed: whether a LoRA of this file name is in another folder that counts.
 
         Raises:
             CrucibleError: no file can have this name.
         """
 
         def taken(candidate: str) -> bool:
-            if (lora_folder / f"{candidate}.safetensors").exists():
+            file = f"{candidate}.safetensors"
+            if (lora_folder / file).exists() or is_listed(file):
                 return True
             _clear(runs_folder / candidate)
             try:

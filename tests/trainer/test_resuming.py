@@ -199,6 +199,15 @@ def test_a_file_that_somebody_put_there_stays(base_model, dataset, tmp_path):
     assert len((result.files.folder / "log.jsonl").read_text().splitlines()) == STEPS
 
 
+def test_a_name_that_another_folder_of_loras_has(base_model, dataset, tmp_path):
+    """Programs would find the other file first."""
+    config = parse_config(QUICK)
+    result = train_or_resume(
+        base_model, dataset, config, tmp_path, tmp_path, is_listed=lambda name: name == "lora.safetensors"
+    )
+    assert result.files.name == "lora_2"
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"max_train_steps": 10}, {"sample_every_n_steps": 2}, {"save_steps": 1}, {"purpose": "concept"}],

@@ -51,11 +51,16 @@ def _problem(name: str) -> str:
     return ""
 
 
-def unused_path(folder: Path, name: str, is_listed: Callable[[str], bool] = lambda name: False) -> Path:
+def nowhere(name: str) -> bool:
+    """No other folder has a file of this name."""
+    return False
+
+
+def unused_path(folder: Path, name: str, is_listed: Callable[[str], bool] = nowhere) -> Path:
     """The path of a new LoRA of this name, or with a number where there is one.
 
     Args:
-        is_listed: whether a file of a name is in another folder that counts.
+        is_listed: whether a LoRA of this file name is in another folder that counts.
 
     Raises:
         CrucibleError: no file can have this name.

@@ -6,7 +6,7 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.delta import delta_weight, rank_of
 from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, MIDDLE, UP, lora_layer
 from lora_crucible.formats.universal import Layers
-from lora_crucible.merging.merge import Ingredient, merge
+from lora_crucible.merging.merge import CPU, Ingredient, JointLayer, merge
 from lora_crucible.merging.recipe import METHODS, Recipe
 from lora_crucible.rng import derived_seed
 from peft import LoraConfig, get_peft_model
@@ -183,6 +183,24 @@ def test_loras_of_different_models():
     for method in METHODS:
         with pytest.raises(CrucibleError, match=r"a and b are for different base models: .*12 x 10 .*12 x 20"):
             merge([ingredient("a", **a), ingredient("b", **b)], Recipe(method))
+
+
+def test_a_device_without_memory_for_a_layer(monkeypatch):
+    a, b = {LAYER: lora()}, {LAYER: lora()}
+    stack = [ingredient("a", 0.7, **a), ingredient("b", 0.5, **b)]
+    expected = merge(stack, Recipe("ties")).lora.layers[LAYER]
+    as_lora, tried = JointLayer.as_lora, []
+
+    def lacking(layer, device=CPU):
+        tried.append(device.type)
+        if device != CPU:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return as_lora(layer, device)
+
+    monkeypatch.setattr(JointLayer, "as_lora", lacking)
+    found = merge(stack, Recipe("ties"), device=torch.device("meta")).lora.layers[LAYER]
+    assert tried == ["meta", "cpu"]
+    assert all(found[suffix].equal(tensor) for suffix, tensor in expected.items())
 
 
 def test_nothing_to_merge():

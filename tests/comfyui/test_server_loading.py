@@ -11,7 +11,7 @@ from workflows import DemoGraph
 
 pytestmark = pytest.mark.comfyui
 
-STRENGTHS = {"first.safetensors": 0.5, "second.safetensors": 0.4, "third.safetensors": -0.3}
+STRENGTHS = {"early.safetensors": 0.5, "middle.safetensors": 0.4, "late.safetensors": -0.3}
 
 
 def save_variants(trained, folder):
@@ -59,13 +59,13 @@ def combined(server, new_graph, three):
         stack = last["lora_stack"]
     graph.draw("base", graph.model)
     graph.draw("chained", model)
-    graph.show("last of the chain", graph.lora(model, 0.1, lora_name="first.safetensors")["info"])
+    graph.show("last of the chain", graph.lora(model, 0.1, lora_name="early.safetensors")["info"])
     graph.draw("last of the stack", last["model"], last["clip"])
     graph.draw("stack alone", graph.lora(lora_stack=stack)["model"])
     rows = [{"name": name, "strength_model": strength} for name, strength in STRENGTHS.items()]
     in_one_node = graph.add("CrucibleLoRAStack", loras=json.dumps(rows))["lora_stack"]
     graph.draw("LoRA Stack", graph.lora(lora_stack=in_one_node)["model"])
-    off = graph.lora(lora_stack=stack, lora_name="first.safetensors", enabled=False)
+    off = graph.lora(lora_stack=stack, lora_name="early.safetensors", enabled=False)
     graph.draw("stack with its own off", off["model"])
     graph.show("words", last["trigger_words"])
     graph.show("info", last["info"])
@@ -178,16 +178,16 @@ def test_stacks_of_other_packs(server, three, combined, comfyui_path, prepared_p
     with_other_pack = Server(comfyui_path, prepared_python, other, "other_pack.py")
     try:
         graph = DemoGraph(with_other_pack.get("/object_info"))
-        names = ["sub\\first.safetensors", "sub/second", "third"]
+        names = ["sub\\early.safetensors", "sub/middle", "late"]
         rows = [[name, strength, strength] for name, strength in zip(names, STRENGTHS.values(), strict=True)]
         stack = graph.add("AnyStack", rows=json.dumps([*rows, ["None", 1.0, 1.0]]))
         graph.draw("stack", graph.lora(lora_stack=[stack.id, 0])["model"])
         picture = with_other_pack.run(graph.prompt).pictures["stack"]
         assert largest_difference(picture, combined.pictures["chained"]) == 0
 
-        graph.prompt[stack.id]["inputs"]["rows"] = json.dumps([["third", "strong", 1.0]])
+        graph.prompt[stack.id]["inputs"]["rows"] = json.dumps([["late", "strong", 1.0]])
         with pytest.raises(PromptFailed) as failed:
             with_other_pack.run(graph.prompt)
-        assert "Row 1 of the LoRA stack gives 'third' the strengths" in failed.value.message
+        assert "Row 1 of the LoRA stack gives 'late' the strengths" in failed.value.message
     finally:
         with_other_pack.stop()

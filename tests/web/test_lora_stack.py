@@ -124,7 +124,9 @@ def test_rows_are_made_with_the_keyboard(comfy, stack):
     keyboard.press("Enter")
     stack.button("Add LoRA").focus()
     keyboard.press("Enter")
+    keyboard.type("ink")
     keyboard.press("ArrowDown")
+    keyboard.press("ArrowUp")
     keyboard.press("Enter")
     assert stack.names == [OIL, INK]
 

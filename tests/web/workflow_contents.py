@@ -250,10 +250,10 @@ SDXL = Workflow(
         Node(
             "lora",
             "CrucibleLoadLoRA",
-            (1180, 755, 270, 210),
+            (1180, 755, 270, 300),
             inputs={"model": ("base", "model"), "clip": ("base", "clip"), "lora": ("train", "lora")},
         ),
-        *sampler("after", 1180, 1005, ("lora", "model"), 25, 6.0),
+        *sampler("after", 1180, 1105, ("lora", "model"), 25, 6.0),
         Node(
             "after_shown", "PreviewImage", (1490, 755, 450, 606), {"images": ("after_decode", "IMAGE")}, title="After"
         ),
@@ -307,7 +307,7 @@ Samples, log and settings of the training are in **output/crucible**.
 """,
         ),
     ),
-    groups(700),
+    groups(800),
 )
 
 CAPTION = Workflow(

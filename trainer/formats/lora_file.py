@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ..errors import CrucibleError
 from ..whole_files import size_text, write_whole
 from .adapter_keys import is_adapter_key
 from .header import not_whole, read_header, unreadable
-from .tensor_file import data_parts, file_parts
+from .tensor_file import data_parts, file_parts, hash_of
 
 DOWN, UP, ALPHA, DORA_SCALE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
 MIDDLE = ".lora_mid.weight"
@@ -87,10 +86,9 @@ def write_lora(path: Path, state_dict: Mapping[str, Tensor], metadata: Mapping[s
     """
     if not state_dict:
         raise ValueError("A LoRA file needs at least one layer.")
-    data, digest = data_parts(state_dict), hashlib.sha256()
-    for part in data.values():
-        digest.update(part)
-    hashes = {"modelspec.hash_sha256": f"0x{digest.hexdigest()}", "sshs_model_hash": digest.hexdigest()}
+    data = data_parts(state_dict)
+    digest = hash_of(data)
+    hashes = {"modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
     return write_whole(path, *file_parts(state_dict, data, {**metadata, **hashes}), what="The LoRA")
 
 

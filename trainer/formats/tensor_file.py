@@ -6,6 +6,7 @@ run in another thread takes no step. It also writes metadata in random order (sa
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,6 +47,14 @@ def data_parts(tensors: Mapping[str, Tensor]) -> dict[str, memoryview]:
 def data_of(tensor: Tensor) -> memoryview:
     """A tensor's bytes."""
     return tensor.detach().to("cpu").reshape(-1).view(torch.uint8).numpy().data
+
+
+def hash_of(data: Mapping[str, memoryview]) -> str:
+    """SHA-256 of `data_parts`, as sshs_model_hash and modelspec.hash_sha256 have it."""
+    digest = hashlib.sha256()
+    for part in data.values():
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def file_parts(

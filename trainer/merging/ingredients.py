@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,7 +12,7 @@ from ..formats.architectures import ARCHITECTURES, Architecture
 from ..formats.identify import architecture_names, candidates
 from ..formats.lora_model import LoraModel
 from ..formats.names import Place, place_of
-from ..formats.tensor_file import data_parts
+from ..formats.tensor_file import data_parts, hash_of
 from ..formats.universal import Layers, read_layers
 from .merge import Ingredient
 
@@ -29,10 +28,7 @@ class Strengths:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the tensors as a file has them: sshs_model_hash of files that this package wrote."""
-        digest = hashlib.sha256()
-        for part in data_parts(self.lora).values():
-            digest.update(part)
-        return digest.hexdigest()
+        return hash_of(data_parts(self.lora))
 
     def record(self) -> dict[str, Any]:
         """For the metadata of what is made of it."""

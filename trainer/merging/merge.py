@@ -19,7 +19,7 @@ from ..formats.lora_file import DORA_SCALE, LayerTensors
 from ..formats.universal import Layers
 from ..rng import derived_seed, global_seed
 from .recipe import Recipe
-from .refactor import as_lora, factors_of, lora_of, lora_of_matrix, thin_svd, weight_shape
+from .refactor import factors_of, lora_of, lora_of_matrix, thin_svd, truncated, weight_shape
 
 RANK_OF_OTHERS = 64
 """What a LoHa, LoKr, DoRA or difference counts for where the rank of the result is not given: their own is higher than
@@ -214,16 +214,14 @@ class JointLayer:
                 if rank >= len(down):
                     square = float((up.T @ up).flatten() @ (down @ down.T).flatten())
                     return layer | lora_of(up, down, shape), square, None
-                u, s, v = thin_svd(up, down)
-                square = float(s.double().square().sum())
-                error = math.sqrt(float(s[rank:].double().square().sum()) / square) if square else 0.0
-                return layer | as_lora(u, s, v, rank, shape), square, error
+                lora, square, error = truncated(*thin_svd(up, down), rank, shape)
+                return layer | lora, square, error
         delta = self.delta(device)
         assert delta is not None
         if delta.ndim < 2:
             return layer | {".diff": delta.to("cpu")}, float(delta.double().square().sum()), None
-        lora, square, lost = lora_of_matrix(delta, self._recipe.rank or self._sum_of_ranks())
-        return layer | lora, square, lost
+        lora, square, error = lora_of_matrix(delta, self._recipe.rank or self._sum_of_ranks())
+        return layer | lora, square, error
 
     def _factors(self, device: torch.device) -> tuple[Tensor, Tensor, tuple[int, ...]] | None:
         """All LoRAs as one: (out, ranks), (ranks, in), and the shape of the weight; None where one is no LoRA."""

@@ -66,6 +66,19 @@ def as_lora(u: Tensor, s: Tensor, v: Tensor, rank: int, shape: Sequence[int]) ->
     return lora_of(u[:, :rank] * root, root[:, None] * v[:rank], shape)
 
 
+def truncated(
+    u: Tensor, s: Tensor, v: Tensor, rank: int, shape: Sequence[int]
+) -> tuple[LayerTensors, float, float | None]:
+    """`as_lora` of a whole decomposition, the square of ΔW's length, and the error as a share of the length: None where
+    nothing was lost."""
+    squares = s.double().square()
+    square = float(squares.sum())
+    error = None
+    if rank < len(s):
+        error = math.sqrt(float(squares[rank:].sum()) / square) if square else 0.0
+    return as_lora(u, s, v, rank, shape), square, error
+
+
 def lora_of(up: Tensor, down: Tensor, shape: Sequence[int]) -> LayerTensors:
     """A LoRA whose ΔW is up @ down, of a weight of this shape."""
     rank = up.shape[1]

@@ -11,7 +11,7 @@ from ..formats.delta import BIASES, delta_weight
 from ..formats.lora_file import ALPHA, DORA_SCALE, LayerTensors
 from ..formats.universal import Layers
 from .merge import Merged, rank_too_low
-from .refactor import as_lora, dense_svd, factors_of, lora_of_matrix, rank_for_energy, thin_svd, weight_shape
+from .refactor import dense_svd, factors_of, lora_of_matrix, rank_for_energy, thin_svd, truncated, weight_shape
 
 
 @torch.no_grad()
@@ -68,6 +68,5 @@ def _resized(
         u, s, v = dense_svd(delta.flatten(1), None)
         shape = tuple(delta.shape)
     kept = rank or len(s) if energy is None else rank_for_energy(s, energy)
-    square, missing = float(s.double().square().sum()), float(s[kept:].double().square().sum())
-    error = None if kept >= len(s) else math.sqrt(missing / square) if square else 0.0
-    return rest | as_lora(u, s, v, kept, shape), square, error
+    resized, square, error = truncated(u, s, v, kept, shape)
+    return rest | resized, square, error

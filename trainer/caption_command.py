@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .captioners.models import DEFAULT, KNOWN
 from .captioners.options import DETAILS, LANGUAGES, MODES, CaptionOptions, CaptionStyle, split_words
+from .requirements import TORCH
 
 if TYPE_CHECKING:
     from .captioners.run import CaptionResult
@@ -41,7 +42,7 @@ def add_caption_command(commands: Any) -> None:
     caption.add_argument("--character_threshold", type=_probability, default=style.character_threshold)
     caption.add_argument("--rating_tag", action="store_true", help="taggers add how safe for work the image is")
     caption.add_argument("--batch_size", type=_count, default=0, help="0 = the captioner's own")
-    caption.set_defaults(command=_caption)
+    caption.set_defaults(command=_caption, needs=(TORCH,))
 
 
 def _caption(options: argparse.Namespace) -> None:

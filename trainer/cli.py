@@ -15,7 +15,7 @@ from .caption_command import add_caption_command
 from .doctor.command import add_doctor_command
 from .errors import CrucibleError
 from .lora_commands import add_lora_commands
-from .requirements import require_packages
+from .requirements import STANDALONE, require_packages
 
 if TYPE_CHECKING:
     from .base_models.base import BaseModel
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 1 where something is the user's to mend, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
-        if options.needs_packages:
-            require_packages(standalone=True)
+        if options.needs is not None:
+            require_packages(options.needs)
         return options.command(options) or 0
     except CrucibleError as error:
         print(f"\nerror: {error}", file=sys.stderr)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains LoRA adapters without ComfyUI.")
-    parser.set_defaults(needs_packages=True)
+    parser.set_defaults(needs=STANDALONE)
     commands = parser.add_subparsers(required=True, metavar=COMMANDS)
 
     demo = commands.add_parser("demo", help="train on the demo model and show what it learned (about a minute)")

@@ -15,6 +15,7 @@ from .errors import CrucibleError
 from .formats.architectures import FORMS
 from .formats.output_name import unused_path
 from .merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
+from .requirements import TORCH
 from .whole_files import size_text
 
 if TYPE_CHECKING:
@@ -43,20 +44,20 @@ def add_lora_commands(commands: Any) -> None:
     into.add_argument("--into", type=Path, metavar="CHECKPOINT.safetensors", help="bake them into a copy of this")
     into.add_argument("--base", type=Path, metavar="CHECKPOINT.safetensors", help="the base model, needed for DoRA")
     _add_output(merge)
-    merge.set_defaults(command=_merge)
+    merge.set_defaults(command=_merge, needs=(TORCH,))
 
     resize = commands.add_parser("resize", help="a LoRA with another rank; LoHa and LoKr become LoRA")
     resize.add_argument("lora", type=Path, metavar="LORA.safetensors")
     resize.add_argument("--rank", type=int)
     resize.add_argument("--energy", type=float, help="keep this share of each layer, say 0.95, with as little rank")
     _add_output(resize)
-    resize.set_defaults(command=_resize)
+    resize.set_defaults(command=_resize, needs=(TORCH,))
 
     convert = commands.add_parser("convert", help="a LoRA by the names of another program")
     convert.add_argument("lora", type=Path, metavar="LORA.safetensors")
     convert.add_argument("--to", choices=FORMS, default="auto", help="auto: what most programs read")
     _add_output(convert)
-    convert.set_defaults(command=_convert)
+    convert.set_defaults(command=_convert, needs=(TORCH,))
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

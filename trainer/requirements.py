@@ -1,4 +1,4 @@
-"""Whether the packages that training needs are there and new enough. Imports nothing but the standard library."""
+"""Whether the packages that are needed are there and new enough. Imports nothing but the standard library."""
 
 from __future__ import annotations
 
@@ -61,24 +61,26 @@ STANDALONE = (TORCH, MATPLOTLIB)
 """What comes on top without ComfyUI."""
 
 
-def require_packages(*, standalone: bool = False) -> None:
+def require_packages(beyond: Sequence[Requirement] = ()) -> None:
     """Check before anything is loaded.
+
+    Args:
+        beyond: what is needed on top, of `STANDALONE`.
 
     Raises:
         CrucibleError: names what is missing or too old, and the command that mends it.
     """
-    wanted = REQUIRED + (STANDALONE if standalone else ())
-    lacks = lacks_text(wanted)
+    lacks = lacks_text((*REQUIRED, *beyond))
     if lacks:
         raise CrucibleError(
-            f"Training needs {lacks} in the Python that runs here. Install with:\n  "
-            f"{install_command(standalone=standalone)}\nand start again. Packages that are new enough are not "
+            f"LoRA Crucible needs {lacks} in the Python that runs here. Install with:\n  "
+            f"{install_command(standalone=bool(beyond))}\nand start again. Packages that are new enough are not "
             f"replaced. To see what else may be amiss on this computer:\n  {doctor_command()}"
         )
 
 
 def lacks_text(wanted: Sequence[Requirement]) -> str:
-    """What is missing or too old, to follow the words "Training needs"; "" where nothing is."""
+    """What is missing or too old, to follow the words "LoRA Crucible needs"; "" where nothing is."""
     missing = [one.package for one in wanted if not one.is_there]
     lacks = [f"{', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"] if missing else []
     for one in wanted:

@@ -147,6 +147,6 @@ def test_missing_package_is_named_with_the_command_that_installs_it(comfyui_path
         graph.train("never")
         requirements = server.base / "custom_nodes" / PACK_FOLDER / "requirements.txt"
         command = f'"{prepared_python}" -m pip install -r "{requirements}"'
-        assert_says(failure(server, graph), "Training needs peft, which is not installed", command)
+        assert_says(failure(server, graph), "LoRA Crucible needs peft, which is not installed", command)
     finally:
         server.stop()

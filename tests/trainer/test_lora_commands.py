@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from lora_crucible import requirements
 from lora_crucible.cli import main
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.delta import delta_weight
@@ -252,6 +253,13 @@ def test_loras_of_different_models(files, tmp_path, capsys):
     assert "one.safetensors is for Stable Diffusion 1.5" in told
     assert "flux.safetensors for Flux.1" in told
     assert not (tmp_path / "no.safetensors").exists()
+
+
+def test_nothing_is_needed_that_comfyui_does_not_bring(files, tmp_path, capsys, monkeypatch):
+    find_spec = requirements.find_spec
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
+    assert main(["convert", str(files[0]), "--output", str(tmp_path / "x.safetensors")]) == 0
+    assert "LoRA Crucible needs matplotlib" in error_of(capsys, "train", "config.yaml")
 
 
 @pytest.mark.parametrize("written", ["{}:", "{}:much", "{}:0.5:0.5:0.5", "{}:nan", "{}:inf"])

@@ -24,7 +24,7 @@ def add_doctor_command(commands: Any) -> None:
     """Adds the command to argparse's subparsers."""
     doctor = commands.add_parser("doctor", help="examine this computer: versions, devices, memory, folders, packages")
     doctor.add_argument("--output_dir", help="folder for the results (default: output, in ComfyUI that of ComfyUI)")
-    doctor.set_defaults(command=_doctor, needs_packages=False)
+    doctor.set_defaults(command=_doctor, needs=None)
 
 
 def _doctor(options: argparse.Namespace) -> int:

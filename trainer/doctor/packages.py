@@ -139,13 +139,13 @@ def _lacking(
     if lack_of_torch and TORCH not in by_command and not _is_gutted(TORCH):
         obstacles.append(
             Advice(
-                f"Training needs {lack_of_torch}. ComfyUI does not start either: install what ComfyUI's manual says, "
-                f"or get torch by the command that this page gives for your computer: {GET_TORCH}"
+                f"LoRA Crucible needs {lack_of_torch}. ComfyUI does not start either: install what ComfyUI's manual "
+                f"says, or get torch by the command that this page gives for your computer: {GET_TORCH}"
             )
         )
     if lacks:
         command = install_command(standalone=standalone)
-        obstacles.append(Advice(f"Training needs {'; '.join(dict.fromkeys(lacks))}. Install with:", command))
+        obstacles.append(Advice(f"LoRA Crucible needs {'; '.join(dict.fromkeys(lacks))}. Install with:", command))
     return obstacles
 
 

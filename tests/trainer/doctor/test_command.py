@@ -62,7 +62,7 @@ def test_a_python_with_nothing_but_the_standard_library(pack: Path, tmp_path: Pa
     assert run.returncode == 1, run.stderr
     assert "Traceback" not in run.stderr
     text = " ".join(run.stdout.split("What stands in the way")[1].split())
-    missing = text.split("Training needs ")[1].split(", which are not installed")[0].split(", ")
+    missing = text.split("LoRA Crucible needs ")[1].split(", which are not installed")[0].split(", ")
     assert {requirement.package for requirement in (*REQUIRED, *STANDALONE)} == set(missing)
     assert text.count("-m pip install") == 1
     assert f'"{pack}[standalone]"' in text

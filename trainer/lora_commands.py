@@ -122,11 +122,17 @@ def _resize(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
+    from .formats.lora_info import scale_in_diffusers
     from .merging.ingredients import architecture_of_all, layers_of
 
     stack = [_stacked(str(options.lora))]
     architecture = architecture_of_all([stack[0].lora])
     print(f"A LoRA for {architecture.name}.")
+    if (scale := scale_in_diffusers(stack[0].lora.metadata)) is not None:
+        print(
+            f"diffusers applies {options.lora.name} at {scale:g} of its strength, by an alpha that nothing else reads. "
+            f"The new file acts everywhere as this one does in ComfyUI: use it at strength {scale:g} for the same."
+        )
     lora = layers_of(stack[0].lora, architecture)
     if lora.leftover:
         print(f"Left out, for no program's LoRA has them: {', '.join(lora.leftover[:3])} ({len(lora.leftover)} keys).")

@@ -136,6 +136,16 @@ def test_convert_changes_names_only(files, tmp_path, form, start):
         torch.testing.assert_close(change, changes(files[0])[key], rtol=1e-5, atol=1e-6)
 
 
+def test_an_alpha_that_only_diffusers_reads(files, tmp_path, capsys):
+    one, other = files
+    tensors, _ = read_lora(other)
+    told = json.dumps({"unet.r": 3, "unet.lora_alpha": 6})
+    write_lora(other, tensors, {"lora_adapter_metadata": told})
+    for file, said in ((one, False), (other, True)):
+        assert main(["convert", str(file), "--output", str(tmp_path / "x.safetensors")]) == 0
+        assert ("at strength 2 for the same" in capsys.readouterr().out) == said
+
+
 def test_precision(files, tmp_path):
     half, whole = tmp_path / "half.safetensors", tmp_path / "whole.safetensors"
     main(["convert", str(files[0]), "--save_precision", "fp16", "--output", str(half)])

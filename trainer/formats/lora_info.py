@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,12 @@ from ..whole_files import size_text
 from .adapter_keys import AdapterFacts, adapter_facts, split_key
 from .architectures import Architecture
 from .identify import architecture_names, candidates, trainer_name
-from .trigger_words import plain, read_sidecars, trigger_words
+from .trigger_words import MOST_STRENGTH, plain, read_sidecars, trigger_words
 
 ENDING = ".safetensors"
+
+_RANKS = ("r", "unet.r", "transformer.r")
+"""The rank in diffusers' own metadata, as a model and as a pipeline write it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ def lora_info(
     preferred = next((sidecar for sidecar in sidecars if sidecar.strength is not None), None)
     if preferred is not None and preferred.strength is not None:
         strength, why = preferred.strength, f"from {preferred.file}"
+    elif not alphas and (scale := scale_in_diffusers(metadata)) is not None:
+        strength, why = scale, "as strong as 1 in diffusers: ComfyUI does not read the alpha that this file tells it"
     elif "crucible.version" in metadata:
         strength, why = 1.0, "as in its training's samples; 0.6 to 0.8 if it takes over the picture"
     else:
@@ -100,6 +107,19 @@ def lora_info(
         strength_source=why,
         notes=tuple(sidecar.problem for sidecar in sidecars if sidecar.problem),
     )
+
+
+def scale_in_diffusers(metadata: Mapping[str, str]) -> float | None:
+    """alpha / rank (for rsLoRA alpha / √rank) that diffusers takes from the metadata it writes, and nothing else reads;
+    None where it is 1 or there is none."""
+    try:
+        found = json.loads(metadata.get("lora_adapter_metadata", ""))
+        part = next(name.removesuffix("r") for name in found if name in _RANKS)
+        rank, alpha = float(found[f"{part}r"]), float(found[f"{part}lora_alpha"])
+        scale = round(alpha / (math.sqrt(rank) if found.get(f"{part}use_rslora") else rank), 4)
+    except (ArithmeticError, KeyError, RecursionError, StopIteration, TypeError, ValueError):
+        return None  # files can hold anything
+    return scale if 0 < scale <= MOST_STRENGTH and scale != 1 else None
 
 
 def _kind(facts: AdapterFacts) -> str:

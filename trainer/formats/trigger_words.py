@@ -13,6 +13,9 @@ from typing import Any
 MAX_WORDS, MAX_LENGTH = 20, 300
 """Of trigger words, and of one in characters. Files can hold anything."""
 
+MOST_STRENGTH = 20
+"""More is no strength but a mistake."""
+
 MAX_SIDECAR = 10_000_000
 """Bytes. Those of Civitai hold a model's whole page, which is a hundredth of this."""
 
@@ -79,7 +82,7 @@ def _strength(found: Mapping[str, Any]) -> float | None:
     value = found.get("preferred weight")
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if 0 < abs(value) <= 20 else None  # A1111 writes 0 where none was set
+    return float(value) if 0 < abs(value) <= MOST_STRENGTH else None  # A1111 writes 0 where none was set
 
 
 def trigger_words(metadata: Mapping[str, str], sidecars: Iterable[Sidecar] = ()) -> tuple[tuple[str, ...], str]:

@@ -15,9 +15,10 @@ from lora_crucible.base_models.diffusers.verify import unmatched_keys
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.layer_names import file_key, kohya_key
-from lora_crucible.formats.lora_file import DOWN, UP, lora_layer, to_state_dict, write_lora
+from lora_crucible.formats.lora_file import DOWN, UP, lora_layer, read_lora, to_state_dict, write_lora
+from lora_crucible.formats.lora_info import scale_in_diffusers
 from packaging.version import Version
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from torch import nn
 
@@ -98,6 +99,24 @@ def test_a_loaded_file_gives_the_trained_output(tmp_path, architecture, targets)
     loader.load_lora_into_unet(loaded, network_alphas=alphas, unet=fresh)
     torch.testing.assert_close(output(fresh), output(trained), atol=1e-5, rtol=0)
     assert (output(fresh) - untouched).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("writes", ["model", "pipeline"])
+def test_the_alpha_that_diffusers_writes(tmp_path, writes):
+    unet = make_unet("sd15")
+    config = LoraConfig(r=4, lora_alpha=2, target_modules=["to_q"], init_lora_weights=False)
+    unet.add_adapter(config)
+    if writes == "model":
+        unet.save_lora_adapter(tmp_path)
+    else:
+        diffusers.StableDiffusionPipeline.save_lora_weights(
+            tmp_path, get_peft_model_state_dict(unet), unet_lora_adapter_metadata=config.to_dict()
+        )
+    tensors, metadata = read_lora(next(tmp_path.glob("*.safetensors")))
+    if "lora_adapter_metadata" not in metadata:
+        pytest.skip("this diffusers does not write it yet")
+    assert not any("alpha" in key for key in tensors)
+    assert scale_in_diffusers(metadata) == 0.5
 
 
 @pytest.mark.parametrize("architecture", LOADERS)

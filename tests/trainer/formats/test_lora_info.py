@@ -49,6 +49,34 @@ def test_mixed_ranks():
     assert kind == "Kind: LoRA, rank 4 to 32 (mostly 4), alpha 2 to 16 (mostly 2), 3 layers"
 
 
+DIFFUSERS = {"unet.r": 16, "unet.lora_alpha": 8, "unet.alpha_pattern": {}, "unet.use_rslora": False}
+
+
+@pytest.mark.parametrize(
+    ("told", "strength"),
+    [
+        (DIFFUSERS, 0.5),
+        ({**DIFFUSERS, "unet.use_rslora": True}, 2.0),
+        ({"transformer.r": 4, "transformer.lora_alpha": 8, "text_encoder.r": 4}, 2.0),
+        ({**DIFFUSERS, "unet.lora_alpha": 16}, 0.8),
+        ({**DIFFUSERS, "unet.r": 0}, 0.8),
+        ({**DIFFUSERS, "unet.lora_alpha": "NaN"}, 0.8),
+        ({**DIFFUSERS, "unet.lora_alpha": [8]}, 0.8),
+        ({**DIFFUSERS, "unet.lora_alpha": 1e300}, 0.8),
+        (["unet.r"], 0.8),
+        ({"unet.r": 16}, 0.8),
+        (7, 0.8),
+    ],
+)
+def test_an_alpha_that_only_diffusers_reads(told, strength):
+    metadata = {"lora_adapter_metadata": json.dumps(told)}
+    without_alpha = {"x.lora_A.weight": torch.ones(16, 4), "x.lora_B.weight": torch.ones(4, 16)}
+    found = lora_info(without_alpha, "a", metadata)
+    assert found.strength == strength
+    assert ("ComfyUI does not read" in found.strength_source) == (strength != 0.8)
+    assert lora_info(tensors(), "a", metadata).strength == 0.8
+
+
 @pytest.mark.parametrize(
     ("metadata", "note", "strength", "why"),
     [

@@ -149,6 +149,7 @@ def test_missing_package_is_named_with_the_command(config: Path, capsys, monkeyp
     assert "-m pip install" in text
 
 
+@pytest.mark.slow
 def test_demo_learns_the_style_and_binds_it_to_the_trigger_word(tmp_path: Path, capsys):
     """The README's first command. Figures of the outcome stand in the README."""
     torch.set_num_threads(2)

@@ -25,7 +25,7 @@ MOST_STEPS = 4
 """That a process does before it is killed."""
 
 CONFIG = """\
-base_model: demo
+base_model: {model}
 train_data_dir: demo
 output_dir: {folder}
 output_name: mine
@@ -40,9 +40,11 @@ save_precision: fp32
 """
 
 
-def write_config(folder: Path, steps: int, **values) -> Path:
+def write_config(model: str, folder: Path, steps: int, **values) -> Path:
     path = folder.with_suffix(".yaml")
-    path.write_text(CONFIG.format(folder=folder, steps=steps) + "".join(f"{key}: {values[key]}\n" for key in values))
+    path.write_text(
+        CONFIG.format(model=model, folder=folder, steps=steps) + "".join(f"{key}: {values[key]}\n" for key in values)
+    )
     return path
 
 
@@ -63,11 +65,12 @@ def assert_same_run(folder: Path, whole: Path, steps: int) -> None:
     assert [line["loss"] for line in logged] == losses
 
 
-def test_killed_ten_times_and_started_again_each_time(tmp_path):
+@pytest.mark.slow
+def test_killed_ten_times_and_started_again_each_time(small_model, tmp_path):
     """The moments are random; as every step writes a checkpoint, most of them fall into writing one."""
     steps, moments = KILLS * (MOST_STEPS + 2), random.Random(5)
     folder, output = tmp_path / "killed", tmp_path / "output.txt"
-    config = write_config(folder, steps)
+    config = write_config(small_model, folder, steps)
     for _ in range(KILLS):
         process = start_training(config, output)
         before, more = log_lines(folder), moments.randint(1, MOST_STEPS)
@@ -79,7 +82,7 @@ def test_killed_ten_times_and_started_again_each_time(tmp_path):
         assert not list(folder.glob("*.safetensors")), "a LoRA appeared before the end"
     assert start_training(config, output).wait() == 0, output.read_text()
     assert output.read_text().count("Went on after step") >= KILLS
-    assert main(["train", str(write_config(tmp_path / "whole", steps))]) == 0
+    assert main(["train", str(write_config(small_model, tmp_path / "whole", steps))]) == 0
     assert_same_run(folder, tmp_path / "whole", steps)
     assert not list(folder.rglob(".crucible-*"))
 
@@ -118,6 +121,7 @@ def killed_at(call: int, base_model, folder: Path) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_killed_before_each_file_that_appears(base_model, tmp_path):
     """Files appear by being renamed, so that no order of them may be left out."""
@@ -147,11 +151,11 @@ def stop_by_ctrl_c(config: Path, folder: Path, lines: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory) -> Path:
+def stopped(small_model, tmp_path_factory) -> Path:
     """A run that was stopped after some steps, with its last checkpoints; and one that was not, beside it."""
     folder = tmp_path_factory.mktemp("damage") / "stopped"
-    stop_by_ctrl_c(write_config(folder, DAMAGED_STEPS, checkpoints_kept=3), folder, 4)
-    assert main(["train", str(write_config(folder.with_name("whole"), DAMAGED_STEPS))]) == 0
+    stop_by_ctrl_c(write_config(small_model, folder, DAMAGED_STEPS, checkpoints_kept=3), folder, 4)
+    assert main(["train", str(write_config(small_model, folder.with_name("whole"), DAMAGED_STEPS))]) == 0
     return folder
 
 
@@ -161,7 +165,7 @@ DAMAGED_STEPS = 40
 @pytest.mark.parametrize("damage", [flip_a_bit, cut])
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
 @pytest.mark.parametrize("spoiled", [1, 2, 3], ids=["latest", "two", "all"])
-def test_damaged_checkpoints_on_the_command_line(stopped, tmp_path, caplog, damage, file, spoiled):
+def test_damaged_checkpoints_on_the_command_line(small_model, stopped, tmp_path, caplog, damage, file, spoiled):
     """They are named and passed over; those before are used, and the result is the same."""
     folder = tmp_path / "stopped"
     shutil.copytree(stopped, folder)
@@ -169,7 +173,7 @@ def test_damaged_checkpoints_on_the_command_line(stopped, tmp_path, caplog, dama
     assert len(latest) == 3
     for checkpoint in latest[:spoiled]:
         damage(checkpoint / file, 0.6)
-    assert main(["train", str(write_config(folder, DAMAGED_STEPS, checkpoints_kept=3))]) == 0
+    assert main(["train", str(write_config(small_model, folder, DAMAGED_STEPS, checkpoints_kept=3))]) == 0
     for checkpoint in latest[:spoiled]:
         assert f"{checkpoint} cannot be gone on from" in caplog.text
     step = 0 if spoiled == 3 else int(latest[spoiled].name.removeprefix("step_"))

@@ -62,6 +62,9 @@ class CrucibleMergeLoRA(io.ComfyNode):
                 io.Model.Input(
                     "model", optional=True, tooltip="The base model. Only needed where a LoRA of the stack is a DoRA."
                 ),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="Only needed where a LoRA of the stack is a DoRA of text encoders."
+                ),
                 io.Combo.Input(
                     "majority_sign",
                     options=list(MAJORITY_SIGNS),
@@ -87,7 +90,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, lora_stack, method, lora_rank, density, output_name, majority_sign, seed, model=None):
+    def execute(cls, lora_stack, method, lora_rank, density, output_name, majority_sign, seed, model=None, clip=None):
         from ..trainer.requirements import require_packages
 
         require_packages()
@@ -95,17 +98,13 @@ class CrucibleMergeLoRA(io.ComfyNode):
         import comfy.utils
         import torch
 
+        from ..trainer.base_models.comfyui.weights import base_weights_of
         from ..trainer.formats.lora_model import load_lora
         from ..trainer.formats.lora_stack import read_stack
         from ..trainer.formats.output_name import unused_path
         from ..trainer.merging.ingredients import Strengths
         from ..trainer.merging.result import merge_to_file
 
-        base_weights = None
-        if model is not None:
-            from ..trainer.base_models.comfyui.weights import base_weights_of
-
-            base_weights = base_weights_of(model)
         bar = comfy.utils.ProgressBar(1)
 
         def progress(done, total):
@@ -123,6 +122,6 @@ class CrucibleMergeLoRA(io.ComfyNode):
         else:  # others lack what is computed here
             device = torch.device("cpu")
         path = unused_path(lora_folder(), output_name, lora_is_listed)
-        lora, info = merge_to_file(path, stack, recipe, base_weights, progress, device=device)
+        lora, info = merge_to_file(path, stack, recipe, base_weights_of(model, clip), progress, device=device)
         tell_lora_saved(lora.name)
         return io.NodeOutput(lora, lora.name, info, ui=ui.PreviewText(info))

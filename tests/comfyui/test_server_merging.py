@@ -17,7 +17,13 @@ from server import PromptFailed, largest_difference
 pytestmark = pytest.mark.comfyui
 
 DEMO = ARCHITECTURES["demo"]
-STRENGTHS = {"kohya.safetensors": 0.6, "comfyui.safetensors": -0.3, "loha.safetensors": 0.4, "dora.safetensors": 0.5}
+STRENGTHS = {
+    "kohya.safetensors": 0.6,
+    "comfyui.safetensors": -0.3,
+    "loha.safetensors": 0.4,
+    "dora.safetensors": 0.5,
+    "dora_of_both.safetensors": 1.0,
+}
 WITHOUT_DORA = list(STRENGTHS)[:3]
 SIZE = 0.06
 
@@ -35,8 +41,8 @@ def dora(draw, weight):
     return lora(draw, weight) | {DORA_SCALE: 1.1 * torch.linalg.vector_norm(weight, dim=1, keepdim=True)}
 
 
-def layers(seed: int, method) -> Layers:
-    """On all attention layers of the demo model."""
+def layers(seed: int, method, parts: tuple[str, ...] = ("unet",)) -> Layers:
+    """On all attention layers of the demo model's parts."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -44,10 +50,11 @@ def layers(seed: int, method) -> Layers:
         return torch.randn(*shape, generator=generator) * size
 
     found = {}
-    for name, weight in load_file(next((MODEL_DIR / "unet").glob("*.safetensors"))).items():
-        if ".attn" in name and name.endswith(".weight"):
-            place = place_of(f"unet.{name.removesuffix('.weight')}", DEMO)
-            found[place.key] = method(draw, weight.float())
+    for part in parts:
+        for name, weight in load_file(next((MODEL_DIR / part).glob("*.safetensors"))).items():
+            if "attn" in name and name.endswith(".weight"):
+                place = place_of(f"{part}.{name.removesuffix('.weight')}", DEMO)
+                found[place.key] = method(draw, weight.float())
     return Layers(found)
 
 
@@ -59,6 +66,8 @@ def files(server):
     save_file(to_form(layers(2, lora), DEMO, "comfyui"), folder / "comfyui.safetensors")
     save_file(to_form(layers(3, loha), DEMO, "kohya"), folder / "loha.safetensors")
     save_file(to_form(layers(4, dora), DEMO, "kohya"), folder / "dora.safetensors")
+    of_both = layers(5, dora, ("unet", "text_encoder"))
+    save_file(to_form(of_both, DEMO, "kohya"), folder / "dora_of_both.safetensors")
     return folder
 
 
@@ -130,6 +139,31 @@ def test_a_dora_without_its_model(server, new_graph, files):
     assert "dora.safetensors at lora_unet_" in failed.value.message
     assert "Connect `model`" in failed.value.message
     assert not (server.output / "loras" / "never.safetensors").exists()
+
+
+def test_a_dora_of_model_and_text_encoder(server, new_graph, files):
+    graph, name = new_graph(), "dora_of_both.safetensors"
+    by_core = graph.core_lora(name)
+    graph.draw("without text", by_core["MODEL"])
+    graph.draw("by core", by_core["MODEL"], by_core["CLIP"])
+    stack = graph.lora(lora_name=name)["lora_stack"]
+    base = {"model": graph.model, "clip": graph.clip}
+    merged = graph.add("CrucibleMergeLoRA", lora_stack=stack, output_name="of_both", lora_rank=128, **base)
+    ours = graph.lora(lora=merged["lora"])
+    graph.draw("merged", ours["model"], ours["clip"])
+    pictures = server.run(graph.prompt).pictures
+    assert largest_difference(pictures["merged"], pictures["by core"]) <= 2
+    assert largest_difference(pictures["without text"], pictures["by core"]) > 10
+
+
+def test_a_dora_of_a_text_encoder_without_it(server, new_graph, files):
+    graph = new_graph()
+    stack = stacked(graph, ["dora_of_both.safetensors"])
+    graph.add("CrucibleMergeLoRA", lora_stack=stack, output_name="never", model=graph.model)
+    with pytest.raises(PromptFailed) as failed:
+        server.run(graph.prompt)
+    assert "dora_of_both.safetensors at lora_te_" in failed.value.message
+    assert "`clip`" in failed.value.message
 
 
 @pytest.mark.parametrize("names", [["kohya.safetensors", "loha.safetensors"], ["dora.safetensors"]])

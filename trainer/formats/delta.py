@@ -81,7 +81,8 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None, name:
         raise CrucibleError(
             f"{name} is a DoRA, which changes the length of the base model's own weights, so what it does cannot be "
             f"told without that weight, and {'there is none' if base_weight is None else 'this one has another size'}. "
-            "Connect `model`, the base model that it was made for (on the command line: --base), or leave it out."
+            "Connect `model`, the base model that it was made for, and `clip` for its text encoders (on the command "
+            "line: --base), or leave it out."
         )
     weight = base_weight.float()
     difference = difference.reshape(weight.shape)

@@ -372,3 +372,6 @@ def _text_encoders(architecture: Architecture) -> Iterator[LayerNames]:
                 key = text_encoder_key(kohya, path)
                 native = f"text_encoders.{comfyui}.transformer.{path}"
                 yield LayerNames(key, native, ((f"{diffusers}.{path}", Place(key)),))
+        if comfyui == "clip_g":
+            key, native = f"{kohya}_text_projection", f"text_encoders.{comfyui}.transformer.text_projection"
+            yield LayerNames(key, native, ((f"{diffusers}.text_projection", Place(key)),))

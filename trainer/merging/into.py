@@ -53,12 +53,22 @@ class Baked:
 
 @dataclass(frozen=True)
 class _Target:
-    """Rows of a checkpoint's tensor, first/of on and 1/of of them, and the outputs of a layer that they are."""
+    """Rows of a checkpoint's tensor, first/of on and 1/of of them, and the outputs of a layer that they are.
+
+    Attributes:
+        transposed: the tensor has columns for rows.
+    """
 
     place: Place
     first: int = 0
     of: int = 1
     is_bias: bool = False
+    transposed: bool = False
+
+    def part_of(self, tensor: Tensor) -> Tensor:
+        """These rows, as a view."""
+        rows = tensor.T if self.transposed else tensor
+        return rows[self.first * len(rows) // self.of : (self.first + 1) * len(rows) // self.of]
 
 
 @torch.no_grad()
@@ -116,15 +126,22 @@ def bake(
 
 @contextmanager
 def base_weights(checkpoint: Path, architecture: Architecture) -> Iterator[BaseWeight]:
-    """The weights of a checkpoint's layers, float32, by key in memory; only of those that it has whole."""
-    names = {
-        target.place.key: name
+    """The weights of a checkpoint's layers, float32, by key in memory; not of layers that it has in several tensors."""
+    found = {
+        target.place.key: (name, target)
         for name in read_header(checkpoint).entries
         for target in _targets(name, architecture)
-        if target.place.is_whole and target.of == 1 and not target.is_bias
+        if target.place.is_whole and not target.is_bias
     }
+
+    def base_weight(key: str) -> Tensor | None:
+        if key not in found:
+            return None
+        name, target = found[key]
+        return target.part_of(file.get_tensor(name)).float()
+
     with safe_open(checkpoint, "pt") as file:
-        yield lambda key: file.get_tensor(names[key]).float() if key in names else None
+        yield base_weight
 
 
 def _has(layers: Mapping[str, JointLayer], target: _Target) -> bool:
@@ -138,15 +155,15 @@ def _changed(tensor: Tensor, target: _Target, layer: JointLayer, name: str) -> T
     rows = change[target.place.rows(len(change))]
     if target.place.reorder is not None:
         rows = rows[torch.argsort(target.place.reorder(torch.arange(len(rows))))]
-    begin, count = target.first * len(tensor) // target.of, len(tensor) // target.of
-    if rows.numel() != count * math.prod(tensor.shape[1:]):
+    changed = tensor.to(torch.float32, copy=True)
+    part = target.part_of(changed)
+    if rows.numel() != part.numel():
         raise CrucibleError(
             f"{layer.names} cannot be baked into this checkpoint: {name} is {' x '.join(map(str, tensor.shape))}, and "
             f"the change of {layer.key} is {' x '.join(map(str, change.shape))}. It was made for a model of another "
             "size; choose a checkpoint of that one."
         )
-    changed = tensor.float().clone()
-    changed[begin : begin + count] += rows.reshape(count, *tensor.shape[1:])
+    part += rows.reshape(part.shape)
     return changed.to(tensor.dtype)
 
 
@@ -179,12 +196,18 @@ _CLIPS = (
 )
 """How checkpoints of SD1.5, SD2 and SDXL call their text encoders."""
 
+_PROJECTION = "conditioner.embedders.1.model.text_projection"
+"""SDXL's second text encoder has this layer transposed."""
+
 _OPEN_CLIP = {"attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
 _RESBLOCK = re.compile(r"(text_encoder(?:_2)?)\.resblocks\.(\d+)\.(.+)")
 
 
 def _targets(tensor: str, architecture: Architecture) -> Iterator[_Target]:
     """What a checkpoint's tensor is to a LoRA."""
+    if tensor == _PROJECTION:
+        yield _Target(Place("lora_te2_text_projection"), transposed=True)
+        return
     for start, name in _CLIPS:
         if tensor.startswith(start):
             tensor = name + tensor.removeprefix(start)

@@ -105,7 +105,7 @@ def text_encoder_keys(cond_stage_model: Any) -> dict[str, str]:
     Raises:
         CrucibleError: there is no CLIP text encoder.
     """
-    keys = _clip_keys(comfy.lora.model_lora_keys_clip(cond_stage_model, {}))
+    keys = clip_keys(cond_stage_model)
     if not keys:
         raise CrucibleError(
             "train_text_encoder is on, but this model's text encoder is no CLIP: it is a language model of its own "
@@ -114,8 +114,9 @@ def text_encoder_keys(cond_stage_model: Any) -> dict[str, str]:
     return keys
 
 
-def _clip_keys(known: dict[str, str]) -> dict[str, str]:
-    """The keys of `text_encoder_keys`, of which there may be none, from ComfyUI's map."""
+def clip_keys(cond_stage_model: Any) -> dict[str, str]:
+    """The keys of `text_encoder_keys`, of which there may be none."""
+    known = comfy.lora.model_lora_keys_clip(cond_stage_model, {})
     several = len({parameter.split(".")[0] for parameter in known.values()}) > 1
     kohya = re.compile(r"lora_te\d_" if several else r"lora_te_")
     return {_path(parameter): key for key, parameter in known.items() if kohya.match(key) and _is_of_clip(parameter)}
@@ -157,11 +158,10 @@ def place_of(model: Any, architecture: Architecture, cond_stage_model: Any = Non
         cond_stage_model: of the CLIP that belongs to it, for the text encoders' part.
     """
     places = _places_on_model(model, architecture)
-    known = {} if cond_stage_model is None else comfy.lora.model_lora_keys_clip(cond_stage_model, {})
-    of_clip = _clip_keys(known)
-    places |= {
-        name: Place(of_clip[_path(parameter)]) for name, parameter in known.items() if _path(parameter) in of_clip
-    }
+    if cond_stage_model is not None:
+        keys = clip_keys(cond_stage_model)
+        known = comfy.lora.model_lora_keys_clip(cond_stage_model, {})
+        places |= {name: Place(keys[path]) for name, parameter in known.items() if (path := _path(parameter)) in keys}
     spellings = {flat(name): place for name, place in places.items()}
 
     def find(name: str) -> Place | None:
@@ -198,7 +198,7 @@ def layer_shapes(model: Any, architecture: Architecture, cond_stage_model: Any =
     found = {}
     parts = [(model.diffusion_model, file_keys(model, architecture))]
     if cond_stage_model is not None:
-        parts.append((cond_stage_model, _clip_keys(comfy.lora.model_lora_keys_clip(cond_stage_model, {}))))
+        parts.append((cond_stage_model, clip_keys(cond_stage_model)))
     for module, keys in parts:
         for path, layer in module.named_modules():
             if path in keys and is_adaptable(layer):

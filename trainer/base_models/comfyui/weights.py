@@ -8,20 +8,34 @@ from typing import Any
 from comfy.quant_ops import QuantizedTensor
 from torch import Tensor
 
-from .naming import architecture_of, file_keys
+from .naming import architecture_of, clip_keys, file_keys
 
 
-def base_weights_of(model: Any) -> Callable[[str], Tensor | None]:
-    """The weight of a layer by its key in memory, float32 on the CPU, as it was loaded: without patches. None where the
-    model has no such layer; text encoders are not part of it."""
-    paths = {key: path for path, key in file_keys(model.model, architecture_of(model.model)).items()}
-    found = model.get_key_patches("diffusion_model.")
+def base_weights_of(model: Any, clip: Any) -> Callable[[str], Tensor | None]:
+    """The weight of a layer by its key in memory, float32 on the CPU, as it was loaded: without patches. None where
+    neither has such a layer.
+
+    Args:
+        model, clip: as loaded by ComfyUI; either may be None.
+    """
+    found: dict[str, Any] = {}
+    if model is not None:
+        paths = file_keys(model.model, architecture_of(model.model))
+        found |= _by_key(paths, model.get_key_patches("diffusion_model."), "diffusion_model.")
+    if clip is not None:
+        found |= _by_key(clip_keys(clip.cond_stage_model), clip.get_key_patches())
 
     def base_weight(key: str) -> Tensor | None:
-        if key not in paths:
+        if key not in found:
             return None
-        weight, convert = found[f"diffusion_model.{paths[key]}.weight"][0]
+        weight, convert = found[key]
         weight = convert(weight.detach().to("cpu", copy=True), inplace=True)
         return (weight.dequantize() if isinstance(weight, QuantizedTensor) else weight).float()
 
     return base_weight
+
+
+def _by_key(paths: dict[str, str], patches: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A layer's weight and its conversion, by key in memory; `paths` may have layers that a model lacks."""
+    parameters = {f"{prefix}{path}.weight": key for path, key in paths.items()}
+    return {key: patches[parameter][0] for parameter, key in parameters.items() if parameter in patches}

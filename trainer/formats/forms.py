@@ -53,7 +53,7 @@ def to_form(
 
 def _models(keys: Iterable[str]) -> set[str]:
     """Which models of a pipeline the layers are of: "lora_te1", …, and "" for the one that makes the picture."""
-    return {key.partition("_text_model")[0] if is_of_text_encoder(key) else "" for key in keys}
+    return {key.partition("_text_")[0] if is_of_text_encoder(key) else "" for key in keys}
 
 
 def _parts(

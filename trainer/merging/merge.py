@@ -105,7 +105,8 @@ def merge(
     """
     layers, errors = {}, {}
     squares = lost = 0.0
-    joint = list(layers_of_all(ingredients, recipe, base_weight))
+    # The largest first: what they free holds the results of the others, and the process does not grow.
+    joint = sorted(layers_of_all(ingredients, recipe, base_weight), key=lambda layer: -layer.size)
     for number, layer in enumerate(joint):
         if progress is not None:
             progress(number, len(joint))
@@ -182,6 +183,11 @@ class JointLayer:
     def names(self) -> str:
         """Of the LoRAs that have this layer, for people."""
         return " and ".join(dict.fromkeys(one.name for one, _ in [*self._parts, *self._biases]))
+
+    @property
+    def size(self) -> int:
+        """Of what the LoRAs have here, in numbers."""
+        return sum(tensor.numel() for _, adapter in self._parts for tensor in adapter.values())
 
     @property
     def has_weight(self) -> bool:

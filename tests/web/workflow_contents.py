@@ -392,7 +392,7 @@ STACK = Workflow(
             "merge",
             "CrucibleMergeLoRA",
             (860, 0, 340, 300),
-            inputs={"lora_stack": ("lora", "lora_stack"), "model": ("base", "model")},
+            inputs={"lora_stack": ("lora", "lora_stack"), "model": ("base", "model"), "clip": ("base", "clip")},
             muted=True,
         ),
         Node(

@@ -11,7 +11,7 @@ from ..errors import CrucibleError
 from .architectures import Architecture, Form
 from .delta import BIASES, kind_of
 from .layer_names import is_of_text_encoder
-from .lora_file import UP, LayerTensors, to_state_dict
+from .lora_file import DOWN, UP, LayerTensors, to_state_dict
 from .names import layer_names
 from .portable import Part, to_portable
 from .universal import Layers
@@ -26,14 +26,17 @@ def to_form(
 
     kohya: "lora_unet_…", lora_down, lora_up, alpha. The others have dots, lora_A and lora_B, and alpha multiplied into
     lora_B: "diffusion_model." and ComfyUI's names; "unet." or "transformer." and diffusers'; "base_model.model." and
-    diffusers'. LoHa, LoKr and whole differences are in kohya's form in all of them: no reader knows another.
+    diffusers'. LoHa, LoKr and whole differences are in kohya's form in all of them: no reader knows another. A LoRA on
+    the flattened weight of a UNet's convolution, which ComfyUI alone reads, becomes one on the convolution.
 
     Raises:
         CrucibleError: the form has no place for a layer or for its method, or a value does not fit into `dtype`.
     """
     # What is added to a parameter that is no weight is known by its dotted name alone.
     differences = {key: name for key, name in lora.dotted.items() if kind_of(lora.layers[key]) == "diff"}
-    layers = {differences.get(key, key): layer for key, layer in lora.layers.items()}
+    layers = {
+        differences.get(key, key): _as_convolution(layer, architecture, key) for key, layer in lora.layers.items()
+    }
     state_dict = to_state_dict(layers, dtype)
     if form == "kohya":
         for key, name in lora.dotted.items():
@@ -49,6 +52,16 @@ def to_form(
         )
     parts = {key: list(_parts(key, layer, lora.dotted, architecture, form)) for key, layer in lora.layers.items()}
     return to_portable(state_dict, {key: found for key, found in parts.items() if found})
+
+
+def _as_convolution(layer: LayerTensors, architecture: Architecture, key: str) -> LayerTensors:
+    names = layer_names(architecture).get(key)
+    if names is None or not names.kernel or kind_of(layer) != "lora" or layer[DOWN].ndim != 2:
+        return layer
+    down, up, kernel = layer[DOWN], layer[UP], names.kernel
+    if down.shape[1] % kernel**2:  # of another model, as its reader will say
+        return layer
+    return layer | {DOWN: down.reshape(len(down), -1, kernel, kernel), UP: up.reshape(*up.shape, 1, 1)}
 
 
 def _models(keys: Iterable[str]) -> set[str]:

@@ -56,11 +56,13 @@ class LayerNames:
         key: in memory.
         native: "diffusion_model.double_blocks.0.img_attn.qkv": what ComfyUI's loader knows.
         diffusers: name and place of each part: "transformer.transformer_blocks.0.attn.to_q".
+        kernel: height and width of a UNet's convolution; 0 for other layers.
     """
 
     key: str
     native: str
     diffusers: tuple[tuple[str, Place], ...]
+    kernel: int = 0
 
 
 @cache
@@ -328,6 +330,9 @@ _AROUND = (
     *("conv_in", "conv_norm_out", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2"),
     *("add_embedding.linear_1", "add_embedding.linear_2"),
 )
+_KERNELS = {**dict.fromkeys(("conv_in", "conv_out", "conv1", "conv2", "conv"), 3), "conv_shortcut": 1}
+_CONVOLVED_PROJECTIONS = ("sd15", "demo")
+"""Whose transformers begin and end with a convolution over single pixels; those of others with a linear layer."""
 
 
 def _unet(
@@ -348,7 +353,10 @@ def _unet(
     for path in paths:
         native = diffusers_unet_to_sgm(path, layers, attention_up_blocks)
         key = kohya_key(path if architecture.naming == "diffusers" else native)
-        yield LayerNames(key, f"diffusion_model.{native}", ((f"unet.{path}", Place(key)),))
+        kernel = _KERNELS.get(path.rpartition(".")[2], 0)
+        if architecture.id in _CONVOLVED_PROJECTIONS and path.endswith(("proj_in", "proj_out")):
+            kernel = 1
+        yield LayerNames(key, f"diffusion_model.{native}", ((f"unet.{path}", Place(key)),), kernel)
 
 
 _CLIPS: dict[str, tuple[tuple[str, str], ...]] = {

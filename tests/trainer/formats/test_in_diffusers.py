@@ -14,9 +14,13 @@ from diffusers.loaders import (
 from lora_crucible.base_models.diffusers.verify import unmatched_keys
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
+from lora_crucible.formats.delta import delta_weight
+from lora_crucible.formats.forms import to_form
 from lora_crucible.formats.layer_names import file_key, kohya_key
 from lora_crucible.formats.lora_file import DOWN, UP, lora_layer, read_lora, to_state_dict, write_lora
 from lora_crucible.formats.lora_info import scale_in_diffusers
+from lora_crucible.formats.universal import Layers
+from lora_crucible.merging.resize import resize
 from packaging.version import Version
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
@@ -99,6 +103,31 @@ def test_a_loaded_file_gives_the_trained_output(tmp_path, architecture, targets)
     loader.load_lora_into_unet(loaded, network_alphas=alphas, unet=fresh)
     torch.testing.assert_close(output(fresh), output(trained), atol=1e-5, rtol=0)
     assert (output(fresh) - untouched).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("architecture", LOADERS)
+def test_a_loha_made_a_lora(tmp_path, architecture):
+    """Files of LoHa have convolutions flattened, and diffusers reads LoRA only, on convolutions as such."""
+    if Version(diffusers.__version__) < Version("0.39"):
+        pytest.skip("diffusers before 0.39 reads no LoRA of the UNet's first and last convolution")
+    expected, fresh, lohas = make_unet(architecture), make_unet(architecture), {}
+    for path, module in expected.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            weight = module.weight.data
+            outputs, inputs = weight.flatten(1).shape
+            loha = {f".hada_w{n}_a": torch.randn(outputs, 2) / 4 for n in (1, 2)}
+            loha |= {f".hada_w{n}_b": torch.randn(2, inputs) / 4 for n in (1, 2)}
+            lohas[file_key(ARCHITECTURES[architecture], path)] = loha
+            weight += delta_weight(loha).view(weight.shape)
+    lora = resize(Layers(lohas), rank=4).lora
+    path = tmp_path / "lora.safetensors"
+    write_lora(path, to_form(lora, ARCHITECTURES[architecture], "kohya"), {})
+    assert unmatched_keys(path, fresh) == []
+    loader = LOADERS[architecture]
+    loaded, alphas = loader.lora_state_dict(str(path), unet_config=fresh.config)
+    loader.load_lora_into_unet(loaded, network_alphas=alphas, unet=fresh)
+    torch.testing.assert_close(output(fresh), output(expected), atol=1e-4, rtol=1e-4)
+    assert (output(fresh) - output(make_unet(architecture))).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("writes", ["model", "pipeline"])

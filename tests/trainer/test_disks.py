@@ -94,6 +94,7 @@ def test_full_until_the_end_it_goes_on_from_the_last_checkpoint(base_model, data
     assert logged(result) == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 def test_full_for_a_while_the_run_ends_well_and_says_what_is_missing(base_model, dataset, disk, tmp_path, caplog):
     """So long that the log needs another block on the disk."""
     whole = train(base_model, dataset, tmp_path / "whole", steps=40)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ from lora_crucible.data.dataset import Dataset, load_dataset
 from lora_crucible.demo import MODEL_DIR
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The models are too small for two threads to pay; on a busy machine two are many times slower."""
-    threads = torch.get_num_threads()
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The models are too small for two threads to pay; on a busy machine two are many times slower. For the whole
+    session, so that what fixtures train is, bit for bit, what tests do."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

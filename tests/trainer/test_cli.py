@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -149,10 +150,16 @@ def test_missing_package_is_named_with_the_command(config: Path, capsys, monkeyp
     assert "-m pip install" in text
 
 
-@pytest.mark.slow
-def test_demo_learns_the_style_and_binds_it_to_the_trigger_word(tmp_path: Path, capsys):
-    """The README's first command. Figures of the outcome stand in the README."""
+@pytest.fixture
+def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.slow
+def test_demo_learns_the_style_and_binds_it_to_the_trigger_word(two_threads, tmp_path: Path, capsys):
+    """The README's first command. Figures of the outcome stand in the README."""
     from lora_crucible.demo.showcase import measure
 
     assert main(["demo", "--output_dir", str(tmp_path)]) == 0

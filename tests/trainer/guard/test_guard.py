@@ -45,7 +45,6 @@ def dataset() -> Dataset:
 
 
 def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, **values) -> RunResult:
-    torch.set_num_threads(1)
     files = RunFiles.claim("lora", folder, folder)
     return run_training(base_model, dataset, parse_config({**QUICK, **values}), files, hooks)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .config import ResolvedConfig
 from .config.layer_patterns import LayerPattern, parse_patterns
+from .dropout import RowDropout, RowSeeds
 from .formats.delta import rank_of, scale_of
 from .formats.layer_names import is_of_text_encoder
 from .formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, LayerTensors
@@ -125,15 +126,31 @@ def _spec_of(adapter: LayerTensors) -> LayerSpec:
     return LayerSpec(cast(Algorithm, kind_of(adapter)), rank, rank * scale_of(adapter))
 
 
-def inject(model: nn.Module, layers: Mapping[str, LayerSpec], dropout: float) -> dict[str, BaseTunerLayer]:
-    """Put peft's layers in the places of a model's, by path."""
+def inject(
+    model: nn.Module, layers: Mapping[str, LayerSpec], dropout: float, key_of: Callable[[str], str], rows: RowSeeds
+) -> dict[str, BaseTunerLayer]:
+    """Put peft's layers in the places of a model's layers.
+
+    Args:
+        layers: what is trained, by path.
+        dropout: how often an entry of an adapter's input is dropped, 0 to 1.
+        key_of: from the path of a layer to its key in a file.
+        rows: the seeds of the rows that the model computes, for dropout.
+
+    Returns:
+        peft's layers, by path.
+    """
     alike: dict[LayerSpec, list[str]] = {}
     for path, spec in layers.items():
         alike.setdefault(spec, []).append(path)
     for spec, paths in alike.items():
         inject_adapter_in_model(peft_config(spec, paths, dropout), model, adapter_name=ADAPTER_NAME)
         del model.peft_config
-    return adapter_layers(model)
+    injected = adapter_layers(model)
+    for path, layer in injected.items():
+        if dropout and isinstance(layer, PeftLoraLayer):
+            layer.lora_dropout[ADAPTER_NAME] = RowDropout(dropout, key_of(path), rows)
+    return injected
 
 
 def peft_config(spec: LayerSpec, paths: Iterable[str], dropout: float = 0.0) -> PeftConfig:

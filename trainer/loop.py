@@ -88,8 +88,6 @@ def _gradients(
     step: int,
 ) -> Gradients:
     """Compute the gradients of a step, and clip them."""
-    # Only dropout draws from the global generator.
-    torch.manual_seed(derived_seed(seed, "dropout", step))
     count = sum(len(batch) for batch in batches)
     parts: list[Tensor] = []
     done = 0

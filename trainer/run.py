@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from .base_models.base import BaseModel
 from .config import TrainingConfig
 from .continuing import Continued
@@ -91,7 +89,7 @@ def _train(
         plan = _at(resolution, asked, decided, dataset, base_model)
         plan = replace(plan, notes=(*notes, *plan.notes))
         try:
-            with base_model.session(config.mixed_precision) as precision, torch.random.fork_rng():
+            with base_model.session(config.mixed_precision) as precision:
                 training = Training(base_model, identity, plan, config, precision, hooks, result, continued)
                 training.train(start)
             return

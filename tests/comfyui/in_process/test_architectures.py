@@ -32,8 +32,8 @@ SAME = 1e-5
 """How far the loaded LoRA's output may be from the trained one, as a share of its largest value, in float32."""
 
 
-def spec(target_modules="attention_and_feed_forward"):
-    return AdapterSpec(8, 4.0, 0.0, target_modules)
+def spec(target_modules="attention_and_feed_forward", dropout=0.0):
+    return AdapterSpec(8, 4.0, dropout, target_modules)
 
 
 def loss(base_model, samples):
@@ -118,6 +118,32 @@ def test_gradients_are_the_slope_of_the_loss(name):
         again, _, _ = calculated(checkpointing=True)
     assert ((ahead - behind) / (2 * STEP) - slope).abs() < 0.01 * gradient.norm()
     assert (again - gradient).norm() < 1e-4 * gradient.norm()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", TINY)
+def test_dropout_depends_on_the_row_alone(name, checkpointing):
+    """A batch of two has the gradients of its rows, each computed alone."""
+    model, samples = TINY[name].model(), TINY[name].samples(2)
+    base_model = models.base_model(model)
+    with base_model.session("fp32"), base_model.attached(spec(dropout=0.3), checkpointing) as adapters:
+        randomise(adapters)
+
+        def gradient(*rows):
+            for parameter in adapters.parameters():
+                parameter.grad = None
+            for row in rows:
+                losses = base_model.losses(samples[row], SEEDS[row], TIMESTEPS[row])
+                losses.values.sum().backward()
+            parts = [torch.zeros_like(one) if one.grad is None else one.grad for one in adapters.parameters()]
+            return torch.cat([part.flatten() for part in parts])
+
+        together = gradient(slice(0, 2))
+        apart = gradient(slice(0, 1), slice(1, 2))
+        with adapters.without_dropout():
+            undropped = gradient(slice(0, 2))
+    assert (together - apart).norm() < 1e-4 * together.norm()
+    assert (together - undropped).norm() > 1e-2 * together.norm()
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -11,6 +11,7 @@ import torch
 from lora_crucible.adapters import Adapters, AdapterSpec
 from lora_crucible.base_models.comfyui import adapted, attaching, frozen, memory
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.dropout import RowSeeds
 
 SPEC = AdapterSpec(4, 4.0, 0.0, "linear_and_convolution")
 
@@ -212,7 +213,7 @@ def test_quantized_layers_train_like_their_values(algorithm):
         spec = AdapterSpec(2, 2.0, 0.0, "attention", algorithm)
         keys = {"attn": "lora_unet_attn"}
         without = attaching.Checkpointing(False)
-        with attaching.attached(model, spec, keys, torch.device("cpu"), torch.float32, without) as layers:
+        with attaching.attached(model, spec, keys, torch.device("cpu"), torch.float32, without, RowSeeds()) as layers:
             adapters = Adapters(layers)
             adapters.initialise(1)
             model["attn"](x).square().sum().backward()

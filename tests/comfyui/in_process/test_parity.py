@@ -30,10 +30,10 @@ def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def losses_and_gradients(base_model, dataset):
+def losses_and_gradients(base_model, dataset, spec=SPEC):
     with base_model.session("fp32"):
         samples = models.encoded_samples(base_model, dataset)[:4]
-        with base_model.attached(SPEC, False) as adapters:
+        with base_model.attached(spec, False) as adapters:
             adapters.initialise(seed=1)
             with torch.no_grad():  # B is zero at the start, and so would be the gradients of A
                 for parameter in adapters.parameters():
@@ -44,9 +44,11 @@ def losses_and_gradients(base_model, dataset):
             return latents, losses.detach(), [parameter.grad for parameter in adapters.parameters()]
 
 
-def test_same_latents_losses_and_gradients(both, dataset):
-    latents, losses, gradients = losses_and_gradients(both["comfyui"], dataset)
-    other_latents, other_losses, other_gradients = losses_and_gradients(both["diffusers"], dataset)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_same_latents_losses_and_gradients(both, dataset, dropout):
+    spec = replace(SPEC, dropout=dropout)
+    latents, losses, gradients = losses_and_gradients(both["comfyui"], dataset, spec)
+    other_latents, other_losses, other_gradients = losses_and_gradients(both["diffusers"], dataset, spec)
     assert relative_difference(latents, other_latents) < 1e-4
     assert relative_difference(losses, other_losses) < 1e-4
     assert len(gradients) == len(other_gradients)

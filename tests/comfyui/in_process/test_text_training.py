@@ -17,6 +17,7 @@ from lora_crucible.base_models.comfyui import naming, text_training
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.base_models.comfyui.text_training import LiveTextEncoder
 from lora_crucible.base_models.inputs import Inputs, Latent
+from lora_crucible.dropout import RowSeeds
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.layer_names import is_of_text_encoder
 from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora
@@ -116,7 +117,7 @@ def live(cond_stage_model, tokenizer) -> LiveTextEncoder:
 
 def gradients_of_text(text: LiveTextEncoder) -> dict[str, float]:
     """How much the encoding of a caption depends on each layer."""
-    with torch.inference_mode(False), torch.enable_grad(), text.attached(SPEC.of_text_encoder) as layers:
+    with torch.inference_mode(False), torch.enable_grad(), text.attached(SPEC.of_text_encoder, RowSeeds()) as layers:
         adapters = Adapters(layers)
         adapters.initialise(1)
         ((embedding, extra),) = text.encode("a cat")
@@ -161,7 +162,7 @@ def trained_text(text: LiveTextEncoder, steps: int = 3) -> tuple[list[torch.Tens
         return getattr(text._model, name).transformer.register_forward_hook(count)
 
     hooks = [counted(name) for name in calls]
-    with torch.inference_mode(False), torch.enable_grad(), text.attached(SPEC.of_text_encoder) as layers:
+    with torch.inference_mode(False), torch.enable_grad(), text.attached(SPEC.of_text_encoder, RowSeeds()) as layers:
         adapters = Adapters(layers)
         adapters.initialise(1)
         optimizer = torch.optim.SGD(adapters.parameters(), lr=1e-2)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...adapters import AdaptedLayer, AdapterSpec, choose_layers, inject
+from ...dropout import RowSeeds
 from ...layer_choice import is_adaptable
 from .adapted import adapted
 from .frozen import (
@@ -89,7 +90,7 @@ class Checkpointing:
     on: bool
 
 
-def _block(forward: Forward, checkpointing: Checkpointing) -> Forward:
+def _block(forward: Forward, checkpointing: Checkpointing, rows: RowSeeds) -> Forward:
     """A block for training."""
 
     def recomputed(*args: Any, **kwargs: Any) -> Any:
@@ -103,7 +104,9 @@ def _block(forward: Forward, checkpointing: Checkpointing) -> Forward:
         if checkpointing.on:
             # ComfyUI writes the current block's number into transformer_options; backward must see today's.
             args, kwargs = _with_copies(dict, dict, args, kwargs)
-            return checkpoint(recomputed, *args, use_reentrant=False, **kwargs)
+            return checkpoint(
+                recomputed, *args, use_reentrant=False, context_fn=rows.checkpoint_contexts, **kwargs
+            )
         # A block may change its inputs in place, but not what they are a part of.
         args, kwargs = _with_copies(Tensor, lambda x: x.clone() if x._is_view() else x, args, kwargs)
         return forward(*args, **kwargs)
@@ -145,6 +148,7 @@ def attached(
     device: torch.device,
     compute: torch.dtype,
     checkpointing: Checkpointing,
+    rows: RowSeeds,
 ) -> Iterator[dict[str, AdaptedLayer]]:
     """Adapters on a ComfyUI model, on `device`, in float32, by file key.
 
@@ -154,12 +158,13 @@ def attached(
         file_keys: the key in a LoRA file of each layer that ComfyUI's loader knows, by path.
         compute: the dtype of the activations.
         checkpointing: of the model's blocks.
+        rows: the seeds of the rows that the model computes, for dropout.
     """
     known = ((path, module) for path, module in model.named_modules() if path in file_keys)
     chosen = choose_layers(spec, known, file_keys.__getitem__)
     layers = {path: model.get_submodule(path) for path in chosen}
     tree = _stand_ins(layers, device)
-    adapters = inject(tree, chosen, spec.dropout)
+    adapters = inject(tree, chosen, spec.dropout, file_keys.__getitem__, rows)
     tree.train()
 
     with ExitStack() as stack:
@@ -178,7 +183,7 @@ def attached(
             stack.enter_context(forward_replaced(model, safe_model(model.forward)))
         for block in checkpointed_blocks(model):
             forward = safe_block(block.forward) if in_place else block.forward
-            stack.enter_context(forward_replaced(block, _block(forward, checkpointing)))
+            stack.enter_context(forward_replaced(block, _block(forward, checkpointing, rows)))
         yield {
             file_keys[path]: AdaptedLayer(adapter, partial(copied_weight, layers[path], device))
             for path, adapter in adapters.items()

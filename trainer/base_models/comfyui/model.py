@@ -19,6 +19,7 @@ from ...adapters import Adapters, AdapterSpec
 from ...config import ModelFacts
 from ...data.cache import TensorCache
 from ...data.samples import Sample
+from ...dropout import RowSeeds
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.names import Place
@@ -62,6 +63,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         self.prediction_type = facts.prediction_type
         self._patcher = model
         self._live_text: LiveTextEncoder | None = None
+        self._rows = RowSeeds()
         self._ready = False
         self._room: int | None = None
         self._limit: int | None = None
@@ -141,12 +143,13 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                     self._patcher.load_device,
                     self._compute,
                     self._checkpointing,
+                    self._rows,
                 )
             )
             if spec.text_encoder:
                 self._live_text = LiveTextEncoder(self._clip)
                 stack.callback(setattr, self, "_live_text", None)
-                layers |= stack.enter_context(self._live_text.attached(spec.of_text_encoder))
+                layers |= stack.enter_context(self._live_text.attached(spec.of_text_encoder, self._rows))
             yield Adapters(layers)
 
     def place_of(self, name: str) -> Place | None:
@@ -204,8 +207,9 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         if not self._ready:
             self._prepare_training((len(rows), *drawn[0][0].values.shape))
         model = self._patcher.model
-        live = self._live_text
-        texts = [text if live is None else live.encode(text) for _, text in drawn]
+        texts = [text for _, text in drawn]
+        if self._live_text is not None:
+            texts = [self._encode_live(text, seed) for text, seed in zip(texts, seeds, strict=True)]
         conditionings = [
             conditioning.model_conditioning(model, text, latent.values)
             for (latent, _), text in zip(drawn, texts, strict=True)
@@ -227,6 +231,11 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         places = [index for indices in alike.values() for index in indices]
         return RowLosses.joined(parts, [places.index(row) for row in range(len(rows))])
 
+    def _encode_live(self, caption: str, seed: int) -> list[Any]:
+        assert self._live_text is not None
+        with self._rows.used([seed]):
+            return self._live_text.encode(caption)
+
     def _losses(
         self,
         latents: list[Latent],
@@ -247,7 +256,8 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                 level = sigma / (1 - sigma)
                 given = noisy * (1 + level).reshape(-1, *[1] * (noisy.ndim - 1))
             options = {**self._options, "cond_or_uncond": [0] * len(latents), "sigmas": level}
-            denoised = patcher.model.apply_model(given, level, transformer_options=options, **arguments)
+            with self._rows.used(seeds):
+                denoised = patcher.model.apply_model(given, level, transformer_options=options, **arguments)
             return prediction_from_denoised(self.objective, noisy, denoised, sigma)
 
         def sigma_of(timestep: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from comfy.sd1_clip import SDClipModel
 from torch import Tensor, nn
 
 from ...adapters import AdaptedLayer, AdapterSpec
+from ...dropout import RowSeeds
 from ...packing import map_tensors
 from . import attaching, naming
 from .frozen import Forward
@@ -35,13 +36,13 @@ class LiveTextEncoder:
         return self._clip.patcher
 
     @contextmanager
-    def attached(self, spec: AdapterSpec) -> Iterator[dict[str, AdaptedLayer]]:
+    def attached(self, spec: AdapterSpec, rows: RowSeeds) -> Iterator[dict[str, AdaptedLayer]]:
         """Adapters on the text encoders, by file key. ComfyUI computes text encoders in float32."""
         keys = naming.text_encoder_keys(self._model)
         trained = {path.partition(".")[0] for path in keys}
         device = self.patcher.load_device
         without = attaching.Checkpointing(False)
-        with attaching.attached(self._model, spec, keys, device, torch.float32, without) as layers:
+        with attaching.attached(self._model, spec, keys, device, torch.float32, without, rows) as layers:
             self._not_trained = {
                 encoder: _remembered(encoder.forward, device)
                 for name, encoder in self._model.named_children()

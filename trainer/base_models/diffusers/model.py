@@ -17,6 +17,7 @@ from diffusers import (
     EulerDiscreteScheduler,
 )
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...adapters import (
     AdaptedLayer,
@@ -30,6 +31,7 @@ from ...adapters import (
 from ...data.cache import TensorCache
 from ...data.samples import Sample
 from ...device_memory import out_of_memory_freed
+from ...dropout import RowSeeds
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.layer_names import file_key, text_encoder_key
@@ -84,11 +86,13 @@ class _PipelineEncoders(Encoders):
 
 
 @contextmanager
-def _adapted(model: nn.Module, spec: AdapterSpec, key_of: Callable[[str], str]) -> Iterator[dict[str, AdaptedLayer]]:
+def _adapted(
+    model: nn.Module, spec: AdapterSpec, key_of: Callable[[str], str], rows: RowSeeds
+) -> Iterator[dict[str, AdaptedLayer]]:
     """peft's layers on a model, in float32, by file key."""
     chosen = choose_layers(spec, model.named_modules(), key_of)
     try:
-        layers = inject(model, chosen, spec.dropout)
+        layers = inject(model, chosen, spec.dropout, key_of, rows)
         for layer in layers.values():
             for _, parameter in adapter_parameters(layer):
                 parameter.data = parameter.data.float()
@@ -136,6 +140,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         self.objective = Objective(self.prediction_type)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._trains_text = False
+        self._rows = RowSeeds()
 
     def warnings(self) -> tuple[str, ...]:
         return self._warnings
@@ -193,6 +198,10 @@ class DiffusersBaseModel(DiffusionBaseModel):
         )
         return embedding[0], pooled[0][0] if pooled else None
 
+    def _encode_trained(self, text: str, seed: int) -> _Encoded:
+        with self._rows.used([seed]):
+            return self._encode_live(text)
+
     @torch.no_grad()
     def prepare_sampling(self, samplings: Sequence[Sampling]) -> None:
         for sampling in samplings:
@@ -217,14 +226,14 @@ class DiffusersBaseModel(DiffusionBaseModel):
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
         unet = self._unet
         with ExitStack() as stack:
-            layers = stack.enter_context(_adapted(unet, spec, self._key_of))
+            layers = stack.enter_context(_adapted(unet, spec, self._key_of, self._rows))
             if spec.text_encoder:
                 self._trains_text = True
                 stack.callback(setattr, self, "_trains_text", False)
                 for prefix, encoder in self._text_encoders_by_prefix().items():
                     encoder.to(self.device)
                     key_of = partial(text_encoder_key, prefix)
-                    layers |= stack.enter_context(_adapted(encoder, spec.of_text_encoder, key_of))
+                    layers |= stack.enter_context(_adapted(encoder, spec.of_text_encoder, key_of, self._rows))
             stack.callback(self.set_checkpointing, False)
             self.set_checkpointing(gradient_checkpointing)
             unet.train()
@@ -251,7 +260,13 @@ class DiffusersBaseModel(DiffusionBaseModel):
         }
 
     def set_checkpointing(self, on: bool) -> None:
-        self._unet.enable_gradient_checkpointing() if on else self._unet.disable_gradient_checkpointing()
+        if on:
+            self._unet.enable_gradient_checkpointing(self._checkpoint)
+        else:
+            self._unet.disable_gradient_checkpointing()
+
+    def _checkpoint(self, block: nn.Module, *args: Any) -> Any:
+        return checkpoint(block.__call__, *args, use_reentrant=False, context_fn=self._rows.checkpoint_contexts)
 
     def weights_size(self) -> tuple[int, int]:
         """All on the device. diffusers' group offloading, which moves layers to the host after use, is not for
@@ -279,14 +294,17 @@ class DiffusersBaseModel(DiffusionBaseModel):
         inputs: list[Inputs] = [row.inputs for row in rows]
         drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
         if self._trains_text:
-            drawn = [(latent, self._encode_live(text)) for latent, text in drawn]
+            drawn = [
+                (latent, self._encode_trained(text, seed)) for (latent, text), seed in zip(drawn, seeds, strict=True)
+            ]
         latents, mask = stacked([latent for latent, _ in drawn], self.device)
         context = torch.stack([embedding for _, (embedding, _) in drawn]).to(self.device, self._compute)
         added = self._added([pooled for _, (_, pooled) in drawn], latents)
 
         def predict(noisy: Tensor, sigma: Tensor, drawn: Tensor) -> Tensor:
             scaled = noisy / (sigma**2 + 1).sqrt().reshape(-1, 1, 1, 1)
-            with torch.autocast(self.device.type, self._compute, enabled=self._compute is not torch.float32):
+            autocast = torch.autocast(self.device.type, self._compute, enabled=self._compute is not torch.float32)
+            with autocast, self._rows.used(seeds):
                 return self._unet(
                     scaled.to(self._compute),
                     drawn,

@@ -104,9 +104,7 @@ def _block(forward: Forward, checkpointing: Checkpointing, rows: RowSeeds) -> Fo
         if checkpointing.on:
             # ComfyUI writes the current block's number into transformer_options; backward must see today's.
             args, kwargs = _with_copies(dict, dict, args, kwargs)
-            return checkpoint(
-                recomputed, *args, use_reentrant=False, context_fn=rows.checkpoint_contexts, **kwargs
-            )
+            return checkpoint(recomputed, *args, use_reentrant=False, context_fn=rows.checkpoint_contexts, **kwargs)
         # A block may change its inputs in place, but not what they are a part of.
         args, kwargs = _with_copies(Tensor, lambda x: x.clone() if x._is_view() else x, args, kwargs)
         return forward(*args, **kwargs)

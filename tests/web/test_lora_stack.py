@@ -201,7 +201,7 @@ def test_a_missing_file_is_marked_until_it_is_there(comfy, stack, web_server):
     set_rows(comfy, [TWO_ROWS[0], {"name": late, "strength_model": 1}])
     missing = stack.element.locator(".missing")
     expect(missing).to_have_text([late])
-    expect(missing).to_have_attribute("title", f"{late} is not among ComfyUI's LoRAs")
+    expect(missing).to_have_attribute("title", f"{late} is not in ComfyUI's LoRA folders")
     save_lora(web_server, late)
     comfy.refresh()
     expect(missing).to_have_count(0)

@@ -4,7 +4,10 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
-    """ComfyUI calls this once, at start. Nothing is imported before, so that tests can load the pack's parts alone."""
+    """Return the pack's extension; ComfyUI calls this once, when it starts.
+
+    The nodes are imported here and not above, so that tests can load parts of the pack without ComfyUI.
+    """
     from .nodes.extension import CrucibleExtension
 
     return CrucibleExtension()

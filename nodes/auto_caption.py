@@ -1,4 +1,4 @@
-"""Captions for a dataset as a node."""
+"""The Auto Caption node: writes captions for the images of a dataset."""
 
 import logging
 
@@ -22,29 +22,30 @@ class CrucibleAutoCaption(io.ComfyNode):
             display_name="Auto Caption (Crucible)",
             category=CATEGORY,
             description=(
-                "Writes captions for the images of a dataset: sentences by Florence-2, BLIP or a chat model, or tags. "
-                "The captions travel in the dataset; your files change only if you choose so. Cancel keeps what is "
-                "done."
+                "Writes captions for the images of a dataset: sentences (Florence-2, BLIP or a chat model) or tags (a "
+                "tagger). The captions go to Train LoRA with the dataset; your files change only if you choose so "
+                "under write. Cancel keeps the captions written so far."
             ),
             search_aliases=["tagger", "wd14", "florence", "qwen vl", "blip", "describe images"],
             is_output_node=True,
             inputs=[
-                Dataset.Input("dataset", tooltip="From Load Dataset (Crucible)."),
+                Dataset.Input("dataset", tooltip="The images to caption, from Load Dataset (Crucible)."),
                 io.Combo.Input(
                     "captioner",
                     options=captioner_choices(captioner_roots()),
                     default=DEFAULT.label,
                     tooltip=(
-                        "Folders in models/captioners, and models that can be downloaded into it. Florence-2 is small "
-                        "and fast, Qwen-VL describes best, wd-vit-tagger writes tags for anime models."
+                        "The model that writes the captions: one of those in your models/captioners folder, or one "
+                        "that can be downloaded into it. Florence-2 is small and fast, Qwen-VL gives the best "
+                        "descriptions, wd-vit-tagger writes tags for anime models."
                     ),
                 ),
                 io.Boolean.Input(
                     "download",
                     default=False,
                     tooltip=(
-                        "Whether a captioner that is not there may be fetched from the Hugging Face hub. Its size "
-                        "stands in its name."
+                        "Download the captioner from the Hugging Face Hub if it is not on this computer yet. The list "
+                        "shows the size of the download."
                     ),
                 ),
                 io.Combo.Input(
@@ -52,29 +53,33 @@ class CrucibleAutoCaption(io.ComfyNode):
                     options=list(MODES),
                     default=MODES[0],
                     tooltip=(
-                        "only_missing: images that have a caption keep it. replace: all captions are new. append and "
-                        "prepend: the new text is put behind or before the old one."
+                        "only_missing: caption only the images that have no caption. replace: write new captions for "
+                        "all images. append / prepend: add the new text after / before the existing caption."
                     ),
                 ),
                 io.Combo.Input(
                     "detail",
                     options=list(DETAILS),
                     default=style.detail,
-                    tooltip="How much is said. BLIP is always short; taggers go by their thresholds.",
+                    tooltip="How detailed the captions are. BLIP is always short; taggers use thresholds instead.",
                 ),
                 io.String.Input(
                     "instruction",
                     default="",
                     multiline=True,
                     tooltip=(
-                        "For chat models: what they are told, in place of an instruction made from detail and language."
+                        "For chat models only: your own instruction, for example: Describe the clothes and the pose. "
+                        "Leave it empty to use one that matches detail and language."
                     ),
                 ),
                 io.Combo.Input(
                     "language",
                     options=list(LANGUAGES),
                     default=style.language,
-                    tooltip="For chat models: the language of the instruction, and so of the captions.",
+                    tooltip=(
+                        "For chat models only: the language of the captions, English (en) or Chinese (zh). Ignored if "
+                        "you write an instruction of your own."
+                    ),
                 ),
                 io.Int.Input(
                     "max_length",
@@ -83,8 +88,8 @@ class CrucibleAutoCaption(io.ComfyNode):
                     max=1000,
                     display_name="max length",
                     tooltip=(
-                        "Most words (in Chinese: characters) or tags of what is written; a sentence is not cut in the "
-                        "middle of a word. SD1.5 and SDXL read about 60 words. 0 = as the captioner likes."
+                        "The longest a new caption may be, in words (in Chinese: characters) or tags. Words are never "
+                        "cut in half. SD1.5 and SDXL read about 60 words of a caption. 0 = detail decides."
                     ),
                 ),
                 io.String.Input(
@@ -93,8 +98,8 @@ class CrucibleAutoCaption(io.ComfyNode):
                     multiline=True,
                     display_name="blocked words",
                     tooltip=(
-                        "Words, phrases or tags that are taken out of what is written, separated by commas. Block what "
-                        "the trigger word is to stand for."
+                        "Words, phrases or tags to remove from new captions, separated by commas. Block the words for "
+                        "what the LoRA should learn, so that it is tied to the trigger word instead."
                     ),
                 ),
                 io.Combo.Input(
@@ -102,8 +107,8 @@ class CrucibleAutoCaption(io.ComfyNode):
                     options=[NOTHING, SIDECARS, METADATA],
                     default=NOTHING,
                     tooltip=(
-                        "Whether captions are also written into the dataset's folder: a .txt beside each image, or one "
-                        "table. What is replaced is kept as .bak."
+                        "Also save the captions in the dataset's folder: as a .txt file next to each image, or as one "
+                        "table, metadata.csv. Files that are replaced are kept as .bak."
                     ),
                 ),
                 io.Float.Input(
@@ -114,7 +119,7 @@ class CrucibleAutoCaption(io.ComfyNode):
                     step=0.01,
                     display_name="tag threshold",
                     advanced=True,
-                    tooltip="For taggers: how sure a tag must be. Lower gives more tags, and more wrong ones.",
+                    tooltip="For taggers: how certain a tag must be. Lower gives more tags, but also more wrong ones.",
                 ),
                 io.Float.Input(
                     "character_threshold",
@@ -124,14 +129,14 @@ class CrucibleAutoCaption(io.ComfyNode):
                     step=0.01,
                     display_name="character threshold",
                     advanced=True,
-                    tooltip="For taggers: the same for names of characters. 1.01 = no names.",
+                    tooltip="For taggers: how certain a character's name must be. Set it to 1.01 for no names.",
                 ),
                 io.Boolean.Input(
                     "rating_tag",
                     default=False,
                     display_name="rating tag",
                     advanced=True,
-                    tooltip="For taggers: also say how safe for work the image is.",
+                    tooltip="For taggers: add a tag that says how safe for work the image is.",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -140,7 +145,7 @@ class CrucibleAutoCaption(io.ComfyNode):
                     max=256,
                     display_name="batch size",
                     advanced=True,
-                    tooltip="Images captioned at once. 0 = as suits the captioner; halved when memory runs out.",
+                    tooltip="How many images to caption at once; halved when memory runs out. 0 = chosen for you.",
                 ),
             ],
             outputs=[
@@ -184,7 +189,7 @@ class CrucibleAutoCaption(io.ComfyNode):
             ):
                 result.add(done)
                 show(done)
-        finally:  # also after Cancel
+        finally:  # Cancel also keeps the captions written so far
             _write(write, dataset, result)
         captioned = with_captions(dataset, result.captions, in_files=write != NOTHING)
         report = result.report(model.folder.name)
@@ -212,7 +217,7 @@ def _options(settings, trigger_word):
 
 
 def _fetched(captioner, download):
-    """The captioner's folder, after a download with ComfyUI's progress bar if need be."""
+    """Return the captioner's folder, downloading it first (with ComfyUI's progress bar) if it is missing."""
     import comfy.utils
 
     from ..trainer.base_models.comfyui.memory import check_interrupt
@@ -228,7 +233,7 @@ def _fetched(captioner, download):
 
 
 def _announce(text):
-    """Into the log, and onto the node where it can be seen."""
+    """Write a message to the log and show it on the running node."""
     from comfy_execution.utils import get_executing_context
     from server import PromptServer
 
@@ -239,7 +244,7 @@ def _announce(text):
 
 
 def _preview(count):
-    """Shows each image with its caption on the node, and how far it is."""
+    """Return a function that shows each captioned image on the node and advances the progress bar."""
     import comfy.utils
 
     from ..trainer.captioners.preview import captioned_picture

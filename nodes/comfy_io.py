@@ -1,4 +1,4 @@
-"""The one place where ComfyUI's node API is imported, and the sockets that it lacks."""
+"""The single place that imports ComfyUI's node API, plus the socket types that ComfyUI does not have."""
 
 from comfy_api.latest import ComfyExtension, io, ui
 

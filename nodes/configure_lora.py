@@ -1,4 +1,4 @@
-"""The settings of a training as a node. Its widgets come from the config's schema."""
+"""The Configure LoRA node: the training settings. Its widgets are generated from the config's schema."""
 
 from ..trainer.config import OF_OTHER_NODES, SETTINGS
 from .comfy_io import CATEGORY, Config, Dataset, io
@@ -13,14 +13,15 @@ class CrucibleConfigureLoRA(io.ComfyNode):
             display_name="Configure LoRA (Crucible)",
             category=CATEGORY,
             description=(
-                "How to train. The purpose decides every setting that is left on auto. Connect the dataset and the "
-                "model to see the values with their reasons in the summary."
+                "The training settings. You can leave everything as it is: every setting on auto gets a value that "
+                "fits your purpose, images and model. Connect dataset and model, and the summary shows these values "
+                "and the reasons for them."
             ),
             search_aliases=["training settings", "learning rate", "rank", "preset"],
             inputs=[
                 *(widget(setting) for setting in _shown_settings()),
-                Dataset.Input("dataset", optional=True, tooltip="Lets the summary say what suits these images."),
-                io.Model.Input("model", optional=True, tooltip="Lets the summary say what suits this model."),
+                Dataset.Input("dataset", optional=True, tooltip="Lets the summary show what suits these images."),
+                io.Model.Input("model", optional=True, tooltip="Lets the summary show what suits this model."),
                 io.String.Input(
                     "config_yaml",
                     optional=True,
@@ -28,16 +29,16 @@ class CrucibleConfigureLoRA(io.ComfyNode):
                     multiline=True,
                     display_name="settings as YAML",
                     tooltip=(
-                        "Paste a config file here. Its keys win over widgets that are on auto or at their default; a "
-                        "key that the YAML and a widget set differently is an error that names both. Keys of other "
-                        "nodes, such as train_data_dir, are left to these."
+                        "Paste a config file here. Its values replace those of widgets that are on auto or at their "
+                        "default. If you changed a widget and the YAML has a different value for it, you get an error "
+                        "that names both. Settings that belong to other nodes, such as train_data_dir, are ignored."
                     ),
                     advanced=True,
                 ),
             ],
             outputs=[
-                Config.Output("config"),
-                io.String.Output("summary", tooltip="The settings in words, with the reasons for those on auto."),
+                Config.Output("config", tooltip="The settings, for Train LoRA (Crucible)."),
+                io.String.Output("summary", tooltip="The settings in words, with the reason for each auto value."),
                 io.String.Output("yaml", tooltip="The settings as a config file for python -m trainer train."),
             ],
         )
@@ -64,6 +65,6 @@ def _looked_at(model):
 
 
 def _shown_settings():
-    """The classic canvas shows rarely used widgets too: they come last."""
+    """Return the settings shown on this node, advanced ones last because the classic canvas cannot hide them."""
     shown = [setting for name, setting in SETTINGS.items() if name not in OF_OTHER_NODES]
     return sorted(shown, key=lambda setting: setting.advanced)

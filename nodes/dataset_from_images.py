@@ -1,4 +1,4 @@
-"""Images of any other nodes as a dataset."""
+"""The Dataset from Images node: makes a dataset from the images of any other nodes."""
 
 from ..trainer.config import SETTINGS, from_widgets
 from .comfy_io import CATEGORY, Dataset, io, ui
@@ -16,25 +16,25 @@ class CrucibleDatasetFromImages(io.ComfyNode):
             display_name="Dataset from Images (Crucible)",
             category=CATEGORY,
             description=(
-                "Makes a dataset of the images of any nodes, such as background removal, upscalers, or core's Load "
-                "Image-Text nodes."
+                "Makes a dataset from the images of any other nodes, such as background removal, upscalers, or "
+                "ComfyUI's own Load Image-Text nodes."
             ),
             search_aliases=["training images", "captions", "image list"],
             is_input_list=True,
             inputs=[
-                io.Image.Input("images", tooltip="One image, a batch, or a list of both."),
+                io.Image.Input("images", tooltip="The images to train on: one image, a batch, or a list of these."),
                 io.String.Input(
                     "texts",
                     optional=True,
                     force_input=True,
-                    tooltip="One caption for each image, or one for all of them.",
+                    tooltip="The captions: one for each image in the same order, or a single one for all of them.",
                 ),
                 *(widget(SETTINGS[name]) for name in SHOWN),
             ],
             outputs=[
-                Dataset.Output("dataset"),
-                io.Image.Output("preview", tooltip="The images as they are cropped, with captions and findings."),
-                io.String.Output("report", tooltip="What is in the dataset, how it is trained and what is wrong."),
+                Dataset.Output("dataset", tooltip="For Train LoRA (Crucible) or Auto Caption (Crucible)."),
+                io.Image.Output("preview", tooltip="The images as cropped, with captions and any problems found."),
+                io.String.Output("report", tooltip="What the dataset contains, how it is trained, any problems found."),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""The demo model as a node."""
+"""The Demo Model node: a tiny model to try training on without a download."""
 
 from .comfy_io import CATEGORY, io
 
@@ -11,9 +11,9 @@ class CrucibleDemoModel(io.ComfyNode):
             display_name="Demo Model (Crucible)",
             category=CATEGORY,
             description=(
-                "A tiny model that comes with this pack and draws one coloured shape on a plain background, 64 x 64 "
-                'pixels: "a red circle on a white background". It trains in a minute without a GPU. Replace this node '
-                "by Load Checkpoint when you have seen how it goes."
+                "A tiny model that comes with this pack. It draws one coloured shape on a plain background, such as "
+                '"a red circle on a white background", at 64 x 64 pixels, and trains in a minute without a GPU. Once '
+                "you have seen how training works, replace this node with Load Checkpoint."
             ),
             search_aliases=["load checkpoint", "demo checkpoint"],
             outputs=[io.Model.Output("model"), io.Clip.Output("clip"), io.Vae.Output("vae")],

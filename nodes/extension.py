@@ -1,4 +1,4 @@
-"""All nodes of the pack."""
+"""The extension that gives ComfyUI all nodes of this pack."""
 
 from .auto_caption import CrucibleAutoCaption
 from .comfy_io import ComfyExtension

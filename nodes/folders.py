@@ -1,4 +1,4 @@
-"""ComfyUI's folders, as the nodes see them."""
+"""The folders of ComfyUI that the nodes read from and write to."""
 
 import ipaddress
 from pathlib import Path, PureWindowsPath
@@ -10,7 +10,10 @@ NONE = "None"
 
 
 def dataset_choices() -> list[str]:
-    """The demo dataset, then every folder below ComfyUI's input folder and the registered `datasets` folders."""
+    """Return the choices of dataset folders.
+
+    The demo dataset comes first, then every folder inside ComfyUI's input folder and the registered `datasets` folders.
+    """
     choices = [f"input/{name}" for name in folder_paths.get_input_subfolders()]
     for root in _dataset_roots():
         choices += [f"datasets/{path.relative_to(root).as_posix()}" for path in root.rglob("*") if path.is_dir()]
@@ -18,10 +21,10 @@ def dataset_choices() -> list[str]:
 
 
 def dataset_folder(choice: str) -> str:
-    """The folder of one of `dataset_choices`, or "demo".
+    """Return the path of a folder from `dataset_choices`, or "demo" for the demo dataset.
 
     Raises:
-        CrucibleError: it is none of them, or leads out of ComfyUI's folders.
+        CrucibleError: the folder does not exist, or lies outside ComfyUI's folders.
     """
     if choice == DEMO:
         return DEMO
@@ -31,10 +34,11 @@ def dataset_folder(choice: str) -> str:
 
 
 def pasted_folder(path: str) -> str:
-    """An absolute folder that the user pasted in.
+    """Return the folder whose absolute path the user pasted.
 
     Raises:
-        CrucibleError: other computers can reach this ComfyUI, so that whoever can would read any folder.
+        CrucibleError: the path is not absolute, or other computers can reach this ComfyUI and could use it to read any
+            folder of this one.
     """
     from comfy.cli_args import args
 
@@ -43,20 +47,20 @@ def pasted_folder(path: str) -> str:
     written = Path(path.strip().strip('"')).expanduser()
     if not written.is_absolute():
         raise CrucibleError(
-            f"path is {path!r}, which is no absolute path, so it is not clear which folder is meant. Paste the whole "
-            "path, or choose one of the folders in the list."
+            f"path is {path!r}, which is not an absolute path, so it is not clear which folder you mean. Paste the "
+            "full path, starting with / or a drive letter such as C:, or choose a folder from the list."
         )
     if not listens_on_loopback_alone(args.listen):
         raise CrucibleError(
-            f"path is {path!r}, but this ComfyUI listens on {args.listen}, where other computers could use it to read "
-            "any folder. Register the folder under `datasets` in extra_model_paths.yaml, then press R and choose it "
-            "from the list."
+            f"path is {path!r}, but this ComfyUI listens on {args.listen}, so other computers can reach it and could "
+            "use path to read any folder of this one. Register the folder under `datasets` in extra_model_paths.yaml "
+            "instead, restart ComfyUI, and choose the folder from the list."
         )
     return str(written)
 
 
 def listens_on_loopback_alone(addresses: str) -> bool:
-    """Whether a server on these addresses, with commas between, can be reached from its own computer only."""
+    """Return whether a server on these comma-separated addresses can be reached only from its own computer."""
 
     def is_loopback(address: str) -> bool:
         try:
@@ -68,15 +72,20 @@ def listens_on_loopback_alone(addresses: str) -> bool:
 
 
 def dataset_roots() -> list[Path]:
-    """The folders that images may be read from."""
+    """Return the folders that training images may be read from."""
     return [Path(folder_paths.get_input_directory()), *_dataset_roots()]
 
 
 def contained(written: str, name: str, roots: list[Path]) -> Path:
-    """The folder or file `name` inside one of `roots`, the first that has it. `written` is what the user chose.
+    """Return the folder or file `name` in the first of `roots` that contains it.
+
+    Args:
+        written: the user's choice as written, quoted in the error message.
+        name: the path relative to a root.
+        roots: the folders to search, in this order.
 
     Raises:
-        CrucibleError: there is none, or the path leads out of the roots.
+        CrucibleError: no root contains it, or the path leads out of the roots.
     """
     from ..trainer.errors import CrucibleError
 
@@ -85,14 +94,14 @@ def contained(written: str, name: str, roots: list[Path]) -> Path:
         if name and path.is_relative_to(root.resolve()) and path.exists():
             return path
     raise CrucibleError(
-        f"{written!r} is not in any folder that ComfyUI may read: {', '.join(map(str, roots)) or 'none'}. Put your "
-        "images into a subfolder of ComfyUI's input folder, or register their folder under `datasets` in "
-        "extra_model_paths.yaml, then press R to refresh the list."
+        f"{written!r} is not in any folder that ComfyUI may read ({', '.join(map(str, roots)) or 'none'}). Put your "
+        "images into a subfolder of ComfyUI's input folder and press R to refresh the list, or register their folder "
+        "under `datasets` in extra_model_paths.yaml and restart ComfyUI."
     )
 
 
 def captioner_roots() -> list[Path]:
-    """Where captioners are: models/captioners, where downloads go, and what users registered under this name."""
+    """Return the folders of captioners: models/captioners, which takes downloads, then those registered by the user."""
     own = Path(folder_paths.models_dir) / "captioners"
     folder_paths.add_model_folder_path("captioners", str(own))
     roots = [Path(root) for root in folder_paths.get_folder_paths("captioners")]
@@ -100,59 +109,60 @@ def captioner_roots() -> list[Path]:
 
 
 def caption_cache_folder() -> Path:
-    """What captioners wrote. No run can have this name."""
+    """Return the folder that caches captions. Its name starts with a dot, which no run's name does."""
     return runs_folder() / ".captions"
 
 
 def lora_folder() -> Path:
-    """Where new LoRAs go: ComfyUI lists it among its LoRA folders."""
+    """Return the folder for new LoRAs, which ComfyUI lists among its LoRA folders."""
     return Path(folder_paths.get_output_directory()) / "loras"
 
 
 def lora_choices() -> list[str]:
-    """`NONE`, then the LoRAs in ComfyUI's list that can be opened without running code."""
+    """Return `NONE`, followed by the .safetensors files in ComfyUI's list of LoRAs; other formats can run code."""
     files = folder_paths.get_filename_list("loras")
     return [NONE, *(name for name in files if name.lower().endswith(".safetensors"))]
 
 
 def lora_is_listed(name: str) -> bool:
-    """Whether ComfyUI has a LoRA of this file name in any of its folders: it would find that one first."""
+    """Return whether any of ComfyUI's LoRA folders has a file of this name, which could hide a new one."""
     return folder_paths.get_full_path("loras", name) is not None
 
 
 def lora_file(name: str) -> Path:
-    """The file of a LoRA, by the name under which ComfyUI lists it.
+    """Return the path of a LoRA from its name in ComfyUI's list.
 
     Raises:
-        CrucibleError: there is none, it is no safetensors file, or the name leads out of ComfyUI's folders.
+        CrucibleError: there is no such LoRA, it is not a .safetensors file, or the name leads out of ComfyUI's folders.
     """
     from ..trainer.errors import CrucibleError
     from ..trainer.suggestions import nearest_names
 
     if not name.lower().endswith(".safetensors"):
         raise CrucibleError(
-            f"LoRA {name!r} is no .safetensors file. Other kinds can run code when they are opened, so they are not "
-            "read. Get it as .safetensors, or convert it."
+            f"LoRA {name!r} is not a .safetensors file. Other formats can run code when they are opened, so they are "
+            "not loaded. Download the LoRA as .safetensors, or convert it."
         )
     path = None if _leads_out(name) else folder_paths.get_full_path("loras", name)
     if path is None:
         near = nearest_names(name, lora_choices()[1:], count=3)
-        advice = f"The nearest names are {', '.join(near)}." if near else "Put it into models/loras, or choose another."
+        advice = f"Similar names are {', '.join(near)}." if near else "Put it into models/loras, or choose another."
         raise CrucibleError(f"LoRA {name!r} is not in ComfyUI's LoRA folders, so it cannot be applied. {advice}")
     return Path(path)
 
 
 def runs_folder() -> Path:
+    """Return the folder that holds one subfolder per training run."""
     return Path(folder_paths.get_output_directory()) / "crucible"
 
 
 def temporary_folder() -> Path:
-    """For files that need not outlive this start of ComfyUI, which empties it."""
+    """Return the folder for temporary files; ComfyUI empties it when it starts."""
     return Path(folder_paths.get_temp_directory()) / "crucible"
 
 
 def _leads_out(name: str) -> bool:
-    """Whether a file's name is a path of its own, on any system, and not one inside of a folder."""
+    """Return whether a file name is an absolute path on any system, or contains `..`, and so leaves its folder."""
     return PureWindowsPath(name).anchor != "" or ".." in PureWindowsPath(name).parts
 
 

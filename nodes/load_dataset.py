@@ -1,4 +1,4 @@
-"""A folder of images with captions as a node."""
+"""The Load Dataset node: reads and checks a folder of images with captions."""
 
 from ..trainer.config import SETTINGS, DataSettings, from_widgets
 from .comfy_io import CATEGORY, Dataset, io, ui
@@ -8,7 +8,7 @@ from .widgets import widget
 NONE = "none"
 
 NOT_AS_WIDGETS = {"train_data_dir", "reg_data_dir", "metadata_path"}
-"""Folders are chosen from lists; a metadata file must lie in the folder."""
+"""Settings without a generated widget: folders are chosen from lists, and a metadata file must be in the folder."""
 
 
 class CrucibleLoadDataset(io.ComfyNode):
@@ -23,8 +23,8 @@ class CrucibleLoadDataset(io.ComfyNode):
             display_name="Load Dataset (Crucible)",
             category=CATEGORY,
             description=(
-                "A folder of images with captions, checked before anything is trained. The report says what is in it, "
-                "how it is trained and what is wrong with it."
+                "Loads a folder of images with captions and checks it before anything is trained. The report says what "
+                "the folder contains, how it will be trained, and which problems were found."
             ),
             search_aliases=["load image text folder", "training images", "captions"],
             inputs=[
@@ -34,8 +34,9 @@ class CrucibleLoadDataset(io.ComfyNode):
                     default=DEMO,
                     display_name="folder",
                     tooltip=(
-                        "A subfolder of ComfyUI's input folder or of a registered datasets folder; press R after you "
-                        "have made one. demo is a small set that comes with this pack."
+                        "The folder with your images: a subfolder of ComfyUI's input folder, or of a registered "
+                        "datasets folder. Press R if a new folder is missing from the list. demo is a small dataset "
+                        "that comes with this pack."
                     ),
                 ),
                 *(widget(setting) for setting in settings),
@@ -51,18 +52,18 @@ class CrucibleLoadDataset(io.ComfyNode):
                     "path",
                     default="",
                     tooltip=(
-                        "Any folder of this computer, instead of one of the list. Only while ComfyUI cannot be "
-                        "reached from other computers."
+                        "The full path of any folder on this computer, used instead of the folder chosen above. Only "
+                        "works while other computers cannot reach this ComfyUI."
                     ),
                     advanced=True,
                 ),
-                io.Clip.Input("clip", optional=True, tooltip="Counts the tokens of captions exactly in the report."),
-                io.Vae.Input("vae", optional=True, tooltip="Adds the sizes of the latents to the report."),
+                io.Clip.Input("clip", optional=True, tooltip="With it, the report counts caption tokens exactly."),
+                io.Vae.Input("vae", optional=True, tooltip="With it, the report shows the sizes of the latents."),
             ],
             outputs=[
-                Dataset.Output("dataset"),
-                io.Image.Output("preview", tooltip="The images as they are cropped, with captions and findings."),
-                io.String.Output("report", tooltip="What is in the folder, how it is trained and what is wrong."),
+                Dataset.Output("dataset", tooltip="For Train LoRA (Crucible) or Auto Caption (Crucible)."),
+                io.Image.Output("preview", tooltip="The images as cropped, with captions and any problems found."),
+                io.String.Output("report", tooltip="What the folder contains, how it is trained, any problems found."),
             ],
         )
 
@@ -70,7 +71,7 @@ class CrucibleLoadDataset(io.ComfyNode):
     def fingerprint_inputs(cls, train_data_dir, reg_data_dir, path, **_):
         from ..trainer.data.scan import folder_signature
 
-        if train_data_dir is None or path is None:  # another node says which folder; its inputs decide alone
+        if train_data_dir is None or path is None:  # the value comes from another node, whose own inputs decide
             return ""
         folders = [_folder(train_data_dir, path), _regularization_folder(reg_data_dir)]
         return [folder if folder in (None, DEMO) else folder_signature(folder) for folder in folders]
@@ -110,7 +111,7 @@ def _regularization_folder(reg_data_dir):
 
 
 def _progress():
-    """ComfyUI's progress bar; it raises when the user cancels."""
+    """Return a function that advances ComfyUI's progress bar, and raises when the user cancels."""
     import comfy.utils
 
     bar = comfy.utils.ProgressBar(1)

@@ -1,4 +1,4 @@
-"""LoRAs on a model as a node."""
+"""The Load LoRA node: applies LoRAs to a model."""
 
 import os
 
@@ -17,54 +17,60 @@ class CrucibleLoadLoRA(io.ComfyNode):
             display_name="Load LoRA (Crucible)",
             category=CATEGORY,
             description=(
-                "Puts a LoRA on the model and says what it is: what it was made for, its trigger words, a good "
-                "strength. Chain several of these nodes to use several LoRAs, or connect a LoRA stack."
+                "Applies a LoRA to the model and tells you about it: the base model it was made for, its trigger words "
+                "and a good strength. For several LoRAs, chain several of these nodes or connect a LoRA stack."
             ),
             search_aliases=["lora loader", "apply lora", "lora stack", "trigger words"],
             inputs=[
-                io.Model.Input("model"),
-                io.Clip.Input("clip", optional=True, tooltip="Only needed for LoRAs with a text-encoder part."),
-                io.Combo.Input("lora_name", options=lora_choices(), default=NONE, display_name="LoRA"),
+                io.Model.Input("model", tooltip="The model to apply the LoRA to."),
+                io.Clip.Input("clip", optional=True, tooltip="Only needed for LoRAs that change the text encoder."),
+                io.Combo.Input(
+                    "lora_name",
+                    options=lora_choices(),
+                    default=NONE,
+                    display_name="LoRA",
+                    tooltip="The LoRA file. Press R if a new one is missing from the list. None: use only the stack.",
+                ),
                 io.LoraModel.Input(
                     "lora",
                     optional=True,
-                    tooltip="A LoRA straight from Train LoRA. When connected, it is used instead of the file.",
+                    tooltip="A LoRA directly from Train LoRA. While connected, it is used instead of the file above.",
                 ),
                 io.Float.Input(
                     "strength_model",
                     **strength,
-                    tooltip="How much of the LoRA the model gets; 0.6 to 1.0 is usual.",
+                    tooltip="How strongly the LoRA acts on the model. 0.6 to 1.0 is usual, 0 turns it off.",
                 ),
-                io.Float.Input("strength_clip", **strength, tooltip="How much of it the text encoder gets."),
+                io.Float.Input("strength_clip", **strength, tooltip="How strongly it acts on the text encoder."),
                 io.Boolean.Input(
                     "enabled",
                     default=True,
-                    tooltip="Off: this node's own LoRA is left out. A connected stack still acts.",
+                    tooltip="Off: skip this node's own LoRA. A connected stack is still applied.",
                 ),
                 LoraStack.Input(
                     "lora_stack",
                     optional=True,
-                    tooltip="More LoRAs, from a stacker node of this or another pack. They are applied first.",
+                    tooltip="More LoRAs, from LoRA Stack or a stack node of another pack. They are applied first.",
                 ),
             ],
             outputs=[
-                io.Model.Output("model", tooltip="The model with the stack and the LoRA on it."),
-                io.Clip.Output("clip", tooltip="The text encoder with them."),
+                io.Model.Output("model", tooltip="The model with the stack and the LoRA applied."),
+                io.Clip.Output("clip", tooltip="The text encoder with the stack and the LoRA applied."),
                 LoraStack.Output(
                     "lora_stack",
                     tooltip=(
-                        "The stack with this LoRA added, for Merge LoRA or a loader that gets the bare model. Not for "
-                        "one that gets this node's model: it would apply them twice."
+                        "The stack with this LoRA added, for Merge LoRA or a loader that gets the original model. Do "
+                        "not connect it to a loader that gets this node's model: the LoRAs would be applied twice."
                     ),
                 ),
-                io.String.Output("trigger_words", tooltip="What to put into the prompt, of all LoRAs applied here."),
-                io.String.Output("info", tooltip="What each LoRA is, what fits, and a strength to start from."),
+                io.String.Output("trigger_words", tooltip="Words to put in your prompt, for all LoRAs applied here."),
+                io.String.Output("info", tooltip="What each LoRA is, whether it fits, and a strength to start with."),
             ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, lora_name, **_):
-        if lora_name in (None, NONE):  # None: another node says which file; that node's inputs decide alone
+        if lora_name in (None, NONE):  # None: the value comes from another node, whose own inputs decide
             return ""
         from ..trainer.formats.trigger_words import sidecar_paths
 

@@ -1,4 +1,4 @@
-"""Several LoRAs with their strengths in one node."""
+"""The LoRA Stack node: a list of LoRAs with their strengths."""
 
 import os
 
@@ -13,7 +13,7 @@ class CrucibleLoRAStack(io.ComfyNode):
             node_id="CrucibleLoRAStack",
             display_name="LoRA Stack (Crucible)",
             category=CATEGORY,
-            description="Any number of LoRAs with their strengths, for Load LoRA and all nodes that take a stack.",
+            description="A list of LoRAs with their strengths, for Load LoRA and any node that takes a LoRA stack.",
             search_aliases=["lora stacker", "multiple loras", "power lora loader"],
             inputs=[
                 io.String.Input(
@@ -21,21 +21,23 @@ class CrucibleLoRAStack(io.ComfyNode):
                     default="[]",
                     multiline=True,
                     socketless=True,
-                    # The server sees text; web/lora_stack.js shows it as rows.
+                    # For the server this is text; web/lora_stack.js shows it as rows.
                     extra_dict={"widgetType": "CRUCIBLE_LORA_ROWS"},
                     display_name="LoRAs",
-                    tooltip="Applied from top to bottom. What is off or has strength 0 is left out.",
+                    tooltip="Applied from top to bottom. LoRAs that are off or have strength 0 are skipped.",
                 ),
                 LoraStack.Input(
-                    "lora_stack", optional=True, tooltip="Another stack. Its LoRAs come before the ones of this node."
+                    "lora_stack", optional=True, tooltip="Another stack. Its LoRAs come before those of this node."
                 ),
             ],
-            outputs=[LoraStack.Output("lora_stack")],
+            outputs=[
+                LoraStack.Output("lora_stack", tooltip="For Load LoRA, Merge LoRA, or a node of another pack."),
+            ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, loras, **_):
-        if loras is None:  # another node writes the rows; that node's inputs decide alone
+        if loras is None:  # the value comes from another node, whose own inputs decide
             return ""
         from ..trainer.formats.lora_rows import read_lora_rows
 

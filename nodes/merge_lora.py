@@ -1,4 +1,4 @@
-"""Several LoRAs as one, as a node."""
+"""The Merge LoRA node: combines several LoRAs into one file."""
 
 import folder_paths
 
@@ -8,7 +8,7 @@ from .comfy_io import CATEGORY, LoraStack, io, ui
 from .folders import lora_file, lora_folder, lora_is_listed
 
 MEMORY = 2 * 1024**3
-"""Bytes; the largest layers of image models take about this much."""
+"""The GPU memory in bytes to free before merging: about what the largest layers of image models take."""
 
 
 class CrucibleMergeLoRA(io.ComfyNode):
@@ -20,21 +20,23 @@ class CrucibleMergeLoRA(io.ComfyNode):
             display_name="Merge LoRA (Crucible)",
             category=CATEGORY,
             description=(
-                "Makes one LoRA of a stack of LoRAs, of any trainer and algorithm, and saves it to output/loras. "
-                "Linear does exactly what all do together; TIES and DARE settle where they contradict each other."
+                "Combines a stack of LoRAs into one LoRA and saves it to output/loras. The LoRAs may come from any "
+                "trainer and use any algorithm. linear gives the same result as using them all together; ties and dare "
+                "resolve conflicts between them."
             ),
             search_aliases=["merge lora", "combine lora", "bake lora", "ties", "dare"],
             is_output_node=True,
             inputs=[
-                LoraStack.Input("lora_stack", tooltip="From LoRA Stack or Load LoRA (Crucible), or another pack."),
+                LoraStack.Input("lora_stack", tooltip="The LoRAs, from LoRA Stack, Load LoRA or another pack."),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
                     default=recipe.method,
                     tooltip=(
-                        "linear: the sum. ties: keeps each LoRA's largest values and, where signs differ, the side "
-                        "that weighs more. dare: keeps values at random and scales them up. magnitude_prune: the sum "
-                        "of the largest values."
+                        "How to combine the LoRAs. linear: add them up. ties: keep each LoRA's largest values, and "
+                        "where LoRAs pull in opposite directions, only the stronger side. dare_linear, dare_ties: keep "
+                        "values at random, scale them up, then do as linear or ties. magnitude_prune: add up only the "
+                        "largest values of each."
                     ),
                 ),
                 io.Int.Input(
@@ -43,7 +45,10 @@ class CrucibleMergeLoRA(io.ComfyNode):
                     min=0,
                     max=1024,
                     display_name="rank",
-                    tooltip="0 = as high as needed: nothing is lost by linear. Lower gives a smaller file.",
+                    tooltip=(
+                        "The rank of the merged LoRA; a lower rank gives a smaller file. 0 = as high as needed, so "
+                        "that linear loses nothing."
+                    ),
                 ),
                 io.Float.Input(
                     "density",
@@ -51,7 +56,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of each LoRA's values that is kept. Not for linear.",
+                    tooltip="The share of each LoRA's values to keep, from 0 to 1. Ignored by linear.",
                 ),
                 io.String.Input(
                     "output_name",
@@ -60,17 +65,20 @@ class CrucibleMergeLoRA(io.ComfyNode):
                     tooltip="The LoRA's file name. If it is taken, a number is added: nothing is ever overwritten.",
                 ),
                 io.Model.Input(
-                    "model", optional=True, tooltip="The base model. Only needed where a LoRA of the stack is a DoRA."
+                    "model", optional=True, tooltip="The base model. Only needed if the stack contains a DoRA."
                 ),
                 io.Clip.Input(
-                    "clip", optional=True, tooltip="Only needed where a LoRA of the stack is a DoRA of text encoders."
+                    "clip", optional=True, tooltip="Only needed if a DoRA in the stack also changes the text encoder."
                 ),
                 io.Combo.Input(
                     "majority_sign",
                     options=list(MAJORITY_SIGNS),
                     default=recipe.majority_sign,
                     advanced=True,
-                    tooltip="For TIES: whose sign wins. total: that of the sum; frequency: that of more LoRAs.",
+                    tooltip=(
+                        "For ties and dare_ties: which direction wins where LoRAs pull in opposite ones. total: the "
+                        "stronger one. frequency: the one that more LoRAs have."
+                    ),
                 ),
                 io.Int.Input(
                     "seed",
@@ -79,13 +87,13 @@ class CrucibleMergeLoRA(io.ComfyNode):
                     max=2**53 - 1,
                     advanced=True,
                     control_after_generate=False,
-                    tooltip="Of the values that DARE drops.",
+                    tooltip="For dare: decides which values are dropped at random.",
                 ),
             ],
             outputs=[
-                io.LoraModel.Output("lora", tooltip="The LoRA itself, for Load LoRA (Crucible)."),
-                io.String.Output("lora_name", tooltip="Its file name in output/loras."),
-                io.String.Output("info", tooltip="What was merged, and how exact the result is."),
+                io.LoraModel.Output("lora", tooltip="The merged LoRA, for Load LoRA (Crucible)."),
+                io.String.Output("lora_name", tooltip="The file name of the merged LoRA in output/loras."),
+                io.String.Output("info", tooltip="What was merged, and how accurate the result is."),
             ],
         )
 
@@ -119,7 +127,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
         device = comfy.model_management.get_torch_device()
         if device.type == "cuda":
             comfy.model_management.free_memory(MEMORY, device)
-        else:  # others lack what is computed here
+        else:  # other devices do not support all operations used here
             device = torch.device("cpu")
         path = unused_path(lora_folder(), output_name, lora_is_listed)
         lora, info = merge_to_file(path, stack, recipe, base_weights_of(model, clip), progress, device=device)

@@ -1,4 +1,4 @@
-"""The training as a node."""
+"""The Train LoRA node: trains a LoRA on the connected model."""
 
 from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, Config, Dataset, io, ui
@@ -13,18 +13,18 @@ class CrucibleTrainLoRA(io.ComfyNode):
             display_name="Train LoRA (Crucible)",
             category=CATEGORY,
             description=(
-                "Trains a LoRA on the connected model and saves it to output/loras. The model itself is not changed; "
-                "the outputs model and clip carry the LoRA and can be sampled at once. "
-                "After Cancel or a crash the same run goes on where it was."
+                "Trains a LoRA on the connected model and saves it to output/loras. The connected model itself is not "
+                "changed; the outputs model and clip have the LoRA applied, so you can try it right away. "
+                "After Cancel or a crash, press Run again to continue where the run stopped."
             ),
             search_aliases=["train lora", "fine-tune", "finetune", "dreambooth"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The model to train on, of any architecture."),
-                io.Clip.Input("clip", tooltip="The model's text encoder."),
-                io.Vae.Input("vae", tooltip="The model's VAE."),
-                Dataset.Input("dataset", tooltip="From Load Dataset (Crucible)."),
-                Config.Input("config", tooltip="From Configure LoRA (Crucible)."),
+                io.Model.Input("model", tooltip="The base model to train the LoRA on."),
+                io.Clip.Input("clip", tooltip="The text encoder of this model."),
+                io.Vae.Input("vae", tooltip="The VAE of this model."),
+                Dataset.Input("dataset", tooltip="Your images and captions, from Load Dataset (Crucible)."),
+                Config.Input("config", tooltip="The training settings, from Configure LoRA (Crucible)."),
                 io.String.Input(
                     "output_name",
                     default="my_lora",
@@ -35,8 +35,8 @@ class CrucibleTrainLoRA(io.ComfyNode):
                     "retrain",
                     default=False,
                     tooltip=(
-                        "Train from the first step, even if the same run is finished (its LoRA would be returned at "
-                        "once) or was interrupted (it would go on)."
+                        "On: always train from the first step. Off: a run that is already finished returns its LoRA "
+                        "at once, and one that was interrupted continues where it stopped."
                     ),
                 ),
                 io.Combo.Input(
@@ -45,25 +45,26 @@ class CrucibleTrainLoRA(io.ComfyNode):
                     default=NONE,
                     display_name="continue from",
                     tooltip=(
-                        "A LoRA to train on, from any trainer, made for this kind of model. Its layers and algorithm "
-                        "stay, and its rank too, unless Configure LoRA sets one. None starts from zero."
+                        "A LoRA to continue training, from any trainer, made for this kind of base model. Its layers "
+                        "and algorithm are kept, and its rank unless you set one in Configure LoRA. None: start a new "
+                        "LoRA. You do not need this to continue after Cancel: just press Run again."
                     ),
                 ),
             ],
             outputs=[
-                io.Model.Output("model", tooltip="The model with the LoRA, ready to sample."),
-                io.Clip.Output("clip", tooltip="The text encoder that belongs to it."),
-                io.LoraModel.Output("lora", tooltip="The LoRA itself, for Load LoRA (Crucible) or core's LoRA nodes."),
-                io.String.Output("lora_name", tooltip="Its file name in output/loras."),
-                io.LossMap.Output("loss", tooltip="The loss of each step, for core's Plot Loss Graph."),
-                io.Image.Output("samples", tooltip="Pictures before, during and after the training, same seed."),
-                io.String.Output("report", tooltip="What was done, with all figures."),
+                io.Model.Output("model", tooltip="The model with the LoRA applied, ready for KSampler."),
+                io.Clip.Output("clip", tooltip="The text encoder to use with that model."),
+                io.LoraModel.Output("lora", tooltip="The LoRA itself, for Load LoRA or ComfyUI's own LoRA nodes."),
+                io.String.Output("lora_name", tooltip="The file name of the LoRA in output/loras."),
+                io.LossMap.Output("loss", tooltip="The loss of each step, for ComfyUI's own Plot Loss Graph."),
+                io.Image.Output("samples", tooltip="Samples from before, during and after training, same seed."),
+                io.String.Output("report", tooltip="What was done, a verdict on the result, and what to try next."),
             ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, continue_from, **_):
-        if continue_from is None:  # another node says which file; that node's inputs decide alone
+        if continue_from is None:  # the value comes from another node, whose own inputs decide
             return ""
         return "" if continue_from == NONE else lora_file(continue_from).stat().st_mtime
 
@@ -100,22 +101,22 @@ class CrucibleTrainLoRA(io.ComfyNode):
             result.lora,
             lora_name,
             {"loss": result.losses},
-            # There are none where memory did not suffice for them.
+            # Without enough memory for samples there are none; the socket still needs an image.
             torch.cat(result.samples) if result.samples else torch.zeros(1, 64, 64, 3),
             result.report,
-            # No pictures: the node still shows the last preview, and Nodes 2.0 would show it twice.
+            # Text only: the node still shows the last sample, and with images here Nodes 2.0 would show it twice.
             ui=ui.PreviewText(result.report),
         )
 
 
 def _hooks():
-    """ComfyUI's progress bar with previews on the node; it raises when the user cancels."""
+    """Return hooks that drive ComfyUI's progress bar and show samples on the node; they raise on Cancel."""
     import comfy.utils
 
     from ..trainer.run import Hooks
 
     bar = comfy.utils.ProgressBar(1)
-    side = 768  # larger previews are made smaller, and the demo's tiny ones larger
+    side = 768  # larger samples are shrunk, and the tiny ones of the demo enlarged
     return Hooks(
         preparing=lambda done, total, what: bar.update_absolute(done, total),
         stepped=lambda report, steps: bar.update_absolute(report.step, steps),

@@ -1,12 +1,16 @@
-"""Widgets made from the settings of the config's schema."""
+"""Node widgets generated from the settings of the config's schema."""
 
 from .comfy_io import io
 
 SAMPLERS = {"sample_sampler": "SAMPLERS", "sample_scheduler": "SCHEDULERS"}
+"""The settings that list ComfyUI's samplers or schedulers, with the attribute of KSampler that has the names."""
 
 
 def widget(setting):
-    """The input of a node for a setting; 0, -1 or auto stands for a value that the run finds itself."""
+    """Return the node input for a setting.
+
+    The values 0, -1 or `auto` (whichever the setting uses) leave the choice to the run.
+    """
     shared = {
         "display_name": setting.title.lower(),
         "tooltip": setting.description + _how_to_say_auto(setting),
@@ -25,13 +29,13 @@ def widget(setting):
         return io.String.Input(setting.name, default=setting.widget_default, multiline=setting.multiline, **shared)
     number = io.Int if setting.kind == "integer" else io.Float
     if setting.name == "seed":
-        # Else ComfyUI changes the seed after every run, and the next one trains from scratch.
+        # Otherwise ComfyUI would change the seed after every run, and the next one would train from scratch.
         shared["control_after_generate"] = False
     return number.Input(
         setting.name,
         default=setting.widget_default,
         min=setting.widget_minimum,
-        # JavaScript's numbers are exact up to here.
+        # The largest integer that JavaScript represents exactly.
         max=min(setting.maximum, 2**53 - 1),
         step=setting.step,
         **shared,

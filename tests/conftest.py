@@ -1,4 +1,4 @@
-"""The trainer under its installed name, and the ComfyUI that some tests drive."""
+"""Fixtures for all tests: the trainer under its installed name, and the ComfyUI that some tests drive."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def _alias_trainer() -> None:
-    """Tests run the checkout they stand in, not a copy that happens to be installed."""
+    """Make `lora_crucible` import the trainer of this checkout, not a copy that happens to be installed."""
     folder = ROOT / "trainer"
     spec = importlib.util.spec_from_file_location(
         "lora_crucible", folder / "__init__.py", submodule_search_locations=[str(folder)]
@@ -26,6 +26,7 @@ _alias_trainer()
 
 
 def find_comfyui() -> Path | None:
+    """Return the folder of a ComfyUI, or None: COMFYUI_PATH, one that this pack is installed in, or comfy-cli's."""
     candidates = [Path(os.environ["COMFYUI_PATH"])] if os.environ.get("COMFYUI_PATH") else []
     candidates += [parent.parent for parent in ROOT.parents if parent.name == "custom_nodes"]
     candidates += [Path.home() / "comfy" / "ComfyUI"]
@@ -34,6 +35,7 @@ def find_comfyui() -> Path | None:
 
 @pytest.fixture(scope="session")
 def comfyui_path() -> Path:
+    """The folder of ComfyUI; tests that need it are skipped if there is none."""
     path = find_comfyui()
     if path is None:
         pytest.skip("no ComfyUI found: set COMFYUI_PATH to run the tests that need one")
@@ -42,7 +44,7 @@ def comfyui_path() -> Path:
 
 @pytest.fixture(scope="session")
 def comfyui_python(comfyui_path: Path) -> str:
-    """ComfyUI's own Python: the standalone one has another torch and none of ComfyUI's packages."""
+    """ComfyUI's own Python, because the one that runs pytest has a different torch and none of ComfyUI's packages."""
     if os.environ.get("COMFYUI_PYTHON"):
         return os.environ["COMFYUI_PYTHON"]
     for name in ("bin/python", "Scripts/python.exe"):
@@ -53,7 +55,7 @@ def comfyui_python(comfyui_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def prepared_python(comfyui_python: str) -> str:
-    """ComfyUI's Python with this pack's requirements, pytest, and packages that some captioners need."""
+    """ComfyUI's Python, with this pack's requirements, pytest and the packages of some captioners installed."""
     modules = "import accelerate, diffusers, num2words, peft, pytest, timm"
     if subprocess.run([comfyui_python, "-c", modules], capture_output=True).returncode:
         wanted = ["-r", str(ROOT / "requirements.txt"), "num2words", "pytest", "timm"]

@@ -1,4 +1,4 @@
-"""The table of docs/models.md, from the rows of the format table. Run it to write the table anew."""
+"""Generates the table in docs/models.md from the table of architectures. Run this file to update the page."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "models.md"
 START, END = "<!-- models: written by tests/models_table.py -->\n", "<!-- end of models -->"
-NAMES = {"native": "ComfyUI's names", "diffusers": "diffusers' names", "original": "the original code's names"}
+NAMES = {"native": "ComfyUI layer names", "diffusers": "diffusers layer names", "original": "original layer names"}
 
 
 def table() -> str:
+    """Return the Markdown table of all architectures except the demo model and the entry for unknown models."""
     from lora_crucible.formats.architectures import ARCHITECTURES
 
-    lines = ["| model | LoRA file | loads in | resolution |", "|---|---|---|---|"]
+    lines = ["| model | LoRA file format | file loads in | resolution |", "|---|---|---|---|"]
     for row in ARCHITECTURES.values():
         if row.id in ("demo", "unknown"):
             continue
@@ -25,12 +26,13 @@ def table() -> str:
 
 
 def page_with(table: str) -> str:
+    """Return the text of docs/models.md with its table replaced."""
     before, rest = PAGE.read_text(encoding="utf-8").split(START)
     return before + START + table + END + rest.split(END)[1]
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    import conftest  # noqa: F401  puts the trainer under its name
+    import conftest  # noqa: F401  makes lora_crucible importable
 
     PAGE.write_text(page_with(table()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Rules of the house that a test can hold."""
+"""Tests of the project's own rules: imports, dependencies, packages and version numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMFYUI_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes"
 
 
 def imported_modules(file: Path) -> set[str]:
-    """First parts of all absolute imports of a file."""
+    """Return the top-level names of all absolute imports in a file."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -39,19 +39,19 @@ def test_only_one_package_of_the_trainer_knows_comfyui():
 
 
 def test_the_trainer_imports_itself_relatively():
-    """It is loaded under three names: trainer, lora_crucible, and the pack's own inside ComfyUI."""
+    """The trainer is loaded under three names: `trainer`, `lora_crucible`, and the pack's name inside ComfyUI."""
     for file in [*(ROOT / "trainer").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]:
         assert not imported_modules(file) & {"trainer", "lora_crucible"}, file
 
 
 def test_config_needs_no_torch():
-    """ComfyUI's start is not slowed by the schema of the nodes."""
+    """Building the schemas of the nodes must not slow down the start of ComfyUI."""
     code = "import sys; sys.path.insert(0, '.'); import trainer.config; assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_requirements_repeat_the_dependencies():
-    """ComfyUI-Manager reads requirements.txt, pip reads pyproject.toml."""
+    """ComfyUI-Manager reads requirements.txt and pip reads pyproject.toml, so both must list the same packages."""
     assert (ROOT / "requirements.txt").read_text().split() == PROJECT["project"]["dependencies"]
 
 
@@ -74,5 +74,5 @@ def test_version_is_one():
 
 
 def test_nodes_folder_is_no_package():
-    """As a package on sys.path it would shadow ComfyUI's own module of this name."""
+    """As a package on sys.path, this folder would shadow ComfyUI's own module `nodes`."""
     assert not (ROOT / "nodes" / "__init__.py").exists()

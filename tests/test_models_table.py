@@ -1,4 +1,4 @@
-"""The page on models says what the format table says."""
+"""Tests that docs/models.md agrees with the table of architectures."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The example workflows as files: complete, consistent, and free of anything foreign."""
+"""Tests that the files of the example workflows are complete, consistent and free of anything from other packs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ API_FORMS = ROOT / "tests" / "web" / "workflows"
 MUTED = 2
 NOTES = {"MarkdownNote", "Note"}
 PROPERTIES = {"Node name for S&R", "cnr_id", "models"}
-"""Other packs leave properties of their own in the nodes of a workflow that was saved while they were loaded."""
+"""The allowed node properties: other packs add their own to workflows that are saved while they are loaded."""
 
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
@@ -28,7 +28,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def to_api_form(workflow: dict[str, Any]) -> dict[str, Any]:
-    """What the page would send: widgets and links by name, notes and muted nodes left out."""
+    """Return what the page would send to the server: widgets and links by name, without notes and muted nodes."""
     sources = {number: [str(node), slot] for number, node, slot, *_ in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:
@@ -42,6 +42,7 @@ def to_api_form(workflow: dict[str, Any]) -> dict[str, Any]:
 
 
 def texts(content: Any) -> Iterator[str]:
+    """Yield all strings in JSON data, including keys."""
     if isinstance(content, str):
         yield content
     elif isinstance(content, dict):
@@ -68,7 +69,7 @@ def test_agrees_with_its_api_form(path):
 
 @each_workflow
 def test_widgets_are_the_same_by_name_and_by_position(path):
-    """Pages before the names were saved read the positions."""
+    """Older versions of ComfyUI's page read widget values by position, newer ones by name."""
     for node in read(path)["nodes"]:
         assert list(node.get("widgets_values_named", {}).values()) == node.get("widgets_values", [])
 
@@ -89,12 +90,12 @@ def test_holds_nothing_foreign(path):
     for node in workflow["nodes"]:
         assert set(node["properties"]) <= PROPERTIES, node["type"]
     for text in texts(workflow):
-        assert not re.match(r"/|~|[A-Za-z]:\\", text), f"{text} looks like a path of somebody's machine"
+        assert not re.match(r"/|~|[A-Za-z]:\\", text), f"{text} looks like a path on somebody's computer"
 
 
 @each_workflow
 def test_seeds_stay(path):
-    """Else a second run draws other pictures, and before and after cannot be compared."""
+    """If seeds changed, a second run would draw other images, and before and after could not be compared."""
     for node in read(path)["nodes"]:
         assert node.get("widgets_values_named", {}).get("control_after_generate", "fixed") == "fixed"
 
@@ -106,7 +107,7 @@ def test_has_a_thumbnail(path):
 
 
 def test_every_node_has_a_help_page():
-    """And there is no help page without a node."""
+    """Every node has a help page, and every help page belongs to a node."""
     ids = {
         re.search(r'node_id="(\w+)"', file.read_text(encoding="utf-8"))[1]
         for file in (ROOT / "nodes").glob("*.py")

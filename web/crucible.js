@@ -9,7 +9,7 @@ app.registerExtension({
             app.extensionManager.toast.add({
                 severity: "success",
                 summary: "LoRA saved",
-                detail: `${detail.lora_name} is in output/loras and in every list of LoRAs.`,
+                detail: `${detail.lora_name} is in output/loras. You can now choose it in any node that loads LoRAs.`,
                 life: 8000,
             });
         });

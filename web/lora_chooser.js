@@ -1,14 +1,15 @@
-/** An HTML element; children that are strings become text. */
+/** Create an HTML element with these properties and children. Strings become text, never markup. */
 export function element(tag, properties, ...children) {
     const made = Object.assign(document.createElement(tag), properties);
     made.append(...children);
     return made;
 }
 
-/** Opens a list of files below a button. Typing leaves those that contain all typed words. */
+/** Open a list of LoRA files below a button. Typing keeps only the names that contain every typed word. */
 export function chooseLora(button, names, current, onChoose) {
-    const filter = element("input", { placeholder: names.length ? "filter" : "no LoRAs found", ariaLabel: "filter LoRAs" });
-    const size = Math.max(2, Math.min(12, names.length)); // of size 1 it would be closed
+    const placeholder = names.length ? "type to filter" : "no LoRAs found";
+    const filter = element("input", { placeholder, ariaLabel: "filter LoRAs" });
+    const size = Math.max(2, Math.min(12, names.length)); // with size 1 the browser would show a closed drop-down
     const list = element("select", { size, ariaLabel: "LoRAs", tabIndex: -1 });
     const popover = element("div", { className: "crucible-lora-chooser", popover: "auto" }, filter, list);
 

@@ -6,7 +6,7 @@ const LINE = 26;
 const GAP = 4;
 const HEADS = 16;
 const TEXT = 160;
-const CANVAS_MARGIN = 20; // the canvas leaves 10 pixels above and below an element
+const CANVAS_MARGIN = 20; // the canvas keeps 10 pixels free above and below an element
 
 let names = [];
 const stacks = new Set();
@@ -15,10 +15,10 @@ const owners = new WeakMap();
 function readNames({ CrucibleLoadLoRA }) {
     const [kind, options] = CrucibleLoadLoRA.input.required.lora_name;
     const listed = Array.isArray(kind) ? kind : options.options;
-    names = listed.filter((name) => /\.safetensors$/i.test(name)); // the first is None
+    names = listed.filter((name) => /\.safetensors$/i.test(name)); // leaves out the entry None
 }
 
-/** The rows that a text holds, or null when they cannot be shown as rows. */
+/** Return the rows described by a JSON text, or null if it is not a list of rows. */
 function readRows(text) {
     try {
         const rows = JSON.parse(text.trim() || "[]");
@@ -65,14 +65,14 @@ class LoraStack {
         this.growNode();
     }
 
-    /** A workflow may have been written by hand, or the node been smaller. */
+    /** Enlarge the node if it is too small for its rows, as in a workflow written by hand or saved with fewer rows. */
     growNode() {
         const [width, height] = this.node.size;
         const [, least] = this.node.computeSize();
         if (height < least) this.node.setSize([width, least]);
     }
 
-    /** A change by the user, and one step of undo. */
+    /** Apply a change by the user as one step of undo. */
     change(edit) {
         app.canvas.emitBeforeChange();
         edit();
@@ -81,7 +81,7 @@ class LoraStack {
         app.canvas.emitAfterChange();
     }
 
-    /** A change of which rows there are: the node grows or shrinks with them. */
+    /** Apply a change to the number or order of rows, and resize the node to fit them. */
     rearrange(edit) {
         this.change(() => {
             const before = this.height;
@@ -126,14 +126,14 @@ class LoraStack {
         );
     }
 
-    /** For a value that somebody wrote by hand and that is no list of rows: nothing of it is lost. */
+    /** Show a value that is not a list of rows as editable text, so that nothing in it is lost. */
     drawText() {
         const text = element("textarea", { value: this.text, ariaLabel: "rows as JSON" });
         text.addEventListener("change", () => {
             this.show(text.value);
             this.widget.callback?.(this.text);
         });
-        return [element("div", { className: "problem" }, "These rows cannot be read. Put the text right:"), text];
+        return [element("div", { className: "problem" }, "These rows cannot be read. Correct the text below:"), text];
     }
 
     drawRow(row, index) {
@@ -166,7 +166,7 @@ class LoraStack {
         const made = button("name", row.name || "choose a LoRA", open, { title: row.name });
         if (!names.includes(row.name)) {
             made.classList.add("missing");
-            made.title = `${row.name || "No file"} is not among ComfyUI's LoRAs`;
+            made.title = row.name ? `${row.name} is not in ComfyUI's LoRA folders` : "No LoRA is chosen";
         }
         return made;
     }
@@ -187,7 +187,8 @@ class LoraStack {
     drawFoot() {
         const separate = element("input", { type: "checkbox", className: "switch", checked: this.separate });
         separate.addEventListener("change", () => this.separateClip(separate.checked));
-        const label = element("label", { title: "Off: CLIP gets the same strength as the model" }, separate, "CLIP strength");
+        const title = "Set a separate strength for CLIP. Off: CLIP gets the same strength as the model.";
+        const label = element("label", { title }, separate, "CLIP strength");
         const add = button("add", "Add LoRA", () => chooseLora(add, names, "", (name) => this.add(name)));
         return element("div", { className: "line" }, add, label);
     }
@@ -203,7 +204,7 @@ function iconButton(className, icon, label, onClick, disabled = false) {
     return button(className, icon, onClick, { title: label, ariaLabel: label, disabled });
 }
 
-/** After undo or a reload, Nodes 2.0 still shows the element of the old node where a new one has taken its id. */
+/** Replace outdated elements: after undo or a reload, Nodes 2.0 may show that of a removed node with the same id. */
 function replaceStaleElements() {
     for (const shown of document.querySelectorAll(".crucible-lora-stack")) {
         const owner = owners.get(shown);
@@ -228,7 +229,7 @@ app.registerExtension({
         CRUCIBLE_LORA_ROWS(node, inputName, [, options]) {
             const stack = new LoraStack(node, inputName, options.default);
             stacks.add(stack);
-            requestAnimationFrame(replaceStaleElements); // when the node has its id
+            requestAnimationFrame(replaceStaleElements); // waits until the node has its id
             const { onRemoved } = node;
             node.onRemoved = function (...rest) {
                 stacks.delete(stack);

@@ -45,7 +45,7 @@ def test_any_folder_can_be_pasted_while_nobody_else_can_reach_the_server(server,
     dataset = graph.add("CrucibleLoadDataset", path=f'"{folder}"')
     graph.show("report", dataset["report"])
     assert f"Folder: {folder}" in server.run(graph.prompt).texts["report"]
-    for path, part in (("input/counted", "no absolute path"), (str(tmp_path / "gone"), "does not exist")):
+    for path, part in (("input/counted", "not an absolute path"), (str(tmp_path / "gone"), "does not exist")):
         graph = new_graph()
         graph.show("report", graph.add("CrucibleLoadDataset", path=path)["report"])
         with pytest.raises(PromptFailed) as failed:

@@ -61,9 +61,9 @@ def test_rows_may_come_from_another_node(server, new_graph, lora_files):
     ("loras", "facts"),
     [
         ("ink.safetensors", ["no valid JSON", "Write a list like"]),
-        (json.dumps([row("inc.safetensors")]), ["'inc.safetensors' is not in", "nearest names are ink.safetensors"]),
+        (json.dumps([row("inc.safetensors")]), ["'inc.safetensors' is not in", "Similar names are ink.safetensors"]),
         (json.dumps([row("ink.safetensors"), row("")]), ["Row 2 of the LoRA stack", "names no file", "Choose one"]),
-        (json.dumps([row("old.pt")]), ["'old.pt' is no .safetensors file"]),
+        (json.dumps([row("old.pt")]), ["'old.pt' is not a .safetensors file"]),
         (json.dumps([row("../outside.safetensors")]), ["../outside.safetensors", "is not in ComfyUI's LoRA folders"]),
         (json.dumps([row("../ink.safetensors")]), ["../ink.safetensors", "is not in ComfyUI's LoRA folders"]),
         (json.dumps([row("styles\\..\\ink.safetensors")]), ["is not in ComfyUI's LoRA folders"]),

@@ -1,4 +1,4 @@
-"""ComfyUI's page in Chromium."""
+"""Drives ComfyUI's page in Chromium, as a user would."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parent.parent / "comfyui"))  # for scripts; pytest has it in its own path
+sys.path.append(str(Path(__file__).parent.parent / "comfyui"))  # for scripts; pytest finds this folder by itself
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect, sync_playwright
 from server import ROOT, Server
@@ -31,7 +31,7 @@ ARGUMENTS = (
 )
 
 SETTINGS = {
-    "Comfy.TutorialCompleted": True,  # else the template browser lies over the page
+    "Comfy.TutorialCompleted": True,  # otherwise the template browser covers the page
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Minimap.Visible": False,
     "Comfy.UseNewMenu": "Top",
@@ -41,7 +41,7 @@ SETTINGS = {
 EMPTY = {"version": 0.4, "nodes": [], "links": [], "groups": [], "last_node_id": 0, "last_link_id": 0}
 
 RENDERERS = {"canvas": False, "vue": True}
-"""ComfyUI's two ways to draw nodes: the classic canvas, and Nodes 2.0."""
+"""The two ways in which ComfyUI draws nodes (classic canvas, Nodes 2.0), and whether each uses Vue."""
 
 
 BOXES = """
@@ -69,7 +69,7 @@ PICTURES = """
 
 
 class Run:
-    """A prompt that was sent with the Run button."""
+    """A prompt that is sent with the Run button when this object is created."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -84,7 +84,7 @@ class Run:
         page.get_by_role("button", name="Run", exact=True).first.click()
 
     def wait(self, seconds: float = 300) -> str:
-        """Until it ended well; its id."""
+        """Wait until the prompt has finished successfully, and return its id."""
         self.page.wait_for_function("() => window.crucibleRun", timeout=seconds * 1000)
         end = self.page.evaluate("() => window.crucibleRun")
         assert end["type"] == "execution_success", end
@@ -92,10 +92,10 @@ class Run:
 
 
 class ComfyPage:
-    """The page of a server, with what a user would do on it and notice about it.
+    """The page of a ComfyUI server, with what a user can do and see on it.
 
     Attributes:
-        errors: uncaught errors of the page, and what packs' scripts wrote to the console as errors or warnings.
+        errors: uncaught errors of the page, and errors and warnings that the scripts of packs wrote to the console.
     """
 
     def __init__(self, page: Page, renderer: str) -> None:
@@ -110,7 +110,7 @@ class ComfyPage:
             self.errors.append(message.text)
 
     def load_template(self, pack: str, name: str) -> None:
-        """Open a workflow as the template browser does."""
+        """Open a workflow in the same way as the template browser."""
         self.page.evaluate(
             """async ([pack, name]) => {
                 const file = await fetch(`/api/workflow_templates/${pack}/${name}.json`);
@@ -121,7 +121,7 @@ class ComfyPage:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until what was changed in the graph is drawn and measured."""
+        """Wait until changes to the graph have been drawn and measured."""
         self.page.evaluate(
             """async () => {
                 for (let frame = 0; frame < 30; frame++) await new Promise(requestAnimationFrame);
@@ -129,7 +129,7 @@ class ComfyPage:
         )
 
     def add_nodes(self, *types: str) -> None:
-        """Below everything else."""
+        """Add nodes of these types below everything else."""
         self.page.evaluate(
             """(types) => types.forEach((type, index) => {
                 const node = LiteGraph.createNode(type);
@@ -141,7 +141,11 @@ class ComfyPage:
         self.settle()
 
     def set_widgets(self, values: dict[str, dict[str, Any]]) -> None:
-        """Of all nodes of a type."""
+        """Set widgets on all nodes of a type.
+
+        Args:
+            values: node type to widget name to value.
+        """
         self.page.evaluate(
             """(values) => {
                 for (const node of app.graph.nodes)
@@ -152,14 +156,15 @@ class ComfyPage:
         )
 
     def run(self) -> Run:
+        """Press the Run button."""
         return Run(self.page)
 
     def refresh(self) -> None:
-        """What pressing R does."""
+        """Refresh the node definitions, as the R key does."""
         self.page.evaluate("() => app.extensionManager.command.execute('Comfy.RefreshNodeDefinitions')")
 
     def choices(self, widget: str) -> list[list[str]]:
-        """What can be chosen in all combos of this name."""
+        """Return the options of every combo widget with this name."""
         return self.page.evaluate(
             """(name) => app.graph.nodes
                 .flatMap((node) => node.widgets ?? [])
@@ -169,10 +174,11 @@ class ComfyPage:
         )
 
     def wait_for_pictures(self, node_type: str, counts: list[int]) -> None:
-        """Until this many are on each node of a type."""
+        """Wait until the nodes of a type show these numbers of images, one number per node."""
         self.page.wait_for_function(PICTURES, arg=[node_type, self.renderer, counts])
 
     def overlapping_nodes(self) -> list[str]:
+        """Return the titles of each two nodes that overlap."""
         boxes = [box for box in self.page.evaluate(BOXES) if box["isNode"]]
         return [
             f"{one['title']} and {other['title']}"
@@ -182,16 +188,18 @@ class ComfyPage:
         ]
 
     def node_id(self, title: str) -> str:
+        """Return the id of the node with this title."""
         return self.page.evaluate("(title) => String(app.graph.nodes.find((n) => n.title === title).id)", title)
 
     def bounds(self, title: str | None = None) -> tuple[float, float, float, float]:
-        """Left, top, width and height of a group or node, or of everything."""
+        """Return left, top, width and height of the group or node with this title, or of the whole graph."""
         boxes = [box for box in self.page.evaluate(BOXES) if title in (None, box["title"])]
         left, top = (min(box[side] for box in boxes) for side in ("left", "top"))
         right, bottom = (max(box[side] for box in boxes) for side in ("right", "bottom"))
         return left, top, right - left, bottom - top
 
     def look_at(self, left: float, top: float, scale: float) -> None:
+        """Scroll and zoom the canvas."""
         self.page.evaluate(
             """([offset, scale]) => {
                 app.canvas.ds.offset = offset;
@@ -203,17 +211,17 @@ class ComfyPage:
         self.settle()
 
     def wait_for_quiet(self) -> None:
-        """Until all messages are gone."""
+        """Wait until all pop-up messages have disappeared."""
         expect(self.page.locator(".p-toast-message")).to_have_count(0, timeout=60_000)
 
     def prompt(self) -> dict[str, Any]:
-        """The graph in API form, as Run would send it, without the titles of nodes."""
+        """Return the graph in API form, as Run would send it, without the titles of nodes."""
         nodes = self.page.evaluate("async () => (await app.graphToPrompt()).output")
         return {number: {"class_type": node["class_type"], "inputs": node["inputs"]} for number, node in nodes.items()}
 
     @property
     def complaints(self) -> Locator:
-        """All dialogs, the page's panel of errors, and the toasts that are no good news."""
+        """The visible dialogs, error panels, and pop-up messages that report errors or warnings."""
         signs = "[role=dialog], [data-testid=error-overlay], .p-toast-message-error, .p-toast-message-warn"
         return self.page.locator(signs).locator("visible=true")
 
@@ -222,19 +230,24 @@ class ComfyPage:
 def comfy_page(
     server: Server, renderer: str = "canvas", width: int = 1600, height: int = 900, zoom: float = 1
 ) -> Iterator[ComfyPage]:
-    """Open ComfyUI as somebody who has used it before, and wait until it can be used."""
+    """Open ComfyUI as for a returning user, and wait until it is ready.
+
+    Args:
+        renderer: one of `RENDERERS`.
+        zoom: device pixels per CSS pixel.
+    """
     server.post("/settings", {**SETTINGS, "Comfy.VueNodes.Enabled": RENDERERS[renderer]})
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
         context = browser.new_context(
             viewport={"width": width, "height": height}, device_scale_factor=zoom, service_workers="block"
         )
-        # The page asks comfy.org for news: nothing here depends on the network.
+        # The page asks comfy.org for news. Block that, so that nothing here depends on the network.
         context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
         page = context.new_page()
         shown = ComfyPage(page, renderer)
         page.goto(server.url, wait_until="domcontentloaded")
-        # The page opens with ComfyUI's default workflow, whose models are missing.
+        # Wait for ComfyUI's default workflow, then replace it: its models are missing here.
         page.wait_for_function("() => window.app?.graph?.nodes.length", timeout=120_000)
         shown.settle()
         page.evaluate("(empty) => app.loadGraphData(empty)", EMPTY)
@@ -246,7 +259,7 @@ def comfy_page(
 
 @contextmanager
 def running_server() -> Iterator[Server]:
-    """A server of its own for a script; tests have a fixture."""
+    """Start a server for a script; tests use a fixture instead."""
     path = runpy.run_path(str(ROOT / "tests" / "conftest.py"))["find_comfyui"]()
     if path is None:
         sys.exit("no ComfyUI found: set COMFYUI_PATH")

@@ -1,4 +1,4 @@
-"""A server for the page to come from, and the page itself."""
+"""Fixtures of the browser tests: a ComfyUI server and its page."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def web_server(comfyui_path: Path, prepared_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running ComfyUI server with this pack installed."""
     server = Server(comfyui_path, prepared_python, tmp_path_factory.mktemp("web"))
     yield server
     server.stop()
@@ -22,12 +23,13 @@ def web_server(comfyui_path: Path, prepared_python: str, tmp_path_factory: pytes
 
 @pytest.fixture(scope="session")
 def object_info(web_server: Server) -> dict[str, Any]:
+    """The server's description of all nodes."""
     return web_server.get("/object_info")
 
 
 @pytest.fixture(scope="module", params=["canvas", "vue"])
 def comfy(request: pytest.FixtureRequest) -> Iterator[ComfyPage]:
-    """ComfyUI's page in both of its renderers. What a test leaves on it, the next one finds."""
+    """ComfyUI's page, in each of its two renderers. The tests of a module share it, so one sees what another left."""
     from browser import CHROMIUM, comfy_page
 
     if CHROMIUM is None:

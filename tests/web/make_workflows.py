@@ -1,7 +1,8 @@
-"""Makes the example workflows and their API forms: `python tests/web/make_workflows.py`.
+"""Writes the example workflows and their API forms: `python tests/web/make_workflows.py`.
 
-ComfyUI's own page builds the graphs of workflow_contents.py and saves them, so that the files are what a user's page
-would save. Run it again when a node's widgets have changed; it needs what the browser tests need.
+ComfyUI's own page builds the graphs described in workflow_contents.py and saves them, so the files are what a user's
+page would save. Run this script again after changing the widgets of a node. It needs the same programs as the browser
+tests.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ async ({nodes, groups}) => {
         if (spec.muted) node.mode = LiteGraph.NEVER;
         Object.assign(node.properties, spec.properties);
         for (const [name, value] of Object.entries(spec.widgets)) {
-            // A note has one widget.
+            // A note has a single widget, given without a name.
             const widget = name ? node.widgets.find((w) => w.name === name) : node.widgets[0];
             if (!widget) throw new Error(`${spec.type} has no widget ${name}`);
             widget.value = value;
@@ -57,9 +58,9 @@ async ({nodes, groups}) => {
 
 
 def without_traces(workflow: dict[str, Any], name: str) -> dict[str, Any]:
-    """What differs from run to run and from machine to machine, out; the pack that the nodes need, in."""
+    """Return the workflow without what differs between runs and machines, and with the name of the pack it needs."""
     workflow["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"lora-crucible/{name}"))
-    # All of it on a screen of 1600 x 900; a little less and the classic canvas shows no text.
+    # Shows the whole graph at 1600 x 900. At a slightly smaller scale, the classic canvas hides all text.
     workflow["extra"] = {"ds": {"scale": 0.58, "offset": [595, 240]}}
     for node in workflow["nodes"]:
         if node["type"].startswith("Crucible"):
@@ -71,11 +72,13 @@ def without_traces(workflow: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON to a file, and create its folder if needed."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
+    """Build all workflows in a page and save them."""
     with running_server() as server, comfy_page(server) as page:
         for workflow in WORKFLOWS:
             nodes = [asdict(node) for node in workflow.nodes]

@@ -1,9 +1,9 @@
-"""Takes the pictures of the README and the thumbnails of the templates: `python tests/web/take_screenshots.py`.
+"""Takes the screenshots of the README and the thumbnails of the templates: `python tests/web/take_screenshots.py`.
 
-It runs the demo workflow in full, as a user does, in Nodes 2.0. Run it again when the workflows, the look of the nodes
-or the demo model have changed. It writes
+It runs the whole demo workflow in Nodes 2.0, as a user would. Run this script again after changing the workflows, the
+look of the nodes or the demo model. It writes
 
-    docs/demo_workflow.jpg      the demo workflow after it ran
+    docs/demo_workflow.jpg      the demo workflow after a run
     example_workflows/*.jpg     the thumbnails
 """
 
@@ -28,20 +28,21 @@ EXAMPLES = ROOT / "example_workflows"
 
 SCALE = 0.62
 LEFT, TOP, MARGIN = 90, 150, 10
-"""Where the graph begins on the page: right of the side bar, below buttons and messages; and what is left around it."""
+"""The position of the graph on the page, clear of side bar, buttons and messages, and the margin around it."""
 VIEWPORT = {"width": 2100, "height": 1340}
 WIDTH = 1600
-"""Of the picture in the README."""
+"""The width in pixels of the screenshot in the README."""
 THUMBNAIL, GAP, LABEL = 400, 8, 28
 LORAS = {"ink_drawing.safetensors": 0.8, "soft_light.safetensors": 0.5, "my_cat.safetensors": 0.7}
 AROUND_STACK = (-390, -45, 400, 400)
-"""Left, top, width and height in that workflow."""
+"""The part of the stack workflow to show: left, top, width and height."""
 PAPER, INK = (24, 24, 27), (228, 228, 231)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Retake the pictures of README and templates.")
-    parser.add_argument("--steps", type=int, default=0, help="training steps; 0: as the workflow has it")
+    """Parse the command line, start a server and take all screenshots."""
+    parser = argparse.ArgumentParser(description="Retake the screenshots of README and templates.")
+    parser.add_argument("--steps", type=int, default=0, help="number of training steps; 0 for that of the workflow")
     steps = parser.parse_args().steps
     with running_server() as server:
         for name in LORAS:
@@ -50,6 +51,7 @@ def main() -> None:
 
 
 def take(server: Server, steps: int) -> None:
+    """Run the workflows and write all images."""
     with comfy_page(server, "vue", **VIEWPORT) as comfy:
         comfy.load_template(PACK_FOLDER, STACK)
         rows = [{"name": name, "strength_model": strength} for name, strength in LORAS.items()]
@@ -58,7 +60,7 @@ def take(server: Server, steps: int) -> None:
         comfy.load_template(PACK_FOLDER, SDXL)
         write(thumbnail_of_group(comfy, "2. Train"), EXAMPLES / f"{SDXL}.jpg")
         comfy.load_template(PACK_FOLDER, CAPTION)
-        comfy.run().wait(seconds=60)  # the demo's pictures have captions: nothing is downloaded
+        comfy.run().wait(seconds=60)  # the demo's images have captions, so no captioner is downloaded
         write(thumbnail_of_group(comfy, "1. Check"), EXAMPLES / f"{CAPTION}.jpg")
         comfy.load_template(PACK_FOLDER, DEMO)
         comfy.set_widgets({"CrucibleConfigureLoRA": {"max_train_steps": steps}})
@@ -71,7 +73,7 @@ def take(server: Server, steps: int) -> None:
 
 
 def screenshot(comfy: ComfyPage, bounds: tuple[float, float, float, float]) -> Image.Image:
-    """A part of the graph, given as left, top, width and height, without what floats above it."""
+    """Return a screenshot of a part of the graph, given as left, top, width and height, without pop-up messages."""
     left, top, width, height = bounds
     comfy.look_at(LEFT / SCALE - left, TOP / SCALE - top, SCALE)
     comfy.wait_for_quiet()
@@ -85,18 +87,19 @@ def screenshot(comfy: ComfyPage, bounds: tuple[float, float, float, float]) -> I
 
 
 def thumbnail_of_group(comfy: ComfyPage, title: str) -> Image.Image:
+    """Return a square screenshot of a group."""
     return screenshot(comfy, comfy.bounds(title)).resize((THUMBNAIL, THUMBNAIL))
 
 
 def pictures(server: Server, prompt_id: str, node_id: str) -> list[Image.Image]:
-    """What a node showed."""
+    """Return the images that a node showed in a run."""
     images = server.get(f"/history/{prompt_id}")[prompt_id]["outputs"][node_id]["images"]
     contents = [server.get_bytes("/view?" + urllib.parse.urlencode(image)) for image in images]
     return [Image.open(io.BytesIO(content)) for content in contents]
 
 
 def before_and_after(before: list[Image.Image], after: list[Image.Image]) -> Image.Image:
-    """Two of each; the template browser lays a label over the upper left corner."""
+    """Return a sheet with two images of each kind, labelled below: the template browser covers the top left corner."""
     sheet = Image.new("RGB", (THUMBNAIL, THUMBNAIL), PAPER)
     draw = ImageDraw.Draw(sheet)
     side = (THUMBNAIL - 2 * LABEL - GAP) // 2
@@ -111,6 +114,7 @@ def before_and_after(before: list[Image.Image], after: list[Image.Image]) -> Ima
 
 
 def write(picture: Image.Image, path: Path) -> None:
+    """Save an image as JPEG, and print its size."""
     path.parent.mkdir(exist_ok=True)
     picture.convert("RGB").save(path, quality=88, optimize=True)
     print(f"{path.relative_to(ROOT)}: {picture.width} x {picture.height}, {path.stat().st_size / 1000:.0f} kB")

@@ -1,4 +1,4 @@
-"""The workflows and the extension in a real page, in both renderers."""
+"""Tests of the example workflows and the extension in a real page, in both renderers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_template_browser_opens_the_demo(comfy):
 
 
 def test_demo_runs_and_its_lora_is_in_every_list_at_once(comfy):
-    """Of the demo with few steps: pictures on their nodes, the message, and the new file in two loaders' lists."""
+    """Run the demo with few steps: images on its nodes, the message, and the new file in the lists of two loaders."""
     page = comfy.page
     comfy.load_template(PACK_FOLDER, DEMO)
     comfy.add_nodes("CrucibleLoadLoRA", "LoraLoader")
@@ -71,7 +71,7 @@ def test_demo_runs_and_its_lora_is_in_every_list_at_once(comfy):
 
 
 def test_second_run_trains_nothing(comfy):
-    """Nothing has changed since the test before, so ComfyUI knows the result."""
+    """Nothing has changed since the previous test, so ComfyUI reuses the result."""
     before = comfy.choices("lora_name")
     comfy.run().wait()
     comfy.refresh()

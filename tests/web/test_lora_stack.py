@@ -1,4 +1,4 @@
-"""The rows of the LoRA Stack node in a real page, in both renderers."""
+"""Tests of the rows of the LoRA Stack node in a real page, in both renderers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ TWO_ROWS = [{"name": INK, "strength_model": 0.8, "enabled": True}, {"name": OIL,
 
 
 def save_lora(server, name):
+    """Put a file with this name into the server's LoRA folder."""
     path = server.base / "models" / "loras" / name
     path.parent.mkdir(exist_ok=True)
     save_file({"tensor": np.zeros(1, np.float32)}, path)
@@ -29,7 +30,7 @@ def lora_files(web_server):
 
 
 class Stack:
-    """The first LoRA Stack node of the page."""
+    """The first LoRA Stack node on the page."""
 
     def __init__(self, comfy):
         self.page = comfy.page
@@ -74,7 +75,7 @@ class Stack:
 
 @pytest.fixture
 def stack(comfy):
-    """A new node, alone in its workflow."""
+    """A new LoRA Stack node, alone in its workflow."""
     comfy.page.evaluate(
         """() => {
             app.graph.clear();
@@ -133,7 +134,7 @@ def test_rows_are_made_with_the_keyboard(comfy, stack):
     stack.strength("strength of LoRA 1").focus()
     keyboard.press("ArrowDown")
     keyboard.press("ArrowDown")
-    keyboard.press("Tab")  # to the button that moves it down: the first cannot move up
+    keyboard.press("Tab")  # to the button that moves it down: the first row cannot move up
     keyboard.press("Enter")
     assert stack.names == [INK, OIL]
     stack.switch("use LoRA 2").focus()
@@ -201,7 +202,7 @@ def test_a_missing_file_is_marked_until_it_is_there(comfy, stack, web_server):
     set_rows(comfy, [TWO_ROWS[0], {"name": late, "strength_model": 1}])
     missing = stack.element.locator(".missing")
     expect(missing).to_have_text([late])
-    expect(missing).to_have_attribute("title", f"{late} is not among ComfyUI's LoRAs")
+    expect(missing).to_have_attribute("title", f"{late} is not in ComfyUI's LoRA folders")
     save_lora(web_server, late)
     comfy.refresh()
     expect(missing).to_have_count(0)
@@ -269,7 +270,7 @@ def test_reload_of_the_page_keeps_the_rows(comfy, stack):
     stack.add(OIL)
     stack.strength("strength of LoRA 1").fill("0.25")
     stack.strength("strength of LoRA 1").blur()
-    comfy.page.wait_for_timeout(2000)  # the page stores its workflow a while after the last change
+    comfy.page.wait_for_timeout(2000)  # the page saves its workflow a moment after the last change
     comfy.page.reload(wait_until="domcontentloaded")
     comfy.page.wait_for_function("() => window.app?.graph?.nodes.length", timeout=120_000)
     comfy.settle()

@@ -1,4 +1,4 @@
-"""The example workflows as a real server has them."""
+"""Tests of the example workflows on a real server."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ each_workflow = pytest.mark.parametrize("name", NAMES)
 
 
 def prompt(name):
+    """Return the API form of a workflow."""
     return json.loads((API_FORMS / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -35,7 +36,7 @@ def test_the_template_browser_shows_their_thumbnails(web_server, name):
 
 @each_workflow
 def test_nodes_have_these_inputs_in_this_order(object_info, name):
-    """Fails when a node has changed: run make_workflows.py."""
+    """If this fails, the inputs of a node have changed: run make_workflows.py."""
     for node in prompt(name).values():
         inputs = object_info[node["class_type"]]["input"]
         known = {**inputs["required"], **inputs.get("optional", {})}
@@ -45,7 +46,7 @@ def test_nodes_have_these_inputs_in_this_order(object_info, name):
 
 
 def test_the_server_misses_nothing_but_the_checkpoint(web_server):
-    """It checks all outputs before it runs any, and then runs those without fault: here, the preview of the dataset."""
+    """The server checks all outputs before it runs any, then runs those without errors: here, the dataset's preview."""
     reply = web_server.post("/prompt", {"prompt": prompt("train_lora_on_your_checkpoint_sdxl")})
     web_server.wait(reply["prompt_id"])
     (faulty,) = reply["node_errors"].values()

@@ -1,4 +1,4 @@
-"""What the example workflows are made of: nodes, links and notes. Widgets that are not named keep their defaults."""
+"""The contents of the example workflows: nodes, links and notes. Widgets that are not named keep their defaults."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ GREY, BLUE, GREEN = "#888", "#3f789e", "#8A8"
 
 @dataclass(frozen=True)
 class Node:
-    """`inputs` are the linked ones: the key of a node and the name of its output; `widgets` all others."""
+    """A node of a workflow.
+
+    Attributes:
+        key: the name by which the links of the other nodes refer to this one.
+        type: the node id of its class.
+        inputs: the linked inputs, each with the key of the source node and the name of its output.
+        widgets: the values of the other inputs.
+        title: the title shown on the node, or "" for the default.
+        properties: entries to add to the node's properties.
+        muted: whether the node is muted.
+    """
 
     key: str
     type: str
     place: tuple[int, int, int, int]
-    """Left, top, width and height without the title; a node that needs more grows."""
+    """Left, top, width and height, without the title bar. A node that needs more space grows."""
     inputs: dict[str, tuple[str, str]] = field(default_factory=dict)
     widgets: dict[str, Any] = field(default_factory=dict)
     title: str = ""
@@ -25,6 +35,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Group:
+    """A coloured frame behind nodes; `place` is its left, top, width and height."""
+
     title: str
     place: tuple[int, int, int, int]
     color: str
@@ -32,18 +44,20 @@ class Group:
 
 @dataclass(frozen=True)
 class Workflow:
+    """An example workflow; `name` is its file name without the extension."""
+
     name: str
     nodes: tuple[Node, ...]
     groups: tuple[Group, ...]
 
 
 def note(top: int, height: int, title: str, text: str, left: int = -1180) -> Node:
-    """A note in the column left of everything."""
+    """Return a note, by default in the column to the left of everything else."""
     return Node(title, "MarkdownNote", (left, top, 380, height), title=title, widgets={"": text.strip()})
 
 
 def training(output_name: str, dataset: dict[str, Any], settings: dict[str, Any], preview_top: int) -> tuple[Node, ...]:
-    """The steps that all workflows share, and what is seen of them; the samples are left to the workflow."""
+    """Return the nodes of a training and its results, except the samples, which each workflow shows in its own way."""
     return (
         Node("dataset", "CrucibleLoadDataset", (-360, 0, 320, 640), widgets=dataset),
         Node(
@@ -51,7 +65,7 @@ def training(output_name: str, dataset: dict[str, Any], settings: dict[str, Any]
             "PreviewImage",
             (0, preview_top, 320, 640 - preview_top),
             inputs={"images": ("dataset", "preview")},
-            title="The pictures, as they are trained",
+            title="The images as they will be trained",
         ),
         Node("config", "CrucibleConfigureLoRA", (-740, 0, 300, 1490), widgets=settings),
         Node(
@@ -73,11 +87,13 @@ def training(output_name: str, dataset: dict[str, Any], settings: dict[str, Any]
 
 
 def samples(images: tuple[str, str]) -> Node:
+    """Return the node that shows the samples of a training."""
     title = "Samples: before, during and after"
     return Node("samples", "PreviewImage", (800, 0, 380, 266), inputs={"images": images}, title=title)
 
 
 def prompts(text: str, latent: dict[str, int], latent_title: str) -> tuple[Node, ...]:
+    """Return the prompts and the empty latent that the samplers share."""
     clip = {"clip": ("base", "clip")}
     return (
         Node(
@@ -101,7 +117,7 @@ def prompts(text: str, latent: dict[str, int], latent_title: str) -> tuple[Node,
 
 
 def sampler(key: str, left: int, top: int, model: tuple[str, str], steps: int, cfg: float) -> tuple[Node, Node]:
-    """Before and after differ in nothing but the model."""
+    """Return a sampler and its decoder. The same seed everywhere: before and after differ only in the model."""
     return (
         Node(
             key,
@@ -132,7 +148,7 @@ def sampler(key: str, left: int, top: int, model: tuple[str, str], steps: int, c
 
 
 def enlarged(key: str, place: tuple[int, int, int], images: tuple[str, str]) -> Node:
-    """The classic canvas does not enlarge pictures, and the demo's are tiny."""
+    """Return a node that enlarges images: those of the demo are tiny, and the classic canvas does not enlarge them."""
     return Node(
         key,
         "ImageScaleBy",
@@ -144,11 +160,12 @@ def enlarged(key: str, place: tuple[int, int, int], images: tuple[str, str]) -> 
 
 
 def groups(lower_height: int) -> tuple[Group, ...]:
+    """Return the groups that the two training workflows share."""
     return (
-        Group("Settings: none has to be changed", (-760, -75, 340, 1585), GREEN),
-        Group("1. Model and pictures", (-380, -75, 720, 760), BLUE),
+        Group("Settings (all optional)", (-760, -75, 340, 1585), GREEN),
+        Group("1. Model and images", (-380, -75, 720, 760), BLUE),
         Group("2. Train", (360, -75, 380, 760), GREEN),
-        Group("3. What happened", (780, -75, 1180, 760), GREY),
+        Group("3. Results", (780, -75, 1180, 760), GREY),
         Group("4. Prompt", (-20, 700, 360, lower_height), BLUE),
         Group("5. Before: the model without your LoRA", (360, 700, 780, lower_height), GREY),
         Group("6. After: same prompt, same seed, with your LoRA", (1160, 700, 800, lower_height), GREEN),
@@ -165,7 +182,7 @@ DEMO = Workflow(
         *prompts(
             "crux, a red circle on a white background",
             {"width": 64, "height": 64, "batch_size": 4},
-            "Four pictures of 64 x 64",
+            "Four images of 64 x 64",
         ),
         *sampler("before", 380, 755, ("base", "model"), 20, 4.0),
         enlarged("before_large", (380, 1151, 270), ("before_decode", "IMAGE")),
@@ -182,13 +199,13 @@ DEMO = Workflow(
             """
 # Train your first LoRA
 
-It teaches a tiny model a way of drawing that it has never seen. Nothing is downloaded, and no graphics card is needed.
+This workflow teaches a tiny model a style that it has never seen. It needs no download and no graphics card.
 
 1. Press **Run**.
-2. Watch **Train LoRA**: it draws pictures while it learns.
-3. Compare the pictures at the bottom: same prompt, same seed, **before** and **after**.
+2. Watch **Train LoRA**: it draws samples while it learns.
+3. Compare the images at the bottom: same prompt, same seed, **before** and **after** training.
 
-Your LoRA is the file **my_first_lora.safetensors** in **output/loras**, and every list of LoRAs has it at once.
+Your LoRA is saved as **my_first_lora.safetensors** in **output/loras**. Any node that loads LoRAs has it in its list.
 """,
         ),
         note(
@@ -199,27 +216,27 @@ Your LoRA is the file **my_first_lora.safetensors** in **output/loras**, and eve
 ## What you see
 
 - **Samples**: from before the first step to after the last.
-- **Loss**: it jumps from step to step, that is normal. The pictures tell you more.
-- **Report**: what was done, and the values that were chosen for all settings that stand at 0 or auto.
+- **Loss**: the training error. It jumps up and down, which is normal. The samples tell you more.
+- **Report**: what was done, and the values chosen for all settings that are 0 or auto.
 
-The LoRA answers to its trigger word, **crux**. Take it out of the prompt and press Run again: only the pictures are \
-drawn anew, nothing is trained twice.
+The LoRA reacts to its trigger word, **crux**. Remove it from the prompt and press Run again: only the images are \
+drawn again, nothing is trained twice.
 """,
         ),
         note(
             710,
             545,
-            "Your own pictures, your own model",
+            "Your own images, your own model",
             """
-## Your own pictures, your own model
+## Your own images, your own model
 
-1. Put 15 to 100 pictures into a new folder inside ComfyUI's **input** folder. A text file of the same name beside \
-each says what it shows: **01.png**, **01.txt**.
-2. Press **R**, choose the folder in **Load Dataset**, and think up a trigger word.
-3. Put **Load Checkpoint** in the place of **Demo Model**.
-4. Draw at the size that your model is made for: 512 for SD1.5, 1024 for SDXL.
+1. Put 15 to 100 images into a new folder inside ComfyUI's **input** folder. Next to each image, put a text file of \
+the same name that says what it shows: **01.png**, **01.txt**.
+2. Press **R**, choose the folder in **Load Dataset**, and make up a trigger word.
+3. Replace **Demo Model** with **Load Checkpoint**.
+4. Draw at the size your model was made for: 512 for SD1.5, 1024 for SDXL.
 
-The workflow **train_lora_on_your_checkpoint_sdxl** beside this one has all that for SDXL.
+The template **train_lora_on_your_checkpoint_sdxl** has all this ready for SDXL.
 """,
         ),
     ),
@@ -242,7 +259,7 @@ SDXL = Workflow(
         ),
         *training("my_sdxl_lora", {"trigger_word": "ohwx"}, {"gradient_checkpointing": True}, preview_top=165),
         samples(("train", "samples")),
-        *prompts("ohwx, in a park at sunset", {"width": 1024, "height": 1024, "batch_size": 1}, "Size of the picture"),
+        *prompts("ohwx, in a park at sunset", {"width": 1024, "height": 1024, "batch_size": 1}, "Image size"),
         *sampler("before", 380, 755, ("base", "model"), 25, 6.0),
         Node(
             "before_shown", "PreviewImage", (690, 755, 430, 606), {"images": ("before_decode", "IMAGE")}, title="Before"
@@ -264,16 +281,16 @@ SDXL = Workflow(
             """
 # Train a LoRA on your checkpoint
 
-1. **Load Checkpoint**: choose an SDXL model that you have. *Value not in list* after Run means that the file named \
-there is not in your folder.
-2. Put your pictures, 15 to 100, into a new folder inside ComfyUI's **input** folder, each with a text file of the \
-same name that says what it shows: **01.png**, **01.txt**.
-3. Press **R**, then choose that folder in **Load Dataset**. It stands at **demo**, small drawings that are of no \
-use for SDXL.
-4. **Trigger word**: a word that means nothing yet. Use the same one in the prompt below.
+1. **Load Checkpoint**: choose one of your SDXL models. If Run says *Value not in list*, you do not have the file \
+named there.
+2. Put 15 to 100 images into a new folder inside ComfyUI's **input** folder, each with a text file of the same name \
+that says what it shows: **01.png**, **01.txt**.
+3. Press **R**, then choose that folder in **Load Dataset**. The default, **demo**, has tiny drawings that are no use \
+for SDXL.
+4. **Trigger word**: make up a word that has no meaning. Use the same word in the prompt below.
 5. Press **Run**.
 
-Cancel keeps what has been trained so far.
+Cancel saves what was trained so far; Run continues from there.
 """,
         ),
         note(
@@ -283,12 +300,12 @@ Cancel keeps what has been trained so far.
             """
 ## Settings
 
-0 and auto mean: chosen for your model and your pictures. The **report** tells each value and the reason.
+Settings that are 0 or auto are chosen for your model and your images. The **report** shows each value and the reason.
 
-- Too weak? More **steps**.
-- Only copies your pictures? Fewer **steps**, or **strength_model** 0.7 in Load LoRA.
-- **Gradient checkpointing**, an advanced setting, is on here: it needs much less memory and about a third more \
-time. With memory to spare, turn it off.
+- The LoRA is too weak? Train more **steps**.
+- It only copies your images? Train fewer **steps**, or set **strength_model** to 0.7 in Load LoRA.
+- **Gradient checkpointing**, an advanced setting, is on here: it saves much memory but takes about a third more \
+time. Turn it off if you have memory to spare.
 """,
         ),
         note(
@@ -298,10 +315,10 @@ time. With memory to spare, turn it off.
             """
 ## Use it later
 
-The file is in **output/loras**. Any node that loads LoRAs has it in its list; put the trigger word in the prompt.
+The file is in **output/loras**. Choose it in any node that loads LoRAs, and put the trigger word in the prompt.
 
-In **Load LoRA** here, the **lora** socket goes before the list. Disconnect it and choose a file to try another one. \
-A new strength draws a new picture, it does not train again.
+In **Load LoRA** here, the connected **lora** is used instead of the file in the list. To try another LoRA, disconnect \
+it and choose a file. Changing the strength only draws a new image; nothing is trained again.
 
 Samples, log and settings of the training are in **output/crucible**.
 """,
@@ -319,14 +336,14 @@ CAPTION = Workflow(
             "PreviewAny",
             (0, 0, 400, 850),
             inputs={"source": ("dataset", "report")},
-            title="What is in the folder, and what is wrong",
+            title="Report: contents and problems",
         ),
         Node(
             "dataset_preview",
             "PreviewImage",
             (440, 0, 560, 850),
             inputs={"images": ("dataset", "preview")},
-            title="The pictures, as they are trained",
+            title="The images as they will be trained",
         ),
         Node("caption", "CrucibleAutoCaption", (1060, 0, 340, 850), inputs={"dataset": ("dataset", "dataset")}),
         Node("texts", "PreviewAny", (1440, 0, 400, 850), inputs={"source": ("caption", "texts")}, title="All captions"),
@@ -337,10 +354,11 @@ CAPTION = Workflow(
             """
 # Caption and check a dataset
 
-1. Put your pictures into a new folder inside ComfyUI's **input** folder, with or without captions.
-2. Press **R**, choose the folder in **Load Dataset**, and think up a trigger word.
-3. Press **Run**. The **report** names what would spoil a training, the heaviest first, and what to do about it.
-4. Look at the **pictures**: are the crops right, and does each caption fit?
+1. Put your images into a new folder inside ComfyUI's **input** folder, with or without captions.
+2. Press **R**, choose the folder in **Load Dataset**, and make up a trigger word.
+3. Press **Run**. The **report** lists problems with your images and captions, the most serious first, and what to do \
+about them.
+4. Look at the **images**: are the crops right, and does each caption fit?
 """,
             left=-800,
         ),
@@ -351,10 +369,10 @@ CAPTION = Workflow(
             """
 ## Captions
 
-**Auto Caption** writes those that are missing. Its list has the captioners in **models/captioners**, and some that it \
-can fetch: switch **download** on for that. Their size stands in the list.
+**Auto Caption** writes the missing captions. Its list shows the captioners in **models/captioners**, and some that it \
+can download, with their size. Switch **download** on to allow that.
 
-Captions travel in the dataset; your files stay as they are unless you choose otherwise in **write**.
+The captions are part of the dataset output; your files are not changed unless you choose so in **write**.
 
 Then connect its **dataset** to **Train LoRA**, as in the other two workflows of this pack.
 """,
@@ -387,7 +405,7 @@ STACK = Workflow(
             inputs={"model": ("base", "model"), "clip": ("base", "clip"), "lora_stack": ("stack", "lora_stack")},
         ),
         Node("words", "PreviewAny", (380, 0, 400, 130), {"source": ("lora", "trigger_words")}, title="Trigger words"),
-        Node("info", "PreviewAny", (380, 190, 400, 330), {"source": ("lora", "info")}, title="What each LoRA is"),
+        Node("info", "PreviewAny", (380, 190, 400, 330), {"source": ("lora", "info")}, title="About each LoRA"),
         Node(
             "merge",
             "CrucibleMergeLoRA",
@@ -432,7 +450,7 @@ STACK = Workflow(
             "EmptyLatentImage",
             (-740, 1010, 360, 118),
             widgets={"width": 1024, "height": 1024, "batch_size": 1},
-            title="Size of the picture",
+            title="Image size",
         ),
         *sampler("without", -340, 640, ("base", "model"), 25, 6.0),
         Node(
@@ -440,10 +458,16 @@ STACK = Workflow(
             "PreviewImage",
             (-40, 640, 430, 490),
             {"images": ("without_decode", "IMAGE")},
-            title="Without",
+            title="Without the LoRAs",
         ),
         *sampler("with", 430, 640, ("lora", "model"), 25, 6.0),
-        Node("with_shown", "PreviewImage", (730, 640, 430, 490), {"images": ("with_decode", "IMAGE")}, title="With"),
+        Node(
+            "with_shown",
+            "PreviewImage",
+            (730, 640, 430, 490),
+            {"images": ("with_decode", "IMAGE")},
+            title="With the LoRAs",
+        ),
         note(
             -45,
             440,
@@ -452,12 +476,12 @@ STACK = Workflow(
 # Stack and merge LoRAs
 
 1. **Load Checkpoint**: choose the model that your LoRAs are for.
-2. **LoRA Stack**: press *Add LoRA*, as often as you like. Each row has a strength and a switch; the arrows change the \
+2. **LoRA Stack**: press *Add LoRA* as often as you like. Each row has a strength and a switch; the arrows change the \
 order.
-3. Press **Run**. *What each LoRA is* tells whether it fits, its trigger words, and a strength to start from.
-4. Put the **trigger words** into the prompt.
+3. Press **Run**. *About each LoRA* shows whether it fits, its trigger words, and a strength to start with.
+4. Put the **trigger words** in the prompt.
 
-The stack of another pack fits as well.
+A LoRA stack from another pack works, too.
 """,
         ),
         note(
@@ -467,11 +491,12 @@ The stack of another pack fits as well.
             """
 ## Merge them, or bake them in
 
-Two nodes here are muted. Select one and press **Ctrl+M** when you like what you see.
+**Merge LoRA** and **Save Checkpoint** are muted here, so they do nothing yet. When you like the images, select one of \
+the nodes, press **Ctrl+M** to unmute it, and press **Run**.
 
-- **Merge LoRA** makes one LoRA of the stack, in **output/loras**. *linear* does exactly what the stack does; *ties* \
-settles where LoRAs contradict each other.
-- **Save Checkpoint** saves a whole model that has them in it. It takes gigabytes.
+- **Merge LoRA** combines the stack into one LoRA in **output/loras**. *linear* gives the same result as the stack; \
+*ties* resolves conflicts between the LoRAs.
+- **Save Checkpoint** saves the whole model with the LoRAs in it. The file takes gigabytes.
 
 Without ComfyUI: **python -m trainer merge**.
 """,
@@ -481,7 +506,7 @@ Without ComfyUI: **python -m trainer merge**.
         Group("1. Choose", (-760, -75, 780, 615), BLUE),
         Group("2. Apply", (20, -75, 780, 615), BLUE),
         Group("3. Keep", (840, -75, 760, 615), GREY),
-        Group("Look", (-760, 565, 1940, 585), GREEN),
+        Group("4. Compare", (-760, 565, 1940, 585), GREEN),
     ),
 )
 

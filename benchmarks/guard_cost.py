@@ -63,8 +63,8 @@ def step_time(result: dict[str, Any]) -> None:
     """A step lasts from the end of what follows the one before to the end of what follows it. The thread that looks
     at the memory of the process, on devices that do not count it themselves, runs all the time: its share is a row."""
     import torch
-    from lora_crucible.device_memory import INTERVAL, PeakMeter
     from lora_crucible.guard.trouble import Trouble
+    from lora_crucible.hardware.device_memory import INTERVAL, PeakMeter
 
     seconds: dict[bool, list[float]] = {True: [], False: []}
     last = 0.0
@@ -161,9 +161,9 @@ def sdxl_layers() -> dict[str, tuple[int, int]]:
 def sdxl_stall() -> dict[str, Any]:
     import torch
     from lora_crucible.checkpoint import Checkpoint, Checkpoints
+    from lora_crucible.files.tensor_tree import on_cpu
     from lora_crucible.formats.lora_file import lora_layer, to_state_dict
     from lora_crucible.formats.lora_model import LoraModel
-    from lora_crucible.packing import on_cpu
 
     layers = {
         key: lora_layer(torch.randn(RANK, inputs), torch.randn(outputs, RANK), RANK)

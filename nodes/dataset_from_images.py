@@ -43,7 +43,7 @@ class CrucibleDatasetFromImages(io.ComfyNode):
         from ..trainer.data.from_images import dataset_from_images
         from ..trainer.data.preview import contact_sheet
         from ..trainer.data.report import dataset_report
-        from ..trainer.pictures import to_pixels
+        from ..trainer.files.pictures import to_pixels
 
         settings = from_widgets({name: values[0] for name, values in widgets.items()}).data
         dataset = dataset_from_images(images, texts or [], settings, temporary_folder())

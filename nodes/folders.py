@@ -136,7 +136,7 @@ def lora_file(name: str) -> Path:
         CrucibleError: there is no such LoRA, it is not a .safetensors file, or the name leads out of ComfyUI's folders.
     """
     from ..trainer.errors import CrucibleError
-    from ..trainer.suggestions import nearest_names
+    from ..trainer.messages.suggestions import nearest_names
 
     if not name.lower().endswith(".safetensors"):
         raise CrucibleError(

@@ -83,7 +83,7 @@ class CrucibleLoadDataset(io.ComfyNode):
         from ..trainer.data.dataset import load_dataset
         from ..trainer.data.preview import contact_sheet
         from ..trainer.data.report import dataset_report
-        from ..trainer.pictures import to_pixels
+        from ..trainer.files.pictures import to_pixels
 
         folders = {
             "train_data_dir": _folder(train_data_dir, path),

@@ -107,9 +107,9 @@ class CrucibleMergeLoRA(io.ComfyNode):
         import torch
 
         from ..trainer.base_models.comfyui.weights import base_weights_of
+        from ..trainer.files.names import unused_path
         from ..trainer.formats.lora_model import load_lora
         from ..trainer.formats.lora_stack import read_stack
-        from ..trainer.formats.output_name import unused_path
         from ..trainer.merging.ingredients import Strengths
         from ..trainer.merging.result import merge_to_file
 

@@ -28,7 +28,7 @@ from .formats.layer_names import is_of_text_encoder
 from .formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, LayerTensors
 from .formats.universal import kind_of
 from .layer_choice import is_adaptable, select_layers
-from .rng import generator
+from .seeding import generator
 
 ADAPTER_NAME = "default"
 

@@ -18,11 +18,11 @@ import safetensors.torch
 from torch import Tensor
 
 from .errors import CrucibleError
+from .files.atomic import explained, sync_folder, write_whole
+from .files.tensor_tree import packed, unpacked
 from .formats.lora_file import write_lora
 from .formats.lora_model import LoraModel
 from .formats.tensor_file import data_parts, file_parts
-from .packing import packed, unpacked
-from .whole_files import explained, sync_folder, write_whole
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .base_models.base import BaseModel
     from .config import TrainingConfig
     from .data.dataset import Dataset
+    from .events.step import StepReport
     from .run import RunResult
-    from .step_report import StepReport
 
 
 COMMANDS = "demo | train | check | caption | merge | resize | convert | doctor"

@@ -13,8 +13,8 @@ import yaml
 from .config.schema import TrainingConfig
 from .config.validation import KEYS, Problem, check_values, config_error
 from .errors import CrucibleError
-from .suggestions import nearest_path
-from .text_files import read_text
+from .files.text import read_text
+from .messages.suggestions import nearest_path
 
 NULL_WORDS = ("", "~", "null", "Null", "NULL")
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from .base_models.base import CachedSample, RowLosses
 from .config import ResolvedConfig
+from .events.step import Gradients, RowResult, StepReport
 from .guard.memory import Memory
 from .guard.trouble import Trouble
 from .optimization import Optimization
 from .order import BatchOrder
-from .rng import derived_seed
-from .step_report import Gradients, RowResult, StepReport
+from .seeding import derived_seed
 
 Losses = Callable[[Sequence[CachedSample], Sequence[int]], RowLosses]
 """A base model's `losses`."""

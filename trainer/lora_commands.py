@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CrucibleError
+from .files.atomic import size_text
+from .files.names import unused_path
 from .formats.architectures import FORMS
-from .formats.output_name import unused_path
 from .merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 from .requirements import TORCH
-from .whole_files import size_text
 
 if TYPE_CHECKING:
     from .formats.architectures import Architecture, Form

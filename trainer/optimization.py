@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .config import ResolvedConfig
+from .files.tensor_tree import on_cpu
 from .optimizers import ParameterGroup, effective_learning_rates, make_optimizer
-from .packing import on_cpu
 from .schedules import make_schedule
 
 CAREFUL_GRAD_NORM = 0.5

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import torch
 
-from .rng import generator
+from .seeding import generator
 
 
 class BatchOrder:

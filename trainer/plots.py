@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
+from .files.atomic import write_whole
 from .guard.validation import Round
 from .run_log import read_log
-from .whole_files import write_whole
 
 SMOOTHING = 0.95
 """Share of the past in the smoothed curve: single steps swing with their timesteps."""

@@ -10,8 +10,8 @@ from .base_models.base import BaseModel
 from .config import ResolvedConfig
 from .data.cache import TensorCache
 from .data.dataset import Dataset
+from .files.atomic import size_text
 from .planning import note_lines
-from .whole_files import size_text
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from .config import TrainingConfig
 from .continuing import continued_from
 from .data.dataset import Dataset
 from .errors import CrucibleError
+from .files.atomic import require_writable
+from .files.names import check_output_name, nowhere
 from .formats.lora_file import read_lora
 from .formats.lora_model import LoraModel
-from .formats.output_name import check_output_name, nowhere
 from .planning import make_plan
 from .run import Hooks, RunResult, run_training
 from .run_files import LOG, RunFiles
 from .run_log import read_log
 from .run_record import RunRecord, known_runs, lora_session
-from .whole_files import require_writable
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from .base_models.base import BaseModel
 from .config import TrainingConfig
 from .continuing import Continued
 from .data.dataset import Dataset
-from .device_memory import forget_tensors
 from .errors import CrucibleError
 from .guard.memory import NothingFits
+from .hardware.device_memory import forget_tensors
 from .lower_resolution import limited, next_lower
 from .planning import Plan, make_plan
 from .run_files import RunFiles

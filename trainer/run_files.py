@@ -17,9 +17,9 @@ from torch import Tensor
 
 from .config import SETTINGS, TrainingConfig
 from .data.cache import cache_folder
-from .formats.output_name import check_output_name, nowhere, unused_name
-from .pictures import to_pixels
-from .whole_files import TEMPORARY, delete_unfinished, write_whole
+from .files.atomic import TEMPORARY, delete_unfinished, write_whole
+from .files.names import check_output_name, nowhere, unused_name
+from .files.pictures import to_pixels
 
 REPORT, LOG, SAMPLES = "report.txt", "log.jsonl", "samples"
 

@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from .base_models.base import BaseModel
 from .checkpoint import VERSION
 from .continuing import Continued
+from .files.atomic import write_whole
 from .planning import Plan
 from .run_files import RunFiles
-from .whole_files import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from .config import ResolvedConfig
 from .data.buckets import Buckets
 from .data.dataset import Dataset
 from .extras import Extras
+from .files.pictures import side_by_side, to_picture
 from .guard.retrying import retried
-from .pictures import side_by_side, to_picture
 from .run_files import RunFiles
 
 BY_DEFAULT = 2

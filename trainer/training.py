@@ -19,6 +19,7 @@ from .config import ResolvedConfig, TrainingConfig
 from .continuing import DECIDED_BY_FILE, Continued
 from .data.cache import TensorCache
 from .errors import CrucibleError
+from .events.step import StepReport
 from .extras import Extras
 from .formats.lora_model import LoraModel
 from .guard.early_stop import StoppedEarly
@@ -27,11 +28,11 @@ from .guard.memory import Memory
 from .guard.pace import Pace
 from .guard.retrying import again, retried
 from .guard.room import require_room
-from .guard.slow_causes import likely_cause
 from .guard.swing import find_swing
 from .guard.trouble import Trouble
 from .guard.validation import Round
 from .guard.verdict import Verdict
+from .hardware.slow_step_causes import likely_cause
 from .loop import train
 from .optimization import Optimization
 from .optimizers import parameter_groups
@@ -43,7 +44,6 @@ from .run_files import RunFiles
 from .run_log import RunLog, read_log
 from .sampling import Samples
 from .saving import LoraSaver
-from .step_report import StepReport
 
 log = logging.getLogger(__name__)
 

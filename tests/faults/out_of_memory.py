@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lora_crucible.base_models.base import BaseModel, CachedSample
-from lora_crucible.rng import derived_seed
+from lora_crucible.seeding import derived_seed
 
 SEED = 42
 """Of the runs: the default of the config."""

@@ -4,8 +4,8 @@ import weakref
 
 import pytest
 import torch
-from lora_crucible import device_memory
-from lora_crucible.device_memory import (
+from lora_crucible.hardware import device_memory
+from lora_crucible.hardware.device_memory import (
     PeakMeter,
     available_memory,
     forget_tensors,

@@ -6,9 +6,9 @@ import sys
 from types import SimpleNamespace
 
 import torch
-from lora_crucible import memory_holders
-from lora_crucible.memory_holders import largest_holder
-from lora_crucible.nvidia import Card, Holder
+from lora_crucible.hardware import memory_holders
+from lora_crucible.hardware.memory_holders import largest_holder
+from lora_crucible.hardware.nvidia import Card, Holder
 
 MB = 10**6
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)

@@ -6,8 +6,8 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
-from lora_crucible import nvidia
-from lora_crucible.nvidia import Holder, nvidia_cards
+from lora_crucible.hardware import nvidia
+from lora_crucible.hardware.nvidia import Holder, nvidia_cards
 
 CARD = "0, GPU-a, A card, 24576, 20000, 600.1"
 

@@ -207,7 +207,7 @@ def test_shift_by_resolution():
 def test_defaults_draw_as_ever():
     """The same seed keeps giving the same LoRA."""
     timesteps, noise = draw_noise(Objective.EPSILON, (4, 8, 8), [5])
-    from lora_crucible.rng import generator
+    from lora_crucible.seeding import generator
 
     draw = generator(5, "noise")
     assert timesteps[0] == torch.randint(1000, (), generator=draw)

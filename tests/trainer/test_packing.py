@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from lora_crucible.packing import on_cpu, packed, unpacked
+from lora_crucible.files.tensor_tree import on_cpu, packed, unpacked
 
 NESTED = {
     "tensors": [torch.tensor([1.5, -2.0]), {"half": torch.ones(2, dtype=torch.bfloat16)}],

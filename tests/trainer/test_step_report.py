@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_crucible.step_report import RowResult, errors_by_range
+from lora_crucible.events.step import RowResult, errors_by_range
 
 
 def test_errors_are_averaged_in_the_quarters_that_occur():

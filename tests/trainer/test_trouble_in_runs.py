@@ -19,9 +19,9 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.guard import trouble
 from lora_crucible.optimization import Optimization
-from lora_crucible.rng import derived_seed
 from lora_crucible.run import Hooks, RunResult, run_training
 from lora_crucible.run_files import RunFiles
+from lora_crucible.seeding import derived_seed
 
 SETTINGS = {
     "max_train_steps": 10,

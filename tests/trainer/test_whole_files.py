@@ -2,7 +2,7 @@
 
 import pytest
 from lora_crucible.errors import CrucibleError
-from lora_crucible.whole_files import delete_unfinished, require_writable, size_text, write_whole
+from lora_crucible.files.atomic import delete_unfinished, require_writable, size_text, write_whole
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from ..adapters import Adapters, AdapterSpec
 from ..config import ModelFacts, ObjectiveSettings
 from ..data.cache import TensorCache
 from ..data.samples import Sample
-from ..device_memory import available_memory, free_memory, is_out_of_memory
 from ..formats.architectures import Architecture
 from ..formats.names import Place
+from ..hardware.device_memory import available_memory, free_memory, is_out_of_memory
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """By the names that settings have for them."""

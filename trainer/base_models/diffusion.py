@@ -11,7 +11,7 @@ from torch import Tensor
 from ..config import ObjectiveSettings
 from ..errors import CrucibleError
 from ..objective import TIMESTEPS, Objective, draw_timestep, loss_weights, noisy_latent, row_losses, target
-from ..rng import generator
+from ..seeding import generator
 from .base import BaseModel, RowLosses
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..data.cache import TensorCache
 from ..data.samples import Sample, View
 from ..errors import CrucibleError
-from ..rng import generator
+from ..seeding import generator
 from .base import CachedSample, Progress
 
 SMALLEST_MASK = 1e-3

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ..errors import CrucibleError
-from ..text_files import read_text
+from ..files.text import read_text
 from .base import Captioner, Check, pretrained
 from .options import CaptionStyle
 

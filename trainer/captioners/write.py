@@ -11,7 +11,7 @@ from pathlib import Path
 from ..data.captions import caption_paths
 from ..demo import DATASET_DIR
 from ..errors import CrucibleError
-from ..text_files import read_text
+from ..files.text import read_text
 
 METADATA_FILE = "metadata.csv"
 COLUMNS = ("file_name", "text")

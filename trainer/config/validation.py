@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import CrucibleError
-from ..suggestions import nearest_names
+from ..messages.suggestions import nearest_names
 from .contradictions import contradictions
 from .schema import SETTINGS, TrainingConfig
 

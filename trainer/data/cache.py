@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..packing import packed, unpacked
+from ..files.tensor_tree import packed, unpacked
 
 log = logging.getLogger(__name__)
 

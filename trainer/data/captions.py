@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config.data_settings import CaptionSource, DataSettings
-from ..text_files import read_text
+from ..files.text import read_text
 from .metadata_files import MetadataFile
 from .scan import CAPTION_EXTENSIONS, FoundImage
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageStat
 
 from ..errors import CrucibleError
-from ..whole_files import write_whole
+from ..files.atomic import write_whole
 from .images import SIDEWAYS, UnreadableImage, orientation, reading
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CrucibleError
-from ..suggestions import nearest_names, nearest_path
-from ..text_files import read_text
+from ..files.text import read_text
+from ..messages.suggestions import nearest_names, nearest_path
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 """The names that are looked for; where both lie in a folder, the first one's captions count first."""

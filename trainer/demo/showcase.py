@@ -11,7 +11,7 @@ from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..pictures import to_picture
+from ..files.pictures import to_picture
 from . import DEMO_PROMPTS, MODEL_DIR, TRIGGER_WORD
 from .style import style_score
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..nvidia import Card, nvidia_cards
+from ..hardware.nvidia import Card, nvidia_cards
 from ..requirements import TORCH
 from .packages import GET_TORCH
 from .page import Advice, Section, size_text

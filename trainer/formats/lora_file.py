@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import CrucibleError
-from ..whole_files import size_text, write_whole
+from ..files.atomic import size_text, write_whole
 from .adapter_keys import is_adapter_key
 from .header import not_whole, read_header, unreadable
 from .tensor_file import data_parts, file_parts, hash_of

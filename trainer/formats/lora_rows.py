@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import CrucibleError
-from ..suggestions import nearest_names
+from ..messages.suggestions import nearest_names
 
 KEYS = ("name", "strength_model", "strength_clip", "enabled")
 MAXIMUM_STRENGTH = 20

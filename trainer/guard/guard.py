@@ -21,7 +21,7 @@ from ..data.cache import TensorCache
 from ..data.dataset import Dataset, TrainingImage
 from ..data.findings import counted
 from ..data.samples import fixed_samples
-from ..step_report import StepReport
+from ..events.step import StepReport
 from .early_stop import EarlyStopping, StoppedEarly
 from .image_watch import ImageWatch
 from .measures import Measures, Pictures, compare, measure_samplings, sheet

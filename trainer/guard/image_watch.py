@@ -16,7 +16,7 @@ import torch
 
 from ..base_models.base import CachedSample, RowLosses
 from ..data.findings import listed
-from ..step_report import RowResult
+from ..events.step import RowResult
 from .usual import UsualErrors
 
 WINDOW = 16

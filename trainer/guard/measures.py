@@ -19,7 +19,7 @@ from ..base_models.base import Sampling
 from ..data.dataset import Dataset, TrainingImage
 from ..data.facts import difference_hash
 from ..data.images import load_pixels
-from ..pictures import to_picture
+from ..files.pictures import to_picture
 from .comparing import SIDE, distances, likeness, mean_distance
 
 UNRELATED = ("a tree in a field", "a cup on a table", "a street in a city")

@@ -13,14 +13,14 @@ from typing import Any
 from ..base_models.base import BaseModel, CachedSample
 from ..config import ResolvedConfig
 from ..data.findings import counted
-from ..device_memory import PeakMeter, forget_tensors
 from ..errors import CrucibleError
+from ..events.step import StepReport
+from ..files.atomic import size_text
+from ..hardware.device_memory import PeakMeter, forget_tensors
+from ..hardware.memory_holders import largest_holder
 from ..lower_resolution import LEAST
-from ..memory_holders import largest_holder
 from ..optimization import Optimization
 from ..order import BatchOrder
-from ..step_report import StepReport
-from ..whole_files import size_text
 from .memory_plan import STATE_BYTES, MemoryPlan, largest_batch, largest_number_of_rows, smaller
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from ..data.findings import counted
-from ..step_report import StepReport
+from ..events.step import StepReport
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..base_models.base import BaseModel
-from ..device_memory import out_of_memory_freed
+from ..hardware.device_memory import out_of_memory_freed
 
 Result = TypeVar("Result")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..config import ResolvedConfig
 from ..data.cache import IN_MEMORY
-from ..device_memory import free_host_memory
 from ..errors import CrucibleError
-from ..whole_files import size_text
+from ..files.atomic import size_text
+from ..hardware.device_memory import free_host_memory
 from .memory_plan import STATE_BYTES
 
 FILE_BYTES = {"fp16": 2, "fp32": 4}

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from ..config import ResolvedConfig
 from ..data.findings import counted, listed
 from ..errors import CrucibleError
+from ..events.step import Gradients
 from ..optimization import CAREFUL_GRAD_NORM
-from ..step_report import Gradients
 from .usual import UsualErrors
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..step_report import RowResult
+from ..events.step import RowResult
 
 BINS = 20
 """Equal parts of the noise schedule. Within one of 10, errors of a noise-predicting model still differ threefold."""

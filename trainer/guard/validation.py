@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ..base_models.base import CachedSample, RowLosses
-from ..rng import derived_seed
+from ..seeding import derived_seed
 
 TIMESTEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Shares of the noise schedule at which every image is measured: early ones show detail, late ones composition."""

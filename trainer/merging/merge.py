@@ -11,13 +11,13 @@ import torch
 from peft.utils import merge_utils
 from torch import Tensor
 
-from ..device_memory import out_of_memory_freed
 from ..errors import CrucibleError
 from ..formats.adapter_keys import names_text_encoder
 from ..formats.delta import BIASES, delta_weight, kind_of, rank_of
 from ..formats.lora_file import DORA_SCALE, LayerTensors
 from ..formats.universal import Layers
-from ..rng import derived_seed, global_seed
+from ..hardware.device_memory import out_of_memory_freed
+from ..seeding import derived_seed, global_seed
 from .recipe import Recipe
 from .refactor import factors_of, lora_of, lora_of_matrix, thin_svd, truncated, weight_shape
 

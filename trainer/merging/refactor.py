@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..formats.delta import kind_of, scale_of, without_middle
 from ..formats.lora_file import DOWN, MIDDLE, UP, LayerTensors, lora_layer
-from ..rng import global_seed
+from ..seeding import global_seed
 
 OVERSAMPLING = 16
 """More directions than asked for, for the randomized decomposition (Halko et al. 2011, arXiv:0909.4061)."""

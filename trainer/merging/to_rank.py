@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..formats.delta import scale_of
 from ..formats.lora_file import ALPHA, DOWN, UP, LayerTensors
-from ..rng import generator
+from ..seeding import generator
 from .refactor import thin_svd
 
 

@@ -1,6 +1,6 @@
 import pytest
 from lora_crucible.errors import CrucibleError
-from lora_crucible.formats.output_name import check_output_name, unused_name
+from lora_crucible.files.names import check_output_name, unused_name
 
 
 @pytest.mark.parametrize("name", ["lora", "my character v1.2", "角色_v2", "été", "a" * 200, "console"])

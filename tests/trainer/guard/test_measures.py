@@ -10,8 +10,8 @@ import torch
 from lora_crucible.base_models.base import Sampling
 from lora_crucible.config import DataSettings
 from lora_crucible.data.dataset import Dataset, load_dataset
+from lora_crucible.files.pictures import to_picture
 from lora_crucible.guard.measures import compare, measure_samplings, sheet, without_word
-from lora_crucible.pictures import to_picture
 from PIL import Image
 from torch import Tensor
 

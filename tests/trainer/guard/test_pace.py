@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import pytest
+from lora_crucible.events.step import RowResult, StepReport
 from lora_crucible.guard.pace import ENOUGH, WARMUP, Pace
-from lora_crucible.step_report import RowResult, StepReport
 
 CAUSE = "A game is running. Close it."
 

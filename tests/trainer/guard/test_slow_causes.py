@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from lora_crucible.guard import slow_causes
-from lora_crucible.guard.slow_causes import likely_cause
-from lora_crucible.nvidia import Card, Holder
+from lora_crucible.hardware import slow_step_causes as slow_causes
+from lora_crucible.hardware.nvidia import Card, Holder
+from lora_crucible.hardware.slow_step_causes import likely_cause
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 GB = 10**9

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from lora_crucible.errors import CrucibleError
+from lora_crucible.events.step import Gradients, RowResult
 from lora_crucible.guard.trouble import ENOUGH, MOST_IN_A_ROW, MOST_RETURNS, WINDOW, Trouble
-from lora_crucible.step_report import Gradients, RowResult
 
 GOOD = 0.5
 

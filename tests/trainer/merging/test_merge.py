@@ -8,7 +8,7 @@ from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, MIDDLE, UP,
 from lora_crucible.formats.universal import Layers
 from lora_crucible.merging.merge import CPU, Ingredient, JointLayer, merge
 from lora_crucible.merging.recipe import METHODS, Recipe
-from lora_crucible.rng import derived_seed
+from lora_crucible.seeding import derived_seed
 from peft import LoraConfig, get_peft_model
 from peft.utils import merge_utils
 from torch import nn

@@ -10,7 +10,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...packing import map_tensors
+from ...files.tensor_tree import map_tensors
 
 Conditioning = dict[str, Any]
 """ComfyUI's own cond objects by the name of the model's argument, for one sample."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import CrucibleError
-from ...packing import on_cpu
+from ...files.tensor_tree import on_cpu
 from ..base import weights_hash
 from ..inputs import Encoders
 from . import conditioning, memory

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...adapters import AdaptedLayer, AdapterSpec
 from ...dropout import RowSeeds
-from ...packing import map_tensors
+from ...files.tensor_tree import map_tensors
 from . import attaching, naming
 from .frozen import Forward
 from .inplace import safe_model

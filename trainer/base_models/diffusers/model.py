@@ -30,13 +30,13 @@ from ...adapters import (
 )
 from ...data.cache import TensorCache
 from ...data.samples import Sample
-from ...device_memory import out_of_memory_freed
 from ...dropout import RowSeeds
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.layer_names import file_key, text_encoder_key
 from ...formats.lora_file import read_lora
 from ...formats.names import Place, place_of
+from ...hardware.device_memory import out_of_memory_freed
 from ...layer_choice import is_adaptable
 from ...objective import Objective
 from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash

@@ -12,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import CrucibleError
+from ..errors import CrucibleError
 
 TEMPORARY = ".crucible-"
 """How the name of a file begins that is being written, before its own; a killed process may leave one."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import psutil
 import torch
 
+from ..files.atomic import size_text
 from .nvidia import Holder, nvidia_cards
-from .whole_files import size_text
 
 WORTH_NAMING = 500_000_000
 """Bytes from which on closing a program helps."""

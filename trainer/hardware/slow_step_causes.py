@@ -10,8 +10,8 @@ import psutil
 import torch
 
 from ..data.findings import listed
-from ..nvidia import nvidia_cards
-from ..whole_files import size_text
+from ..files.atomic import size_text
+from .nvidia import nvidia_cards
 
 FULL = 0.03
 """Share of a memory that is free when it is as good as full."""

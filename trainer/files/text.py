@@ -6,7 +6,7 @@ import codecs
 import re
 from pathlib import Path
 
-from .errors import CrucibleError
+from ..errors import CrucibleError
 
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),

@@ -1,0 +1,1 @@
+"""How texts for people are put together."""

@@ -202,12 +202,12 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
     from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
     from lora_crucible.base_models.inputs import Inputs, Latent
     from lora_crucible.config import TrainingConfig
+    from lora_crucible.data.batch_sampler import BatchOrder
     from lora_crucible.guard.memory import Memory
     from lora_crucible.guard.trouble import Trouble
     from lora_crucible.loop import train
     from lora_crucible.optimization import Optimization
     from lora_crucible.optimizers import ParameterGroup
-    from lora_crucible.order import BatchOrder
 
     config = TrainingConfig(
         max_train_steps=steps,

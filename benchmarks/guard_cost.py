@@ -39,7 +39,7 @@ def demo_run(after_step: Callable[[Callable[[], None], int], None], **values: An
     from lora_crucible import run, training
     from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
     from lora_crucible.config import parse_config
-    from lora_crucible.data.dataset import load_dataset
+    from lora_crucible.data.images.dataset import load_dataset
     from lora_crucible.run_files import RunFiles
 
     class Timed(training.Training):

@@ -40,9 +40,9 @@ class CrucibleDatasetFromImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, texts=None, **widgets):
-        from ..trainer.data.from_images import dataset_from_images
-        from ..trainer.data.preview import contact_sheet
-        from ..trainer.data.report import dataset_report
+        from ..trainer.data.images.contact_sheet import contact_sheet
+        from ..trainer.data.images.from_images import dataset_from_images
+        from ..trainer.data.images.report import dataset_report
         from ..trainer.files.pictures import to_pixels
 
         settings = from_widgets({name: values[0] for name, values in widgets.items()}).data

@@ -69,7 +69,7 @@ class CrucibleLoadDataset(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, train_data_dir, reg_data_dir, path, **_):
-        from ..trainer.data.scan import folder_signature
+        from ..trainer.data.images.scan import folder_signature
 
         if train_data_dir is None or path is None:  # the value comes from another node, whose own inputs decide
             return ""
@@ -80,9 +80,9 @@ class CrucibleLoadDataset(io.ComfyNode):
     def execute(cls, train_data_dir, reg_data_dir, path, clip=None, vae=None, **widgets):
         from ..trainer.base_models.comfyui.measuring import latent_factor, token_counter
         from ..trainer.data.cache import cache_folder
-        from ..trainer.data.dataset import load_dataset
-        from ..trainer.data.preview import contact_sheet
-        from ..trainer.data.report import dataset_report
+        from ..trainer.data.images.contact_sheet import contact_sheet
+        from ..trainer.data.images.dataset import load_dataset
+        from ..trainer.data.images.report import dataset_report
         from ..trainer.files.pictures import to_pixels
 
         folders = {

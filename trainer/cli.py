@@ -20,7 +20,7 @@ from .requirements import STANDALONE, require_packages
 if TYPE_CHECKING:
     from .base_models.base import BaseModel
     from .config import TrainingConfig
-    from .data.dataset import Dataset
+    from .data.images.dataset import Dataset
     from .events.step import StepReport
     from .run import RunResult
 
@@ -88,7 +88,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from .base_models.diffusers.folder import read_folder
-    from .data.report import dataset_report
+    from .data.images.report import dataset_report
     from .formats.lora_file import read_lora
     from .formats.lora_info import lora_info
     from .summary import summarise
@@ -127,7 +127,7 @@ def _load(config: TrainingConfig) -> Dataset:
     from tqdm import tqdm
 
     from .data.cache import cache_folder
-    from .data.dataset import load_dataset
+    from .data.images.dataset import load_dataset
 
     facts = cache_folder(Path(config.output_dir).expanduser()) / "facts"
     with tqdm(total=0, desc="Checking", unit="image", dynamic_ncols=True, leave=False) as bar:

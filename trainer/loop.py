@@ -10,11 +10,11 @@ from torch import Tensor
 
 from .base_models.base import CachedSample, RowLosses
 from .config import ResolvedConfig
+from .data.batch_sampler import BatchOrder
 from .events.step import Gradients, RowResult, StepReport
 from .guard.memory import Memory
 from .guard.trouble import Trouble
 from .optimization import Optimization
-from .order import BatchOrder
 from .seeding import derived_seed
 
 Losses = Callable[[Sequence[CachedSample], Sequence[int]], RowLosses]

@@ -7,9 +7,9 @@ import time
 from . import __version__
 from .base_models.base import BaseModel
 from .config import ResolvedConfig
-from .data.dataset import Dataset
+from .data.batch_sampler import BatchOrder
+from .data.images.dataset import Dataset
 from .formats.metadata import TrainingFacts
-from .order import BatchOrder
 
 
 def lora_facts(

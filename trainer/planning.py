@@ -9,9 +9,9 @@ from .config import DatasetFacts, ModelFacts, Resolved, TrainingConfig, notes, r
 from .config.choices import Choices
 from .config.purposes import choose_validation_percent
 from .config.schema import Purpose
-from .data.dataset import Dataset, split_dataset
-from .data.samples import Sample, training_samples
-from .data.subject import likely_purpose
+from .data.images.dataset import Dataset, split_dataset
+from .data.images.likely_purpose import likely_purpose
+from .data.images.samples import Sample, training_samples
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from .base_models.base import BaseModel
 from .config import ResolvedConfig
 from .data.cache import TensorCache
-from .data.dataset import Dataset
+from .data.images.dataset import Dataset
 from .files.atomic import size_text
 from .planning import note_lines
 

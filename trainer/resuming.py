@@ -15,7 +15,7 @@ from .base_models.base import BaseModel
 from .checkpoint import Checkpoints, read_state
 from .config import TrainingConfig
 from .continuing import continued_from
-from .data.dataset import Dataset
+from .data.images.dataset import Dataset
 from .errors import CrucibleError
 from .files.atomic import require_writable
 from .files.names import check_output_name, nowhere

@@ -10,7 +10,7 @@ from typing import Any
 from .base_models.base import BaseModel
 from .config import TrainingConfig
 from .continuing import Continued
-from .data.dataset import Dataset
+from .data.images.dataset import Dataset
 from .errors import CrucibleError
 from .guard.memory import NothingFits
 from .hardware.device_memory import forget_tensors

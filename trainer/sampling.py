@@ -12,8 +12,8 @@ from torch import Tensor
 from .adapters import Adapters
 from .base_models.base import BaseModel, Sampling
 from .config import ResolvedConfig
-from .data.buckets import Buckets
-from .data.dataset import Dataset
+from .data.images.buckets import Buckets
+from .data.images.dataset import Dataset
 from .extras import Extras
 from .files.pictures import side_by_side, to_picture
 from .guard.retrying import retried

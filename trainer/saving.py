@@ -9,13 +9,13 @@ from .adapters import Adapters
 from .base_models.base import DTYPES, BaseModel, Precision
 from .config import ResolvedConfig
 from .continuing import Continued
-from .data.dataset import Dataset
+from .data.batch_sampler import BatchOrder
+from .data.images.dataset import Dataset
 from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import build_metadata
 from .guard.guard import Guard
 from .lora_facts import lora_facts
-from .order import BatchOrder
 from .report import SavedLora
 from .run_files import RunFiles
 

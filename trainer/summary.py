@@ -8,7 +8,7 @@ from typing import Any
 
 from .config import OF_OTHER_NODES, SETTINGS, ModelFacts, TrainingConfig, notes
 from .config_text import OPEN_IN_DATASETS, to_yaml
-from .data.dataset import Dataset
+from .data.images.dataset import Dataset
 from .planning import make_plan, note_lines, purpose_of
 
 DECIDED_BY = {

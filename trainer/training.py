@@ -17,6 +17,7 @@ from .base_models.base import BaseModel, Precision
 from .checkpoint import Checkpoint, Checkpoints
 from .config import ResolvedConfig, TrainingConfig
 from .continuing import DECIDED_BY_FILE, Continued
+from .data.batch_sampler import BatchOrder
 from .data.cache import TensorCache
 from .errors import CrucibleError
 from .events.step import StepReport
@@ -36,7 +37,6 @@ from .hardware.slow_step_causes import likely_cause
 from .loop import train
 from .optimization import Optimization
 from .optimizers import parameter_groups
-from .order import BatchOrder
 from .planning import Plan
 from .plots import can_plot, save_training_plot
 from .report import SavedLora, cache_text, training_report

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from lora_crucible.adapters import AdapterSpec
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.dataset import load_dataset
+from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.demo import MODEL_DIR
 from lora_crucible.formats.layer_names import is_of_text_encoder
 from lora_crucible.formats.lora_file import read_lora

@@ -16,7 +16,7 @@ from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.config_file import read_config
 from lora_crucible.continuing import continued_from
-from lora_crucible.data.dataset import load_dataset
+from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.delta import delta_weight
 from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, lora_layer, read_lora, write_lora
@@ -118,7 +118,7 @@ def start_of(base_model, path: Path, **values):
 
 def cached(base_model, dataset, cache_folder: Path):
     from lora_crucible.data.cache import TensorCache
-    from lora_crucible.data.samples import training_samples
+    from lora_crucible.data.images.samples import training_samples
 
     with base_model.session("fp32"):
         return base_model.cache_inputs(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lora_crucible.adapters import AdapterSpec
 from lora_crucible.data.cache import TensorCache
-from lora_crucible.data.samples import training_samples
+from lora_crucible.data.images.samples import training_samples
 from lora_crucible.dropout import RowDropout, RowSeeds
 from torch.utils.checkpoint import checkpoint
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lora_crucible.order import BatchOrder
+from lora_crucible.data.batch_sampler import BatchOrder
 
 GROUPS = ["wide"] * 7 + ["tall"] * 4 + ["square"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lora_crucible.config import DataSettings, ModelFacts, parse_config
-from lora_crucible.data.dataset import Dataset, load_dataset
+from lora_crucible.data.images.dataset import Dataset, load_dataset
 from lora_crucible.planning import make_plan
 from PIL import Image
 

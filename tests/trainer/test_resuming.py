@@ -10,7 +10,7 @@ import pytest
 import torch
 from filelock import FileLock
 from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.dataset import load_dataset
+from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.resuming import train_or_resume

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lora_crucible.cli import main
 from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.dataset import load_dataset
+from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.resuming import train_or_resume
 from lora_crucible.run import Hooks, RunResult

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..adapters import Adapters, AdapterSpec
 from ..config import ModelFacts, ObjectiveSettings
 from ..data.cache import TensorCache
-from ..data.samples import Sample
+from ..data.images.samples import Sample
 from ..formats.architectures import Architecture
 from ..formats.names import Place
 from ..hardware.device_memory import available_memory, free_memory, is_out_of_memory

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.cache import TensorCache
-from ..data.samples import Sample, View
+from ..data.images.samples import Sample, View
 from ..errors import CrucibleError
 from ..seeding import generator
 from .base import CachedSample, Progress

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.captions import find_captions
-from ..data.dataset import Dataset, TrainingImage, complete_captions
-from ..data.metadata_files import metadata_files, read_metadata
-from ..data.scan import find_images
+from ..data.images.captions import find_captions
+from ..data.images.dataset import Dataset, TrainingImage, complete_captions
+from ..data.images.metadata_files import metadata_files, read_metadata
+from ..data.images.scan import find_images
 from .run import Picture
 
 ABOUT_CAPTIONS = ("no_caption", "caption_conflict", "trigger_word_added", "unreadable_caption")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw
 
-from ..data.preview import CAPTION_LINES, INK, LINE_HEIGHT, MARGIN, PAPER, font_for, wrap
+from ..data.images.contact_sheet import (
+    CAPTION_LINES,
+    INK,
+    LINE_HEIGHT,
+    MARGIN,
+    PAPER,
+    font_for,
+    wrap,
+)
 
 SIDE = 384
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ..data.images import UnreadableImage, open_image
+from ..data.images.decode import UnreadableImage, open_image
 from ..errors import CrucibleError
 from .base import Captioner, Check, too_large
 from .cache import CaptionCache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..data.captions import with_trigger_word
+from ..data.images.captions import with_trigger_word
 from .base import SENTENCE_ENDS
 from .options import CaptionOptions
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..data.captions import caption_paths
+from ..data.images.captions import caption_paths
 from ..demo import DATASET_DIR
 from ..errors import CrucibleError
 from ..files.text import read_text

@@ -18,9 +18,9 @@ from ..base_models.base import BaseModel, CachedSample, Progress, RowLosses, Sam
 from ..config import ResolvedConfig
 from ..config.resolve import usual_learning_rate
 from ..data.cache import TensorCache
-from ..data.dataset import Dataset, TrainingImage
 from ..data.findings import counted
-from ..data.samples import fixed_samples
+from ..data.images.dataset import Dataset, TrainingImage
+from ..data.images.samples import fixed_samples
 from ..events.step import StepReport
 from .early_stop import EarlyStopping, StoppedEarly
 from .image_watch import ImageWatch

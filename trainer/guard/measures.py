@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..base_models.base import Sampling
-from ..data.dataset import Dataset, TrainingImage
-from ..data.facts import difference_hash
-from ..data.images import load_pixels
+from ..data.images.dataset import Dataset, TrainingImage
+from ..data.images.decode import load_pixels
+from ..data.images.image_facts import difference_hash
 from ..files.pictures import to_picture
 from .comparing import SIDE, distances, likeness, mean_distance
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..base_models.base import BaseModel, CachedSample
 from ..config import ResolvedConfig
+from ..data.batch_sampler import BatchOrder
 from ..data.findings import counted
 from ..errors import CrucibleError
 from ..events.step import StepReport
@@ -20,7 +21,6 @@ from ..hardware.device_memory import PeakMeter, forget_tensors
 from ..hardware.memory_holders import largest_holder
 from ..lower_resolution import LEAST
 from ..optimization import Optimization
-from ..order import BatchOrder
 from .memory_plan import STATE_BYTES, MemoryPlan, largest_batch, largest_number_of_rows, smaller
 
 log = logging.getLogger(__name__)

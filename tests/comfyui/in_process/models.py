@@ -14,8 +14,8 @@ from lora_crucible.base_models.base import CachedSample
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.base_models.inputs import Inputs, Latent
 from lora_crucible.data.cache import TensorCache
-from lora_crucible.data.dataset import Dataset
-from lora_crucible.data.samples import training_samples
+from lora_crucible.data.images.dataset import Dataset
+from lora_crucible.data.images.samples import training_samples
 
 SDXL = {
     "image_size": 32,

@@ -9,7 +9,7 @@ import torch
 from lora_crucible.adapters import AdapterSpec
 from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.config import DataSettings
-from lora_crucible.data.dataset import load_dataset
+from lora_crucible.data.images.dataset import load_dataset
 from PIL import Image
 
 

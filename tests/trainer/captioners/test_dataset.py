@@ -12,7 +12,7 @@ from lora_crucible.captioners.options import CaptionOptions
 from lora_crucible.captioners.run import CaptionResult, caption_images
 from lora_crucible.captioners.write import write_sidecars
 from lora_crucible.config import DataSettings
-from lora_crucible.data.dataset import Dataset, load_dataset
+from lora_crucible.data.images.dataset import Dataset, load_dataset
 from lora_crucible.errors import CrucibleError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from lora_crucible.captioners.write import check_writable, write_metadata, write_sidecars
-from lora_crucible.data.captions import find_captions
-from lora_crucible.data.scan import FoundImage
+from lora_crucible.data.images.captions import find_captions
+from lora_crucible.data.images.scan import FoundImage
 from lora_crucible.demo import DATASET_DIR
 from lora_crucible.errors import CrucibleError
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from lora_crucible.config import DataSettings
-from lora_crucible.data.dataset import Dataset, load_dataset
-from lora_crucible.data.preview import contact_sheet
-from lora_crucible.data.report import dataset_report
-from lora_crucible.data.samples import training_samples
+from lora_crucible.data.images.contact_sheet import contact_sheet
+from lora_crucible.data.images.dataset import Dataset, load_dataset
+from lora_crucible.data.images.report import dataset_report
+from lora_crucible.data.images.samples import training_samples
 from PIL import Image
 
 SIZE = (96, 64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from lora_crucible.data.buckets import SMALLEST, Buckets
+from lora_crucible.data.images.buckets import SMALLEST, Buckets
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from lora_crucible.config import DataSettings
-from lora_crucible.data.captions import find_captions, finished, variants, with_trigger_word
-from lora_crucible.data.metadata_files import MetadataFile
-from lora_crucible.data.scan import FoundImage
+from lora_crucible.data.images.captions import find_captions, finished, variants, with_trigger_word
+from lora_crucible.data.images.metadata_files import MetadataFile
+from lora_crucible.data.images.scan import FoundImage
 from lora_crucible.errors import CrucibleError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from lora_crucible.config import DataSettings
-from lora_crucible.data.dataset import Dataset, load_dataset
-from lora_crucible.data.preview import contact_sheet
-from lora_crucible.data.report import dataset_report
+from lora_crucible.data.images.contact_sheet import contact_sheet
+from lora_crucible.data.images.dataset import Dataset, load_dataset
+from lora_crucible.data.images.report import dataset_report
 from lora_crucible.demo import TRIGGER_WORD
 from lora_crucible.errors import CrucibleError
 from PIL import Image

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lora_crucible.data import facts
-from lora_crucible.data.facts import all_facts, find_facts
+from lora_crucible.data.images import image_facts as facts
+from lora_crucible.data.images.image_facts import all_facts, find_facts
 from PIL import Image, ImageFilter
 
 

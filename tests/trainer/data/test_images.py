@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lora_crucible.data import images
-from lora_crucible.data.facts import find_facts
-from lora_crucible.data.images import UnreadableImage, load_mask, load_pixels, open_image
+from lora_crucible.data.images import decode as images
+from lora_crucible.data.images.decode import UnreadableImage, load_mask, load_pixels, open_image
+from lora_crucible.data.images.image_facts import find_facts
 from PIL import Image, ImageCms
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lora_crucible.data.metadata_files import MetadataFile, metadata_files, read_metadata
+from lora_crucible.data.images.metadata_files import MetadataFile, metadata_files, read_metadata
 from lora_crucible.errors import CrucibleError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lora_crucible.config import DataSettings
-from lora_crucible.data.checks import ESTIMATE, TokenCounter, estimated_tokens
-from lora_crucible.data.dataset import load_dataset
-from lora_crucible.data.report import DatasetReport, dataset_report
+from lora_crucible.data.images.checks import ESTIMATE, TokenCounter, estimated_tokens
+from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.report import DatasetReport, dataset_report
 from PIL import Image, ImageFilter
 
 VIEWS = ["front view", "side view, half body", "full body"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 from lora_crucible.config import DataSettings
-from lora_crucible.data.dataset import load_dataset
-from lora_crucible.data.samples import fixed_samples, training_samples
+from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.samples import fixed_samples, training_samples
 from PIL import Image
 
 

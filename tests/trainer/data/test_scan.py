@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lora_crucible.data.scan import find_images, find_mask, folder_signature
+from lora_crucible.data.images.scan import find_images, find_mask, folder_signature
 from lora_crucible.errors import CrucibleError
 
 

@@ -6,8 +6,8 @@ import hashlib
 import random
 from dataclasses import replace
 
-from lora_crucible.data.facts import ImageFacts
-from lora_crucible.data.split import near_duplicates, validation_indices
+from lora_crucible.data.images.image_facts import ImageFacts
+from lora_crucible.data.images.split import near_duplicates, validation_indices
 
 
 def facts(number: int, look: int | None = None) -> ImageFacts:

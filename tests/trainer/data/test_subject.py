@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from lora_crucible.config import DataSettings
-from lora_crucible.data.dataset import load_dataset
-from lora_crucible.data.subject import likely_purpose
+from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.likely_purpose import likely_purpose
 from lora_crucible.planning import purpose_of
 
 VARIED = [

@@ -14,8 +14,8 @@ from lora_crucible.adapters import ADAPTER_NAME, AdapterSpec
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.cache import TensorCache
-from lora_crucible.data.dataset import Dataset, load_dataset
-from lora_crucible.data.samples import fixed_samples
+from lora_crucible.data.images.dataset import Dataset, load_dataset
+from lora_crucible.data.images.samples import fixed_samples
 from lora_crucible.demo import DATASET_DIR
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.guard.validation import Validation

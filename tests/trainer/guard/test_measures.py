@@ -9,7 +9,7 @@ import pytest
 import torch
 from lora_crucible.base_models.base import Sampling
 from lora_crucible.config import DataSettings
-from lora_crucible.data.dataset import Dataset, load_dataset
+from lora_crucible.data.images.dataset import Dataset, load_dataset
 from lora_crucible.files.pictures import to_picture
 from lora_crucible.guard.measures import compare, measure_samplings, sheet, without_word
 from PIL import Image

@@ -6,7 +6,7 @@ from typing import Any
 
 import comfy.sd1_clip
 
-from ...data.checks import ESTIMATE, TokenCounter
+from ...data.images.checks import ESTIMATE, TokenCounter
 
 
 def token_counter(clip: Any | None) -> TokenCounter:

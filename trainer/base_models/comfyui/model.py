@@ -18,7 +18,7 @@ from torch import Tensor
 from ...adapters import Adapters, AdapterSpec
 from ...config import ModelFacts
 from ...data.cache import TensorCache
-from ...data.samples import Sample
+from ...data.images.samples import Sample
 from ...dropout import RowSeeds
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES

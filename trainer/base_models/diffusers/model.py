@@ -29,7 +29,7 @@ from ...adapters import (
     inject,
 )
 from ...data.cache import TensorCache
-from ...data.samples import Sample
+from ...data.images.samples import Sample
 from ...dropout import RowSeeds
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES

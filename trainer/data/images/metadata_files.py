@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import CrucibleError
-from ..files.text import read_text
-from ..messages.suggestions import nearest_names, nearest_path
+from ...errors import CrucibleError
+from ...files.text import read_text
+from ...messages.suggestions import nearest_names, nearest_path
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 """The names that are looked for; where both lie in a folder, the first one's captions count first."""

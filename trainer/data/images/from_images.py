@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..config.data_settings import DataSettings
-from ..errors import CrucibleError
+from ...config.data_settings import DataSettings
+from ...errors import CrucibleError
+from ..findings import Finding
 from .captions import finished
 from .dataset import Dataset, TrainingImage, complete_captions, split_dataset
-from .facts import find_facts
-from .findings import Finding
+from .image_facts import find_facts
 
 NAME = "from images"
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..errors import CrucibleError
+from ...errors import CrucibleError
 
 MOST_PIXELS = 178_956_970
 """Larger images are refused: Pillow's own limit, which programs around us may have lifted."""

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..findings import Finding
 from .buckets import Buckets
 from .dataset import Dataset, TrainingImage
-from .findings import Finding
-from .images import fit, open_image
+from .decode import fit, open_image
 
 MARGIN = 12
 FONT_SIZE = 13

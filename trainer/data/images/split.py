@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .facts import ImageFacts
+from .image_facts import ImageFacts
 
 NEAR = 4
 """Bits of the 64 in which the difference hashes of near-duplicates differ at most."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import torch
 
-from .seeding import generator
+from ..seeding import generator
 
 
 class BatchOrder:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from ..config.data_settings import DataSettings
-from ..demo import DATASET_DIR, TRIGGER_WORD
-from ..errors import CrucibleError
+from ...config.data_settings import DataSettings
+from ...demo import DATASET_DIR, TRIGGER_WORD
+from ...errors import CrucibleError
+from ..findings import Finding, counted
 from .captions import find_captions, finished, holds_word
-from .facts import ImageFacts, all_facts
-from .findings import Finding, counted
+from .image_facts import ImageFacts, all_facts
 from .metadata_files import MetadataFile, metadata_files, misspelt_metadata, read_metadata
 from .scan import FoundImage, find_images, find_mask
 from .split import validation_indices

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..findings import Finding, counted
 from .buckets import LONGEST, SMALLEST, Buckets
 from .captions import holds_word
 from .dataset import Dataset, TrainingImage
-from .findings import Finding, counted
 from .split import near_duplicates
 
 VERY_FEW, FEW, MANY = 15, 30, 300

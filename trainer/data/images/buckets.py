@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..config.data_settings import DataSettings
+from ...config.data_settings import DataSettings
 
 SMALLEST = 384
 """Images with less than this squared in pixels are enlarged to it, at training resolutions from here on."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from .buckets import Buckets
 from .captions import variants
 from .dataset import Dataset, TrainingImage
-from .images import load_mask, load_pixels
+from .decode import load_mask, load_pixels
 
 MIDDLE = (0.5, 0.5)
 

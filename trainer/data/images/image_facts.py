@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageStat
 
-from ..errors import CrucibleError
-from ..files.atomic import write_whole
-from .images import SIDEWAYS, UnreadableImage, orientation, reading
+from ...errors import CrucibleError
+from ...files.atomic import write_whole
+from .decode import SIDEWAYS, UnreadableImage, orientation, reading
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import statistics
 from collections import Counter
 from dataclasses import dataclass
 
+from ..findings import Finding, by_weight, counted
 from .buckets import Buckets
 from .checks import ESTIMATE, TokenCounter, check_dataset, views
 from .dataset import Dataset
-from .findings import Finding, by_weight, counted
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config.data_settings import CaptionSource, DataSettings
-from ..files.text import read_text
+from ...config.data_settings import CaptionSource, DataSettings
+from ...files.text import read_text
 from .metadata_files import MetadataFile
 from .scan import CAPTION_EXTENSIONS, FoundImage
 

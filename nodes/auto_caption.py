@@ -164,7 +164,7 @@ class CrucibleAutoCaption(io.ComfyNode):
         from ..trainer.captioners.run import CaptionResult, caption_images
         from ..trainer.captioners.wording import needs_caption
         from ..trainer.captioners.write import check_writable
-        from ..trainer.requirements import require_packages
+        from ..trainer.doctor.requirements import require_packages
 
         require_packages()
         if write != NOTHING:

@@ -45,11 +45,11 @@ class CrucibleConfigureLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, dataset=None, model=None, config_yaml="", **widgets):
-        from ..trainer.requirements import require_packages
+        from ..trainer.doctor.requirements import require_packages
 
         require_packages()
-        from ..trainer.config_text import from_widgets_and_yaml, split_of_other_nodes
-        from ..trainer.summary import summarise
+        from ..trainer.config.widgets_and_yaml import from_widgets_and_yaml, split_of_other_nodes
+        from ..trainer.planning.summary import summarise
 
         config, elsewhere = split_of_other_nodes(from_widgets_and_yaml(widgets, config_yaml))
         facts, warnings = (None, ()) if model is None else _looked_at(model)

@@ -99,7 +99,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora_stack, method, lora_rank, density, output_name, majority_sign, seed, model=None, clip=None):
-        from ..trainer.requirements import require_packages
+        from ..trainer.doctor.requirements import require_packages
 
         require_packages()
         import comfy.model_management

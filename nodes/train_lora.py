@@ -70,7 +70,7 @@ class CrucibleTrainLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, dataset, config, output_name, retrain, continue_from):
-        from ..trainer.requirements import require_packages
+        from ..trainer.doctor.requirements import require_packages
 
         require_packages()
         import torch

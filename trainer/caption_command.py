@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .captioners.models import DEFAULT, KNOWN
 from .captioners.options import DETAILS, LANGUAGES, MODES, CaptionOptions, CaptionStyle, split_words
-from .requirements import TORCH
+from .doctor.requirements import TORCH
 
 if TYPE_CHECKING:
     from .captioners.run import CaptionResult

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from .caption_command import add_caption_command
 from .doctor.command import add_doctor_command
+from .doctor.requirements import STANDALONE, require_packages
 from .errors import CrucibleError
 from .lora_commands import add_lora_commands
-from .requirements import STANDALONE, require_packages
 
 if TYPE_CHECKING:
     from .base_models.base import BaseModel
@@ -91,7 +91,7 @@ def _check(options: argparse.Namespace) -> None:
     from .data.images.report import dataset_report
     from .formats.lora_file import read_lora
     from .formats.lora_info import lora_info
-    from .summary import summarise
+    from .planning.summary import summarise
 
     config, dataset = _config_and_dataset(options)
     assert config.base_model is not None
@@ -108,7 +108,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
-    from .config_file import read_config
+    from .config.yaml_file import read_config
 
     config = read_config(options.config or options.config_file)
     missing = [name for name in ("base_model", "train_data_dir") if getattr(config, name) is None]

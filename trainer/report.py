@@ -11,7 +11,7 @@ from .config import ResolvedConfig
 from .data.cache import TensorCache
 from .data.images.dataset import Dataset
 from .files.atomic import size_text
-from .planning import note_lines
+from .planning.plan import note_lines
 
 
 @dataclass(frozen=True)

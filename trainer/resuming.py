@@ -21,7 +21,7 @@ from .files.atomic import require_writable
 from .files.names import check_output_name, nowhere
 from .formats.lora_file import read_lora
 from .formats.lora_model import LoraModel
-from .planning import make_plan
+from .planning.plan import make_plan
 from .run import Hooks, RunResult, run_training
 from .run_files import LOG, RunFiles
 from .run_log import read_log

@@ -14,8 +14,8 @@ from .data.images.dataset import Dataset
 from .errors import CrucibleError
 from .guard.memory import NothingFits
 from .hardware.device_memory import forget_tensors
-from .lower_resolution import limited, next_lower
-from .planning import Plan, make_plan
+from .planning.lower_resolution import limited, next_lower
+from .planning.plan import Plan, make_plan
 from .run_files import RunFiles
 from .training import Hooks, RunResult, Training
 

@@ -15,7 +15,7 @@ from .base_models.base import BaseModel
 from .checkpoint import VERSION
 from .continuing import Continued
 from .files.atomic import write_whole
-from .planning import Plan
+from .planning.plan import Plan
 from .run_files import RunFiles
 
 log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ from .hardware.slow_step_causes import likely_cause
 from .loop import train
 from .optimization import Optimization
 from .optimizers import parameter_groups
-from .planning import Plan
+from .planning.plan import Plan
 from .plots import can_plot, save_training_plot
 from .report import SavedLora, cache_text, training_report
 from .run_files import RunFiles

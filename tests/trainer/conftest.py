@@ -11,9 +11,16 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
-from lora_crucible.config import DatasetFacts, DataSettings, ModelFacts, ResolvedConfig, parse_config, resolve
+from lora_crucible.config import (
+    DatasetFacts,
+    DataSettings,
+    ModelFacts,
+    ResolvedConfig,
+    parse_config,
+)
 from lora_crucible.data.images.dataset import Dataset, load_dataset
 from lora_crucible.demo import MODEL_DIR
+from lora_crucible.planning.resolve import resolve
 
 
 @pytest.fixture(scope="session", autouse=True)

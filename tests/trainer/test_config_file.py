@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from lora_crucible.config import TrainingConfig
-from lora_crucible.config_file import read_config
+from lora_crucible.config.yaml_file import read_config
 from lora_crucible.errors import CrucibleError
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from lora_crucible.config import OF_OTHER_NODES, SETTINGS, TrainingConfig, parse_config
-from lora_crucible.config_file import read_config
-from lora_crucible.config_text import from_widgets_and_yaml, split_of_other_nodes, to_yaml
+from lora_crucible.config.widgets_and_yaml import from_widgets_and_yaml, split_of_other_nodes, to_yaml
+from lora_crucible.config.yaml_file import read_config
 from lora_crucible.errors import CrucibleError
 
 UNTOUCHED = {name: setting.widget_default for name, setting in SETTINGS.items() if name not in OF_OTHER_NODES}

@@ -14,7 +14,7 @@ import yaml
 from lora_crucible.adapters import AdapterSpec
 from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.config_file import read_config
+from lora_crucible.config.yaml_file import read_config
 from lora_crucible.continuing import continued_from
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.errors import CrucibleError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lora_crucible.config import DataSettings, ModelFacts, parse_config
 from lora_crucible.data.images.dataset import Dataset, load_dataset
-from lora_crucible.planning import make_plan
+from lora_crucible.planning.plan import make_plan
 from PIL import Image
 
 SDXL = ModelFacts("sdxl", 64, 6.0, "epsilon")

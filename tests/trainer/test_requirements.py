@@ -7,9 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from lora_crucible import requirements
+from lora_crucible.doctor import requirements
+from lora_crucible.doctor.requirements import (
+    REQUIRED,
+    STANDALONE,
+    doctor_command,
+    is_older,
+    require_packages,
+)
 from lora_crucible.errors import CrucibleError
-from lora_crucible.requirements import REQUIRED, STANDALONE, doctor_command, is_older, require_packages
 
 if sys.version_info >= (3, 11):
     import tomllib

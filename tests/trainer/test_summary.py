@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from lora_crucible.captioners.dataset import with_captions
 from lora_crucible.config import SETTINGS, DataSettings, ModelFacts, TrainingConfig, parse_config
-from lora_crucible.config_file import read_config
+from lora_crucible.config.yaml_file import read_config
 from lora_crucible.data.images.dataset import Dataset, load_dataset
-from lora_crucible.summary import DECIDED_BY, summarise
+from lora_crucible.planning.summary import DECIDED_BY, summarise
 
 SDXL = ModelFacts("sdxl", 1024, 6.0, "epsilon")
 

@@ -1,10 +1,9 @@
-"""The settings of a training run: their schema, their checks, and the choice of what was left on auto."""
+"""The settings of a training run: their schema, their files and their checks."""
 
 from .data_settings import DataSettings
 from .facts import DatasetFacts, ModelFacts
-from .notes import notes
 from .objective_settings import ObjectiveSettings
-from .resolve import Resolved, ResolvedConfig, resolve
+from .resolved import ResolvedConfig
 from .schema import OF_OTHER_NODES, SETTINGS, TrainingConfig
 from .setting import Setting
 from .validation import from_widgets, parse_config
@@ -16,12 +15,9 @@ __all__ = [
     "DatasetFacts",
     "ModelFacts",
     "ObjectiveSettings",
-    "Resolved",
     "ResolvedConfig",
     "Setting",
     "TrainingConfig",
     "from_widgets",
-    "notes",
     "parse_config",
-    "resolve",
 ]

@@ -7,8 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from ..requirements import FOLDER, doctor_command, is_older
 from .page import Advice, Section, path_text
+from .requirements import FOLDER, doctor_command, is_older
 
 OLDEST = "0.26"
 """Of ComfyUI's versions that have what the nodes need, as in pyproject.toml."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..hardware.nvidia import Card, nvidia_cards
-from ..requirements import TORCH
 from .packages import GET_TORCH
 from .page import Advice, Section, size_text
+from .requirements import TORCH
 
 WORTH_NAMING = 10**9
 """Bytes on a card that another program holds, from which on they make a difference to a training."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from ..requirements import (
+from .page import Advice, Section
+from .probing import Step
+from .requirements import (
     MATPLOTLIB,
     REQUIRED,
     STANDALONE,
@@ -18,8 +20,6 @@ from ..requirements import (
     lacks_text,
     pip_command,
 )
-from .page import Advice, Section
-from .probing import Step
 
 PARTS = {"diffusers": "StableDiffusionPipeline", "transformers": "CLIPTextModel"}
 """Of packages that load their parts when they are first used: one that needs all the rest."""

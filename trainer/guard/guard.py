@@ -16,12 +16,12 @@ from torch import Tensor
 from ..adapters import Adapters
 from ..base_models.base import BaseModel, CachedSample, Progress, RowLosses, Sampling
 from ..config import ResolvedConfig
-from ..config.resolve import usual_learning_rate
 from ..data.cache import TensorCache
 from ..data.findings import counted
 from ..data.images.dataset import Dataset, TrainingImage
 from ..data.images.samples import fixed_samples
 from ..events.step import StepReport
+from ..planning.resolve import usual_learning_rate
 from .early_stop import EarlyStopping, StoppedEarly
 from .image_watch import ImageWatch
 from .measures import Measures, Pictures, compare, measure_samplings, sheet

@@ -19,8 +19,8 @@ from ..events.step import StepReport
 from ..files.atomic import size_text
 from ..hardware.device_memory import PeakMeter, forget_tensors
 from ..hardware.memory_holders import largest_holder
-from ..lower_resolution import LEAST
 from ..optimization import Optimization
+from ..planning.lower_resolution import LEAST
 from .memory_plan import STATE_BYTES, MemoryPlan, largest_batch, largest_number_of_rows, smaller
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..config import ResolvedConfig
-from ..config.lengths import EFFECTIVE_BATCH
+from ..planning.run_length import EFFECTIVE_BATCH
 from .measures import Measures
 from .swing import Swing
 from .validation import Round

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lora_crucible.config import DatasetFacts, ModelFacts, notes, parse_config, resolve
+from lora_crucible.config import DatasetFacts, ModelFacts, parse_config
+from lora_crucible.planning.advice import notes
+from lora_crucible.planning.resolve import resolve
 
 SDXL = ModelFacts("sdxl", 1024, 6.0, "epsilon")
 FLUX = ModelFacts("flux1", 1024, 1.0, "flow")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from lora_crucible.config import DatasetFacts, ModelFacts, ResolvedConfig, parse_config, resolve
+from lora_crucible.config import DatasetFacts, ModelFacts, ResolvedConfig, parse_config
 from lora_crucible.config.schema import Purpose
+from lora_crucible.planning.resolve import resolve
 
 MODELS = {
     "sd15": ModelFacts("sd15", 512, 7.0, "epsilon"),

@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lora_crucible.config import SETTINGS, DatasetFacts, ModelFacts, Resolved, TrainingConfig, parse_config, resolve
+from lora_crucible.config import (
+    SETTINGS,
+    DatasetFacts,
+    ModelFacts,
+    TrainingConfig,
+    parse_config,
+)
 from lora_crucible.config.contradictions import contradictions
 from lora_crucible.errors import CrucibleError
+from lora_crucible.planning.resolve import Resolved, resolve
 
 
 def resolved(image_count: int = 30, architecture: str = "sd15", **values: Any) -> Resolved:

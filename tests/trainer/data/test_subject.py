@@ -6,7 +6,7 @@ import pytest
 from lora_crucible.config import DataSettings
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.data.images.likely_purpose import likely_purpose
-from lora_crucible.planning import purpose_of
+from lora_crucible.planning.plan import purpose_of
 
 VARIED = [
     "aki, a lighthouse by the sea",

@@ -11,7 +11,7 @@ import pytest
 from lora_crucible.cli import main
 from lora_crucible.doctor import comfyui, command
 from lora_crucible.doctor.packages import loading_steps
-from lora_crucible.requirements import REQUIRED, STANDALONE
+from lora_crucible.doctor.requirements import REQUIRED, STANDALONE
 
 ROOT = Path(__file__).parent.parent.parent.parent
 

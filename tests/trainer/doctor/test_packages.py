@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lora_crucible import requirements
 from lora_crucible.captioners.base import OPTIONAL_PACKAGES
 from lora_crucible.config import SETTINGS
-from lora_crucible.doctor import packages
+from lora_crucible.doctor import packages, requirements
 from lora_crucible.doctor.packages import OPTIONAL, examine_optional_packages, examine_packages, loading_steps
-from lora_crucible.requirements import MATPLOTLIB, REQUIRED, TORCH
+from lora_crucible.doctor.requirements import MATPLOTLIB, REQUIRED, TORCH
 
 CPU = {"cuda": None, "rocm": None, "devices": [], "reason": ""}
 

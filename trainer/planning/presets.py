@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .choices import Choices
-from .facts import DatasetFacts, ModelFacts
-from .schema import Purpose
+from ..config.facts import DatasetFacts, ModelFacts
+from ..config.schema import Purpose
+from .auto_values import Choices
 
 FEW_IMAGES = 15
 """Under this, images are soon known by heart."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .config import DatasetFacts, ModelFacts, Resolved, TrainingConfig, notes, resolve
-from .config.choices import Choices
-from .config.purposes import choose_validation_percent
-from .config.schema import Purpose
-from .data.images.dataset import Dataset, split_dataset
-from .data.images.likely_purpose import likely_purpose
-from .data.images.samples import Sample, training_samples
+from ..config import DatasetFacts, ModelFacts, TrainingConfig
+from ..config.schema import Purpose
+from ..data.images.dataset import Dataset, split_dataset
+from ..data.images.likely_purpose import likely_purpose
+from ..data.images.samples import Sample, training_samples
+from .advice import notes
+from .auto_values import Choices
+from .presets import choose_validation_percent
+from .resolve import Resolved, resolve
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import DatasetFacts, ModelFacts
-from .lengths import EFFECTIVE_BATCH
-from .optimizer_defaults import OPTIMIZER_DEFAULTS
-from .resolve import ResolvedConfig, usual_learning_rate
-from .schema import TrainingConfig
+from ..config.facts import DatasetFacts, ModelFacts
+from ..config.optimizer_defaults import OPTIMIZER_DEFAULTS
+from ..config.resolved import ResolvedConfig
+from ..config.schema import TrainingConfig
+from .resolve import usual_learning_rate
+from .run_length import EFFECTIVE_BATCH
 
 NEARLY_FULL_RANK = 64
 LEAST_RESOLUTION = 384

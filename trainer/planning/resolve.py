@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .choices import DEMO_VALUES, Choices
-from .facts import DatasetFacts, ModelFacts
-from .lengths import choose_batch, choose_steps, choose_warmup
-from .objective_settings import LossWeighting
-from .optimizer_defaults import OPTIMIZER_DEFAULTS
-from .optimizer_settings import ScheduleName
-from .purposes import choose_adapter, choose_objective, choose_purpose, choose_validation_percent
-from .schema import Purpose, TargetModules, TrainingConfig
+from ..config.facts import DatasetFacts, ModelFacts
+from ..config.optimizer_defaults import OPTIMIZER_DEFAULTS
+from ..config.resolved import ResolvedConfig
+from ..config.schema import Purpose, TrainingConfig
+from .auto_values import DEMO_VALUES, Choices
+from .presets import (
+    choose_adapter,
+    choose_objective,
+    choose_purpose,
+    choose_validation_percent,
+)
+from .run_length import choose_batch, choose_steps, choose_warmup
 
 SMALL_MODELS = frozenset({"sd15", "sd2", "sd2_v"})
 """Architectures that take the higher of the two usual learning rates of AdamW."""
@@ -22,33 +26,6 @@ TEST_RATE = 2
 
 VALIDATIONS = 10
 """Measurements in a run: enough for early stopping to wait for three and still save time."""
-
-
-class ResolvedConfig(TrainingConfig):
-    """A config with nothing left to choose, but `mixed_precision`, which depends on the device, and `timestep_shift`,
-    which is the base model's to choose.
-
-    The length is always in `max_train_steps` and the warmup in `lr_warmup_steps`; `epochs` and `lr_warmup_ratio` are
-    None: it is a valid config itself. The betas are None for an optimizer without.
-    """
-
-    purpose: Purpose
-    lora_rank: int
-    lora_alpha: float
-    target_modules: TargetModules
-    batch_size: int
-    gradient_accumulation_steps: int
-    max_train_steps: int
-    learning_rate: float
-    lr_warmup_steps: int
-    lr_scheduler: ScheduleName
-    loss_weighting: LossWeighting
-    resolution: int
-    caption_dropout_rate: float
-    validation_percent: float
-    sample_every_n_steps: int
-    validate_every_n_steps: int
-    sample_cfg: float
 
 
 @dataclass(frozen=True)

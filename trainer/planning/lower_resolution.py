@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .config import ResolvedConfig
-from .data.images.dataset import Dataset
+from ..config import ResolvedConfig
+from ..data.images.dataset import Dataset
 
 LEAST = 384
 """Below it, models of 512 and more pixels learn little that is of use."""

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .config import OF_OTHER_NODES, SETTINGS, ModelFacts, TrainingConfig, notes
-from .config_text import OPEN_IN_DATASETS, to_yaml
-from .data.images.dataset import Dataset
-from .planning import make_plan, note_lines, purpose_of
+from ..config import OF_OTHER_NODES, SETTINGS, ModelFacts, TrainingConfig
+from ..config.widgets_and_yaml import OPEN_IN_DATASETS, to_yaml
+from ..data.images.dataset import Dataset
+from .advice import notes
+from .plan import make_plan, note_lines, purpose_of
 
 DECIDED_BY = {
     "purpose": "by the captions",

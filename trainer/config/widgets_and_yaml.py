@@ -8,9 +8,23 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from .config import OF_OTHER_NODES, SETTINGS, Setting, TrainingConfig, from_widgets
-from .config.validation import KEYS, Problem, check_values, config_error, is_auto_widget, quoted, read_names_of_layers
-from .config_file import read_settings
+from . import (
+    OF_OTHER_NODES,
+    SETTINGS,
+    Setting,
+    TrainingConfig,
+    from_widgets,
+)
+from .validation import (
+    KEYS,
+    Problem,
+    check_values,
+    config_error,
+    is_auto_widget,
+    quoted,
+    read_names_of_layers,
+)
+from .yaml_file import read_settings
 
 PLACEHOLDERS = {
     "base_model": ("path/to/a/model", "the folder of an SD1.5 or SDXL model in diffusers' format, or demo"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from ..config.facts import DatasetFacts
+from ..config.schema import Purpose
 from ..errors import CrucibleError
-from .choices import Choices
-from .facts import DatasetFacts
-from .schema import Purpose
+from .auto_values import Choices
 
 EFFECTIVE_BATCH = 4
 """Batch size times accumulation that is aimed at; the loss of single images swings too much."""

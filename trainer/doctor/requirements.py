@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from .errors import CrucibleError
+from ..errors import CrucibleError
 
 FOLDER = Path(__file__).parent
 

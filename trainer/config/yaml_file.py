@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from .config.schema import TrainingConfig
-from .config.validation import KEYS, Problem, check_values, config_error
-from .errors import CrucibleError
-from .files.text import read_text
-from .messages.suggestions import nearest_path
+from ..errors import CrucibleError
+from ..files.text import read_text
+from ..messages.suggestions import nearest_path
+from .schema import TrainingConfig
+from .validation import KEYS, Problem, check_values, config_error
 
 NULL_WORDS = ("", "~", "null", "Null", "NULL")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .schema import TrainingConfig
+from ..config.schema import TrainingConfig
 
 DEMO_VALUES: dict[str, Any] = {
     "lora_rank": 8,

@@ -1,0 +1,34 @@
+"""A config with every value decided."""
+
+from __future__ import annotations
+
+from .objective_settings import LossWeighting
+from .optimizer_settings import ScheduleName
+from .schema import Purpose, TargetModules, TrainingConfig
+
+
+class ResolvedConfig(TrainingConfig):
+    """A config with nothing left to choose, but `mixed_precision`, which depends on the device, and `timestep_shift`,
+    which is the base model's to choose.
+
+    The length is always in `max_train_steps` and the warmup in `lr_warmup_steps`; `epochs` and `lr_warmup_ratio` are
+    None: it is a valid config itself. The betas are None for an optimizer without.
+    """
+
+    purpose: Purpose
+    lora_rank: int
+    lora_alpha: float
+    target_modules: TargetModules
+    batch_size: int
+    gradient_accumulation_steps: int
+    max_train_steps: int
+    learning_rate: float
+    lr_warmup_steps: int
+    lr_scheduler: ScheduleName
+    loss_weighting: LossWeighting
+    resolution: int
+    caption_dropout_rate: float
+    validation_percent: float
+    sample_every_n_steps: int
+    validate_every_n_steps: int
+    sample_cfg: float

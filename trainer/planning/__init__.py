@@ -1,0 +1,1 @@
+"""Which values the settings on auto take, and why."""

@@ -48,10 +48,10 @@ def draw_regularization(folder: Path) -> None:
 
 
 def measured(name: str, regularization: Path) -> dict[str, Any]:
-    from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
     from lora_crucible.config import parse_config
     from lora_crucible.data.images.dataset import load_dataset
     from lora_crucible.demo.showcase import measure
+    from lora_crucible.models.diffusers.model import DiffusersBaseModel
     from lora_crucible.run import run_training
     from lora_crucible.run_files import RunFiles
 

@@ -37,9 +37,9 @@ RANK = 16
 def demo_run(after_step: Callable[[Callable[[], None], int], None], **values: Any) -> None:
     """Train on the demo model. `after_step` gets what a run does after a step, and its number."""
     from lora_crucible import run, training
-    from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
     from lora_crucible.config import parse_config
     from lora_crucible.data.images.dataset import load_dataset
+    from lora_crucible.models.diffusers.model import DiffusersBaseModel
     from lora_crucible.run_files import RunFiles
 
     class Timed(training.Training):

@@ -156,8 +156,6 @@ class CrucibleAutoCaption(io.ComfyNode):
 
     @classmethod
     def execute(cls, dataset, captioner, download, write, **settings):
-        from ..trainer.base_models.comfyui.captioning import captioner_session, is_out_of_memory
-        from ..trainer.base_models.comfyui.memory import check_interrupt
         from ..trainer.captioners.cache import CaptionCache
         from ..trainer.captioners.dataset import pictures_of, with_captions
         from ..trainer.captioners.registry import open_captioner
@@ -165,6 +163,8 @@ class CrucibleAutoCaption(io.ComfyNode):
         from ..trainer.captioners.wording import needs_caption
         from ..trainer.captioners.write import check_writable
         from ..trainer.doctor.requirements import require_packages
+        from ..trainer.models.comfyui.captioning import captioner_session, is_out_of_memory
+        from ..trainer.models.comfyui.memory import check_interrupt
 
         require_packages()
         if write != NOTHING:
@@ -220,8 +220,8 @@ def _fetched(captioner, download):
     """Return the captioner's folder, downloading it first (with ComfyUI's progress bar) if it is missing."""
     import comfy.utils
 
-    from ..trainer.base_models.comfyui.memory import check_interrupt
     from ..trainer.captioners.download import get_captioner
+    from ..trainer.models.comfyui.memory import check_interrupt
 
     bar = comfy.utils.ProgressBar(1)
 

@@ -58,8 +58,8 @@ class CrucibleConfigureLoRA(io.ComfyNode):
 
 
 def _looked_at(model):
-    from ..trainer.base_models.comfyui.model import model_facts
-    from ..trainer.base_models.comfyui.suitability import warnings_of
+    from ..trainer.models.comfyui.model import model_facts
+    from ..trainer.models.comfyui.suitability import warnings_of
 
     return model_facts(model), warnings_of(model)
 

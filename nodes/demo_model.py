@@ -21,6 +21,6 @@ class CrucibleDemoModel(io.ComfyNode):
 
     @classmethod
     def execute(cls):
-        from ..trainer.base_models.comfyui.demo import load_demo_clip, load_demo_model, load_demo_vae
+        from ..trainer.models.comfyui.demo import load_demo_clip, load_demo_model, load_demo_vae
 
         return io.NodeOutput(load_demo_model(), load_demo_clip(), load_demo_vae())

@@ -79,8 +79,8 @@ class CrucibleLoadLoRA(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora_name, strength_model, strength_clip, enabled, clip=None, lora=None, lora_stack=None):
-        from ..trainer.base_models.comfyui.stacking import OwnLora, apply_stack
         from ..trainer.formats.lora_stack import read_stack
+        from ..trainer.models.comfyui.stacking import OwnLora, apply_stack
 
         listed = folder_paths.get_filename_list("loras")
         own = None

@@ -106,12 +106,12 @@ class CrucibleMergeLoRA(io.ComfyNode):
         import comfy.utils
         import torch
 
-        from ..trainer.base_models.comfyui.weights import base_weights_of
         from ..trainer.files.names import unused_path
         from ..trainer.formats.lora_model import load_lora
         from ..trainer.formats.lora_stack import read_stack
         from ..trainer.merging.ingredients import Strengths
         from ..trainer.merging.result import merge_to_file
+        from ..trainer.models.comfyui.weights import base_weights_of
 
         bar = comfy.utils.ProgressBar(1)
 

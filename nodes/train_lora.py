@@ -75,8 +75,8 @@ class CrucibleTrainLoRA(io.ComfyNode):
         require_packages()
         import torch
 
-        from ..trainer.base_models.comfyui.applying import with_lora
-        from ..trainer.base_models.comfyui.model import ComfyUIBaseModel
+        from ..trainer.models.comfyui.applying import with_lora
+        from ..trainer.models.comfyui.model import ComfyUIBaseModel
         from ..trainer.resuming import train_or_resume
 
         base_model = ComfyUIBaseModel(model, clip, vae)

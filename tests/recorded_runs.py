@@ -84,7 +84,7 @@ def loras(base_model_kind: str) -> dict[str, str]:
     if base_model_kind == "comfyui":
         base_model = demo_in_comfyui()
     else:
-        from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+        from lora_crucible.models.diffusers.model import DiffusersBaseModel
 
         base_model = DiffusersBaseModel("demo")
     dataset = load_dataset(DataSettings(train_data_dir="demo"))
@@ -108,8 +108,8 @@ def demo_in_comfyui() -> Any:
 
     assert comfy.cli_args.args.cpu
     sys.argv = arguments
-    from lora_crucible.base_models.comfyui.demo import load_demo_clip, load_demo_model, load_demo_vae
-    from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
+    from lora_crucible.models.comfyui.demo import load_demo_clip, load_demo_model, load_demo_vae
+    from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 
     with torch.inference_mode():
         return ComfyUIBaseModel(load_demo_model(), load_demo_clip(), load_demo_vae())

@@ -32,7 +32,7 @@ def imported_modules(file: Path) -> set[str]:
 
 
 def test_only_one_package_of_the_trainer_knows_comfyui():
-    inside = ROOT / "trainer" / "base_models" / "comfyui"
+    inside = ROOT / "trainer" / "models" / "comfyui"
     for file in (ROOT / "trainer").rglob("*.py"):
         found = imported_modules(file) & COMFYUI_MODULES
         assert not found or file.is_relative_to(inside), f"{file} imports {found}"

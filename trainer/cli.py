@@ -18,10 +18,10 @@ from .errors import CrucibleError
 from .lora_commands import add_lora_commands
 
 if TYPE_CHECKING:
-    from .base_models.base import BaseModel
     from .config import TrainingConfig
     from .data.images.dataset import Dataset
     from .events.step import StepReport
+    from .models.base import BaseModel
     from .run import RunResult
 
 
@@ -87,10 +87,10 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from .base_models.diffusers.folder import read_folder
     from .data.images.report import dataset_report
     from .formats.lora_file import read_lora
     from .formats.lora_info import lora_info
+    from .models.diffusers.folder import read_folder
     from .planning.summary import summarise
 
     config, dataset = _config_and_dataset(options)
@@ -149,7 +149,7 @@ def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None]) -> 
 
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
-    from .base_models.diffusers.model import DiffusersBaseModel
+    from .models.diffusers.model import DiffusersBaseModel
 
     assert config.base_model is not None
     return DiffusersBaseModel(config.base_model, check_interrupt)

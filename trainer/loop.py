@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .base_models.base import CachedSample, RowLosses
 from .config import ResolvedConfig
 from .data.batch_sampler import BatchOrder
 from .events.step import Gradients, RowResult, StepReport
 from .guard.memory import Memory
 from .guard.trouble import Trouble
-from .optimization import Optimization
+from .models.base import CachedSample, RowLosses
+from .optim.stepper import Optimization
 from .seeding import derived_seed
 
 Losses = Callable[[Sequence[CachedSample], Sequence[int]], RowLosses]

@@ -69,10 +69,10 @@ def _merge(options: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from .base_models.base import DTYPES
     from .merging.ingredients import architecture_of_all, ingredients
     from .merging.into import bake, base_weights
     from .merging.result import merge_to_file
+    from .models.base import DTYPES
 
     if options.into is not None and (options.rank, options.save_precision) != (None, None):
         raise CrucibleError(
@@ -180,8 +180,8 @@ def _save(
     facts: Mapping[str, Any],
     form: Form = "auto",
 ) -> None:
-    from .base_models.base import DTYPES
     from .merging.result import save
+    from .models.base import DTYPES
 
     save(output, lora, stack, architecture, facts, form=form, dtype=DTYPES.get(options.save_precision))
     print(f"Saved {output} ({size_text(output.stat().st_size)}).")

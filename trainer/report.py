@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .base_models.base import BaseModel
 from .config import ResolvedConfig
 from .data.cache import TensorCache
 from .data.images.dataset import Dataset
 from .files.atomic import size_text
+from .models.base import BaseModel
 from .planning.plan import note_lines
 
 

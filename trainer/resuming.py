@@ -11,16 +11,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .base_models.base import BaseModel
 from .checkpoint import Checkpoints, read_state
 from .config import TrainingConfig
-from .continuing import continued_from
 from .data.images.dataset import Dataset
 from .errors import CrucibleError
 from .files.atomic import require_writable
 from .files.names import check_output_name, nowhere
 from .formats.lora_file import read_lora
 from .formats.lora_model import LoraModel
+from .models.base import BaseModel
+from .models.initial_lora import continued_from
 from .planning.plan import make_plan
 from .run import Hooks, RunResult, run_training
 from .run_files import LOG, RunFiles

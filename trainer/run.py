@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from .base_models.base import BaseModel
 from .config import TrainingConfig
-from .continuing import Continued
 from .data.images.dataset import Dataset
 from .errors import CrucibleError
 from .guard.memory import NothingFits
 from .hardware.device_memory import forget_tensors
+from .models.base import BaseModel
+from .models.initial_lora import Continued
 from .planning.lower_resolution import limited, next_lower
 from .planning.plan import Plan, make_plan
 from .run_files import RunFiles

@@ -11,10 +11,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from .base_models.base import BaseModel
 from .checkpoint import VERSION
-from .continuing import Continued
 from .files.atomic import write_whole
+from .models.base import BaseModel
+from .models.initial_lora import Continued
 from .planning.plan import Plan
 from .run_files import RunFiles
 

@@ -9,14 +9,14 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from .adapters import Adapters
-from .base_models.base import BaseModel, Sampling
+from .adapters.adapters import Adapters
 from .config import ResolvedConfig
 from .data.images.buckets import Buckets
 from .data.images.dataset import Dataset
 from .extras import Extras
 from .files.pictures import side_by_side, to_picture
 from .guard.retrying import retried
+from .models.base import BaseModel, Sampling
 from .run_files import RunFiles
 
 BY_DEFAULT = 2

@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from .adapters import Adapters
-from .base_models.base import DTYPES, BaseModel, Precision
+from .adapters.adapters import Adapters
 from .config import ResolvedConfig
-from .continuing import Continued
 from .data.batch_sampler import BatchOrder
 from .data.images.dataset import Dataset
 from .formats.lora_file import to_state_dict, write_lora
@@ -16,6 +14,8 @@ from .formats.lora_model import LoraModel
 from .formats.metadata import build_metadata
 from .guard.guard import Guard
 from .lora_facts import lora_facts
+from .models.base import DTYPES, BaseModel, Precision
+from .models.initial_lora import Continued
 from .report import SavedLora
 from .run_files import RunFiles
 

@@ -12,11 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .adapters import Adapters, AdapterSpec
-from .base_models.base import BaseModel, Precision
+from .adapters.adapters import Adapters, AdapterSpec
 from .checkpoint import Checkpoint, Checkpoints
 from .config import ResolvedConfig, TrainingConfig
-from .continuing import DECIDED_BY_FILE, Continued
 from .data.batch_sampler import BatchOrder
 from .data.cache import TensorCache
 from .errors import CrucibleError
@@ -35,8 +33,10 @@ from .guard.validation import Round
 from .guard.verdict import Verdict
 from .hardware.slow_step_causes import likely_cause
 from .loop import train
-from .optimization import Optimization
-from .optimizers import parameter_groups
+from .models.base import BaseModel, Precision
+from .models.initial_lora import DECIDED_BY_FILE, Continued
+from .optim.optimizers import parameter_groups
+from .optim.stepper import Optimization
 from .planning.plan import Plan
 from .plots import can_plot, save_training_plot
 from .report import SavedLora, cache_text, training_report

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lora_crucible.base_models.base import BaseModel, CachedSample
+from lora_crucible.models.base import BaseModel, CachedSample
 from lora_crucible.seeding import derived_seed
 
 SEED = 42

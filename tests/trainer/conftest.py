@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import (
     DatasetFacts,
     DataSettings,
@@ -20,6 +19,7 @@ from lora_crucible.config import (
 )
 from lora_crucible.data.images.dataset import Dataset, load_dataset
 from lora_crucible.demo import MODEL_DIR
+from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.planning.resolve import resolve
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from lora_crucible.adapters import AdapterSpec
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.demo import MODEL_DIR
 from lora_crucible.formats.layer_names import is_of_text_encoder
 from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.run import RunResult, run_training
 from lora_crucible.run_files import RunFiles
 from peft.tuners.lora import LoraLayer

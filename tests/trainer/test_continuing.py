@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lora_crucible.adapters import AdapterSpec
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.config.yaml_file import read_config
-from lora_crucible.continuing import continued_from
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.delta import delta_weight
 from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, lora_layer, read_lora, write_lora
+from lora_crucible.models.diffusers.model import DiffusersBaseModel
+from lora_crucible.models.initial_lora import continued_from
 from lora_crucible.resuming import train_or_resume
 from lora_crucible.run import Hooks, RunResult
 from torch import Tensor

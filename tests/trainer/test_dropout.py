@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_crucible.adapters import AdapterSpec
+from lora_crucible.adapters.adapters import AdapterSpec
+from lora_crucible.adapters.dropout import RowDropout, RowSeeds
 from lora_crucible.data.cache import TensorCache
 from lora_crucible.data.images.samples import training_samples
-from lora_crucible.dropout import RowDropout, RowSeeds
 from torch.utils.checkpoint import checkpoint
 
 SEEDS = (11, 12, 13, 14)

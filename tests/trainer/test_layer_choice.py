@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lora_crucible.adapters.targets import select_layers
 from lora_crucible.config.layer_patterns import LayerPattern, parse_patterns
 from lora_crucible.errors import CrucibleError
-from lora_crucible.layer_choice import select_layers
 from torch import nn
 
 PATHS = [

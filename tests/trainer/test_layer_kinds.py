@@ -1,7 +1,7 @@
 """Which layers are attention and which feed-forward, over all architectures."""
 
 import pytest
-from lora_crucible.layer_kinds import is_attention, is_feed_forward
+from lora_crucible.adapters.layer_kinds import is_attention, is_feed_forward
 
 ATTENTION = [
     "input_blocks.4.1.transformer_blocks.0.attn2.to_out.0",  # SDXL

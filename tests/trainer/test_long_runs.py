@@ -8,9 +8,9 @@ from dataclasses import replace
 import psutil
 import pytest
 import torch
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.run import Hooks, run_training
 from lora_crucible.run_files import RunFiles
 

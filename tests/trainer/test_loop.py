@@ -8,17 +8,17 @@ from functools import partial
 
 import pytest
 import torch
-from lora_crucible.base_models.base import CachedSample, RowLosses
-from lora_crucible.base_models.diffusion import diffusion_losses
 from lora_crucible.config import ObjectiveSettings
 from lora_crucible.data.batch_sampler import BatchOrder
 from lora_crucible.events.step import StepReport
 from lora_crucible.guard.memory import Memory
 from lora_crucible.guard.trouble import ENOUGH, Trouble
 from lora_crucible.loop import train
-from lora_crucible.objective import Objective
-from lora_crucible.optimization import Optimization
-from lora_crucible.optimizers import ParameterGroup
+from lora_crucible.models.base import CachedSample, RowLosses
+from lora_crucible.models.diffusion.model import diffusion_losses
+from lora_crucible.models.diffusion.objective import Objective
+from lora_crucible.optim.optimizers import ParameterGroup
+from lora_crucible.optim.stepper import Optimization
 from torch import nn
 
 VALUES = (1.0, 2.0, 4.0, 8.0)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import compute_density_for_timestep_sampling, compute_snr
-from lora_crucible.base_models.base import RowLosses
-from lora_crucible.base_models.diffusion import diffusion_losses, draw_noise
 from lora_crucible.config import ObjectiveSettings
-from lora_crucible.objective import (
+from lora_crucible.models.base import RowLosses
+from lora_crucible.models.diffusion.model import diffusion_losses, draw_noise
+from lora_crucible.models.diffusion.objective import (
     Objective,
     draw_timestep,
     flux_shift,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_crucible.optimization import Optimization
-from lora_crucible.optimizers import ParameterGroup
+from lora_crucible.optim.optimizers import ParameterGroup
+from lora_crucible.optim.stepper import Optimization
 from torch import nn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lora_crucible.errors import CrucibleError
-from lora_crucible.optimizers import ParameterGroup, effective_learning_rates, make_optimizer
+from lora_crucible.optim.optimizers import ParameterGroup, effective_learning_rates, make_optimizer
 from torch import nn
 
 STEPS = 40

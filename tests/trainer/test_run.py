@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
 from lora_crucible.config import parse_config
 from lora_crucible.config.yaml_file import read_config
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.run import Hooks, RunResult, run_training
 from lora_crucible.run_files import RunFiles
 

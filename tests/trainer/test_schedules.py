@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from lora_crucible.optimizers import ParameterGroup, make_optimizer
-from lora_crucible.schedules import make_schedule
+from lora_crucible.optim.lr_schedule import make_schedule
+from lora_crucible.optim.optimizers import ParameterGroup, make_optimizer
 from torch import nn
 
 STEPS, WARMUP = 100, 20

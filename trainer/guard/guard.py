@@ -13,14 +13,14 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..adapters import Adapters
-from ..base_models.base import BaseModel, CachedSample, Progress, RowLosses, Sampling
+from ..adapters.adapters import Adapters
 from ..config import ResolvedConfig
 from ..data.cache import TensorCache
 from ..data.findings import counted
 from ..data.images.dataset import Dataset, TrainingImage
 from ..data.images.samples import fixed_samples
 from ..events.step import StepReport
+from ..models.base import BaseModel, CachedSample, Progress, RowLosses, Sampling
 from ..planning.resolve import usual_learning_rate
 from .early_stop import EarlyStopping, StoppedEarly
 from .image_watch import ImageWatch

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from ..base_models.base import CachedSample, RowLosses
 from ..data.findings import listed
 from ..events.step import RowResult
+from ..models.base import CachedSample, RowLosses
 from .usual import UsualErrors
 
 WINDOW = 16

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..base_models.base import Sampling
 from ..data.images.dataset import Dataset, TrainingImage
 from ..data.images.decode import load_pixels
 from ..data.images.image_facts import difference_hash
 from ..files.pictures import to_picture
+from ..models.base import Sampling
 from .comparing import SIDE, distances, likeness, mean_distance
 
 UNRELATED = ("a tree in a field", "a cup on a table", "a street in a city")

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..base_models.base import BaseModel, CachedSample
 from ..config import ResolvedConfig
 from ..data.batch_sampler import BatchOrder
 from ..data.findings import counted
@@ -19,7 +18,8 @@ from ..events.step import StepReport
 from ..files.atomic import size_text
 from ..hardware.device_memory import PeakMeter, forget_tensors
 from ..hardware.memory_holders import largest_holder
-from ..optimization import Optimization
+from ..models.base import BaseModel, CachedSample
+from ..optim.stepper import Optimization
 from ..planning.lower_resolution import LEAST
 from .memory_plan import STATE_BYTES, MemoryPlan, largest_batch, largest_number_of_rows, smaller
 

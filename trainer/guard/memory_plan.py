@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from ..base_models.base import BaseModel, CachedSample
+from ..models.base import BaseModel, CachedSample
 
 STATE_BYTES = {
     "adamw": 8.0,  # two moments in float32

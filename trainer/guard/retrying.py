@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..base_models.base import BaseModel
 from ..hardware.device_memory import out_of_memory_freed
+from ..models.base import BaseModel
 
 Result = TypeVar("Result")
 

@@ -15,7 +15,7 @@ from ..config import ResolvedConfig
 from ..data.findings import counted, listed
 from ..errors import CrucibleError
 from ..events.step import Gradients
-from ..optimization import CAREFUL_GRAD_NORM
+from ..optim.stepper import CAREFUL_GRAD_NORM
 from .usual import UsualErrors
 
 log = logging.getLogger(__name__)

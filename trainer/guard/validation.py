@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..base_models.base import CachedSample, RowLosses
+from ..models.base import CachedSample, RowLosses
 from ..seeding import derived_seed
 
 TIMESTEPS = (0.1, 0.3, 0.5, 0.7, 0.9)

@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 @pytest.fixture
 def demo():
     """MODEL, CLIP and VAE of the demo model, loaded as a node loads them: in inference mode."""
-    from lora_crucible.base_models.comfyui.demo import load_demo_clip, load_demo_model, load_demo_vae
+    from lora_crucible.models.comfyui.demo import load_demo_clip, load_demo_model, load_demo_vae
 
     with torch.inference_mode():
         return load_demo_model(), load_demo_clip(), load_demo_vae()

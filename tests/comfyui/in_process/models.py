@@ -10,12 +10,12 @@ import comfy.model_base
 import comfy.model_patcher
 import comfy.supported_models
 import torch
-from lora_crucible.base_models.base import CachedSample
-from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
-from lora_crucible.base_models.inputs import Inputs, Latent
 from lora_crucible.data.cache import TensorCache
 from lora_crucible.data.images.dataset import Dataset
 from lora_crucible.data.images.samples import training_samples
+from lora_crucible.models.base import CachedSample
+from lora_crucible.models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.models.diffusion.inputs import Inputs, Latent
 
 SDXL = {
     "image_size": 32,

@@ -8,10 +8,10 @@ import comfy.sd
 import models
 import pytest
 import torch
-from lora_crucible.adapters import AdapterSpec, peft_config
-from lora_crucible.base_models.comfyui import adapted
+from lora_crucible.adapters.adapters import AdapterSpec, peft_config
 from lora_crucible.config.layer_patterns import LayerPattern
 from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora
+from lora_crucible.models.comfyui import adapted
 from peft import inject_adapter_in_model
 from torch import nn
 

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import comfy.lora
 import pytest
 import torch
-from lora_crucible.base_models.comfyui.applying import with_lora
-from lora_crucible.base_models.comfyui.naming import file_keys
-from lora_crucible.base_models.comfyui.stacking import OwnLora, apply_stack
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.lora_model import LoraModel
 from lora_crucible.formats.lora_stack import StackEntry
 from lora_crucible.formats.names import layer_names
+from lora_crucible.models.comfyui.applying import with_lora
+from lora_crucible.models.comfyui.naming import file_keys
+from lora_crucible.models.comfyui.stacking import OwnLora, apply_stack
 from safetensors.torch import save_file
 from tiny_architectures import TINY
 

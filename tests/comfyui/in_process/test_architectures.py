@@ -13,14 +13,14 @@ import comfy.supported_models
 import models
 import pytest
 import torch
-from lora_crucible.adapters import AdapterSpec
-from lora_crucible.base_models.base import Sampling
-from lora_crucible.base_models.comfyui import naming, support
-from lora_crucible.base_models.comfyui.encoding import ComfyUIEncoders
-from lora_crucible.base_models.comfyui.sampling import sample_picture
+from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora
+from lora_crucible.models.base import Sampling
+from lora_crucible.models.comfyui import naming, support
+from lora_crucible.models.comfyui.encoding import ComfyUIEncoders
+from lora_crucible.models.comfyui.sampling import sample_picture
 from tiny_architectures import TINY
 
 SEEDS, TIMESTEPS = [1, 2], [0.4, 0.8]

@@ -18,15 +18,15 @@ import pytest
 import tiny_architectures as tiny
 import torch
 from diffusers.loaders import single_file_utils
-from lora_crucible.base_models.comfyui import naming
-from lora_crucible.base_models.diffusers.verify import unmatched_keys
+from lora_crucible.adapters.targets import select_layers
 from lora_crucible.formats.architectures import ARCHITECTURES, Architecture
 from lora_crucible.formats.forms import to_form
 from lora_crucible.formats.lora_file import ALPHA, DOWN, UP, write_lora
 from lora_crucible.formats.names import layer_names, place_of
 from lora_crucible.formats.portable import A, B, to_portable
 from lora_crucible.formats.universal import read_layers
-from lora_crucible.layer_choice import select_layers
+from lora_crucible.models.comfyui import naming
+from lora_crucible.models.diffusers.verify import unmatched_keys
 from peft import get_peft_model_state_dict
 
 ALPHA_OVER_RANK = 0.5

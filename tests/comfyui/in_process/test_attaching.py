@@ -8,10 +8,10 @@ import comfy.sd
 import models
 import pytest
 import torch
-from lora_crucible.adapters import Adapters, AdapterSpec
-from lora_crucible.base_models.comfyui import adapted, attaching, frozen, memory
-from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
-from lora_crucible.dropout import RowSeeds
+from lora_crucible.adapters.adapters import Adapters, AdapterSpec
+from lora_crucible.adapters.dropout import RowSeeds
+from lora_crucible.models.comfyui import adapted, attaching, frozen, memory
+from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 
 SPEC = AdapterSpec(4, 4.0, 0.0, "linear_and_convolution")
 

@@ -6,10 +6,10 @@ import comfy.model_management
 import pytest
 import tiny_captioners as tiny
 import torch
-from lora_crucible.base_models.comfyui.captioning import captioner_session, is_out_of_memory
 from lora_crucible.captioners.options import CaptionStyle
 from lora_crucible.captioners.registry import open_captioner
 from lora_crucible.errors import CrucibleError
+from lora_crucible.models.comfyui.captioning import captioner_session, is_out_of_memory
 
 STYLE = CaptionStyle(max_length=4)
 PICTURES = [tiny.picture(1), tiny.picture(2)]

@@ -11,14 +11,14 @@ import pytest
 import test_forms as forms
 import test_text_training as text
 import torch
-from lora_crucible.adapters import AdapterSpec
-from lora_crucible.base_models.comfyui import naming
-from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.config import parse_config
-from lora_crucible.continuing import Continued, continued_from
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import ALPHA, DOWN, MIDDLE, UP, to_state_dict, write_lora
 from lora_crucible.formats.names import place_of
+from lora_crucible.models.comfyui import naming
+from lora_crucible.models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.models.initial_lora import Continued, continued_from
 from safetensors.torch import save_file
 from tiny_architectures import TINY
 from torch import Tensor

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 import comfy.lora
 import pytest
 import torch
-from lora_crucible.base_models.comfyui.demo import load_demo_clip, load_demo_model
-from lora_crucible.base_models.comfyui.naming import architecture_of, file_keys
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.delta import delta_weight, kind_of
 from lora_crucible.formats.forms import to_form
 from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP
 from lora_crucible.formats.names import LayerNames, Place, layer_names, place_of
 from lora_crucible.formats.universal import read_layers
+from lora_crucible.models.comfyui.demo import load_demo_clip, load_demo_model
+from lora_crucible.models.comfyui.naming import architecture_of, file_keys
 from tiny_architectures import TINY
 from torch import Tensor
 

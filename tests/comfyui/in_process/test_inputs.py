@@ -6,10 +6,10 @@ from pathlib import Path
 
 import models
 import torch
-from lora_crucible.adapters import AdapterSpec
-from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.config import DataSettings
 from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from PIL import Image
 
 
@@ -54,7 +54,7 @@ def test_latents_of_all_sizes_are_scaled(demo, tmp_path: Path):
 
 def test_brackets_in_captions_are_text(demo):
     """A caption is no prompt: "(front view)" must not become a weight."""
-    from lora_crucible.base_models.comfyui.conditioning import encode_caption, encode_prompt
+    from lora_crucible.models.comfyui.conditioning import encode_caption, encode_prompt
 
     _, clip, _ = demo
     with torch.inference_mode():

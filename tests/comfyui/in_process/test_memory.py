@@ -6,11 +6,11 @@ import gc
 
 import pytest
 import torch
-from lora_crucible.adapters import AdapterSpec
-from lora_crucible.base_models.base import Sampling
-from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.data.cache import TensorCache
 from lora_crucible.data.images.samples import training_samples
+from lora_crucible.models.base import Sampling
+from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 
 SAMPLING = Sampling(("crux, a red circle", "a blue square"), 64, 64, 1, 3, 4.0, "dpmpp_2m", "karras", "blurred")
 

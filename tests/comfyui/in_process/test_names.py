@@ -6,9 +6,9 @@ import comfy.lora
 import comfy.utils
 import pytest
 import torch
-from lora_crucible.base_models.comfyui.naming import architecture_of, file_keys
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.names import layer_names, place_of
+from lora_crucible.models.comfyui.naming import architecture_of, file_keys
 from tiny_architectures import TINY
 
 TABLED = ("sd3", "flux1", "chroma", "flux2", "z_image", "qwen_image", "wan")

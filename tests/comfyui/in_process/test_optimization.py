@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.config import parse_config
 from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.run import RunResult, run_training
 from lora_crucible.run_files import RunFiles
 

@@ -6,8 +6,8 @@ import comfy.model_management
 import models
 import pytest
 import torch
-from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.config import parse_config
+from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.run import Hooks, run_training
 from lora_crucible.run_files import RunFiles
 

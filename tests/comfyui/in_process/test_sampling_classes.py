@@ -10,11 +10,17 @@ import models
 import pytest
 import torch
 from comfy.model_base import ModelType
-from lora_crucible.base_models.comfyui.shifting import own_shift
-from lora_crucible.base_models.comfyui.support import objective_of
 from lora_crucible.config import ObjectiveSettings
 from lora_crucible.errors import CrucibleError
-from lora_crucible.objective import Objective, noisy_latent, prediction_from_denoised, shifted, target
+from lora_crucible.models.comfyui.shifting import own_shift
+from lora_crucible.models.comfyui.support import objective_of
+from lora_crucible.models.diffusion.objective import (
+    Objective,
+    noisy_latent,
+    prediction_from_denoised,
+    shifted,
+    target,
+)
 from tiny_architectures import TINY
 
 KINDS = {

@@ -13,10 +13,10 @@ import torch
 from checkpoints import write_small_sd3
 from comfy.model_detection import model_config_from_unet
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
-from lora_crucible.base_models.comfyui.model import model_facts
-from lora_crucible.base_models.comfyui.suitability import warnings_of
 from lora_crucible.config import ModelFacts
 from lora_crucible.errors import CrucibleError
+from lora_crucible.models.comfyui.model import model_facts
+from lora_crucible.models.comfyui.suitability import warnings_of
 from models import base_model, build, sdxl
 from tiny_architectures import TINY
 

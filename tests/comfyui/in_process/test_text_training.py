@@ -11,16 +11,16 @@ import comfy.sdxl_clip
 import comfy.text_encoders.flux
 import pytest
 import torch
-from lora_crucible.adapters import Adapters, AdapterSpec
-from lora_crucible.base_models.base import CachedSample
-from lora_crucible.base_models.comfyui import naming, text_training
-from lora_crucible.base_models.comfyui.model import ComfyUIBaseModel
-from lora_crucible.base_models.comfyui.text_training import LiveTextEncoder
-from lora_crucible.base_models.inputs import Inputs, Latent
-from lora_crucible.dropout import RowSeeds
+from lora_crucible.adapters.adapters import Adapters, AdapterSpec
+from lora_crucible.adapters.dropout import RowSeeds
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.layer_names import is_of_text_encoder
 from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora
+from lora_crucible.models.base import CachedSample
+from lora_crucible.models.comfyui import naming, text_training
+from lora_crucible.models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.models.comfyui.text_training import LiveTextEncoder
+from lora_crucible.models.diffusion.inputs import Inputs, Latent
 
 SPEC = AdapterSpec(4, 4.0, 0.0, "attention", text_encoder=True)
 CAPTIONS = ["crux, a red circle", "a blue square"]

@@ -11,11 +11,11 @@ import pytest
 import test_forms as forms
 import test_text_training as text
 import torch
-from lora_crucible.base_models.comfyui import naming
-from lora_crucible.base_models.comfyui.weights import base_weights_of
 from lora_crucible.cli import main
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.formats.names import layer_names
+from lora_crucible.models.comfyui import naming
+from lora_crucible.models.comfyui.weights import base_weights_of
 from safetensors.torch import load_file, save_file
 from tiny_architectures import TINY
 from torch import Tensor

@@ -15,8 +15,8 @@ import comfy.supported_models
 import models
 import torch
 from comfy.model_base import ModelType
-from lora_crucible.base_models.base import CachedSample
-from lora_crucible.base_models.inputs import Inputs, Latent
+from lora_crucible.models.base import CachedSample
+from lora_crucible.models.diffusion.inputs import Inputs, Latent
 
 TEXT = 48
 """Width of the text embeddings."""

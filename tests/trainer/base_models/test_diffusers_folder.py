@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lora_crucible.base_models.diffusers.folder import read_folder
 from lora_crucible.config import ModelFacts
 from lora_crucible.errors import CrucibleError
+from lora_crucible.models.diffusers.folder import read_folder
 
 
 def folder(path: Path, kind: str = "StableDiffusionXLPipeline", **parts: dict[str, Any]) -> str:

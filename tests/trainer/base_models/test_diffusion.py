@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from lora_crucible.base_models.diffusion import DiffusionBaseModel
 from lora_crucible.config import ObjectiveSettings
 from lora_crucible.errors import CrucibleError
-from lora_crucible.objective import Objective
+from lora_crucible.models.diffusion.model import DiffusionBaseModel
+from lora_crucible.models.diffusion.objective import Objective
 
 
 class Model(DiffusionBaseModel):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_crucible.base_models.inputs import Encoders, Inputs, cached_samples, stacked
 from lora_crucible.config import DataSettings
 from lora_crucible.data.cache import TensorCache
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.data.images.samples import training_samples
 from lora_crucible.errors import CrucibleError
-from lora_crucible.objective import row_losses
+from lora_crucible.models.diffusion.inputs import Encoders, Inputs, cached_samples, stacked
+from lora_crucible.models.diffusion.objective import row_losses
 from PIL import Image
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lora_crucible.base_models.unsuitable import warning_of_name
+from lora_crucible.models.diffusion.name_warnings import warning_of_name
 
 
 @pytest.mark.parametrize(

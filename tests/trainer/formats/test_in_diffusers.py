@@ -11,7 +11,6 @@ from diffusers.loaders import (
     StableDiffusionLoraLoaderMixin,
     StableDiffusionXLLoraLoaderMixin,
 )
-from lora_crucible.base_models.diffusers.verify import unmatched_keys
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.delta import delta_weight
@@ -21,6 +20,7 @@ from lora_crucible.formats.lora_file import DOWN, UP, lora_layer, read_lora, to_
 from lora_crucible.formats.lora_info import scale_in_diffusers
 from lora_crucible.formats.universal import Layers
 from lora_crucible.merging.resize import resize
+from lora_crucible.models.diffusers.verify import unmatched_keys
 from packaging.version import Version
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer as PeftLoraLayer

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lora_crucible.adapters import ADAPTER_NAME, AdapterSpec
-from lora_crucible.base_models.diffusers.model import DiffusersBaseModel
+from lora_crucible.adapters.adapters import ADAPTER_NAME, AdapterSpec
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.cache import TensorCache
 from lora_crucible.data.images.dataset import Dataset, load_dataset
@@ -19,6 +18,7 @@ from lora_crucible.data.images.samples import fixed_samples
 from lora_crucible.demo import DATASET_DIR
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.guard.validation import Validation
+from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.run import Hooks, RunResult, run_training
 from lora_crucible.run_files import RunFiles
 from PIL import Image

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from lora_crucible.base_models.base import CachedSample
 from lora_crucible.guard.memory_plan import MemoryPlan, largest_batch, largest_number_of_rows
+from lora_crucible.models.base import CachedSample
 
 
 def samples(**groups: tuple[int, int]) -> list[CachedSample]:

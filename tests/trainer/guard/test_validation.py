@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from lora_crucible.base_models.base import CachedSample, RowLosses
 from lora_crucible.guard.validation import TIMESTEPS, Validation
+from lora_crucible.models.base import CachedSample, RowLosses
 from torch import nn
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config.objective_settings import LossType, ObjectiveSettings
+from ...config.objective_settings import LossType, ObjectiveSettings
 
 TIMESTEPS = 1000
 

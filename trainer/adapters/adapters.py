@@ -20,15 +20,15 @@ from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from .config import ResolvedConfig
-from .config.layer_patterns import LayerPattern, parse_patterns
+from ..config import ResolvedConfig
+from ..config.layer_patterns import LayerPattern, parse_patterns
+from ..formats.delta import rank_of, scale_of
+from ..formats.layer_names import is_of_text_encoder
+from ..formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, LayerTensors
+from ..formats.universal import kind_of
+from ..seeding import generator
 from .dropout import RowDropout, RowSeeds
-from .formats.delta import rank_of, scale_of
-from .formats.layer_names import is_of_text_encoder
-from .formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, LayerTensors
-from .formats.universal import kind_of
-from .layer_choice import is_adaptable, select_layers
-from .seeding import generator
+from .targets import is_adaptable, select_layers
 
 ADAPTER_NAME = "default"
 

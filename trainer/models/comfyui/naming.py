@@ -16,6 +16,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...adapters.targets import is_adaptable
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES, Architecture
 from ...formats.layer_names import is_of_text_encoder
@@ -23,7 +24,6 @@ from ...formats.lora_file import read_lora
 from ...formats.names import Place, flat
 from ...formats.names import place_of as place_in_table
 from ...formats.portable import Part
-from ...layer_choice import is_adaptable
 from .demo import CrucibleDemo
 
 _PREFIX = "diffusion_model."

@@ -9,7 +9,7 @@ import comfy.model_sampling
 import torch
 
 from ...errors import CrucibleError
-from ...objective import Objective
+from ..diffusion.objective import Objective
 
 _NOT_TRAINABLE = {
     "makes sound, and is not trained on images": (

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CrucibleError
-from ..unsuitable import distilled_warning, warning_of_name, warning_of_other_task
+from ..diffusion.name_warnings import distilled_warning, warning_of_name, warning_of_other_task
 
 _OF_DISTILLED = ("LCM", "ModelSamplingDiscreteDistilled")
 """Sampling classes, by name, that core's ModelSamplingDiscrete node puts on a model: they are in its extra nodes."""

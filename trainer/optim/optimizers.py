@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from .adapters import Adapters
-from .config import ResolvedConfig
-from .errors import CrucibleError
-from .formats.layer_names import is_of_text_encoder
+from ..adapters.adapters import Adapters
+from ..config import ResolvedConfig
+from ..errors import CrucibleError
+from ..formats.layer_names import is_of_text_encoder
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...adapters import AdaptedLayer, AdapterSpec, choose_layers, inject
-from ...dropout import RowSeeds
-from ...layer_choice import is_adaptable
+from ...adapters.adapters import AdaptedLayer, AdapterSpec, choose_layers, inject
+from ...adapters.dropout import RowSeeds
+from ...adapters.targets import is_adaptable
 from .adapted import adapted
 from .frozen import (
     CONVOLUTION_KINDS,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adapters import Adapters, AdapterSpec
+from ..adapters.adapters import Adapters, AdapterSpec
 from ..config import ModelFacts, ObjectiveSettings
 from ..data.cache import TensorCache
 from ..data.images.samples import Sample

@@ -11,7 +11,7 @@ from ...config import ModelFacts
 from ...demo import MODEL_DIR as DEMO_MODEL_DIR
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
-from ..unsuitable import distilled_warning, warning_of_name
+from ..diffusion.name_warnings import distilled_warning, warning_of_name
 
 _ARCHITECTURES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
 _PREDICTIONS = ("epsilon", "v_prediction")

@@ -15,19 +15,19 @@ import comfy.sampler_helpers
 import torch
 from torch import Tensor
 
-from ...adapters import Adapters, AdapterSpec
+from ...adapters.adapters import Adapters, AdapterSpec
+from ...adapters.dropout import RowSeeds
 from ...config import ModelFacts
 from ...data.cache import TensorCache
 from ...data.images.samples import Sample
-from ...dropout import RowSeeds
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.names import Place
 from ...formats.portable import to_portable
-from ...objective import Objective, prediction_from_denoised
 from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling
-from ..diffusion import DiffusionBaseModel, diffusion_losses
-from ..inputs import Inputs, Latent, cached_samples, stacked
+from ..diffusion.inputs import Inputs, Latent, cached_samples, stacked
+from ..diffusion.model import DiffusionBaseModel, diffusion_losses
+from ..diffusion.objective import Objective, prediction_from_denoised
 from . import attaching, conditioning, memory, naming, suitability, support
 from .encoding import ComfyUIEncoders, patched_weights_hash
 from .sampling import sample_picture

@@ -6,7 +6,7 @@ from diffusers.optimization import get_polynomial_decay_schedule_with_warmup, ge
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from .config import ResolvedConfig
+from ..config import ResolvedConfig
 
 
 def make_schedule(optimizer: Optimizer, config: ResolvedConfig) -> LambdaLR | None:

@@ -8,11 +8,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..config import ObjectiveSettings
-from ..errors import CrucibleError
-from ..objective import TIMESTEPS, Objective, draw_timestep, loss_weights, noisy_latent, row_losses, target
-from ..seeding import generator
-from .base import BaseModel, RowLosses
+from ...config import ObjectiveSettings
+from ...errors import CrucibleError
+from ...seeding import generator
+from ..base import BaseModel, RowLosses
+from .objective import (
+    TIMESTEPS,
+    Objective,
+    draw_timestep,
+    loss_weights,
+    noisy_latent,
+    row_losses,
+    target,
+)
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """The model: (noisy latents, noise levels (rows,), timesteps (rows,)) to its prediction, shaped like the latents."""

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.cache import TensorCache
-from ..data.images.samples import Sample, View
-from ..errors import CrucibleError
-from ..seeding import generator
-from .base import CachedSample, Progress
+from ...data.cache import TensorCache
+from ...data.images.samples import Sample, View
+from ...errors import CrucibleError
+from ...seeding import generator
+from ..base import CachedSample, Progress
 
 SMALLEST_MASK = 1e-3
 """Part of an image that its mask must leave to be trained."""

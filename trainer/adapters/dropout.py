@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from .seeding import derived_seed
+from ..seeding import derived_seed
 
 
 class RowSeeds:

@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...adapters import ADAPTER_NAME, delta_weight
+from ...adapters.adapters import ADAPTER_NAME, delta_weight
 from .frozen import Forward, copied_weight, frozen, input_gradient
 
 

@@ -10,8 +10,8 @@ import torch
 from comfy.sd1_clip import SDClipModel
 from torch import Tensor, nn
 
-from ...adapters import AdaptedLayer, AdapterSpec
-from ...dropout import RowSeeds
+from ...adapters.adapters import AdaptedLayer, AdapterSpec
+from ...adapters.dropout import RowSeeds
 from ...files.tensor_tree import map_tensors
 from . import attaching, naming
 from .frozen import Forward

@@ -6,7 +6,7 @@ from typing import Any
 
 import comfy.model_sampling
 
-from ...objective import flux_shift, shift_by_area
+from ..diffusion.objective import flux_shift, shift_by_area
 
 
 def own_shift(model_sampling: Any, pixels: float, native_pixels: float) -> float:

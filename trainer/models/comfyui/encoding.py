@@ -10,7 +10,7 @@ from torch import Tensor
 from ...errors import CrucibleError
 from ...files.tensor_tree import on_cpu
 from ..base import weights_hash
-from ..inputs import Encoders
+from ..diffusion.inputs import Encoders
 from . import conditioning, memory
 
 

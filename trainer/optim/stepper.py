@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import ResolvedConfig
-from .files.tensor_tree import on_cpu
+from ..config import ResolvedConfig
+from ..files.tensor_tree import on_cpu
+from .lr_schedule import make_schedule
 from .optimizers import ParameterGroup, effective_learning_rates, make_optimizer
-from .schedules import make_schedule
 
 CAREFUL_GRAD_NORM = 0.5
 """Longest gradient of a run that is slowed down."""

@@ -10,16 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .base_models.base import BaseModel
-from .config import TrainingConfig
-from .config.contradictions import contradictions
-from .errors import CrucibleError
-from .formats.delta import delta_weight, kind_of, rank_of, scale_of, without_middle
-from .formats.identify import architecture_names, candidates
-from .formats.layer_names import is_of_text_encoder
-from .formats.lora_file import ALPHA, DORA_SCALE, UP, LayerTensors, read_lora
-from .formats.universal import read_layers
-from .merging.to_rank import resized
+from ..config import TrainingConfig
+from ..config.contradictions import contradictions
+from ..errors import CrucibleError
+from ..formats.delta import delta_weight, kind_of, rank_of, scale_of, without_middle
+from ..formats.identify import architecture_names, candidates
+from ..formats.layer_names import is_of_text_encoder
+from ..formats.lora_file import ALPHA, DORA_SCALE, UP, LayerTensors, read_lora
+from ..formats.universal import read_layers
+from ..merging.to_rank import resized
+from .base import BaseModel
 
 DECIDED_BY_FILE = ("lora_rank", "lora_alpha", "target_modules")
 """Settings that are the file's where they are on auto."""

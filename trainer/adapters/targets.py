@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from .config.layer_patterns import LayerPattern
-from .errors import CrucibleError
+from ..config.layer_patterns import LayerPattern
+from ..errors import CrucibleError
 from .layer_kinds import is_attention, is_feed_forward
 
 _ALSO_CALLED = {

@@ -19,7 +19,7 @@ from diffusers import (
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...adapters import (
+from ...adapters.adapters import (
     AdaptedLayer,
     Adapters,
     AdapterSpec,
@@ -28,20 +28,20 @@ from ...adapters import (
     choose_layers,
     inject,
 )
+from ...adapters.dropout import RowSeeds
+from ...adapters.targets import is_adaptable
 from ...data.cache import TensorCache
 from ...data.images.samples import Sample
-from ...dropout import RowSeeds
 from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.layer_names import file_key, text_encoder_key
 from ...formats.lora_file import read_lora
 from ...formats.names import Place, place_of
 from ...hardware.device_memory import out_of_memory_freed
-from ...layer_choice import is_adaptable
-from ...objective import Objective
 from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
-from ..diffusion import DiffusionBaseModel, diffusion_losses
-from ..inputs import Encoders, Inputs, cached_samples, stacked
+from ..diffusion.inputs import Encoders, Inputs, cached_samples, stacked
+from ..diffusion.model import DiffusionBaseModel, diffusion_losses
+from ..diffusion.objective import Objective
 from .folder import read_folder
 from .verify import unmatched_keys
 

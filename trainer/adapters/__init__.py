@@ -1,0 +1,1 @@
+"""Which layers get an adapter, and of what kind."""

@@ -1,0 +1,1 @@
+"""Diffusers pipelines as base models, for training without ComfyUI."""

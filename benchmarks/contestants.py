@@ -1,4 +1,4 @@
-"""The processes of vs_native.py: one job each, asked for by JSON on the command line and answered in a JSON file."""
+"""The worker processes of vs_native.py. Each gets one job as JSON on the command line and writes the result as JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ CAPTION = "a photo of a red house beside a lake in the mountains, early morning,
 
 
 def facts(sizes: list[tuple[str, int]]) -> dict[str, Any]:
-    """Versions, the machine's matrix rate, and what a step cannot do without."""
+    """Return the versions, the machine's matrix rate, and the operations that one image needs at least.
+
+    Args:
+        sizes: pairs of model name and image side in pixels.
+    """
     import comfyui_version
 
     names = ("torch", "numpy", "peft", "diffusers", "safetensors")
@@ -47,7 +51,7 @@ def facts(sizes: list[tuple[str, int]]) -> dict[str, Any]:
 
 
 def matrix_rate(size: int = 4096, repeats: int = 8) -> float:
-    """GFLOP/s of a large float32 matrix product; the best of several, because anything else slows it down."""
+    """Return the GFLOP/s of a large float32 matrix product: the best of several, as other load only slows it down."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     times = []
     for _ in range(repeats):
@@ -58,7 +62,7 @@ def matrix_rate(size: int = 4096, repeats: int = 8) -> float:
 
 
 def trainer() -> Any:
-    """This checkout's trainer under its installed name."""
+    """Import this checkout's trainer under its installed name."""
     if "lora_crucible" not in sys.modules:
         folder = ROOT / "trainer"
         spec = importlib.util.spec_from_file_location(
@@ -88,16 +92,16 @@ def make_contexts(model: str) -> Tensor:
 
 
 class Stopwatch:
-    """Seconds and memory of a training, from the moment it is asked for.
+    """Measures the time and memory of a training.
 
-    `ready` is called before, `step` after every optimizer step.
+    `ready` must be called just before the training starts, and `step` after every optimizer step.
     """
 
     def ready(self) -> None:
         gc.collect()
         self.peak_loading_gb = peak_gb()
         try:
-            # Linux: forgets the highest memory use so far.
+            # On Linux, this resets the peak memory use.
             Path("/proc/self/clear_refs").write_text("5")
             self.before_gb = peak_gb()
         except OSError:
@@ -123,7 +127,7 @@ class Stopwatch:
 
 
 def peak_gb() -> float:
-    """The process's highest memory use (resident), in GB."""
+    """Return the peak resident memory of the process in GB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
@@ -135,17 +139,17 @@ def measure(row: dict[str, Any], rank: int, weights: str, warm_up: int, steps: i
     return {**found, **watch.figures(warm_up)}
 
 
-# The contestants: each makes its model, says `watch.ready()`, trains, and says `watch.step()` after every step.
+# The contestants. Each builds its model, calls `watch.ready()`, trains, and calls `watch.step()` after every step.
 
 
 def core(row: dict[str, Any], rank: int, weights: str, steps: int, watch: Stopwatch) -> dict[str, Any]:
-    """ComfyUI's Train LoRA node, called as its executor calls it."""
+    """Train with ComfyUI's built-in Train LoRA node, called as by ComfyUI's executor."""
     settings = dict(row["settings"])
     start_comfyui(pytorch_attention=settings.pop("pytorch_attention", False))
     import comfy_extras.nodes_train
 
     class Progress:
-        """Core moves its progress bar on after every step."""
+        """A replacement for the progress bar, which the node updates after every step."""
 
         def __init__(self, total: int) -> None:
             pass
@@ -194,7 +198,7 @@ def core(row: dict[str, Any], rank: int, weights: str, steps: int, watch: Stopwa
 
 
 def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: Stopwatch) -> dict[str, Any]:
-    """This pack's training loop on its ComfyUI base model."""
+    """Train with this pack's training loop on its ComfyUI base model."""
     start_comfyui()
     trainer()
     from lora_crucible.adapters.adapters import AdapterSpec
@@ -225,7 +229,7 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
         model = load_native(row["model"], weights)
         latents, contexts = make_latents(row["pixels"]), make_contexts(row["model"])
         watch.ready()
-        not_needed = SimpleNamespace(first_stage_model=object())  # the inputs are there
+        not_needed = SimpleNamespace(first_stage_model=object())  # the inputs are already encoded
         with_text = row["settings"].get("text_encoder", False)
         clip = load_text_encoder() if with_text else not_needed
         base_model = ComfyUIBaseModel(model, clip, vae=not_needed)
@@ -252,11 +256,11 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
 
 
 def fail() -> int:
-    raise RuntimeError("the loss is not a number, or memory ran out in the optimizer")
+    raise RuntimeError("the loss is not finite, or the optimizer ran out of memory")
 
 
 def diffusers(row: dict[str, Any], rank: int, weights: str, steps: int, watch: Stopwatch) -> dict[str, Any]:
-    """The loop of diffusers' own LoRA example, without what is not training."""
+    """Train with the loop of diffusers' own LoRA example, reduced to the training itself."""
     from diffusers import DDPMScheduler
     from diffusers.optimization import get_scheduler
     from peft import LoraConfig
@@ -304,7 +308,7 @@ def count(parameters: list[nn.Parameter]) -> int:
 
 
 def start_comfyui(pytorch_attention: bool = False) -> None:
-    """What ComfyUI's main.py does with `--cpu`, and with `--use-pytorch-cross-attention` if asked for."""
+    """Set ComfyUI's options as with `--cpu`, and optionally `--use-pytorch-cross-attention`."""
     from comfy.cli_args import args
 
     args.cpu = True

@@ -1,9 +1,9 @@
-"""How long a dataset of 1,000 images takes to be checked and bucketed, for the first and the second time.
+"""Measure how long it takes to check and bucket a dataset of 1,000 images, the first and the second time.
 
     python benchmarks/dataset.py [--images 1000] [--output FILE.json]
 
-The images are of 1024 x 1024 pixels, half JPEG and half PNG, made of smoothed noise so that they compress about as
-photographs do. Each start is a process of its own.
+The images have 1024 x 1024 pixels, half of them JPEG and half PNG. They are made from smoothed noise, so they compress
+about as well as photographs. Each measurement runs in its own process.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 1024
 STARTS = 3
-"""Of each kind; the median counts."""
+"""The number of measurements of each kind; the median is reported."""
 
 
 def make_images(folder: Path, count: int) -> int:
-    """Returns the bytes of all files."""
+    """Write images and captions to a folder; return the total size of all files in bytes."""
     from PIL import Image, ImageFilter
 
     large = 4 * SIDE
@@ -49,11 +49,11 @@ def make_images(folder: Path, count: int) -> int:
 
 
 def start(folder: Path, facts: Path) -> dict[str, float]:
-    """One start, measured inside its process: from the call to the finished report."""
+    """Load a dataset and create its report; return the time and peak memory of this process."""
     sys.path.insert(0, str(ROOT))
     from trainer.config import DataSettings
-    from trainer.data.dataset import load_dataset
-    from trainer.data.report import dataset_report
+    from trainer.data.images.dataset import load_dataset
+    from trainer.data.images.report import dataset_report
 
     began = time.perf_counter()
     dataset = load_dataset(DataSettings(train_data_dir=str(folder), resolution=SIDE), facts_folder=facts)

@@ -1,10 +1,10 @@
-"""What text-encoder training and prior preservation do, in figures, on the demo model.
+"""Measure the effects of text encoder training and prior preservation on the demo model.
 
     <python with the pack's standalone packages> benchmarks/effects.py [--output FILE.json]
 
-`learned` and `leaked`: how far pictures move to the dataset's style with and without the trigger word (1 is all the
-way). `drift`: mean difference, of 255, between pictures of the base and of the LoRA from the same prompts and seeds
-without the trigger word. All runs have the same seed and number of steps as the one they are compared with.
+`learned` and `leaked`: how far images move towards the dataset's style with and without the trigger word (1 is all the
+way). `drift`: the mean difference, of 255, between images of the base model and of the LoRA, drawn without the trigger
+word from the same prompts and seeds. Runs that are compared have the same seed and number of steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def draw_regularization(folder: Path) -> None:
-    """Pictures that the base draws of captions without the trigger word."""
+    """Draw regularization images with the base model, from captions without the trigger word."""
     from diffusers import StableDiffusionPipeline
     from lora_crucible.demo import MODEL_DIR
     from lora_crucible.demo.shapes import COLOURS, SHAPES
@@ -75,7 +75,7 @@ def measured(name: str, regularization: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
     output = parser.parse_args().output
     load_trainer()
     result: dict[str, Any] = {**circumstances(), "rows": []}

@@ -1,14 +1,15 @@
-"""Faults on purpose: what is lost.
+"""Inject faults into trainings and measure what is lost.
 
     <python with the pack's standalone packages> benchmarks/faults.py [kills | others] [--kills 50] [--seconds 200]
         [--output FILE.json]
 
 `kills`: the real command line trains on the demo model, is killed with SIGKILL at moments spread evenly over the life
-of a process, and is started again until it finishes. A kill is survived when afterwards every LoRA and the latest
-checkpoint are whole, and a run when its LoRA equals that of an uninterrupted one bit for bit and its log has each step
-once. Runs are begun for `--seconds`; what is done stays in the file, and the next call does the rest.
+of a process, and is started again until it finishes. A kill counts as survived if every LoRA and the latest checkpoint
+are intact afterwards. A run counts as equal if its LoRA is bit-identical to that of an uninterrupted run and its log
+has each step exactly once. New runs are started for `--seconds`; the results so far are kept in the file, and the next
+call continues from there.
 
-`others`: the tests that inject faults, counted.
+`others`: counts the results of the tests that inject faults.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ TESTS = (
     "trainer/test_checkpoint.py",
     "trainer/test_resuming.py",
 )
-"""Those that are about faults."""
+"""The test files that inject faults."""
 
 RUN = {
     "base_model": "demo",
@@ -56,11 +57,12 @@ RUN = {
 }
 
 MOST_OF_A_LIFE = 0.7
-"""Of the time that an uninterrupted process takes: one that goes on is done sooner, and is to be killed too."""
+"""The latest moment of a kill, as a share of the time that an uninterrupted process takes. It is less than 1 because a
+resumed process finishes sooner, and should be killed as well."""
 
 
 def kills(result: dict[str, Any], most: int, seconds: float) -> None:
-    """Add runs to `result` until it has `most` kills, or time is up."""
+    """Add runs to `result` until it has `most` kills or the time is up."""
     began = time.monotonic()
     rows = result.setdefault("runs", [])
     while (left := most - sum(len(row["kills"]) for row in rows)) > 0 and time.monotonic() - began < seconds:
@@ -100,7 +102,7 @@ def killed_run(folder: Path, seed: int, most: int) -> dict[str, Any]:
             try:
                 assert_whole(folder / "killed")
                 whole = True
-            except Exception as error:  # whatever was found
+            except Exception as error:  # any failed check counts
                 print(f"{phase}: {error}", flush=True)
                 whole = False
             found.append({"phase": phase, "whole": whole})
@@ -115,7 +117,7 @@ def killed_run(folder: Path, seed: int, most: int) -> dict[str, Any]:
 
 
 class Before:
-    """How the folder of a run was when a process began, to tell how far that came."""
+    """The state of a run's folder when a process started, to find out how far the process got."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._run = folder, folder / "mine"
@@ -144,7 +146,7 @@ class Before:
 
 
 def equal(folder: Path) -> bool:
-    """Whether the killed run made what the uninterrupted one did."""
+    """Return whether the killed run has the same result as the uninterrupted one."""
     import torch
     from lora_crucible.formats.lora_file import read_lora
     from lora_crucible.run_log import read_log
@@ -181,7 +183,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "faults.json")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(parts):
-        parser.error(f"there is no part {', '.join(unknown)}")
+        parser.error(f"unknown part: {', '.join(unknown)}")
     load_trainer()
     sys.path.append(str(ROOT / "tests" / "faults"))
     import torch

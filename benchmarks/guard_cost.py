@@ -1,11 +1,11 @@
-"""What the care for faults costs where there are none.
+"""Measure what the protection against faults costs when there are none.
 
     <python with the pack's standalone packages> benchmarks/guard_cost.py [step_time | stall ...] [--output FILE.json]
 
-`step_time`: a step with the guard, the log and the hooks, and with none of them, in turns within one run.
+`step_time`: the time of a step with the guard, the log and the hooks, and without them, alternating within one run.
 
-`stall`: the longest step beside a checkpoint. For a LoRA of SDXL's size, of random tensors: how long training waits for
-the state to be copied, and how much a foreground that multiplies matrices is slowed while it is written.
+`stall`: the longest step while a checkpoint is written. For a LoRA of SDXL's size with random tensors, also how long
+training waits while the state is copied, and how much matrix multiplications are slowed while it is written.
 """
 
 from __future__ import annotations
@@ -24,18 +24,24 @@ from typing import Any
 from shared import circumstances, load_trainer
 
 STEPS = 300
-"""For `step_time`: half with and half without."""
+"""The number of steps of a run; for `step_time`, half of them run with the protection and half without."""
 
 LOOKS = 1000
 
 EVERY = 10
-"""Steps between two checkpoints, for `stall`."""
+"""The number of steps between two checkpoints, for `stall`."""
 
 RANK = 16
 
 
 def demo_run(after_step: Callable[[Callable[[], None], int], None], **values: Any) -> None:
-    """Train on the demo model. `after_step` gets what a run does after a step, and its number."""
+    """Train on the demo model.
+
+    Args:
+        after_step: a function that is called after each step with the usual work after a step, as a function, and the
+            number of the step.
+        values: settings of the run.
+    """
     from lora_crucible import run, training
     from lora_crucible.config import parse_config
     from lora_crucible.data.images.dataset import load_dataset
@@ -60,8 +66,11 @@ def demo_run(after_step: Callable[[Callable[[], None], int], None], **values: An
 
 
 def step_time(result: dict[str, Any]) -> None:
-    """A step lasts from the end of what follows the one before to the end of what follows it. The thread that looks
-    at the memory of the process, on devices that do not count it themselves, runs all the time: its share is a row."""
+    """Measure the time of a step, including the work after it, with and without the protection.
+
+    On devices without memory statistics, a thread that samples the memory of the process runs all the time; its share
+    of the time is reported separately.
+    """
     import torch
     from lora_crucible.guard.trouble import Trouble
     from lora_crucible.hardware.device_memory import INTERVAL, PeakMeter
@@ -120,7 +129,7 @@ def demo_stall() -> dict[str, Any]:
         last = now
 
     demo_run(after_step, max_train_steps=STEPS, save_steps=EVERY)
-    beside = list(range(EVERY - 1, STEPS - 1, EVERY))  # the step that ends with one, and the next
+    beside = list(range(EVERY - 1, STEPS - 1, EVERY))  # the step that ends with a checkpoint, and the next
     with_one = [seconds[index + more] for index in beside for more in (0, 1)]
     plain = [seconds[index] for index in range(EVERY, STEPS) if index % EVERY not in (EVERY - 1, 0)]
     median = statistics.median(plain)
@@ -134,7 +143,7 @@ def demo_stall() -> dict[str, Any]:
 
 
 def sdxl_layers() -> dict[str, tuple[int, int]]:
-    """Outputs and inputs of the linear layers in the transformer blocks of SDXL's UNet, by their keys in a LoRA."""
+    """Return the output and input sizes of the linear layers in the transformer blocks of SDXL's UNet, by LoRA key."""
     import torch
     from diffusers import UNet2DConditionModel
     from lora_crucible.formats.architectures import ARCHITECTURES
@@ -175,7 +184,7 @@ def sdxl_stall() -> dict[str, Any]:
     matrix = torch.randn(512, 512)
 
     def foreground() -> float:
-        """Seconds of a piece of work in many small operations, as a model's are."""
+        """Return the seconds that some work in small operations, like a model's, takes."""
         started = time.perf_counter()
         for _ in range(8):
             matrix @ matrix
@@ -218,7 +227,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "guard_cost.json")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(parts):
-        parser.error(f"there is no part {', '.join(unknown)}")
+        parser.error(f"unknown part: {', '.join(unknown)}")
     load_trainer()
     import torch
 

@@ -1,9 +1,9 @@
-"""How long the headers of 1,000 LoRA files take: their metadata alone, and with what each is for.
+"""Measure how long it takes to read the headers of 1,000 LoRA files, with and without identifying the architecture.
 
     python benchmarks/lora_headers.py [--files 1000] [--output FILE.json]
 
-The files have the keys, shapes and metadata of what kohya's trainer writes at rank 16: half are for SD1.5, three in ten
-for SDXL, the rest for Flux.1. Their tensors are holes: no reader of headers looks there.
+The files have keys, shapes and metadata like those of kohya's trainer at rank 16: half are for SD1.5, three in ten for
+SDXL and the rest for Flux.1. Their tensors are sparse holes in the files, which are never read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from shared import circumstances, load_trainer
 
 ROUNDS = 5
-"""The median counts."""
+"""The number of measurements; the median is reported."""
 
 RANK = 16
 MEMBERS = (
@@ -29,13 +29,13 @@ MEMBERS = (
     ("lora_unet_input_blocks_4_1_transformer_blocks_{}_attn2_to_k", 2048, 722),
     ("lora_unet_single_blocks_{}_modulation_lin", 3072, 304),
 )
-"""Key, inputs and count of the layers of SD1.5, SDXL and Flux.1."""
+"""The key, input size and number of the layers of SD1.5, SDXL and Flux.1."""
 
 TEXT_LAYERS = 72
 
 
 def make_files(folder: Path, count: int) -> int:
-    """Returns the bytes of all headers."""
+    """Write LoRA files to a folder; return the total size of their headers in bytes."""
     size = 0
     for number in range(count):
         key, width, layers = MEMBERS[0 if number % 10 < 5 else 1 if number % 10 < 8 else 2]

@@ -1,9 +1,9 @@
-"""Merging three LoRAs of SDXL's size and rank 32 by each method: seconds, and the most memory that the process had.
+"""Measure the time and peak memory of merging three LoRAs of SDXL's size and rank 32, for each method.
 
     <python with the pack's standalone packages> benchmarks/merging.py [METHOD ...] [--output FILE.json]
 
-The real command line, on files of random float16 weights on all linear layers of the UNet's transformer blocks. What is
-done stays in the file.
+The real command line merges files with random float16 weights for all linear layers of the UNet's transformer blocks.
+Earlier results of other methods are kept in the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RANK, LORAS = 32, 3
 
 
 def write_loras(folder: Path) -> list[str]:
-    """Random ones by kohya's names. Returns them with their strengths."""
+    """Write random LoRAs with kohya's names; return their paths with strengths, as for the command line."""
     import torch
     from lora_crucible.formats.lora_file import lora_layer, to_state_dict, write_lora
 
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "merging.json")
     options = parser.parse_args()
     if unknown := set(options.methods) - set(METHODS):
-        parser.error(f"there is no method {', '.join(unknown)}")
+        parser.error(f"unknown method: {', '.join(unknown)}")
     result: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError):
         result = json.loads(options.output.read_text(encoding="utf-8"))

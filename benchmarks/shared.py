@@ -1,4 +1,4 @@
-"""What the benchmarks share: the trainer of this checkout, and what its figures depend on."""
+"""Functions shared by the benchmarks: importing this checkout's trainer, and recording the circumstances."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def load_trainer() -> None:
-    """The trainer of this checkout, under the name that pip gives it."""
+    """Import the trainer of this checkout under its installed name."""
     folder = ROOT / "trainer"
     spec = importlib.util.spec_from_file_location(
         "lora_crucible", folder / "__init__.py", submodule_search_locations=[str(folder)]
@@ -26,7 +26,7 @@ def load_trainer() -> None:
 
 
 def circumstances() -> dict[str, Any]:
-    """Date, hardware and versions."""
+    """Return the date, hardware and versions that the results depend on."""
     import torch
 
     return {

@@ -1,4 +1,4 @@
-"""The two UNets of vs_native.py: random weights, ComfyUI's and diffusers' form of them, and the work in a step."""
+"""The two UNets of vs_native.py, with random weights, for ComfyUI and diffusers, and the operations in a step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 PREFIX = "model.diffusion_model."
 CONTEXT_TOKENS = 77
 
-# In diffusers' terms.
+# Configurations of diffusers' UNet2DConditionModel.
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "sample_size": 16,
@@ -33,7 +33,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def native_config(model: str) -> dict[str, Any]:
-    """ComfyUI's description of the same UNet."""
+    """Return ComfyUI's configuration of the same UNet."""
     sizes = SIZES[model]
     channels, layers = sizes["block_out_channels"], sizes["layers_per_block"]
     down = [int("CrossAttn" in kind) for kind in sizes["down_block_types"]]
@@ -60,14 +60,14 @@ def native_config(model: str) -> dict[str, Any]:
 
 
 def native_names(model: str) -> dict[str, str]:
-    """ComfyUI's name of each parameter, by diffusers' name."""
+    """Return ComfyUI's name of each parameter by diffusers' name."""
     import comfy.utils
 
     return comfy.utils.unet_to_diffusers(native_config(model))
 
 
 def make_weights(model: str, weights: str) -> None:
-    """Random weights, always the same, in a single-file checkpoint's layout."""
+    """Write random weights, the same in every call, in the layout of a single-file checkpoint."""
     from diffusers import UNet2DConditionModel
     from safetensors.torch import save_file
 
@@ -78,7 +78,7 @@ def make_weights(model: str, weights: str) -> None:
 
 
 def load_native(model: str, weights: str) -> Any:
-    """A MODEL, from a loader that core's node can call again: it trains on a second copy of the weights."""
+    """Load a MODEL that can be reloaded, because ComfyUI's node trains on a second copy of the weights."""
     import comfy.sd
 
     if model == "sd15":
@@ -87,7 +87,7 @@ def load_native(model: str, weights: str) -> Any:
 
 
 def load_small(weights: str, disable_dynamic: bool = False) -> Any:
-    """ComfyUI's detection knows no UNet this small, so its classes are put together here."""
+    """Build a small UNet from ComfyUI's classes directly, because ComfyUI does not recognise one this small."""
     import comfy.model_management
     import comfy.model_patcher
     import comfy.supported_models
@@ -104,20 +104,20 @@ def load_small(weights: str, disable_dynamic: bool = False) -> Any:
 
 
 def load_text_encoder() -> Any:
-    """A CLIP with SD1.5's text encoder at full size, of random weights."""
+    """Return a CLIP with SD1.5's text encoder at full size and random weights."""
     import comfy.sd
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
     config = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
     state_dict = CLIPTextModel(config).state_dict()
-    # transformers 5 leaves out the prefix by which ComfyUI knows a CLIP.
+    # transformers 5 leaves out the prefix by which ComfyUI recognises a CLIP.
     named = {f"text_model.{name.removeprefix('text_model.')}": weight for name, weight in state_dict.items()}
     return comfy.sd.load_text_encoder_state_dicts([named])
 
 
 def load_diffusers(model: str, weights: str) -> Any:
-    """The same UNet as diffusers' class, in memory once."""
+    """Load the same UNet as diffusers' class, without a second copy in memory."""
     from diffusers import UNet2DConditionModel
     from safetensors import safe_open
 
@@ -131,7 +131,7 @@ def load_diffusers(model: str, weights: str) -> Any:
 
 
 def floor(model: str, pixels: int) -> float:
-    """GFLOP of one image: the forward pass, and the backward pass to the activations but not to the weights."""
+    """Return the GFLOP for one image: the forward pass, and the backward pass to activations but not to weights."""
     from diffusers import UNet2DConditionModel
     from torch.utils.flop_counter import FlopCounterMode
 

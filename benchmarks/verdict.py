@@ -1,8 +1,8 @@
-"""Whether the verdict at the end of a run is right: trainings of the demo model that are known to be good or bad.
+"""Check the verdict at the end of a run, with trainings of the demo model that are known to be good or bad.
 
     <python with the pack's standalone packages> benchmarks/verdict.py [--only NAME ...] [--output FILE.json]
 
-Every run is added to the file when it is done, in place of an earlier one of its name.
+Every run is added to the file as soon as it is done, and replaces an earlier one of the same name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from shared import load_trainer
 
 VALIDATION = {"validation_percent": 20}
-"""4 of the demo's 20 images; 16 are trained."""
+"""Settings that hold out 4 of the demo's 20 images for validation and train on 16."""
 
 RUNS: dict[str, dict[str, Any]] = {
     "defaults": {"expected": "good", "config": VALIDATION},

@@ -1,12 +1,13 @@
-"""This pack against ComfyUI's own Train LoRA node and a plain diffusers + peft loop: speed and memory on the CPU.
+"""Compare this pack with ComfyUI's own Train LoRA node and a plain diffusers + peft loop: speed and memory on the CPU.
 
     <ComfyUI's python> benchmarks/vs_native.py [--only small|sd15] [--algorithms] [--output FILE.json]
 
-Same random weights, latents and conditioning, same rank, optimizer, batch and precision (fp32) for all three. Every row
-is measured in a process of its own (`contestants.py`), so that its peak memory is its own. This file only starts
-them, one after the other, and keeps to the standard library: a child's peak counts from what its parent held.
+All three use the same random weights, latents and conditioning, and the same rank, optimizer, batch size and precision
+(fp32). Each row is measured in its own process (`contestants.py`), so peak memory is per row. This file only starts
+these processes one after another. It uses nothing but the standard library, because a child's peak memory includes
+what its parent had in memory.
 
-Run it on a machine that has nothing else to do; each row records the load average that it started under.
+Run it on an otherwise idle machine; each row records the load average at its start.
 """
 
 from __future__ import annotations
@@ -28,43 +29,45 @@ HERE = Path(__file__).resolve().parent
 THREADS = 2
 RANK = 8
 LAYERS = ("linear_and_convolution", "attention_and_feed_forward")
-"""All that can have an adapter, as core's node does, and this pack's default."""
+"""All layers that can have an adapter, as in ComfyUI's node, and this pack's default."""
 PIXELS = {"small": {1: 64, 4: 128}, "sd15": {1: 256, 4: 256}}
-"""Side of the images, by batch size."""
+"""The side of the images in pixels, by model and batch size."""
 TIMED_STEPS = {"small": 30, "sd15": 3}
 WARM_UP_STEPS = {"small": 3, "sd15": 1}
 
 ALGORITHMS = ("lora", "rslora", "dora", "loha", "lokr")
 
 CORE_TRAINS = "all layers, biases and norms"
-"""Core's node has no choice of layers."""
+"""The layers that ComfyUI's node trains; they cannot be chosen."""
 CORE_AT_ITS_BEST = {"bypass_mode": True, "pytorch_attention": True, "checkpoint_depth": 2}
-"""Settings that make it faster and leaner, though no default and no help text suggests them."""
+"""Settings of ComfyUI's node that save time and memory, although neither defaults nor help texts suggest them."""
 CORE_LEFT_OUT = (
-    "core runs 16 rows for a batch of 4 (see notes), which needs more than 24 GB on full SD1.5 and minutes per step"
+    "core runs 16 rows for a batch of 4 (see notes), which needs more than 24 GB and minutes per step on full SD1.5"
 )
 NOTES = [
-    "Core's node as it comes (settings {}) and with the settings found best for it here: bypass_mode, checkpoint_depth "
-    "2, and ComfyUI started with --use-pytorch-cross-attention.",
-    "Core trains every linear and convolution layer (the layers of linear_and_convolution here) and also every bias "
-    "and every norm; it has no choice of layers.",
-    "Core's batch: each caption is applied to each image of the batch, so a batch of B runs B * B rows of the model.",
-    "Core's gradient checkpointing at its default checkpoint_depth 1 makes one piece of the whole UNet: it costs a "
+    "Core is ComfyUI's own node, measured with its defaults (settings {}) and with the best settings found for it: "
+    "bypass_mode, checkpoint_depth 2, and ComfyUI started with --use-pytorch-cross-attention.",
+    "Core trains every linear and convolution layer (as linear_and_convolution here), and also every bias and norm. "
+    "The layers cannot be chosen.",
+    "Core applies each caption to each image of the batch, so a batch of B runs B * B rows through the model.",
+    "Core's gradient checkpointing, at its default checkpoint_depth 1, treats the whole UNet as one block: it costs a "
     "second forward pass and saves no memory. Rows with checkpointing off are unaffected by checkpoint_depth.",
-    "Core trains on a second copy of the model, read from disk when it starts: part of its start-up and memory.",
-    "Without bypass_mode core makes a patched copy of every weight in every step and keeps it until the backward pass.",
-    "On the CPU ComfyUI's own attention is a sub-quadratic one written in Python; this pack calls PyTorch's.",
+    "Core trains on a second copy of the model, which it reads from disk at its start. This is part of its start-up "
+    "time and memory.",
+    "Without bypass_mode, core makes a patched copy of every weight in every step and keeps it until the backward "
+    "pass.",
+    "On the CPU, ComfyUI uses its own sub-quadratic attention, written in Python; this pack uses PyTorch's attention.",
     "before_training_gb includes the model, Python, PyTorch and ComfyUI (0.8 GB without any model).",
-    "seconds_per_step: median; start_up_seconds: from calling the trainer to the end of its first step; "
-    "share_of_matrix_rate: the FLOP that a step cannot do without (forward pass, and backward pass to the activations; "
-    "adapters not counted) over the time of a step, against a 4096 x 4096 fp32 matrix product.",
+    "seconds_per_step: the median. start_up_seconds: from calling the trainer to the end of its first step. "
+    "share_of_matrix_rate: the least FLOP that a step needs (forward pass, and backward pass to the activations; "
+    "adapters not counted) per second, as a share of the rate of a 4096 x 4096 fp32 matrix product.",
 ]
 
 Row = dict[str, Any]
 
 
 def rows(models: list[str]) -> Iterator[Row]:
-    """What is measured, in order."""
+    """Yield the rows to measure, in order."""
     for model in models:
         for batch, pixels in PIXELS[model].items():
             for checkpointing in (False, True):
@@ -80,7 +83,7 @@ def rows(models: list[str]) -> Iterator[Row]:
 
 
 def algorithm_rows(models: list[str]) -> Iterator[Row]:
-    """This pack with each algorithm, and with the text encoder trained too, on its default layers."""
+    """Yield rows for this pack with each algorithm, and with text encoder training, on its default layers."""
     for model in models:
         for batch, pixels in PIXELS[model].items():
             shared = {"model": model, "pixels": pixels, "batch": batch, "gradient_checkpointing": False}
@@ -92,10 +95,10 @@ def algorithm_rows(models: list[str]) -> Iterator[Row]:
 
 
 def run_job(job: str, comfyui: Path, **arguments: Any) -> Any:
-    """A function of contestants.py in a fresh process.
+    """Run a function of contestants.py in a new process and return its result.
 
     Raises:
-        RuntimeError: the process failed; the message ends with what it printed.
+        RuntimeError: the process failed; the message ends with its error output.
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
@@ -109,7 +112,7 @@ def run_job(job: str, comfyui: Path, **arguments: Any) -> Any:
 
 
 def measure(row: Row, comfyui: Path, weights: Path, facts: dict[str, Any]) -> Row:
-    """The row with its figures, or with the error in their place."""
+    """Measure a row; return it with its results, or with the error if it failed."""
     if "left_out" in row:
         return row
     row["load_average"] = round(os.getloadavg()[0], 2)
@@ -139,7 +142,7 @@ def find_comfyui() -> Path:
     for path in candidates:
         if (path / "comfy_extras" / "nodes_train.py").is_file():
             return path
-    raise SystemExit("No ComfyUI found: set COMFYUI_PATH to its folder.")
+    raise SystemExit("ComfyUI was not found. Set COMFYUI_PATH to its folder.")
 
 
 def hardware() -> dict[str, Any]:
@@ -162,7 +165,7 @@ def line(row: Row) -> str:
         f"checkpointing {'on ' if row['gradient_checkpointing'] else 'off'}  {name:12} {row['layers']:28} "
     )
     if "seconds_per_step" not in row:
-        return text + ("left out" if "left_out" in row else "failed: " + row["error"].splitlines()[-1])
+        return text + ("skipped" if "left_out" in row else "failed: " + row["error"].splitlines()[-1])
     return text + (
         f"{row['seconds_per_step']:8.3f} s/step {row['share_of_matrix_rate']:6.1%} of rate  "
         f"start {row['start_up_seconds']:6.1f} s  "
@@ -171,7 +174,7 @@ def line(row: Row) -> str:
 
 
 def comparisons(measured: list[Row]) -> list[Row]:
-    """How this pack does against the others at the same layers, batch and checkpointing."""
+    """Compare this pack with the others at the same layers, batch size and checkpointing."""
 
     def key(row: Row) -> tuple[Any, ...]:
         return row["model"], row["pixels"], row["batch"], row["gradient_checkpointing"]
@@ -195,11 +198,11 @@ def comparisons(measured: list[Row]) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=PIXELS, help="one of the two models")
-    parser.add_argument("--contestant", choices=("core", "crucible", "diffusers"), help="one of the three")
-    parser.add_argument("--algorithms", action="store_true", help="this pack's algorithms among themselves instead")
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
-    parser.add_argument("--quick", action="store_true", help="3 timed steps a row: to see that all rows work")
+    parser.add_argument("--only", choices=PIXELS, help="measure only this model")
+    parser.add_argument("--contestant", choices=("core", "crucible", "diffusers"), help="measure only this contestant")
+    parser.add_argument("--algorithms", action="store_true", help="compare this pack's algorithms instead")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.add_argument("--quick", action="store_true", help="time only 3 steps per row, to check that all rows work")
     arguments = parser.parse_args()
     if arguments.quick:
         TIMED_STEPS.update(small=3, sd15=3)
@@ -207,7 +210,7 @@ def main() -> None:
     comfyui = find_comfyui()
     result = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "what": "rank 8 LoRA, AdamW, fp32, CPU, random weights; medians over single steps, a fresh process per row",
+        "what": "rank 8 LoRA, AdamW, fp32, CPU, random weights; medians over single steps, one new process per row",
         "hardware": hardware(),
         "notes": NOTES,
         **run_job(
@@ -236,7 +239,7 @@ def main() -> None:
 
 
 def save(result: dict[str, Any], path: Path | None) -> None:
-    """After every row: an hour of measuring is not lost to a Ctrl-C."""
+    """Save the results; called after every row, so that Ctrl-C does not lose an hour of measurements."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

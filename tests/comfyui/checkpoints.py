@@ -1,4 +1,4 @@
-"""Files that ComfyUI takes for models."""
+"""Writing small files that ComfyUI recognises as models."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _SD3 = {
 
 
 def write_small_sd3(path: Path, prefix: str = "") -> None:
-    """Just what ComfyUI needs to take a file for a small SD3, without text encoder and VAE.
+    """Write just the weights by which ComfyUI recognises a small SD3, without text encoder and VAE.
 
     Args:
-        prefix: of its keys; "model.diffusion_model." in a checkpoint.
+        path: the file to write.
+        prefix: the prefix of its keys; "model.diffusion_model." for a checkpoint.
     """
     save_file({prefix + name: np.zeros(shape, np.float16) for name, shape in _SD3.items()}, path)

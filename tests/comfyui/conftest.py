@@ -1,4 +1,4 @@
-"""One server for all tests that need nothing special of it."""
+"""A ComfyUI server shared by all tests that need no special setup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from server import Server
 from workflows import DemoGraph
 
-# Only ComfyUI's own Python can import these; test_in_process.py starts it.
+# These can only be imported by ComfyUI's own Python, which test_in_process.py starts.
 collect_ignore = [] if os.environ.get("IN_COMFYUI") else ["in_process"]
 
 
@@ -23,6 +23,6 @@ def server(comfyui_path: Path, prepared_python: str, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="session")
 def new_graph(server: Server) -> Callable[[], DemoGraph]:
-    """Starts a prompt for `server`."""
+    """A function that starts a new prompt for `server`."""
     object_info = server.get("/object_info")
     return lambda: DemoGraph(object_info)

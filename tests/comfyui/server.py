@@ -1,4 +1,4 @@
-"""A real ComfyUI server with this pack, driven over HTTP as any client would."""
+"""A real ComfyUI server with this node pack, used over HTTP as by any client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACK_FOLDER = "lora-crucible"
 
 
 class PromptFailed(Exception):
-    """The server refused a prompt or a node of it failed; `details` is what it said."""
+    """Raised when the server rejects a prompt or one of its nodes fails; `details` is the server's answer."""
 
     def __init__(self, details: Any) -> None:
         super().__init__(json.dumps(details, indent=1)[:4000])
@@ -33,7 +33,7 @@ class PromptFailed(Exception):
 
     @property
     def message(self) -> str:
-        """What the user reads: the failed node's text, or all that was wrong with a refused prompt."""
+        """The text that the user sees: the failed node's message, or all errors of a rejected prompt."""
         if isinstance(self.details, list):
             return dict(self.details)["execution_error"]["exception_message"]
         return json.dumps(self.details["node_errors"])
@@ -41,9 +41,12 @@ class PromptFailed(Exception):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the nodes of a prompt showed, by node id, and which of them ComfyUI did not run, having their results.
+    """The outputs that the nodes of a prompt showed.
 
-    Pictures are (images, height, width, 3) uint8.
+    Attributes:
+        pictures: images (images, height, width, 3) uint8 by node id.
+        texts: texts by node id.
+        cached: the ids of nodes that ComfyUI did not run because it had cached their results.
     """
 
     pictures: dict[str, np.ndarray]
@@ -52,18 +55,26 @@ class Outputs:
 
 
 def read_picture(file: Any) -> np.ndarray:
-    """(height, width, 3) uint8."""
+    """Read an image file as an array (height, width, 3) uint8."""
     return np.array(Image.open(file).convert("RGB"))
 
 
 def largest_difference(first: np.ndarray, second: np.ndarray) -> int:
-    """Between any two pixels' channels, of 255."""
+    """Return the largest difference between corresponding values of two uint8 images, 0 to 255."""
     assert first.shape == second.shape
     return int(np.abs(first.astype(int) - second.astype(int)).max())
 
 
 class Server:
-    """ComfyUI on the CPU, in a base folder of its own, so that no test sees another's files."""
+    """ComfyUI on the CPU, with its own base folder, so that tests do not see each other's files.
+
+    Args:
+        comfyui: the folder of ComfyUI.
+        python: the Python to run ComfyUI with.
+        base: the base folder.
+        arguments: additional arguments for ComfyUI.
+        environment: additional environment variables.
+    """
 
     def __init__(
         self,
@@ -86,7 +97,7 @@ class Server:
         command = [python, "main.py", "--cpu", "--port", str(self.port), "--base-directory", str(base)]
         command += ["--disable-auto-launch", "--disable-all-custom-nodes"]
         command += ["--whitelist-custom-nodes", PACK_FOLDER, *arguments]
-        # Compiled files would be written into the checkout.
+        # Otherwise, bytecode files would be written into the checkout.
         variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, cwd=comfyui, stdout=log, stderr=subprocess.STDOUT, env=variables)
@@ -143,11 +154,11 @@ class Server:
         return json.loads(body) if body else None
 
     def queue(self, prompt: dict[str, Any]) -> str:
-        """Queue a prompt in API form; its id."""
+        """Queue a prompt in API format and return its id."""
         return self.post("/prompt", {"prompt": prompt})["prompt_id"]
 
     def wait(self, prompt_id: str, seconds: float = 600) -> dict[str, Any]:
-        """The history entry of a prompt, once it ended, however it ended."""
+        """Wait until a prompt has ended, whether or not it succeeded, and return its history entry."""
         deadline = time.time() + seconds
         while time.time() < deadline:
             history = self.get(f"/history/{prompt_id}")
@@ -159,18 +170,18 @@ class Server:
         raise TimeoutError(f"prompt {prompt_id} did not end in {seconds} s:\n{self.log_text()[-4000:]}")
 
     def run(self, prompt: dict[str, Any], seconds: float = 600) -> Outputs:
-        """Queue a prompt and wait for what its nodes show.
+        """Queue a prompt, wait for it and return the outputs of its nodes.
 
         Raises:
-            PromptFailed: the server refused it, or a node raised.
+            PromptFailed: the server rejected the prompt, or a node raised an error.
         """
         return self.outputs(self.queue(prompt), seconds)
 
     def outputs(self, prompt_id: str, seconds: float = 600) -> Outputs:
-        """Wait for what a queued prompt's nodes show.
+        """Wait for a queued prompt and return the outputs of its nodes.
 
         Raises:
-            PromptFailed: a node raised, or the prompt was cancelled.
+            PromptFailed: a node raised an error, or the prompt was cancelled.
         """
         entry = self.wait(prompt_id, seconds)
         if entry["status"]["status_str"] != "success":
@@ -187,16 +198,16 @@ class Server:
         return np.stack([read_picture(io.BytesIO(content)) for content in contents])
 
     def options(self, node_type: str, widget: str) -> list[str]:
-        """What a list widget offers now."""
+        """Return the current options of a list widget."""
         kind, details = self.get(f"/object_info/{node_type}")[node_type]["input"]["required"][widget]
         return kind if isinstance(kind, list) else details["options"]
 
     def lora(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """Tensors and metadata of a finished LoRA."""
+        """Return the tensors and metadata of a finished LoRA."""
         with safe_open(self.output / "loras" / f"{name}.safetensors", "np") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
 
     def steps_done(self, name: str) -> int:
-        """How many steps a run has logged."""
+        """Return the number of steps that a run has logged."""
         log = self.output / "crucible" / name / "log.jsonl"
         return len(log.read_text().splitlines()) if log.exists() else 0

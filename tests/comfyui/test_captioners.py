@@ -1,4 +1,4 @@
-"""Runs the captioners' tests with ComfyUI's own Python, which has the torchvision that some of their models need."""
+"""Runs the captioners' tests with ComfyUI's own Python, which has torchvision, as some of the models need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our layer names against ComfyUI's own tables and key map, read under ComfyUI's own Python."""
+"""The layer names agree with ComfyUI's own tables and key map, which are read with ComfyUI's own Python."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ from lora_crucible.formats.layer_names import diffusers_unet_to_sgm, file_key, k
 
 pytestmark = pytest.mark.comfyui
 
-# Prints, for models of the real structure and a small width (Flux with fewer blocks), the table of
-# unet_to_diffusers, the layers' native paths, and the keys that the LoRA loader knows.
+# For models with the real structure but a small width (Flux with fewer blocks), this prints the table of
+# unet_to_diffusers, the layers' native paths, and the keys that the LoRA loader recognises.
 SCRIPT = """
 import json, sys
 

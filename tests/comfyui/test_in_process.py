@@ -1,4 +1,4 @@
-"""Runs the tests that import ComfyUI, each file in a process of ComfyUI's own Python."""
+"""Runs the tests that import ComfyUI, each file in its own process of ComfyUI's Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Process = subprocess.CompletedProcess
 def processes(
     request: pytest.FixtureRequest, comfyui_path: Path, prepared_python: str
 ) -> Iterator[dict[str, Future[Process]]]:
-    """Of all files that are to be tested, one for each core at a time: they compute on one thread each."""
+    """The test process of each selected file. Each runs on one thread, as many at a time as there are cores."""
     environment = {"COMFYUI_PATH": str(comfyui_path), "PYTHONDONTWRITEBYTECODE": "1", "IN_COMFYUI": "1"}
     files = [item.callspec.params["file"] for item in request.session.items if item.originalname == "test_in_process"]
 

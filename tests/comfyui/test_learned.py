@@ -1,4 +1,4 @@
-"""What a training with default settings has learned, seen through ComfyUI's sampler."""
+"""A training with default settings learns the style, as seen in images drawn by ComfyUI's sampler."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ pytestmark = pytest.mark.comfyui
 SAMPLING = {"seed": 1, "steps": 12, "cfg": 4.0}
 PICTURES_PER_PROMPT = 2
 LEAST_LEARNED = 0.6
-"""Of the way from the base's style (score about 0) to the dataset's (about 1)."""
+"""The least change of the style score, which is about 0 for the base model and about 1 for the dataset."""
 
 
 @pytest.fixture(scope="module")
 def scores(server, new_graph):
-    """Mean style score of base and LoRA, with the trigger word in the prompts and without it."""
+    """The mean style scores of the base model and the LoRA, with and without the trigger word in the prompts."""
     graph = new_graph()
     trained = graph.train("learned", base_settings={})
     kinds = {

@@ -1,4 +1,4 @@
-"""Algorithms and text encoders in a real ComfyUI: every way to use the file gives what was trained."""
+"""Algorithms and text encoders in a real ComfyUI: every way to use the file reproduces the trained model."""
 
 import pytest
 from server import largest_difference
@@ -6,7 +6,7 @@ from server import largest_difference
 pytestmark = pytest.mark.comfyui
 
 TOLERANCE = 2
-"""Of 255: what may differ between two ways to draw the same picture in float32."""
+"""The largest difference allowed between two ways to draw the same image in float32, of 255."""
 
 CASES = {
     "dora": {"algorithm": "dora", "train_text_encoder": True},
@@ -17,7 +17,7 @@ CASES = {
 
 @pytest.fixture(scope="module", params=CASES)
 def pictures(request, server, new_graph):
-    """By the way they were drawn."""
+    """The images by the way the LoRA was applied."""
     case = request.param
     graph = new_graph()
     trained = graph.train(case, **CASES[case])

@@ -1,4 +1,4 @@
-"""Cancel, in a real ComfyUI."""
+"""Cancelling a training in a real ComfyUI."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Auto Caption, in a real ComfyUI."""
+"""The Auto Caption node in a real ComfyUI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGES = 5
 
 @pytest.fixture(scope="module")
 def captioner(server):
-    """A captioner that is put into ComfyUI's folder while the server runs."""
+    """The name of a captioner that is put into ComfyUI's folder while the server is running."""
     tiny.blip(server.base / "models" / "captioners" / "tiny-blip")
     return "tiny-blip"
 

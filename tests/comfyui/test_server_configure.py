@@ -1,4 +1,4 @@
-"""Configure LoRA, in a real ComfyUI: what it says before a training, and what it reads and writes."""
+"""The Configure LoRA node in a real ComfyUI: its summary before a training, and its YAML input and output."""
 
 import itertools
 import subprocess
@@ -22,13 +22,13 @@ SAME_SETTINGS = (
     "ss_seed",
 )
 ALIKE = 0.999
-"""Least cosine between two LoRAs that are the same but for rounding; of two seeds it is about 0."""
+"""The least cosine similarity of two LoRAs that differ only by rounding; with two seeds it is about 0."""
 
 SHORT = "max_train_steps: 2\nbatch_size: 2\nsample_steps: 1\nsave_precision: fp32\n"
 
 
 def configured(server, graph, **inputs):
-    """What the node's texts are: summary and yaml."""
+    """Return the node's texts: summary and yaml."""
     node = graph.add("CrucibleConfigureLoRA", **inputs)
     graph.show("summary", node["summary"])
     graph.show("yaml", node["yaml"])
@@ -36,7 +36,7 @@ def configured(server, graph, **inputs):
 
 
 def trained(server, graph, output_name, dataset, **inputs):
-    """The node's texts, and the report of a short training that it configures."""
+    """Return the node's texts, and the report of a short training with its config."""
     config = graph.add("CrucibleConfigureLoRA", dataset=dataset, model=graph.model, config_yaml=SHORT, **inputs)
     train = graph.add(
         "CrucibleTrainLoRA",
@@ -109,7 +109,7 @@ def test_the_yaml_trains_the_same_on_the_command_line(server, new_graph, tmp_pat
         settings = {key: opened.metadata()[key] for key in SAME_SETTINGS}
     assert {key: metadata[key] for key in SAME_SETTINGS} == settings
     assert inside.keys() == outside.keys()
-    # The two base models compute by different code, so they agree to rounding, which Adam's first steps magnify.
+    # The two base models use different code, so they differ by rounding, which Adam's first steps magnify.
     learned = [key for key in inside if key.endswith("lora_up.weight")]
     one, other = (np.concatenate([file[key].ravel() for key in learned]) for file in (inside, outside))
     assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > ALIKE

@@ -1,4 +1,4 @@
-"""Train LoRA with a LoRA to continue from, in a real ComfyUI."""
+"""The Train LoRA node with a LoRA to continue from, in a real ComfyUI."""
 
 import os
 
@@ -15,7 +15,7 @@ from server import PromptFailed, largest_difference
 pytestmark = pytest.mark.comfyui
 
 TOLERANCE = 2
-"""Of 255: what may differ between two ways to draw the same picture in float32."""
+"""The largest difference allowed between two ways to draw the same image in float32, of 255."""
 
 
 def training(new_graph, name, continue_from):
@@ -39,7 +39,7 @@ def begun(server, new_graph):
 
 @pytest.fixture(scope="module")
 def theirs(server, begun):
-    """The same LoRA as diffusers writes it, which core's loader does not know, in a folder for downloaded ones."""
+    """The same LoRA in diffusers' format, which ComfyUI's loader does not recognise, in the folder for downloads."""
     demo = ARCHITECTURES["demo"]
     tensors, _ = read_lora(server.output / "loras" / "begun.safetensors")
     converted = to_form(read_layers(tensors, lambda name: place_of(name, demo)), demo, "diffusers")

@@ -1,4 +1,4 @@
-"""Datasets from everywhere, in a real ComfyUI."""
+"""Datasets from various sources in a real ComfyUI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK = {"max_train_steps": 2, "sample_prompts": "crux", "sample_steps": 2}
 
 
 def put_demo(folder: Path) -> Path:
-    """The demo's pictures and captions, as a user's own."""
+    """Copy the demo's images and captions to a folder, as if they were a user's own."""
     shutil.copytree(DATASET_DIR, folder)
     return folder
 
@@ -138,7 +138,7 @@ def test_masks_regularization_and_several_resolutions_are_trained(server, new_gr
 
 
 def _renamed(graph: DemoGraph) -> dict:
-    """The training under another name, so that ComfyUI runs it again."""
+    """Return the training nodes with another output name, so that ComfyUI runs them again."""
     return {
         key: {**node, "inputs": {**node["inputs"], "output_name": "again"}}
         for key, node in graph.prompt.items()

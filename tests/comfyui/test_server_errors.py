@@ -1,4 +1,4 @@
-"""Mistakes, in a real ComfyUI: what the user is told, and that nothing is left behind."""
+"""Mistakes in a real ComfyUI: the user gets a helpful message, and no files are left behind."""
 
 import pytest
 from checkpoints import write_small_sd3
@@ -23,7 +23,7 @@ def put_broken_image(path):
 
 @pytest.fixture(scope="module")
 def bad_folders(server):
-    """Image folders that are made while the server runs, as users do."""
+    """Image folders that are created while the server is running, as users do."""
     folder = server.base / "input"
     (folder / "empty").mkdir()
     put_image(folder / "nested" / "inner" / "one.png", "a red picture")
@@ -42,11 +42,11 @@ def bare_checkpoint(server):
 
 def files_of_runs(server):
     found = {path for folder in ("loras", "crucible") for path in (server.output / folder).rglob("*")}
-    return {path for path in found if ".cache" not in path.parts}  # encoded images may stay
+    return {path for path in found if ".cache" not in path.parts}  # the cache of encoded images may stay
 
 
 def failure(server, graph):
-    """What the user reads when the prompt fails; it must leave no file."""
+    """Run a prompt that must fail without leaving files; return the message that the user sees."""
     before = files_of_runs(server)
     with pytest.raises(PromptFailed) as failed:
         server.run(graph.prompt)
@@ -94,7 +94,7 @@ def test_folder_outside_of_comfyui_is_refused(server, new_graph):
 
 @pytest.mark.parametrize("way_out", ["input/../..", "input//etc", "datasets/../../..", "/etc", "../input", ""])
 def test_folder_outside_of_comfyui_is_refused_from_another_node(server, new_graph, way_out):
-    """ComfyUI does not compare with its list what another node puts out."""
+    """ComfyUI does not check values from another node against its list."""
     graph = new_graph()
     text = graph.add("PrimitiveString", value=way_out)["STRING"]
     switched = graph.add("ComfySwitchNode", switch=True, on_true=text, on_false=text)

@@ -1,4 +1,4 @@
-"""Load LoRA in a real ComfyUI: stacks, what it says, and what it refuses."""
+"""The Load LoRA node in a real ComfyUI: stacks, information for the user, and files that it rejects."""
 
 import json
 
@@ -15,7 +15,7 @@ STRENGTHS = {"early.safetensors": 0.5, "middle.safetensors": 0.4, "late.safetens
 
 
 def save_variants(trained, folder):
-    """Three different LoRAs made of a trained one, each with a trigger word."""
+    """Save three different LoRAs made from a trained one, each with its own trigger word."""
     tensors = load_file(trained)
     for number, name in enumerate(STRENGTHS):
         draw = torch.Generator().manual_seed(number)
@@ -28,7 +28,7 @@ def save_variants(trained, folder):
 
 @pytest.fixture(scope="module")
 def trained(server, new_graph):
-    """A LoRA, and what loaders in the same queue make of it through socket and stack."""
+    """The outputs of a prompt that trains a LoRA and loads it through the socket and a stack."""
     graph = new_graph()
     trained = graph.train("loading")
     loaded = graph.lora(lora=trained["lora"])
@@ -43,13 +43,13 @@ def trained(server, new_graph):
 
 @pytest.fixture(scope="module")
 def three(server, trained):
-    """Three LoRAs in models/loras."""
+    """Saves three LoRAs in models/loras."""
     save_variants(server.output / "loras" / "loading.safetensors", server.base / "models" / "loras")
 
 
 @pytest.fixture(scope="module")
 def combined(server, new_graph, three):
-    """The same three, chained and stacked."""
+    """The outputs of a prompt that applies the same three LoRAs as a chain and as stacks."""
     graph = new_graph()
     model, stack = graph.model, None
     for name, strength in STRENGTHS.items():
@@ -136,7 +136,7 @@ def test_files_that_cannot_be_used(server, new_graph, make, message):
 
 
 def test_names_that_lead_out_of_the_folders(server, new_graph):
-    """ComfyUI does not compare with its list what another node puts out."""
+    """ComfyUI does not check values from another node against its list."""
     outside = server.base / "outside.safetensors"
     save_file({"lora_unet_x.lora_down.weight": torch.ones(2, 2)}, outside)
     for name in ("../../outside.safetensors", str(outside), "..\\..\\outside.safetensors"):

@@ -1,4 +1,4 @@
-"""The LoRA Stack node in a real ComfyUI, fed by hand as API users do."""
+"""The LoRA Stack node in a real ComfyUI, with hand-written input, as from API users."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Merge LoRA in a real ComfyUI: the merged file draws what its parts draw together."""
+"""The Merge LoRA node in a real ComfyUI: the merged file draws the same images as its parts together."""
 
 import json
 
@@ -42,7 +42,7 @@ def dora(draw, weight):
 
 
 def layers(seed: int, method, parts: tuple[str, ...] = ("unet",)) -> Layers:
-    """On all attention layers of the demo model's parts."""
+    """Return random layers for all attention layers of the given parts of the demo model."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -72,7 +72,7 @@ def files(server):
 
 
 def chained(graph, names):
-    """By core's own nodes."""
+    """Apply LoRAs with ComfyUI's built-in nodes, one after another."""
     model = graph.model
     for name in names:
         model = graph.core_lora(name, model, STRENGTHS[name])["MODEL"]
@@ -124,7 +124,7 @@ def test_what_the_node_says(merged):
 
 
 def test_a_name_that_another_folder_has(server, new_graph, files):
-    """ComfyUI would find the other file first."""
+    """With the same name, ComfyUI would find the other file first."""
     graph = new_graph()
     merged = graph.add("CrucibleMergeLoRA", lora_stack=stacked(graph, WITHOUT_DORA), output_name="kohya")
     graph.show("name", merged["lora_name"])
@@ -168,7 +168,7 @@ def test_a_dora_of_a_text_encoder_without_it(server, new_graph, files):
 
 @pytest.mark.parametrize("names", [["kohya.safetensors", "loha.safetensors"], ["dora.safetensors"]])
 def test_baked_into_a_checkpoint_as_core_does_it(server, new_graph, files, names):
-    """What core saves of a model with LoRAs on it, and what `merge --into` makes of the model without."""
+    """`merge --into` gives the same checkpoint as ComfyUI's Save Checkpoint on a model with LoRAs."""
     graph, name = new_graph(), names[0].removesuffix(".safetensors")
     for prefix, model in (("base", graph.model), ("by_core", chained(graph, names))):
         graph.add("CheckpointSave", model=model, clip=graph.clip, vae=graph.vae, filename_prefix=f"{prefix}_{name}")

@@ -1,4 +1,4 @@
-"""A training among other things: in the queue of a real ComfyUI, and on a model that carries a LoRA."""
+"""Training beside other prompts in the queue of a real ComfyUI, and on a model that already has a LoRA."""
 
 import pytest
 from server import largest_difference
@@ -29,7 +29,7 @@ def same_lora(server, *names):
 
 @pytest.fixture(scope="module")
 def alone(server, new_graph):
-    """Pictures of a training with nothing else in the queue, and of the model before it."""
+    """Images from a training with nothing else in the queue, and from the model before it."""
     base = server.run(drawing(new_graph)).pictures
     return {**base, **server.run(training(new_graph, "alone")).pictures}
 
@@ -59,7 +59,7 @@ def test_what_waits_behind_a_cancelled_training_is_done_after_it(server, new_gra
 
 @pytest.fixture(scope="module")
 def on_a_lora(server, new_graph, alone):
-    """Starts a prompt that trains on the model with the LoRA `alone` on it, and draws what it trained on."""
+    """A function that makes a prompt that trains on the model with the LoRA `alone` applied, and draws with both."""
 
     def prompt(strength, **settings):
         graph = new_graph()
@@ -75,7 +75,7 @@ def on_a_lora(server, new_graph, alone):
 
 
 def test_a_lora_on_the_model_stays_as_it_was(server, new_graph, alone, on_a_lora):
-    """At strength 1 the model draws as it did when that LoRA had just been trained, but for the file's rounding."""
+    """With the LoRA at strength 1, the model draws exactly what it drew right after training that LoRA."""
     before, _ = server.lora("alone")
     pictures = server.run(on_a_lora(1.0)).pictures
     assert largest_difference(pictures["carrying"], alone["trained"]) == 0
@@ -87,7 +87,7 @@ def test_a_lora_on_the_model_stays_as_it_was(server, new_graph, alone, on_a_lora
 
 
 def test_another_strength_of_that_lora_is_another_base(server, on_a_lora):
-    """A run on it does not go on where one at the old strength was cancelled, and says why."""
+    """A run with another strength does not resume a run that was cancelled at the old one, and reports why."""
     longer = {"max_train_steps": 40, "seed": 3}
     prompt_id = server.queue(on_a_lora(0.5, **longer))
     wait_until(lambda: server.steps_done("on_top_2") >= 3)
@@ -102,11 +102,11 @@ def test_another_strength_of_that_lora_is_another_base(server, on_a_lora):
 
 
 def test_another_model_of_the_graph_draws_as_before(server, new_graph, alone):
-    """It makes room for the training, and is loaded again."""
+    """The other model is unloaded to make room for the training, and loaded again."""
 
     def prompt(*, train=False):
         graph = new_graph()
-        # To ComfyUI's cache this is another model than the demo model of the other prompts.
+        # For ComfyUI's cache, this is a different model from the demo model of the other prompts.
         other = graph.add("CrucibleDemoModel", "other model", not_from_cache="other")
         carrying = graph.core_lora("alone.safetensors", other["model"], strength=-1.0)
         graph.draw_anew("other", carrying["MODEL"])

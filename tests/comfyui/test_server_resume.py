@@ -1,4 +1,4 @@
-"""Runs that are cancelled or killed in a real ComfyUI, and queued again."""
+"""Runs that are cancelled or killed in a real ComfyUI and then queued again."""
 
 import signal
 import time
@@ -20,7 +20,7 @@ SETTINGS = {
     "measure": "never",
 }
 ROUNDS_OF_SAMPLES = 4
-"""Before the first step, after 8, 16 and 24."""
+"""Samples are drawn before the first step and after steps 8, 16 and 24."""
 
 
 def training(new_graph, name, validation_percent=20, retrain=False, **settings):
@@ -49,7 +49,7 @@ def assert_same_pictures(outputs, expected, *names):
 
 @pytest.fixture(scope="module")
 def whole(server, new_graph):
-    """An uninterrupted run."""
+    """The outputs of an uninterrupted run."""
     outputs = server.run(training(new_graph, "whole"))
     assert len(outputs.pictures["samples"]) == ROUNDS_OF_SAMPLES
     return outputs
@@ -74,7 +74,7 @@ def test_cancelled_in_any_phase_it_goes_on_when_it_is_queued_again(server, new_g
     prompt_id = server.queue(prompt)
     wait_until(lambda: reached(server, phase))
     cancel(server, prompt_id)
-    assert reached(server, phase), "it had gone on before it was cancelled"
+    assert reached(server, phase), "the run had moved on before it was cancelled"
     done = server.steps_done(phase)
     outputs = server.run(prompt)
     assert f"Went on after step {done} of {phase}" in outputs.texts["report"]
@@ -82,14 +82,14 @@ def test_cancelled_in_any_phase_it_goes_on_when_it_is_queued_again(server, new_g
     assert server.steps_done(phase) == STEPS
     assert_same_lora(server, "whole", phase)
     assert_same_pictures(outputs, whole, "trained", "loss")
-    if phase == "sampling":  # it draws other samples
+    if phase == "sampling":  # this run has other sample settings
         assert len(outputs.pictures["samples"]) == 2 * ROUNDS_OF_SAMPLES
     elif phase != "saving":
         assert_same_pictures(outputs, whole, "samples")
 
 
 def put_images(folder, count):
-    """Images that no other run has encoded."""
+    """Write images that no other run has encoded."""
     folder.mkdir()
     for number in range(count):
         Image.new("RGB", (64, 64), (number, 90, 200)).save(folder / f"{number}.png")
@@ -137,7 +137,7 @@ def test_retrain_trains_it_again_beside(server, new_graph, whole):
 
 @pytest.fixture
 def start(comfyui_path, prepared_python, tmp_path):
-    """Starts servers on one base folder, one after the other."""
+    """A function that starts a server; all servers use the same base folder."""
     started = []
 
     def start_one():

@@ -1,4 +1,4 @@
-"""Training, and using what was trained, in a real ComfyUI."""
+"""Training a LoRA and using it in a real ComfyUI."""
 
 import pytest
 from lora_crucible.demo import TRIGGER_WORD
@@ -8,7 +8,7 @@ from workflows import SHORT_TRAINING
 pytestmark = pytest.mark.comfyui
 
 TOLERANCE = 2
-"""Of 255: what may differ between two ways to draw the same picture in float32."""
+"""The largest difference allowed between two ways to draw the same image in float32, of 255."""
 
 STEPS = SHORT_TRAINING["max_train_steps"]
 UNTOUCHED_SEED = 99
@@ -20,12 +20,12 @@ METADATA_OF_A_RUN = {
     "modelspec.title",
     "modelspec.date",
 }
-"""All in which two runs with one seed may differ."""
+"""The only metadata in which two runs with the same seed may differ."""
 
 
 @pytest.fixture(scope="module")
 def untouched(server, new_graph):
-    """A picture of the model before anything was trained on it."""
+    """An image drawn by the model before any training."""
     graph = new_graph()
     graph.draw("base", graph.model, seed=UNTOUCHED_SEED)
     return server.run(graph.prompt).pictures["base"]
@@ -33,7 +33,7 @@ def untouched(server, new_graph):
 
 @pytest.fixture(scope="module")
 def demo(server, new_graph, untouched):
-    """The demo workflow: train, compare in the same graph, hand the outputs to core's nodes."""
+    """The outputs of the demo workflow: train, compare in the same graph, pass the outputs to built-in nodes."""
     assert "first.safetensors" not in server.options("LoraLoader", "lora_name")
     graph = new_graph()
     trained = graph.train("first")
@@ -51,7 +51,7 @@ def demo(server, new_graph, untouched):
 
 @pytest.fixture(scope="module")
 def later_runs(server, new_graph, demo):
-    """Two more trainings in the same process: the same under another name, another seed under the same name."""
+    """The outputs of two more trainings in the same process: one with another name, one with another seed."""
     graph = new_graph()
     again, other = graph.train("same_seed"), graph.train("first", seed=SHORT_TRAINING["seed"] + 1)
     graph.draw("same seed", again["model"], again["clip"])
@@ -62,7 +62,7 @@ def later_runs(server, new_graph, demo):
 
 @pytest.fixture(scope="module")
 def files_in_use(server, new_graph, later_runs):
-    """The saved files on the model, through core's loader and ours."""
+    """Images drawn with the saved files, applied by the built-in loader and by Load LoRA."""
     graph = new_graph()
     graph.draw("by LoraLoader", graph.core_lora("first.safetensors")["MODEL"])
     graph.draw("by Load LoRA", graph.lora(lora_name="first.safetensors")["model"])
@@ -76,7 +76,7 @@ def files_in_use(server, new_graph, later_runs):
     graph.draw("chained by core", graph.core_lora("first_2.safetensors", core_half, 0.7)["MODEL"])
     graph.draw_anew("base", graph.model, seed=UNTOUCHED_SEED)
     outputs = server.run(graph.prompt)
-    assert "demo model" in outputs.cached, "the model was loaded anew, so the base picture would prove nothing"
+    assert "demo model" in outputs.cached, "the model was loaded again, so the base image would prove nothing"
     assert "base" not in outputs.cached
     return outputs.pictures
 

@@ -1,4 +1,4 @@
-"""What ComfyUI's start has to carry: the pack's nodes and their schemas, and no library that is slow to import."""
+"""At ComfyUI's start, the pack loads its nodes and their schemas, but no libraries that are slow to import."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from server import ROOT
 
 pytestmark = pytest.mark.comfyui
 
-# Loads the pack as ComfyUI does, asks every node for its schema, and prints the packages that this imported.
+# This loads the pack as ComfyUI does, gets the schema of every node, and prints which packages were imported.
 SCRIPT = """
 import asyncio, json, sys
 

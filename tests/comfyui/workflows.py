@@ -1,4 +1,4 @@
-"""Prompts in ComfyUI's API form, built node by node."""
+"""Building prompts in ComfyUI's API format, node by node."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from lora_crucible.demo import DEMO_PROMPTS, TRIGGER_WORD
 
 Link = list[Any]
-"""[node id, number of the output]."""
+"""A link to a node's output: [node id, index of the output]."""
 
 PROMPT = f"{TRIGGER_WORD}, {DEMO_PROMPTS[0]}"
 SAMPLING = {"seed": 7, "steps": 6, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal"}
-"""Of every picture that the tests draw."""
+"""The sampler settings of every image that the tests draw."""
 
 SHORT_TRAINING = {
     "max_train_steps": 12,
@@ -24,7 +24,7 @@ SHORT_TRAINING = {
     "sample_steps": SAMPLING["steps"],
     "sample_cfg": SAMPLING["cfg"],
 }
-"""Settings that suffice to change the model; the samples are drawn as `SAMPLING` says."""
+"""Settings that train just enough to change the model; samples are drawn with the settings of `SAMPLING`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Node:
 
 
 class Graph:
-    """A prompt that grows; `prompt` is what the server takes.
+    """A prompt that nodes can be added to; `prompt` is in the format that the server accepts.
 
     Args:
         object_info: the server's description of all nodes.
@@ -48,7 +48,7 @@ class Graph:
         self.prompt: dict[str, Any] = {}
 
     def add(self, node_type: str, node_id: str | None = None, **inputs: Any) -> Node:
-        """A node with these widgets and links, and its other widgets at their defaults, as the browser adds it."""
+        """Add a node with the given widgets and links; other widgets get their defaults, as in the browser."""
         info = self.object_info[node_type]
         node_id = node_id or str(len(self.prompt) + 1)
         defaults = {name: _default(spec) for name, spec in info["input"].get("required", {}).items()}
@@ -56,7 +56,7 @@ class Graph:
         return Node(node_id, info["output_name"])
 
     def show(self, name: str, text: Link) -> None:
-        """Text for `Server.run`'s outputs, under `name`."""
+        """Add a node that shows a text in the outputs of `Server.run` under `name`."""
         self.add("PreviewAny", name, source=text)
 
 
@@ -71,7 +71,7 @@ class DemoGraph(Graph):
     def draw(
         self, name: str, model: Link, clip: Link | None = None, prompt: str = PROMPT, count: int = 1, **sampling: Any
     ) -> None:
-        """Pictures for `Server.run`'s outputs, under `name`."""
+        """Add nodes that draw images for the outputs of `Server.run` under `name`."""
         clip = clip or self.clip
         latent = self.add("EmptyLatentImage", width=64, height=64, batch_size=count)
         sampled = self.add(
@@ -86,7 +86,7 @@ class DemoGraph(Graph):
         self.add("SaveImage", name, images=pixels, filename_prefix=name)
 
     def draw_anew(self, name: str, model: Link, seed: int = SAMPLING["seed"]) -> None:
-        """A picture that ComfyUI may have drawn before, and draws again: to its cache, this prompt is another."""
+        """Add nodes that draw an image even if ComfyUI has it in its cache."""
         self.draw(name, model, seed=seed, not_from_cache=uuid.uuid4().hex)
 
     def train(
@@ -98,7 +98,7 @@ class DemoGraph(Graph):
         base_settings: dict[str, Any] = SHORT_TRAINING,
         **settings: Any,
     ) -> Node:
-        """A training on the demo model; `settings` are widgets of Configure LoRA, over `base_settings`."""
+        """Add a training on the demo model; `settings` are widgets of Configure LoRA that override `base_settings`."""
         dataset = dataset or self.add("CrucibleLoadDataset")["dataset"]
         config = self.add("CrucibleConfigureLoRA", **{**base_settings, **settings})
         return self.add(

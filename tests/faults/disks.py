@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, and files that they damaged."""
+"""Simulating full disks, read-only disks and damaged files."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from pathlib import Path
 
 
 def flip_a_bit(path: Path, place: float) -> None:
-    """Of a file, `place` (0..1) of the way through it."""
+    """Flip one bit of a file, at the relative position `place` (0..1)."""
     content = bytearray(path.read_bytes())
     content[int(place * (len(content) - 1))] ^= 4
     path.write_bytes(content)
 
 
 def cut(path: Path, place: float) -> None:
-    """Leave the first part of a file."""
+    """Truncate a file at the relative position `place` (0..1)."""
     content = path.read_bytes()
     path.write_bytes(content[: int(place * len(content))])
 
 
 class SmallDisk:
-    """A disk in memory. Only root can mount one.
+    """A small file system in memory, which only root can mount.
+
+    Args:
+        folder: the folder to create and mount it at.
+        megabytes: the size of the file system.
 
     Raises:
-        OSError: it cannot be mounted here.
+        OSError: the file system cannot be mounted.
     """
 
     def __init__(self, folder: Path, megabytes: int) -> None:
@@ -34,7 +38,7 @@ class SmallDisk:
         self._filler = folder / "filler"
 
     def fill(self, leave: int = 0) -> None:
-        """Take all of its room, but for so many bytes (in whole pages)."""
+        """Fill the disk completely, except for `leave` bytes (in whole pages)."""
         with open(self._filler, "ab", buffering=0) as file:
             try:
                 while True:
@@ -45,9 +49,11 @@ class SmallDisk:
             file.truncate(file.tell() // 4096 * 4096 - leave)
 
     def free(self) -> None:
+        """Remove what `fill` has written."""
         self._filler.unlink()
 
     def read_only(self, on: bool = True) -> None:
+        """Make the disk read-only, or writable again."""
         self._mount("-o", f"remount,{'ro' if on else 'rw'}")
 
     def unmount(self) -> None:

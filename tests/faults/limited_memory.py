@@ -1,8 +1,8 @@
-"""A program that trains on the demo model, and that the system gives little memory from the second step on.
+"""A program that trains on the demo model and gets only little memory from the second step on.
 
     python -m tests.faults.limited_memory FOLDER
 
-With MALLOC_MMAP_THRESHOLD_ set, so that memory that is freed goes back to the system at once.
+Run it with MALLOC_MMAP_THRESHOLD_ set, so that freed memory is returned to the system immediately.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import resource
 import sys
 from pathlib import Path
 
-from trainer.base_models.diffusers.model import DiffusersBaseModel
 from trainer.config import parse_config
 from trainer.config.data_settings import DataSettings
-from trainer.data.dataset import load_dataset
+from trainer.data.images.dataset import load_dataset
+from trainer.models.diffusers.model import DiffusersBaseModel
 from trainer.resuming import train_or_resume
 from trainer.run import Hooks
 
@@ -32,7 +32,7 @@ SETTINGS = {
 }
 
 ENOUGH_FOR_SOME = 185_000_000
-"""Bytes: for four of the images at a time, not for eight."""
+"""Additional bytes of memory: enough for four of the images at a time, but not for eight."""
 
 
 def limit_after_the_first_step(report, steps) -> None:

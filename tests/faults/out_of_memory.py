@@ -1,4 +1,4 @@
-"""Lack of memory on demand, as torch reports it, in any phase of a run on any base model."""
+"""Simulated out-of-memory errors, as raised by torch, in any phase of a run on any base model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lora_crucible.models.base import BaseModel, CachedSample
 from lora_crucible.seeding import derived_seed
 
 SEED = 42
-"""Of the runs: the default of the config."""
+"""The seed of the runs: the config's default."""
 
 MOST_ROWS = 16
-"""Of a step."""
+"""The largest number of rows in a step."""
 
 
 def lack_of_memory() -> torch.cuda.OutOfMemoryError:
@@ -22,13 +22,19 @@ def lack_of_memory() -> torch.cuda.OutOfMemoryError:
 
 
 class Faults:
-    """Makes a base model, and AdamW, run out of memory.
+    """Makes a base model and AdamW run out of memory.
+
+    Args:
+        base_model: the base model to patch.
+        monkeypatch: pytest's fixture.
+        most_offloads: how many times the base model can be offloaded further.
 
     Attributes:
-        fits: whether memory suffices for a training pass over these rows, with the base model as it is now.
-        checkpointing, offloaded: how the base model is now.
-        happened: the phases in which memory was missing, in order.
-        passes: rows of each training pass that was tried. plans: the same with checkpointing and offloaded.
+        fits: a function that returns whether there is enough memory for a training pass over the given rows.
+        checkpointing, offloaded: the current state of the base model.
+        happened: the phases that ran out of memory, in order.
+        passes: the number of rows of each attempted training pass.
+        plans: the number of rows, checkpointing and offloaded of each attempted training pass.
     """
 
     def __init__(self, base_model: BaseModel, monkeypatch: Any, most_offloads: int = 0) -> None:
@@ -57,15 +63,23 @@ class Faults:
         monkeypatch.setattr(torch.optim.AdamW, "step", step)
 
     def at_step(self, phase: str, step: int, row: int = 0) -> None:
-        """Once, in a training step, which counts from 1: in `forward` or `backward` of the batch with the given row, or
-        in the `optimizer`."""
+        """Run out of memory once in a training step.
+
+        Args:
+            phase: "forward", "backward" or "optimizer".
+            step: the number of the step, counted from 1.
+            row: a row of the batch that fails, for forward and backward.
+        """
         rows = range(MOST_ROWS) if phase == "optimizer" else [row]
         seeds = {derived_seed(SEED, "row", step - 1, number) for number in rows}
         times = len(self._planned.setdefault(phase, []))
         self._planned[phase].append(lambda: not seeds.isdisjoint(self._seeds) and self.happened.count(phase) == times)
 
     def next_times(self, phase: str, times: int = 1) -> None:
-        """In `sample`, `cache_inputs`, `portable` (part of a checkpoint) or `validation`."""
+        """Run out of memory the next `times` times in `sample`, `cache_inputs`, `portable` or `validation`.
+
+        `portable` is called while a checkpoint is written.
+        """
         self._planned[phase] = [lambda: self.happened.count(phase) < times]
 
     def _run_out(self, phase: str) -> bool:
@@ -105,7 +119,7 @@ class Faults:
         return losses
 
     def _on_last_gradient(self, gradient: torch.Tensor) -> None:
-        """The others have been added by then."""
+        """Fail in backward, when all other gradients have been accumulated."""
         if self._run_out("backward"):
             raise lack_of_memory()
 

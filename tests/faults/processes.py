@@ -1,4 +1,4 @@
-"""The real command line, for killing it, and what must hold of its files afterwards."""
+"""Starting the real command line in order to kill it, and checking its files afterwards."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lora_crucible.formats.lora_file import read_lora
 ROOT = Path(__file__).resolve().parents[2]
 
 SECONDS = 120
-"""That anything awaited may take on a busy machine."""
+"""The longest time to wait for something on a busy machine."""
 
 
 def start_training(config: Path, output: Path) -> subprocess.Popen[bytes]:
-    """The real command line; what it prints is added to the file `output`."""
+    """Start the real command line; its output is appended to the file `output`."""
     with open(output, "ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "trainer", "train", str(config)],
@@ -33,7 +33,7 @@ def start_training(config: Path, output: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_until(reached: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
-    """Whether that happened before the process ended."""
+    """Wait for a condition and return whether it became true before the process ended."""
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         if reached():
@@ -45,10 +45,10 @@ def wait_until(reached: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 
 def assert_whole(folder: Path) -> int:
-    """Every LoRA that a list would show is whole, and so is the latest checkpoint of each run of an output folder.
+    """Assert that every visible LoRA in an output folder and the latest checkpoint of each run are intact.
 
     Returns:
-        how many files and checkpoints there are.
+        The number of files and checkpoints that were checked.
     """
     files = [path for path in folder.rglob("*.safetensors") if ".cache" not in path.parts]
     count = 0

@@ -1,4 +1,4 @@
-"""ComfyUI in this process, on the CPU, as `main.py --cpu` would have it."""
+"""Importing ComfyUI into the test process, set up as by `main.py --cpu`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ comfy.options.enable_args_parsing()
 import comfy.cli_args  # noqa: E402
 
 sys.argv = arguments
-# One thread: these models are too small for two to pay.
+# One thread, because these models are too small for more to be faster.
 torch.set_num_threads(1)
 
 
 @pytest.fixture
 def demo():
-    """MODEL, CLIP and VAE of the demo model, loaded as a node loads them: in inference mode."""
+    """The MODEL, CLIP and VAE of the demo model, loaded in inference mode, as in a node."""
     from lora_crucible.models.comfyui.demo import load_demo_clip, load_demo_model, load_demo_vae
 
     with torch.inference_mode():

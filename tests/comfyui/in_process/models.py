@@ -1,4 +1,4 @@
-"""Random models of ComfyUI's own classes, small enough for a CPU."""
+"""Models of ComfyUI's own classes with random weights, small enough for a CPU."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SDXL_CONTEXT, SDXL_POOLED = 64, 32
 
 
 def build(kind: type, config_class: type, config: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
-    """A MODEL of random weights, scaled so that activations stay near one."""
+    """Return a MODEL with random weights, scaled so that activations stay near one."""
     with torch.inference_mode():
         torch.manual_seed(0)
         settings = config_class(config)
@@ -59,7 +59,7 @@ def build(kind: type, config_class: type, config: dict[str, Any], dtype: torch.d
                 fan_in = parameter[0].numel()
                 parameter.copy_(torch.randn(parameter.shape) * fan_in**-0.5)
         if getattr(model.diffusion_model, "pos_embed", None) is not None:
-            model.diffusion_model.pos_embed.normal_()  # left empty for the checkpoint's
+            model.diffusion_model.pos_embed.normal_()  # otherwise uninitialised until a checkpoint is loaded
         device = torch.device("cpu")
         return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=device)
 
@@ -69,7 +69,7 @@ def sdxl() -> Any:
 
 
 def base_model(model: Any) -> ComfyUIBaseModel:
-    """A base model for samples that are made here: encoders are there, but never called."""
+    """Return a base model for samples from `random_samples`; its encoders exist but are never called."""
     clip = SimpleNamespace(cond_stage_model=torch.nn.Module())
     return ComfyUIBaseModel(model, clip, SimpleNamespace(first_stage_model=object()))
 
@@ -77,7 +77,7 @@ def base_model(model: Any) -> ComfyUIBaseModel:
 def random_samples(
     model: Any, count: int, *, channels: int, context: int, pooled: int | None, size: int = 8, tokens: int = 77
 ) -> list[CachedSample]:
-    """Samples as `cache_inputs` makes them, from random latents and text embeddings."""
+    """Return samples like those of `cache_inputs`, but with random latents and text embeddings."""
     samples = []
     for index in range(count):
         draw = torch.Generator().manual_seed(index)

@@ -1,4 +1,4 @@
-"""Every algorithm: the file, applied by ComfyUI, is what was trained."""
+"""For every algorithm, applying the saved file in ComfyUI reproduces the trained model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def spec(algorithm: str, target_modules: str = "linear_and_convolution", rank: i
 
 
 def trained(base_model, samples, chosen: AdapterSpec, path: Path, steps: int = 6) -> tuple[list[float], torch.Tensor]:
-    """Losses of a few steps, and the errors of the trained model; its file."""
+    """Train for a few steps and save the LoRA; return the losses and the errors of the trained model."""
     with base_model.session("fp32"), base_model.attached(chosen, False) as adapters:
         adapters.initialise(1)
         optimizer = torch.optim.AdamW(adapters.parameters(), lr=3e-3)
@@ -43,7 +43,7 @@ def trained(base_model, samples, chosen: AdapterSpec, path: Path, steps: int = 6
 
 
 def errors(model, samples) -> torch.Tensor:
-    """Of a model as it is."""
+    """Return the errors of a model without adapters."""
     base_model = models.base_model(model)
     with base_model.session("fp32"), torch.no_grad():
         return base_model.losses(samples, [1, 2]).errors
@@ -63,7 +63,7 @@ def samples(model):
 def test_what_is_loaded_is_what_was_trained(model, samples, tmp_path: Path, algorithm: str):
     untouched = errors(model, samples)
     losses, expected = trained(models.base_model(model), samples, spec(algorithm), tmp_path / "x.safetensors")
-    assert losses[0] == pytest.approx(untouched.mean().item(), rel=1e-5)  # at step 0 it is the base
+    assert losses[0] == pytest.approx(untouched.mean().item(), rel=1e-5)  # no effect at step 0
     assert losses[-1] < losses[0]
     with torch.inference_mode():
         tensors, _ = read_lora(tmp_path / "x.safetensors")
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_file(model, samples, tmp_path: Path, algor
 
 
 def test_dora_computes_what_peft_computes():
-    """On layers with bias, where peft's own forward has the weight at hand."""
+    """Compared on layers with bias and with their real weight, which peft's own forward needs."""
     torch.manual_seed(0)
     for layer, x in (
         (nn.Linear(12, 8), torch.randn(2, 5, 12)),

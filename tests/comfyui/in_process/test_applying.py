@@ -1,4 +1,4 @@
-"""LoRAs on MODEL and CLIP: which keys find a place, and what is told when they do not."""
+"""Applying LoRAs to MODEL and CLIP: which keys match, and what is reported when some do not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ATTENTION = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_
 
 
 def lora(sizes, rank=2, name="x", **metadata):
-    """A LoRA of ones in kohya's form, from the outputs and inputs of each layer."""
+    """Return a LoRA filled with ones in kohya's format, from the output and input size of each layer."""
     tensors = {}
     for layer, (rows, columns) in sizes.items():
         tensors[f"{layer}.lora_down.weight"] = torch.ones(rank, columns)
@@ -34,7 +34,7 @@ def lora(sizes, rank=2, name="x", **metadata):
 
 @pytest.fixture
 def fitting(demo):
-    """Outputs and inputs of some of the demo model's layers, by key."""
+    """The output and input sizes of some of the demo model's layers, by key."""
     shapes = {name: tuple(parameter.shape) for name, parameter in demo[0].model.named_parameters()}
     keys = file_keys(demo[0].model, ARCHITECTURES["demo"])
     return {key: shapes[f"diffusion_model.{path}.weight"] for path, key in keys.items() if "attn2_to_" in key}
@@ -69,7 +69,7 @@ def test_a_text_encoder_part_without_a_clip(demo, fitting):
     applied = with_lora(demo[0], None, lora({**fitting, TEXT: (128, 128)}), 1.0, 1.0)
     assert (applied.clip, applied.without_clip, applied.unmatched) == (None, 3, ())
     with pytest.raises(
-        CrucibleError, match=r"text encoder alone \(3 keys\), and no CLIP is connected.*Connect the clip"
+        CrucibleError, match=r"only the text encoder \(3 keys\), and no CLIP is connected.*Connect the CLIP output"
     ):
         with_lora(demo[0], None, lora({TEXT: (128, 128)}), 1.0, 1.0)
 
@@ -82,7 +82,7 @@ def test_keys_without_a_place_are_listed(demo, fitting):
 
 
 def test_a_known_name_of_another_size_is_no_match(demo, fitting):
-    """SD1.5 and SD2 have the same names; only sizes tell them apart."""
+    """SD1.5 and SD2 have the same layer names; only sizes tell them apart."""
     first, *others = fitting
     wrong = {**{key: fitting[key] for key in others}, first: (999, 128)}
     applied = with_lora(demo[0], None, lora(wrong), 1.0, 1.0)
@@ -107,7 +107,7 @@ def test_a_lora_of_another_base_names_both(demo, sizes, made_for, count):
 
 
 def test_a_lora_of_another_base_with_some_keys_in_common(demo, fitting):
-    """Of SDXL's keys, some fit SD1.5 by chance."""
+    """Some of SDXL's keys match SD1.5 by chance."""
     first = next(iter(fitting))
     other = {f"lora_unet_input_blocks_{n}_1_transformer_blocks_0_attn2_to_k": (640, 2048) for n in range(4, 12)}
     with pytest.raises(CrucibleError, match=r"made for Stable Diffusion XL.*3 of its 27 keys"):
@@ -115,7 +115,7 @@ def test_a_lora_of_another_base_with_some_keys_in_common(demo, fitting):
 
 
 def test_fused_and_split_layers_find_their_place():
-    """Z-Image's query, key and value are one weight; files have them in parts."""
+    """Z-Image's query, key and value are one fused weight; LoRA files have them as separate parts."""
     model = TINY["z_image"].model()
     known = comfy.lora.model_lora_keys_unet(model.model, {})
     parts = {f"diffusion_model.layers.0.attention.to_{name}" for name in "qkv"}
@@ -140,13 +140,13 @@ def test_fused_and_split_layers_find_their_place():
     ids=["half a pair", "no dimensions", "several alphas"],
 )
 def test_tensors_that_make_no_layer(demo, tensors):
-    with pytest.raises(CrucibleError, match="x is broken: ComfyUI's loader cannot make a layer"):
+    with pytest.raises(CrucibleError, match="x is broken: ComfyUI's loader cannot build a layer"):
         with_lora(*demo[:2], LoraModel(tensors, "x"), 1.0, 1.0)
 
 
 @pytest.fixture
 def files(tmp_path, fitting):
-    """Three LoRAs on disk, and how to find them."""
+    """Three LoRAs on disk, with the list of their names and a function that finds their files."""
     for number, name in enumerate("abc", start=1):
         tensors = {key: tensor * number / 100 for key, tensor in lora(fitting).items()}
         save_file(tensors, tmp_path / f"{name}.safetensors", {"modelspec.trigger_phrase": f"word {name}"})
@@ -159,7 +159,7 @@ def files(tmp_path, fitting):
 
 
 def values(model):
-    """Every patched weight as ComfyUI calculates it."""
+    """Return every patched weight as ComfyUI computes it."""
     found = {}
     for key, patches in model.patches.items():
         weight = comfy.utils.get_attr(model.model, key)
@@ -193,15 +193,15 @@ def test_nothing_to_apply(demo, files):
     assert nothing.model is demo[0]
     assert nothing.clip is demo[1]
     assert (nothing.lora_stack, nothing.trigger_words) == ([], "")
-    assert "pass through untouched" in nothing.info
+    assert "pass through unchanged" in nothing.info
 
 
 def test_a_nameless_lora_is_applied_and_left_out_of_the_stack(demo, files, fitting):
-    """As core's Train LoRA hands it on: a plain dict."""
+    """ComfyUI's built-in Train LoRA node outputs such a LoRA: a plain dict."""
     own = OwnLora(dict(lora(fitting)), 0.5, 0.5)
     result = stacked(demo, files, [("a", 0.5)], own)
     assert result.lora_stack == [("a.safetensors", 0.5, 0.5)]
-    assert "It has no file" in result.info
+    assert "This LoRA has no file" in result.info
     assert "Save LoRA Weights" in result.info
     assert len(next(iter(result.model.patches.values()))) == 2
 
@@ -209,7 +209,7 @@ def test_a_nameless_lora_is_applied_and_left_out_of_the_stack(demo, files, fitti
 def test_a_connected_lora_that_was_saved_is_in_the_stack(demo, files, fitting):
     result = stacked(demo, files, [], OwnLora(lora(fitting, name="b"), 0.5, 0.25))
     assert result.lora_stack == [("b.safetensors", 0.5, 0.25)]
-    assert "It has no file" not in result.info
+    assert "This LoRA has no file" not in result.info
 
 
 def test_what_does_not_fit_is_told(demo, files, fitting):
@@ -217,9 +217,9 @@ def test_what_does_not_fit_is_told(demo, files, fitting):
     result = apply_stack(demo[0], None, [], OwnLora(partly, 1.0, 1.0), files.listed, files.find)
     count = 3 * len(fitting)
     assert f"Matching keys: {count} of {count + 6}" in result.info
-    assert "Warning: 3 keys have no place in the demo model" in result.info
+    assert "Warning: 3 keys do not match the demo model" in result.info
     assert "lora_unet_nowhere.alpha, lora_unet_nowhere.lora_down.weight" in result.info
-    assert "Its text-encoder part (3 keys) is left out, because no CLIP is connected" in result.info
+    assert "The text encoder part of the LoRA (3 keys) is skipped, because no CLIP is connected" in result.info
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_what_does_not_fit_is_told(demo, files, fitting):
     ],
 )
 def test_names_that_comfyui_does_not_know(demo, fitting, start, down, up):
-    """peft's and diffusers' newer ones of UNets: ComfyUI alone takes none of these attention layers."""
+    """UNet names of peft and newer diffusers: ComfyUI alone recognises none of these attention layers."""
     model, _, _ = demo
     plain = lora(fitting)
     renamed = LoraModel({}, "renamed")

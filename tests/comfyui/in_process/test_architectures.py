@@ -1,4 +1,4 @@
-"""Every architecture is trained, and ComfyUI's loader makes of the file what was trained."""
+"""Every architecture can be trained, and ComfyUI's loader reproduces the trained model from the saved file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from tiny_architectures import TINY
 SEEDS, TIMESTEPS = [1, 2], [0.4, 0.8]
 STEPS = 200
 STEP = 2e-3
-"""How far the weights are moved to measure a slope."""
+"""The distance that the weights are moved to measure a slope."""
 
 SAME = 1e-5
-"""How far the loaded LoRA's output may be from the trained one, as a share of its largest value, in float32."""
+"""The largest difference allowed between the output of the loaded and the trained LoRA in float32, as a share of the
+largest output."""
 
 
 def spec(target_modules="attention_and_feed_forward", dropout=0.0):
@@ -42,7 +43,7 @@ def loss(base_model, samples):
 
 
 def output(base_model, model, samples):
-    """What the model says to the fixed noise."""
+    """Return the model's output for fixed noise."""
     seen = []
     apply_model = model.model.apply_model
 
@@ -64,7 +65,7 @@ def assert_loads_as_trained(model, path: Path, samples, trained, caplog) -> None
     tensors, _ = read_lora(path)
     with caplog.at_level(logging.WARNING):
         loaded, _ = comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 0.0)
-    assert not caplog.records  # it warns of each key that it does not know
+    assert not caplog.records  # the loader warns about each unknown key
     base_model = models.base_model(loaded)
     with base_model.session("fp32"):
         distance = (output(base_model, loaded, samples) - trained).abs().max()
@@ -98,8 +99,10 @@ def gradients(base_model, adapters, samples):
 
 @pytest.mark.parametrize("name", TINY)
 def test_gradients_are_the_slope_of_the_loss(name):
-    """In a random direction over all weights, against two evaluations of the loss: a block that no gradient passes
-    would show. And with checkpointing as without."""
+    """Compare the gradient along a random direction over all weights with a finite difference of the loss.
+
+    This would reveal a block that passes no gradient. The gradients must also be the same with checkpointing.
+    """
     model, samples = TINY[name].model(), TINY[name].samples(2)
     base_model = models.base_model(model)
 
@@ -227,14 +230,14 @@ def built(name, **changes):
     ],
 )
 def test_models_that_want_a_further_picture_are_refused(model):
-    with pytest.raises(CrucibleError, match=r"inpainting, editing or image-to-video .* further channels"):
+    with pytest.raises(CrucibleError, match=r"inpainting, editing or image-to-video .* additional channels"):
         models.base_model(model())
 
 
 def test_inpainting_checkpoints_are_refused():
     model = built("sdxl", in_channels=9)
     model.model.set_inpaint()
-    with pytest.raises(CrucibleError, match="it takes mask, masked_image"):
+    with pytest.raises(CrucibleError, match="it needs mask, masked_image"):
         models.base_model(model)
 
 
@@ -265,7 +268,7 @@ def test_a_picture_becomes_one_frame_for_a_video_model(demo):
 
 
 def test_the_vae_of_another_model_is_named(demo):
-    with pytest.raises(CrucibleError, match=r"4 channels.*takes 16.*belongs to another model"):
+    with pytest.raises(CrucibleError, match=r"4 channels.*expects 16.*belongs to a different model"):
         encoders(demo, latent_channels=16, latent_dimensions=2).latent(torch.rand(64, 64, 3), "x.png")
 
 

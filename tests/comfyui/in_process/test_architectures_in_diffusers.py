@@ -1,7 +1,7 @@
-"""What ComfyUI's model was trained with is what diffusers' loader puts on its own model of the same architecture.
+"""diffusers' loader makes the same changes to its model as ComfyUI's loader makes to its own.
 
-Both are compared by the change of each weight: ComfyUI's goes through diffusers' converter of whole checkpoints, which
-knows how the two name, cut and order their layers.
+The changes of each weight are compared. ComfyUI's go through diffusers' converter for whole checkpoints, which knows
+how the names, parts and row orders of layers differ between the two.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ ALPHA_OVER_RANK = 0.5
 
 @dataclass(frozen=True)
 class InDiffusers:
-    """
+    """An architecture as implemented in diffusers.
+
     Attributes:
-        model: diffusers' model of the sizes in `tiny_architectures`, or of those in `sizes`.
-        converter: in `single_file_utils`; None where both name all layers alike.
-        sizes: changes to ComfyUI's model, where diffusers' loader knows one width only.
-        original: ComfyUI's name of a weight to the one that the converter expects.
+        model: a function that builds diffusers' model with the sizes from `tiny_architectures` and `sizes`.
+        converter: the name of the checkpoint converter in `single_file_utils`; None if all layer names are the same.
+        sizes: changes to the sizes of ComfyUI's model, for architectures that diffusers' loader supports in only one
+            width.
+        original: a function that maps ComfyUI's name of a weight to the name that the converter expects.
     """
 
     model: Callable[[], Any]
@@ -167,8 +169,12 @@ TRANSFORMERS = {
 
 
 def random_lora(name: str, sizes: dict[str, Any] | None = None):
-    """ComfyUI's model without weights, a random LoRA for its attention and feed-forward layers as adapters have it,
-    and the change of the first column of each of their weights, by path."""
+    """Return a model, a LoRA for it and the changes that the LoRA makes.
+
+    Returns:
+        ComfyUI's model on the meta device, a random LoRA for its attention and feed-forward layers by the keys in
+        memory, and the change of the first column of each weight by path.
+    """
     one = tiny.TINY[name]
     kind, config_class = getattr(comfy.model_base, one.kind), getattr(comfy.supported_models, one.config_class)
     settings = config_class({**one.config, **(sizes or {})})
@@ -190,14 +196,14 @@ def random_lora(name: str, sizes: dict[str, Any] | None = None):
 
 
 def rewritten(file: dict[str, Any], architecture: Architecture, form: str) -> dict[str, Any]:
-    """What `python -m trainer convert` makes of a file."""
+    """Convert a file in the way of `python -m trainer convert`."""
     return to_form(read_layers(file, lambda key: place_of(key, architecture)), architecture, form)
 
 
 FORMS = [
     *((name, "as trained") for name in TRANSFORMERS),
     *((name, form) for name in TRANSFORMERS if layer_names(ARCHITECTURES[name]) for form in ("auto", "diffusers")),
-    *((name, "comfyui") for name in ("flux2", "qwen_image", "wan")),  # diffusers reads no other's by ComfyUI's names
+    *((name, "comfyui") for name in ("flux2", "qwen_image", "wan")),  # diffusers reads ComfyUI's names only for these
 ]
 
 
@@ -224,7 +230,7 @@ def test_every_weight_changes_as_in_comfyui(name, form):
         assert modules[path].weight.shape == (up.shape[0], down.shape[1]), path
         found[f"{path}.weight"] = up @ down[:, :1]
 
-    # A checkpoint that changes nothing but the trained layers, one column wide.
+    # A checkpoint of weight changes, one column wide, that is zero except in the trained layers.
     checkpoint = {
         other.original(key): torch.zeros(weight.shape[:1] + (1,) * (weight.ndim - 1))
         for key, weight in model.diffusion_model.state_dict().items()

@@ -1,4 +1,4 @@
-"""Adapters leave ComfyUI's model as it was, and hold nothing of it."""
+"""Adapters leave ComfyUI's model unchanged and keep no references to its weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def samples(model):
 
 
 def test_no_cast_weight_is_needed_after_its_op(model, samples, monkeypatch):
-    """Under dynamic memory a cast weight's pages belong to another layer as soon as the op is done."""
+    """With dynamic memory, a cast weight's memory may be reused as soon as the operation is done."""
     base_model = models.base_model(model)
     expected = gradients(base_model, samples)
 
@@ -110,7 +110,7 @@ def test_checkpointed_blocks_are_those_of_the_unet(model, demo):
 
 
 def test_weights_in_eight_bits_train_like_their_values(model, samples):
-    """fp8 checkpoints keep their weights in fp8 and cast them for each op."""
+    """Models from fp8 checkpoints keep their weights in fp8 and cast them for each operation."""
     with torch.inference_mode():
         for module in model.model.modules():
             if isinstance(module, comfy.ops.disable_weight_init.Linear):
@@ -152,7 +152,7 @@ def test_a_layer_computes_what_peft_computes(model, samples, monkeypatch, precis
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("pixels", [8, 24])
 def test_large_convolutions_give_their_input_the_right_gradient(stride, pixels):
-    """Those with few pixels go another way on a CPU."""
+    """Convolutions with few pixels use a different computation on a CPU."""
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(512, 512, 3, stride=stride, padding=1).requires_grad_(False)
     x = torch.randn(2, 512, pixels, pixels).requires_grad_()
@@ -163,7 +163,7 @@ def test_large_convolutions_give_their_input_the_right_gradient(stride, pixels):
 
 
 def test_a_lora_on_the_model_is_part_of_the_base(demo, dataset):
-    """Training on a patched model sees the patched weights, and another identity."""
+    """Training on a patched model uses the patched weights, and the model has a different identity."""
     model, clip, vae = demo
     plain = ComfyUIBaseModel(model, clip, vae)
     name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -191,7 +191,7 @@ def test_a_lora_on_the_model_is_part_of_the_base(demo, dataset):
 
 @pytest.mark.parametrize("algorithm", ["lora", "dora", "loha"])
 def test_quantized_layers_train_like_their_values(algorithm):
-    """Checkpoints with scaled fp8 weights have layers of another class, whose weight is no plain tensor."""
+    """Checkpoints with scaled fp8 weights use another layer class, whose weight is not a plain tensor."""
     torch.manual_seed(0)
     with torch.inference_mode():
         operations = comfy.ops.mixed_precision_ops({"mixed_ops": True}, torch.float32, full_precision_mm=True)
@@ -224,7 +224,7 @@ def test_quantized_layers_train_like_their_values(algorithm):
 
 @pytest.fixture
 def scarce(monkeypatch):
-    """Sets one of ComfyUI's modes for little memory, which it has for no CPU, and how much of a model then fits."""
+    """A function that sets one of ComfyUI's low-memory modes, normally unused on a CPU, and the free memory."""
     management = comfy.model_management
 
     def set_mode(name, bytes_free):
@@ -240,7 +240,7 @@ def scarce(monkeypatch):
 
 @pytest.mark.parametrize(("mode", "part"), [("NO_VRAM", 0.0), ("LOW_VRAM", 0.5)])
 def test_a_model_that_is_not_or_partly_loaded_trains_the_same(model, samples, scarce, monkeypatch, mode, part):
-    """Its layers fetch their weights for each op, and put a LoRA of the base on them there."""
+    """Such layers fetch their weights for each operation and apply the patches of the base model then."""
     patched = model.clone()
     keys = [name for name in model.model.state_dict() if name.endswith(("to_q.weight", "proj_in.weight"))]
     patched.add_patches({name: ("diff", (torch.full_like(model.model.state_dict()[name], 0.05),)) for name in keys})

@@ -1,4 +1,4 @@
-"""Captioners under ComfyUI's model management."""
+"""Running captioners under ComfyUI's model management."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PICTURES = [tiny.picture(1), tiny.picture(2)]
 
 @pytest.mark.parametrize("make", [tiny.florence, tiny.blip, tiny.idefics3, tiny.qwen])
 def test_comfyui_loads_a_captioner_and_gets_its_memory_back(tmp_path, make):
-    """In inference mode, as nodes run."""
+    """The session runs in inference mode, as nodes do."""
     captioner = open_captioner(make(tmp_path / "model"))
     captioner.load(torch.float32)
     expected = captioner.caption(PICTURES, STYLE)

@@ -1,4 +1,4 @@
-"""Training that continues from a file starts where core's LoRA loader would be with that file."""
+"""Training that continues from a file starts with the same model as ComfyUI's LoRA loader makes from that file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def draw(*shape: int) -> Tensor:
 
 
 def of_rslora(out: int, inputs: tuple[int, ...]) -> Tensors:
-    """Of rank 6 with alpha 4, as its files say it: alpha / rank is 4 / sqrt(6)."""
+    """Return rsLoRA tensors of rank 6 and alpha 4. Files store an alpha for which alpha / rank is 4 / sqrt(6)."""
     spatial = (1,) * (len(inputs) - 1)
     return {DOWN: draw(6, *inputs), UP: draw(out, 6, *spatial), ALPHA: torch.tensor(4.0 * 6**0.5)}
 
@@ -52,7 +52,7 @@ def locon_with_middle(out: int, inputs: tuple[int, ...]) -> Tensors:
 
 
 def plain_loha(out: int, inputs: tuple[int, ...]) -> Tensors:
-    """With convolutions not in Tucker's form, as files of rank 1 kernels and older ones have them."""
+    """Return LoHa tensors without Tucker decomposition of convolutions, as in files for 1x1 kernels and older ones."""
     columns = inputs[0] * (inputs[1] * inputs[2] if len(inputs) > 1 else 1)
     parts: Tensors = {ALPHA: torch.tensor(2.0)}
     for n in (1, 2):
@@ -66,7 +66,7 @@ def loha_of_tucker(out: int, inputs: tuple[int, ...]) -> Tensors:
 
 
 def lokr_of_other_factors(out: int, inputs: tuple[int, ...]) -> Tensors:
-    """Both matrices in factors, of a shape that peft would not have chosen."""
+    """Return LoKr tensors with both matrices factorised, in shapes that peft would not choose."""
     first = 2 if inputs[0] % 2 == 0 and out % 2 == 0 else 1
     columns = inputs[0] // first * (inputs[1] * inputs[2] if len(inputs) > 1 else 1)
     return {
@@ -79,7 +79,7 @@ def lokr_of_other_factors(out: int, inputs: tuple[int, ...]) -> Tensors:
 
 
 def whole_lokr(out: int, inputs: tuple[int, ...]) -> Tensors:
-    """Of two whole matrices, whose alpha means nothing."""
+    """Return LoKr tensors with two full matrices, for which alpha has no meaning."""
     first = 2 if inputs[0] % 2 == 0 and out % 2 == 0 else 1
     second = draw(out // first, inputs[0] // first, *inputs[1:])
     return {".lokr_w1": draw(first, first), ".lokr_w2": second, ALPHA: torch.tensor(1e4)}
@@ -111,7 +111,7 @@ def samples():
 
 
 def written(model, path: Path, method: str) -> Tensors:
-    """A kohya file for every layer of a model."""
+    """Write a file in kohya's format with every layer of a model; return its tensors."""
     torch.manual_seed(1)
     tensors = {
         key + suffix: tensor.half().float()
@@ -134,7 +134,7 @@ def continued(base_model, path: Path, **settings) -> Continued:
 
 
 def at_step_0(base_model, lora: Continued, samples, saved: Path | None = None) -> Tensor:
-    """Errors of the model as training from a file starts, and its weights as they are saved."""
+    """Return the errors of the model when training from a file starts, and save the LoRA at that point if asked."""
     of_text = any(key.startswith("lora_te") for key in lora.layers)
     spec = AdapterSpec(4, 4.0, 0.0, "attention", start=lora.layers, text_encoder=of_text)
     with base_model.session("fp32"), base_model.attached(spec, False) as adapters:
@@ -163,7 +163,7 @@ def test_step_0_is_the_file_in_cores_loader(model, samples, tmp_path: Path, meth
     base_model = models.base_model(model)
     lora = continued(base_model, file)
     torch.testing.assert_close(at_step_0(base_model, lora, samples, tmp_path / "again.safetensors"), expected, **CLOSE)
-    # And what is saved before the first step does the same.
+    # A LoRA saved before the first step has the same effect.
     again = continued(base_model, tmp_path / "again.safetensors")
     torch.testing.assert_close(at_step_0(base_model, again, samples), expected, **CLOSE)
 
@@ -185,7 +185,7 @@ def test_the_base_without_effect_is_the_base(model, samples, tmp_path: Path):
 
 
 def patched(model, changes: Tensors):
-    """A clone with these differences on its weights."""
+    """Return a clone of the model with the given changes as patches."""
     clone = model.clone()
     added = clone.add_patches({parameter: ("diff", (change,)) for parameter, change in changes.items()}, 1.0)
     assert len(added) == len(changes)
@@ -195,7 +195,7 @@ def patched(model, changes: Tensors):
 @pytest.mark.parametrize("spelling", forms.SPELLINGS)
 @pytest.mark.parametrize("architecture", ["flux1", "sd3", "z_image", "qwen_image"])
 def test_step_0_of_every_spelling(tmp_path: Path, architecture: str, spelling: str):
-    """Also of fused layers that other programs have in parts, and of rows in another order."""
+    """This includes fused layers that other programs split, and rows in a different order."""
     tiny = TINY[architecture]
     model, samples = tiny.model(), tiny.samples(2)
     torch.manual_seed(1)
@@ -253,7 +253,7 @@ def test_a_file_for_another_model(demo, tmp_path: Path):
 
 @pytest.mark.parametrize("architecture", ["lumina2", "auraflow", "hidream", "hunyuan_video", "ltxv", "anima"])
 def test_names_of_architectures_without_a_table(architecture: str):
-    """Every name that ComfyUI's loader knows leads to the layer that ComfyUI puts it on."""
+    """Every name that ComfyUI's loader recognises leads to the layer that the loader applies it to."""
     model = TINY[architecture].model().model
     row = naming.architecture_of(model)
     find, shapes = naming.place_of(model, row), naming.layer_shapes(model, row)
@@ -275,7 +275,7 @@ def test_names_of_architectures_without_a_table(architecture: str):
 
 
 def test_the_table_and_the_models_own_map_agree():
-    """So that parts of a layer that are known by the one go with those that are known by the other."""
+    """Otherwise, parts of a layer found by the one would not combine with parts found by the other."""
     for architecture in ("flux1", "flux2", "sd3", "z_image", "qwen_image", "wan"):
         model = TINY[architecture].model().model
         row = naming.architecture_of(model)

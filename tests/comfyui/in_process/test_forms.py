@@ -1,4 +1,4 @@
-"""LoRAs as other trainers name them, through this package's reader and writer, do in ComfyUI what they did before."""
+"""LoRAs with the names of other trainers have the same effect in ComfyUI after being read and written again."""
 
 from __future__ import annotations
 
@@ -127,27 +127,27 @@ def seed():
 
 
 def weights_of(model) -> dict[str, tuple[LayerNames, str, Tensor]]:
-    """Names, ComfyUI's parameter and weight of the layers that have a matrix, by key."""
+    """Return the names, ComfyUI's parameter name and the weight of each linear and 2-D convolution layer, by key."""
     architecture, parameters = architecture_of(model), dict(model.named_parameters())
     found = {}
     for path, key in file_keys(model, architecture).items():
         parameter = f"diffusion_model.{path}.weight"
         weight = parameters.get(parameter, torch.zeros(0)).detach().float()
-        # ComfyUI has no LoHa and LoKr on the convolution over three dimensions that Wan starts with.
+        # ComfyUI does not support LoHa and LoKr on Wan's first layer, a 3-D convolution.
         if weight.ndim in (2, 4) and key in layer_names(architecture):
             found[key] = (layer_names(architecture)[key], parameter, weight)
     return found
 
 
 def written(model, spelling: str, method: str) -> tuple[Tensors, dict[str, Tensor]]:
-    """A file as a trainer would have it, and what it does to each of ComfyUI's weights."""
+    """Return a file as a trainer would write it, and the change that it makes to each of ComfyUI's weights."""
     spelled, pair = SPELLINGS[spelling]
     file, expected = {}, {}
     for names, parameter, weight in weights_of(model).values():
         change = torch.zeros_like(weight)
         for name, place in spelled(names):
             if place.reorder is not None and method == "dora":
-                continue  # ComfyUI does not bring dora_scale into its order
+                continue  # ComfyUI does not reorder dora_scale
             rows = place.rows(len(weight))
             part = METHODS[method](rows.stop - rows.start, tuple(weight.shape[1:]))
             difference = delta_weight(part, ordered(place, weight[rows]))
@@ -160,12 +160,12 @@ def written(model, spelling: str, method: str) -> tuple[Tensors, dict[str, Tenso
 
 
 def ordered(place: Place, rows: Tensor) -> Tensor:
-    """From the layer's order to the file's, and back: swapped halves are their own inverse."""
+    """Convert rows from the layer's order to the file's, or back: swapping halves is its own inverse."""
     return rows if place.reorder is None else place.reorder(rows)
 
 
 def changes_in_comfyui(model, file: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
-    """What ComfyUI's loader makes of a file, by parameter, and the keys that it did not know."""
+    """Return the weight changes that ComfyUI's loader makes from a file, by parameter, and the keys it ignored."""
     loaded = comfy.lora.load_lora(dict(file), comfy.lora.model_lora_keys_unet(model, {}), log_missing=False)
     patches: dict[str, list] = {}
     known = set()
@@ -206,7 +206,7 @@ def test_what_is_read_does_in_comfyui_what_the_file_says(model, spelling, method
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_comfyui_itself_agrees_wherever_it_knows_the_names(model, spelling, method):
-    """So that the files of these tests are what ComfyUI takes such files for."""
+    """This confirms that ComfyUI interprets the test files as these tests expect."""
     file, expected = written(model, spelling, method)
     changes, _ = changes_in_comfyui(model, file)
     assert_same(changes, {parameter: expected[parameter] for parameter in changes if parameter in expected})
@@ -235,7 +235,7 @@ def test_forms_of_programs_that_read_lora_only(model, method):
 
 
 def test_old_names_of_attention_processors():
-    """As diffusers wrote them before it used peft; text encoders' too."""
+    """diffusers wrote such names before it used peft."""
     model = load_demo_model().model
     architecture = architecture_of(model)
     file = {}

@@ -1,4 +1,4 @@
-"""What a batch of images and captions becomes inside ComfyUI."""
+"""How a batch of images and captions is passed to ComfyUI's model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_each_row_of_a_batch_equals_the_row_alone():
 
 
 def test_latents_of_all_sizes_are_scaled(demo, tmp_path: Path):
-    """Core's trainer forgets `process_latent_in` where sizes are mixed."""
+    """ComfyUI's built-in trainer omits `process_latent_in` when image sizes are mixed."""
     for index, size in enumerate([(64, 64), (128, 64), (64, 128)]):
         Image.effect_noise(size, 90).convert("RGB").save(tmp_path / f"{index}.png")
         (tmp_path / f"{index}.txt").write_text("a red circle")
@@ -53,7 +53,7 @@ def test_latents_of_all_sizes_are_scaled(demo, tmp_path: Path):
 
 
 def test_brackets_in_captions_are_text(demo):
-    """A caption is no prompt: "(front view)" must not become a weight."""
+    """A caption is not a prompt, so "(front view)" must not change any weights."""
     from lora_crucible.models.comfyui.conditioning import encode_caption, encode_prompt
 
     _, clip, _ = demo

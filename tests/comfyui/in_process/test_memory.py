@@ -1,4 +1,4 @@
-"""What a training holds on to."""
+"""Drawing samples during training does not leak memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAMPLING = Sampling(("crux, a red circle", "a blue square"), 64, 64, 1, 3, 4.0, 
 
 
 def live_tensors() -> tuple[int, int]:
-    """How many there are, and the bytes that they hold."""
+    """Return the number of live tensors and the bytes that they hold."""
     gc.collect()
     storages = [one.untyped_storage() for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
     return len(storages), sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -1,4 +1,4 @@
-"""The tables of names agree with ComfyUI's own maps."""
+"""The tables of layer names agree with ComfyUI's own maps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNETS = {
         "transformer_depth_middle": 10,
     },
 }
-"""As ComfyUI finds them in checkpoints."""
+"""The UNet configurations that ComfyUI detects in checkpoints."""
 
 
 @pytest.fixture(params=TABLED)
@@ -66,7 +66,7 @@ def test_every_matrix_has_its_names(model):
     architecture = architecture_of(model)
     for path, key in file_keys(model, architecture).items():
         weight = model.get_parameter(f"diffusion_model.{path}.weight")
-        # diffusers has the rows of one of these, that of the last block, in another order.
+        # One of these, in the last block, has its rows in a different order in diffusers.
         if weight.ndim >= 2 and "context_block.adaLN" not in path:
             assert key in layer_names(architecture), path
             assert layer_names(architecture)[key].native == f"diffusion_model.{path}"
@@ -76,7 +76,7 @@ def test_every_matrix_has_its_names(model):
 def test_unets_have_diffusers_and_the_original_names(architecture):
     row = ARCHITECTURES[architecture]
     for name, native in comfy.utils.unet_to_diffusers(UNETS[architecture]).items():
-        # The map has some that no such model has: a second name of one layer, and an upsampler after the last block.
+        # The map has names that no such model has: a second name for one layer, and an upsampler in the last block.
         last = f"up_blocks.{len(UNETS[architecture]['channel_mult']) - 1}.upsamplers"
         if not name.endswith(".weight") or name.startswith(("class_embedding", last)):
             continue

@@ -1,4 +1,4 @@
-"""Weights for use and weights in training, where samples are made in ComfyUI's inference mode."""
+"""Averaged and trained weights, with samples drawn in ComfyUI's inference mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that are in memory beside the one that is trained."""
+"""Other models that are in memory during training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = {"max_train_steps": 2, "batch_size": 1, "sample_steps": 1, "sample_pr
 
 @pytest.fixture
 def other():
-    """A MODEL with a patch on it, as a LoRA puts there."""
+    """A MODEL with a patch, like one from a LoRA."""
     patcher = models.sdxl()
     name = "diffusion_model.middle_block.1.proj_in.weight"
     change = torch.full_like(patcher.model.state_dict()[name], 0.05)

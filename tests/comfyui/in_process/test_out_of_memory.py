@@ -1,4 +1,4 @@
-"""A model of ComfyUI that runs out of memory while it is trained."""
+"""Running out of memory while training a ComfyUI model."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_step_is_done_again_and_the_model_is_left_as_it_was(demo, base_model, 
     assert faults.happened == [phase]
     assert "Step 2 ran out of memory" in result.report
     assert "from then on with gradient checkpointing" in result.report
-    # Recomputed blocks are summed up in another order.
+    # Recomputed blocks add up their results in a different order.
     assert result.losses == pytest.approx(expected.losses, rel=1e-5)
     assert distance(result, expected) < 1e-5
     assert base_model.identity() == identity
@@ -96,7 +96,7 @@ def test_loading_the_model_may_run_out_too(base_model, dataset, tmp_path, monkey
 
 @pytest.fixture
 def requests(monkeypatch):
-    """Bytes that ComfyUI is asked to leave free whenever a model is loaded for training."""
+    """The bytes that ComfyUI is asked to keep free, for each time a model is loaded for training."""
     asked = []
     load = comfy.model_management.load_models_gpu
 
@@ -111,7 +111,7 @@ def requests(monkeypatch):
 
 
 def test_more_and_more_of_the_model_is_offloaded(base_model, dataset, monkeypatch, requests):
-    """On a device that could have it: this is a CPU."""
+    """The test runs on a CPU, so it pretends that the device supports offloading."""
     assert not base_model.offload_more()
     monkeypatch.setattr(memory, "can_be_offloaded", lambda patcher: True)
     size, _ = base_model.weights_size()
@@ -123,7 +123,7 @@ def test_more_and_more_of_the_model_is_offloaded(base_model, dataset, monkeypatc
             base_model._prepare_training((1, 4, 8, 8))
             assert requests[-1] == 1_000_000 + number * -(-size // OFFLOADING_STEPS)
         assert not base_model.offload_more()
-    with base_model.session("fp32"):  # another run begins with all of it on the device
+    with base_model.session("fp32"):  # another run starts with the whole model on the device
         base_model.make_room(1_000_000, None)
         base_model._prepare_training((1, 4, 8, 8))
         assert requests[-1] == 1_000_000

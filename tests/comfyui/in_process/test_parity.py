@@ -1,4 +1,4 @@
-"""ComfyUI and diffusers agree on the same weights."""
+"""The ComfyUI and diffusers base models give the same results with the same weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def losses_and_gradients(base_model, dataset, spec=SPEC):
         samples = models.encoded_samples(base_model, dataset)[:4]
         with base_model.attached(spec, False) as adapters:
             adapters.initialise(seed=1)
-            with torch.no_grad():  # B is zero at the start, and so would be the gradients of A
+            with torch.no_grad():  # B is zero at the start, so A would have no gradients
                 for parameter in adapters.parameters():
                     parameter.add_(0.02)
             losses = base_model.losses(samples, seeds=[11, 12, 13, 14]).values

@@ -1,4 +1,4 @@
-"""Our objectives are the inverse of ComfyUI's sampling classes."""
+"""The training objectives are the inverse of ComfyUI's sampling classes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_timesteps_are_shifted_as_the_model_samples(config, kind, side, shift):
     model_sampling = comfy.model_base.model_sampling(config({"in_channels": 16}), kind)
     found = own_shift(model_sampling, side**2, 1024**2)
     assert found == pytest.approx(shift)
-    if side == 1024:  # what ComfyUI's schedule has half way
+    if side == 1024:  # the sigma halfway through ComfyUI's schedule
         assert shifted(0.5, found) == pytest.approx(float(model_sampling.percent_to_sigma(0.5)), rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""What a MODEL tells against training on it."""
+"""Signs that a MODEL is unsuitable for training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tiny_architectures import TINY
 
 
 def loaded_from(name: str, *, kind: type = comfy.supported_models.SDXL) -> SimpleNamespace:
-    """A patcher as core's checkpoint loader leaves it."""
+    """Return a patcher as ComfyUI's checkpoint loader leaves it."""
     model = SimpleNamespace(model_config=object.__new__(kind))
     arguments = (str(Path("models") / "checkpoints" / name), False)
     return SimpleNamespace(model=model, cached_patcher_init=(comfy.sd.load_checkpoint_guess_config, arguments, 0))
@@ -42,7 +42,7 @@ def test_ordinary_models_are_not_warned_of(demo):
 
 
 def test_a_file_that_core_loaded_is_known_by_its_name(tmp_path):
-    """The name is where core's own loader puts it, also on clones."""
+    """ComfyUI's loader still stores the file name where it is looked up, also on clones."""
     path = tmp_path / "my_turbo.safetensors"
     write_small_sd3(path)
     loaded = comfy.sd.load_diffusion_model(str(path))
@@ -86,7 +86,7 @@ def test_a_model_for_editing_is_warned_of_once():
 def test_lcm_sampling_is_refused(demo):
     model = demo[0]
     (as_lcm,) = ModelSamplingDiscrete().patch(model, "lcm", False)
-    with pytest.raises(CrucibleError, match=r"samples by LCM.*Connect the model before that node"):
+    with pytest.raises(CrucibleError, match=r"uses LCM sampling.*Connect the model from before that node"):
         base_model(as_lcm)
     (as_eps,) = ModelSamplingDiscrete().patch(model, "eps", False)
     assert model_facts(as_eps) == ModelFacts("demo", 64, 4.0, "epsilon")

@@ -1,4 +1,4 @@
-"""Text encoders are trained with the model, and their part of the file is what was trained."""
+"""Text encoders are trained along with the model, and loading the file reproduces them as trained."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def trained(base_model, path: Path, algorithm: str = "lora") -> tuple[torch.Tens
 
 
 def errors_through_nodes(model, clip) -> torch.Tensor:
-    """Of a model and CLIP as they are, captions encoded as a node does it."""
+    """Return the errors of a model and CLIP without adapters, with captions encoded as in a node."""
     base_model = ComfyUIBaseModel(model, clip, SimpleNamespace(first_stage_model=object()))
     encoded = []
     for sample in samples():
@@ -77,11 +77,11 @@ def test_what_is_loaded_is_what_was_trained(demo, tmp_path: Path, algorithm: str
     tensors, _ = read_lora(tmp_path / "x.safetensors")
     loaded_model, loaded_clip = comfy.sd.load_lora_for_models(model, clip, tensors, 1.0, 1.0)
     assert torch.allclose(errors_through_nodes(loaded_model, loaded_clip), expected, rtol=2e-3)
-    # The text encoder's part does something by itself.
+    # The text encoder's part alone has an effect.
     only_text = {key: tensor for key, tensor in tensors.items() if is_of_text_encoder(key)}
     _, text_clip = comfy.sd.load_lora_for_models(model, clip, only_text, 1.0, 1.0)
     assert not torch.allclose(errors_through_nodes(model, text_clip), before, rtol=1e-4)
-    # And the CLIP of the graph is as it was.
+    # The CLIP of the graph is unchanged.
     assert torch.equal(errors_through_nodes(model, clip), before)
     assert all(torch.equal(weight, clip.cond_stage_model.state_dict()[name]) for name, weight in weights.items())
 
@@ -116,7 +116,7 @@ def live(cond_stage_model, tokenizer) -> LiveTextEncoder:
 
 
 def gradients_of_text(text: LiveTextEncoder) -> dict[str, float]:
-    """How much the encoding of a caption depends on each layer."""
+    """Return how much the encoding of a caption depends on each layer."""
     with torch.inference_mode(False), torch.enable_grad(), text.attached(SPEC.of_text_encoder, RowSeeds()) as layers:
         adapters = Adapters(layers)
         adapters.initialise(1)
@@ -127,7 +127,7 @@ def gradients_of_text(text: LiveTextEncoder) -> dict[str, float]:
         found = {key: layer.adapter.lora_B["default"].weight.grad for key, layer in layers.items()}
     with torch.no_grad():
         ((again, _),) = text.encode("a cat")
-    assert torch.equal(again, plain)  # at step 0, and after detaching, it is the base
+    assert torch.equal(again, plain)  # at step 0 and after detaching, the output equals the base model's
     return {key: 0.0 if grad is None else grad.abs().sum().item() for key, grad in found.items()}
 
 
@@ -136,7 +136,7 @@ T5 = {"d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 4, "num_layers": 2}
 
 @pytest.fixture
 def clip_and_t5() -> LiveTextEncoder:
-    """Those of Flux.1."""
+    """The text encoders of Flux.1, with small sizes."""
     with torch.inference_mode():
         options = {"clip_l_model_config": small_clip(32), "t5xxl_model_config": dict(T5)}
         clip = filled(comfy.text_encoders.flux.FluxClipModel(dtype=torch.float32, model_options=options))
@@ -152,7 +152,7 @@ def test_of_clip_and_t5_only_clip_is_trained(clip_and_t5):
 
 
 def trained_text(text: LiveTextEncoder, steps: int = 3) -> tuple[list[torch.Tensor], dict[str, int]]:
-    """What steps on two captions encode and which gradients they get, and how often each encoder computed."""
+    """Train on two captions; return all encodings and gradients, and how often each encoder was called."""
     seen, calls = [], {"clip_l": 0, "t5xxl": 0}
 
     def counted(name: str):
@@ -169,7 +169,7 @@ def trained_text(text: LiveTextEncoder, steps: int = 3) -> tuple[list[torch.Tens
         for _ in range(steps):
             for caption in CAPTIONS:
                 ((embedding, extra),) = text.encode(caption)
-                # As a model does it: what is made of T5 meets what is made of CLIP.
+                # Combine the outputs of T5 and CLIP, as a model does.
                 (embedding.sum(-1) * extra["pooled_output"].sum()).square().sum().backward()
                 seen += [embedding.clone(), extra["pooled_output"].detach().clone()]
             seen += [parameter.grad.clone() for parameter in adapters.parameters()]
@@ -193,7 +193,7 @@ def test_encoders_that_are_not_trained_compute_every_caption_once(clip_and_t5, m
 
 
 def test_what_is_kept_of_captions_is_bounded(clip_and_t5, monkeypatch):
-    monkeypatch.setattr(text_training, "KEPT_BYTES", 256 * T5["d_model"] * 4)  # one caption, at its least length
+    monkeypatch.setattr(text_training, "KEPT_BYTES", 256 * T5["d_model"] * 4)  # one caption of the shortest length
     _, calls = trained_text(clip_and_t5)
     assert calls["t5xxl"] == 1 + 3
 
@@ -212,7 +212,7 @@ def test_nothing_is_kept_outside_of_training(clip_and_t5):
 
 def test_a_language_model_is_refused():
     lone = torch.nn.ModuleDict({"qwen": torch.nn.ModuleDict({"transformer": torch.nn.Linear(2, 2)})})
-    with pytest.raises(CrucibleError, match=r"no CLIP.*Switch train_text_encoder off"):
+    with pytest.raises(CrucibleError, match=r"not CLIP.*Turn train_text_encoder off"):
         naming.text_encoder_keys(lone)
 
 
@@ -224,6 +224,6 @@ def test_both_encoders_of_sdxl():
     found = gradients_of_text(live(clip, lambda text, **_: tokenizer.tokenize_with_weights(text, disable_weights=True)))
     assert sum(key.startswith("lora_te1_text_model_encoder_layers_") for key in found) == 3 * 6
     assert sum(key.startswith("lora_te2_text_model_encoder_layers_") for key in found) == 3 * 6
-    # Of CLIP-L the last layer is not used.
+    # SDXL does not use the last layer of CLIP-L.
     unused = {key for key, amount in found.items() if amount == 0}
     assert all(key.startswith("lora_te1_text_model_encoder_layers_2_") for key in unused)

@@ -1,4 +1,4 @@
-"""Weights of models and text encoders by the names of LoRA layers, and checkpoints with LoRAs baked in."""
+"""Looking up weights of models and text encoders by LoRA layer, and baking LoRAs into checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIKE_SD15 = {
     "transformer_depth": [1] * 6 + [0] * 2,
     "transformer_depth_output": [1] * 9 + [0] * 3,
 }
-"""Blocks as SD1.5 and SD2 have them, on which the names of their layers depend."""
+"""The blocks of SD1.5 and SD2, because their layer names depend on these."""
 
 
 @pytest.fixture(params=TEXT_ENCODERS)
@@ -46,12 +46,12 @@ def model_and_clip(request):
 
 def text_keys(clip) -> dict[str, str]:
     keys = naming.clip_keys(clip.cond_stage_model)
-    keys.pop("clip_l.transformer.text_projection", None)  # which nothing uses and no checkpoint has
+    keys.pop("clip_l.transformer.text_projection", None)  # it is unused and in no checkpoint
     return keys
 
 
 def weights(model, clip) -> dict[str, Tensor]:
-    """Of all layers that a LoRA can change, by key."""
+    """Return the weights of all layers that a LoRA can change, by key."""
     found = {key: weight for key, (_, _, weight) in forms.weights_of(model.model).items()}
     for path, key in text_keys(clip).items():
         found[key] = clip.cond_stage_model.get_parameter(f"{path}.weight").detach()
@@ -59,20 +59,20 @@ def weights(model, clip) -> dict[str, Tensor]:
 
 
 def written(model, clip, path: Path) -> dict[str, Tensor]:
-    """A kohya file of LoRA and DoRA layers, by turns."""
+    """Write a file in kohya's format with alternating LoRA and DoRA layers; return its tensors."""
     torch.manual_seed(1)
     tensors = {}
     for number, (key, weight) in enumerate(weights(model, clip).items()):
         method = (forms.lora, forms.dora)[number % 2]
         layer = method(len(weight), tuple(weight.shape[1:]))
         tensors |= {key + suffix: tensor.contiguous() for suffix, tensor in layer.items()}
-    # Its sizes do not tell: these models are too small.
+    # These models are too small to be recognised by their sizes, so the metadata gives the architecture.
     save_file(tensors, path, {"modelspec.architecture": naming.architecture_of(model.model).modelspec})
     return tensors
 
 
 def saved_by_core(model, clip, path: Path) -> dict[str, Tensor]:
-    """What its Save Checkpoint writes."""
+    """Save a checkpoint with ComfyUI's own function and return its tensors."""
     with torch.inference_mode():
         comfy.sd.save_checkpoint(str(path), model, clip)
     return load_file(path)
@@ -108,7 +108,7 @@ def test_weights_are_those_without_loras(model_and_clip, tmp_path: Path):
 
 
 def test_baked_as_core_saves_it(model_and_clip, tmp_path: Path):
-    """With the text encoders of checkpoints, whose attention is one matrix where a LoRA has three."""
+    """This includes text encoders whose attention is one matrix in a checkpoint but three layers in a LoRA."""
     model, clip = model_and_clip
     lora, base, baked = (tmp_path / f"{name}.safetensors" for name in ("lora", "base", "baked"))
     file = written(model, clip, lora)
@@ -126,7 +126,7 @@ def test_baked_as_core_saves_it(model_and_clip, tmp_path: Path):
 
 
 def test_merged_with_text_encoders(model_and_clip, tmp_path: Path):
-    """A DoRA's own effect as a LoRA, by the checkpoint that it is for."""
+    """Merging with a base checkpoint turns a DoRA into a LoRA with the same effect."""
     model, clip = model_and_clip
     lora, base, merged = (tmp_path / f"{name}.safetensors" for name in ("lora", "base", "merged"))
     file = written(model, clip, lora)

@@ -1,4 +1,4 @@
-"""Each architecture in small: ComfyUI's own classes with few and narrow blocks, and text embeddings that fit them."""
+"""Small models of every architecture: ComfyUI's own classes with few narrow blocks, and matching text embeddings."""
 
 from __future__ import annotations
 
@@ -19,28 +19,32 @@ from lora_crucible.models.base import CachedSample
 from lora_crucible.models.diffusion.inputs import Inputs, Latent
 
 TEXT = 48
-"""Width of the text embeddings."""
+"""The width of the text embeddings."""
 
 TOKENS = 8
 
 
 def mask() -> torch.Tensor:
-    """Of a caption that fills all but two tokens."""
+    """Return the attention mask of a caption that fills all but two tokens."""
     return torch.tensor([[1] * (TOKENS - 2) + [0] * 2])
 
 
 Extra = Callable[[torch.Generator], dict[str, Any]]
-"""What a text encoder gives besides the embedding of the tokens."""
+"""A function that returns the extra outputs of a text encoder, beside the token embeddings."""
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """
+    """A small model of one architecture.
+
     Attributes:
-        kind, config_class: names in `comfy.model_base` and `comfy.supported_models`. config: the model's sizes.
-        latent: a latent's shape.
-        architecture: the row's id, where it is not the key in `TINY`.
-        options: of the model's constructor.
+        kind, config_class: names of classes in `comfy.model_base` and `comfy.supported_models`.
+        config: the sizes of the model.
+        latent: the shape of a latent.
+        extra: the extra outputs of the text encoder.
+        architecture: the id of the architecture, if it differs from the key in `TINY`.
+        options: additional arguments of the model's constructor.
+        while_building: a context manager to enter while the model is built.
     """
 
     kind: str
@@ -53,13 +57,13 @@ class Tiny:
     while_building: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def model(self) -> Any:
-        """A MODEL of random weights."""
+        """Return a MODEL with random weights."""
         kind, config_class = getattr(comfy.model_base, self.kind), getattr(comfy.supported_models, self.config_class)
         with self.while_building():
             return models.build(partial(kind, **self.options), config_class, dict(self.config))
 
     def samples(self, count: int) -> list[CachedSample]:
-        """As `cache_inputs` makes them."""
+        """Return random samples like those of `cache_inputs`."""
         return [self._sample(index) for index in range(count)]
 
     def _sample(self, index: int) -> CachedSample:
@@ -239,7 +243,7 @@ _HIDREAM = {
     "llama_layers": [0, 1],
     "num_attention_heads": 2,
     "num_routed_experts": 4,
-    "num_activated_experts": 4,  # all: which ones are chosen would jump
+    "num_activated_experts": 4,  # all, because a changing choice would make the loss discontinuous
     "num_layers": 1,
     "num_single_layers": 1,
     "out_channels": 16,
@@ -343,7 +347,7 @@ def _anima(draw: torch.Generator) -> dict[str, Any]:
 
 
 def _small_text_adapter() -> AbstractContextManager[Any]:
-    """Anima's, whose sizes are no part of a model's config."""
+    """Patch Anima's text adapter to small sizes, which are not part of the model's config."""
     sizes = {"source_dim": TEXT, "target_dim": TEXT, "model_dim": TEXT, "num_layers": 1, "num_heads": 2}
     adapter = comfy.ldm.anima.model.LLMAdapter
     return mock.patch.object(comfy.ldm.anima.model, "LLMAdapter", partial(adapter, **sizes))

@@ -1,4 +1,4 @@
-"""What a diffusers folder tells before any weight is loaded."""
+"""Reading a diffusers folder without loading any weights."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_facts_of_an_ordinary_model(tmp_path: Path) -> None:
         ("StableDiffusionXLImg2ImgPipeline", {}, "a refiner"),
         ("StableDiffusionInpaintPipeline", {"in_channels": 9}, "a model for inpainting"),
         ("StableDiffusionInstructPix2PixPipeline", {"in_channels": 8}, "a model for editing"),
-        ("StableDiffusionPipeline", {"in_channels": 9}, "5 further channels"),
-        ("FluxPipeline", {}, "holds a FluxPipeline.*every other image model can be trained inside ComfyUI"),
+        ("StableDiffusionPipeline", {"in_channels": 9}, "5 additional channels"),
+        ("FluxPipeline", {}, "contains a FluxPipeline.*every other image model can be trained inside ComfyUI"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_by_name(

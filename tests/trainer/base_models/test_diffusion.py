@@ -1,4 +1,4 @@
-"""What a diffusion model makes of the objective's settings."""
+"""How a diffusion model applies the settings of its objective."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Model(DiffusionBaseModel):
         return 3.0 * (pixels / 1024**2) ** 0.5
 
 
-Model.__abstractmethods__ = frozenset()  # what is not tested here is left out
+Model.__abstractmethods__ = frozenset()  # the tests need only some of the methods
 
 
 @pytest.mark.parametrize("weighting", ["min_snr", "debiased"])

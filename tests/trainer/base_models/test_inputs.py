@@ -1,4 +1,4 @@
-"""What was encoded once is not encoded again, and what has changed is."""
+"""Encoded images and captions are reused until they change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 
 class CountingEncoders(Encoders):
-    """Latents are pictures scaled down by 8, captions their length."""
+    """Encoders that scale images down by 8 and turn captions into their length, counting each call."""
 
     def __init__(self, vae: str = "vae", text: str = "text") -> None:
         self.vae_identity, self.text_identity = vae, text
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 def encoded_in(folder: Path, store: Path, **identity: str) -> Counter[str]:
     encoders = CountingEncoders(**identity)
     found = samples(folder, TensorCache(store), encoders)
-    for sample in found:  # what is fetched is what this folder holds
+    for sample in found:  # the cached values belong to the images and captions of this folder
         latent, (length,) = sample.inputs.draw(0)
         picture = Image.open(folder / sample.name)
         assert latent.values[0, 0, 0].item() == pytest.approx(picture.getpixel((0, 0))[0] / 255)
@@ -135,7 +135,7 @@ def test_a_mask_leaves_only_its_part_in_the_loss(folder: Path) -> None:
     assert masks[1, :, :4].min() == 1
     assert masks[1, :, 4:].max() == 0
     target = values.clone()
-    target[..., 4:] += 3.0  # wrong in the right half alone
+    target[..., 4:] += 3.0  # wrong only in the right half
     losses = row_losses(values, target, masks)
     assert losses.tolist() == pytest.approx([4.5, 0.0, 4.5])
     assert torch.equal(row_losses(values, target), row_losses(values, target, torch.ones_like(masks)))

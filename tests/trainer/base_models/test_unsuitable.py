@@ -1,4 +1,4 @@
-"""Names of models that are doubtful to train on."""
+"""Warnings about base models whose names suggest that they are unsuitable for training."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_distilled_models_are_named_with_what_to_use_instead(name: str) -> None:
     warning = warning_of_name(name)
     assert warning is not None
     assert name in warning
-    assert "distilled to draw in a few steps" in warning
-    assert "Train on the model that it was made from" in warning
+    assert "distilled to generate images in a few steps" in warning
+    assert "Train on the model that it was distilled from" in warning
 
 
 @pytest.mark.parametrize(

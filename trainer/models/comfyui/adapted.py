@@ -1,6 +1,7 @@
-"""Layers of a ComfyUI model with a LoRA on them: what peft computes, in as few operations.
+"""Forward passes of ComfyUI layers with an adapter, giving the same results as peft with fewer operations.
 
-peft's own forward is right for every adapter; a plain LoRA, on every layer of every step, is worth a shorter way.
+peft's own forward is correct for every kind of adapter. Plain LoRA runs on every layer in every step, so it gets a
+faster implementation here.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from .frozen import Forward, copied_weight, frozen, input_gradient
 
 
 def adapted(layer: nn.Module, forward: Forward, adapter: BaseTunerLayer, compute: torch.dtype) -> Forward:
-    """The forward of a linear or convolution layer with peft's adapter on it.
+    """Return the forward function of a linear or convolution layer with an adapter.
 
     Args:
-        forward: the layer's own.
-        adapter: peft's layer, around a stand-in whose forward leads to `forward`.
+        layer: the frozen layer.
+        forward: the layer's own forward function.
+        adapter: peft's adapter layer, wrapped around a stand-in whose forward calls `forward`.
         compute: the dtype of the activations; the adapter's weights are float32.
     """
     if not isinstance(adapter, PeftLoraLayer):
@@ -41,10 +43,10 @@ def adapted(layer: nn.Module, forward: Forward, adapter: BaseTunerLayer, compute
 
 
 def _weight_decomposed(layer: Any, forward: Forward, adapter: PeftLoraLayer) -> Forward:
-    """DoRA: m / ‖W + ΔW‖ · (W + ΔW) x + bias, the norm constant for gradients (Liu et al. 2024, section 4.3).
+    """Return the forward function of a layer with a DoRA adapter: m / ‖W + ΔW‖ · (W + ΔW) x + bias.
 
-    Not by peft's forward, which takes the norm in the dtype of the activations: in bfloat16 that is a wrong model
-    already at step 0.
+    The norm is treated as a constant in the backward pass (Liu et al. 2024, section 4.3). peft's forward computes the
+    norm in the dtype of the activations; in bfloat16 that error changes the model's output already at step 0.
     """
     down, up = adapter.lora_A[ADAPTER_NAME], adapter.lora_B[ADAPTER_NAME].weight
     dropout, scale = adapter.lora_dropout[ADAPTER_NAME], adapter.scaling[ADAPTER_NAME]
@@ -73,8 +75,11 @@ def _weight_decomposed(layer: Any, forward: Forward, adapter: PeftLoraLayer) -> 
 
 
 def _computed_by_peft(adapter: Any, compute: torch.dtype) -> Forward:
-    """In float32 peft's forward as it is, else under autocast, so that its float32 weights multiply activations of
-    the compute dtype. The frozen layer inside it casts for itself."""
+    """Return peft's own forward, under autocast unless `compute` is float32.
+
+    Autocast lets the adapter's float32 weights multiply activations in the compute dtype. The frozen layer inside runs
+    without it, because it casts its weight itself.
+    """
     if compute is torch.float32:
         return adapter.__call__
     adapter.cast_input_dtype_enabled = False
@@ -94,11 +99,11 @@ def _computed_by_peft(adapter: Any, compute: torch.dtype) -> Forward:
 
 
 class _LowRank(torch.autograd.Function):
-    """`forward(x) + scale * up(down(x))`; keeps x and down(x) for backward.
+    """Autograd function for `forward(x) + scale * up(down(x))` that saves x and down(x) for backward.
 
-    Shapes: x (..., in) and down (rank, in), up (out, rank) for a linear layer; x (N, in, H, W) and down (rank, in,
-    kernel), up (out, rank, 1, 1) for a convolution. Everything is computed in the dtype of x; the gradients of down
-    and up are in theirs.
+    Shapes for a linear layer: x (..., in), down (rank, in), up (out, rank). For a convolution: x (N, in, H, W),
+    down (rank, in, *kernel), up (out, rank, 1, 1). Everything is computed in the dtype of x; the gradients of down and
+    up have the dtypes of down and up.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""A LoRA on ComfyUI's MODEL and CLIP."""
+"""Applying a LoRA to ComfyUI's MODEL and CLIP."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from .naming import architecture_of, place_of
 
 @dataclass(frozen=True)
 class Applied:
-    """A LoRA on its model.
+    """The result of applying a LoRA to a model.
 
     Attributes:
-        model, clip: clones with the LoRA on them. One whose strength is 0 is the very object that came in; None stays
-            None.
-        architecture: of the model.
-        matched: how many keys of the LoRA have a place.
-        unmatched: the keys that have none.
-        without_clip: how many keys are for a text encoder, where no CLIP is connected.
+        model, clip: clones of the inputs with the LoRA applied. An input whose strength is 0 is returned unchanged,
+            and None stays None.
+        architecture: the architecture of the model.
+        matched: the number of the LoRA's keys that match a weight of the model or CLIP.
+        unmatched: the keys that match no weight.
+        without_clip: the number of text encoder keys that were skipped because no CLIP is connected.
     """
 
     model: Any
@@ -44,7 +44,7 @@ class Applied:
 
 @dataclass(frozen=True)
 class _Placed:
-    """What ComfyUI's loader makes of a state dict: patches by the weight that they change, and which keys it took."""
+    """A state dict as read by ComfyUI's loader: patches by target weight, and which keys the loader recognised."""
 
     patches: dict[Any, Any]
     matched: int
@@ -54,10 +54,10 @@ class _Placed:
 def with_lora(
     model: Any, clip: Any, lora: Mapping[str, Tensor], strength_model: float, strength_clip: float
 ) -> Applied:
-    """MODEL and CLIP with the LoRA on them, as core's LoraLoader puts it there.
+    """Apply a LoRA to MODEL and CLIP in the way of ComfyUI's built-in LoraLoader node.
 
     Raises:
-        CrucibleError: no key of the LoRA has a place in either, or only a few that another architecture has as well.
+        CrucibleError: none of the LoRA's keys match, or only a few that another architecture happens to share.
     """
     known = comfy.lora.model_lora_keys_unet(model.model, {})
     shapes = _shapes(model.model)
@@ -100,8 +100,11 @@ def _patched(
 
 
 def _renamed(lora: Mapping[str, Tensor], model: Any, clip: Any, architecture: Architecture) -> dict[str, Tensor] | None:
-    """The LoRA by names that ComfyUI's loader knows, for those that it does not: peft's and diffusers' of UNets. None
-    where that cannot be done."""
+    """Rename a LoRA's keys to names that ComfyUI's loader recognises, for UNet LoRAs in peft's or diffusers' naming.
+
+    Returns:
+        The renamed state dict, or None if the LoRA cannot be converted.
+    """
     try:
         read = read_layers(lora, place_of(model.model, architecture, clip and clip.cond_stage_model))
         known = {key: layer for key, layer in read.layers.items() if key not in read.dotted}
@@ -124,10 +127,10 @@ def _place(
         fitting = {target: patch for target, patch in patches.items() if _fits(patch, target, shapes)}
     except (KeyError, IndexError, RuntimeError) as error:
         raise CrucibleError(
-            f"{name} is broken: ComfyUI's loader cannot make a layer of its tensors ({error}). One of a pair is "
-            "missing or has another shape than it must. Download or copy the LoRA again."
+            f"{name} is broken: ComfyUI's loader cannot build a layer from its tensors ({error}). One tensor of a pair "
+            "is missing or has the wrong shape. Download or copy the LoRA again."
         ) from error
-    # Adapters know which keys they are made of; differences do not.
+    # Adapter patches record the keys they were loaded from; plain weight differences do not.
     of_adapters = set().union(*(getattr(patch, "loaded_keys", ()) for patch in patches.values()))
     matched = set()
     for key in state_dict:
@@ -139,13 +142,16 @@ def _place(
 
 
 def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
-    """Of the weights by name. Quantized ones are packed, so that their shape tells nothing."""
+    """Return the shapes of the weights by name, without quantized ones: those are packed into other shapes."""
     return {name: tuple(one.shape) for name, one in module.named_parameters() if one.is_floating_point()}
 
 
 def _fits(patch: Any, target: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the difference that a patch makes has the size of the weight: names alone are the same in several
-    architectures. ComfyUI would leave such a patch out too, with a line in its log."""
+    """Return whether the weight difference of a patch is as large as its target weight.
+
+    Matching names are not enough, because several architectures share them. ComfyUI would skip a patch of the wrong
+    size as well, with only a line in its log.
+    """
     weight, *slicing = (target,) if isinstance(target, str) else target
     size = _size(patch)
     if size is None or weight not in shapes:
@@ -158,7 +164,7 @@ def _fits(patch: Any, target: Any, shapes: Mapping[str, tuple[int, ...]]) -> boo
 
 
 def _size(patch: Any) -> int | None:
-    """How many values the difference has; None where that is not simply a product of two matrices'."""
+    """Return the number of values in a patch's weight difference, or None if its factors do not simply show it."""
     if isinstance(patch, tuple):
         kind, (difference, *_) = patch
         return difference.numel() if kind == "diff" else None
@@ -174,20 +180,20 @@ def _size(patch: Any) -> int | None:
 def _require_fitting(
     name: str, lora: Mapping[str, Tensor], architecture: Architecture, matched: int, unmatched: int, without_clip: int
 ) -> None:
-    """Refuse a LoRA of another architecture; two of them can have names and sizes in common by chance."""
+    """Raise if the LoRA is for another architecture, even if some names and sizes happen to match this one."""
     possible = candidates({key: tuple(tensor.shape) for key, tensor in lora.items()}, getattr(lora, "metadata", {}))
     other = bool(possible) and architecture.id != "unknown" and architecture not in possible
     if matched and not (other and matched < unmatched):
         return
     if without_clip and not unmatched:
         raise CrucibleError(
-            f"{name} changes the text encoder alone ({without_clip} keys), and no CLIP is connected, so it would have "
-            "no effect. Connect the clip of the loader that the model comes from."
+            f"{name} changes only the text encoder ({without_clip} keys), and no CLIP is connected, so it would have "
+            "no effect. Connect the CLIP output of the loader that the model comes from."
         )
     count = matched + unmatched + without_clip
     raise CrucibleError(
         f"{name} does not fit this model: it was made for {architecture_names(possible)}, and this model is "
-        f"{architecture.name}. {matched} of its {count} keys have a place in it, so it would "
-        f"{'spoil pictures rather than change them' if matched else 'have no effect'}. Choose a LoRA for this model, "
-        "or load the model that the LoRA was trained on."
+        f"{architecture.name}. {matched} of its {count} keys match this model, so it would "
+        f"{'damage images rather than change them as intended' if matched else 'have no effect'}. Choose a LoRA for "
+        "this model, or load the model that the LoRA was trained on."
     )

@@ -1,8 +1,8 @@
-"""Adapters on a ComfyUI diffusion model, without changing the model.
+"""Attaching adapters to a ComfyUI diffusion model without changing its modules.
 
-All clones of a MODEL share one `nn.Module`, and ComfyUI moves and patches its weights by parameter path at any time. So
-no module is replaced: peft's layers live in a tree of stand-ins beside the model, and each original layer's `forward`
-leads through them while `attached` is open.
+All clones of a MODEL share one `nn.Module`, and ComfyUI may move or patch its weights by parameter path at any time. No
+module can therefore be replaced. Instead, peft's layers are injected into a separate tree of stand-ins, and inside the
+`attached` context the `forward` of each original layer is routed through them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from .inplace import safe_block, safe_model
 
 
 def _stand_in(layer: Any, device: torch.device) -> nn.Module:
-    """What peft sees in place of a frozen layer: its shape, and its forward without its weight."""
+    """Return a stand-in that shows peft the shape and forward of a frozen layer, but not its weight."""
     if isinstance(layer, nn.Conv2d):
         names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
         stand_in: Any = nn.Conv2d(**{name: getattr(layer, name) for name in names}, bias=False, device="meta")
     else:
         stand_in = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-    # peft creates adapters on the device and in the dtype of the base layer's weight, and asks for its shape.
+    # peft reads the device, dtype and shape of new adapters from the base layer's weight.
     one = torch.ones((), dtype=torch.float32, device=device)
     stand_in.weight = nn.Parameter(one.expand(stand_in.weight.shape), requires_grad=False)
     stand_in.forward = frozen(layer, layer.forward)
@@ -49,7 +49,7 @@ def _stand_in(layer: Any, device: torch.device) -> nn.Module:
 
 
 def _stand_ins(layers: Mapping[str, nn.Module], device: torch.device) -> nn.Module:
-    """A tree with the stand-in of each layer at the layer's own path."""
+    """Return a module tree with a stand-in for each layer at that layer's path."""
     tree = nn.Module()
     for path, layer in layers.items():
         *parents, name = path.split(".")
@@ -63,10 +63,10 @@ def _stand_ins(layers: Mapping[str, nn.Module], device: torch.device) -> nn.Modu
 
 
 def checkpointed_blocks(model: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of a diffusion model: the innermost items of its module lists.
+    """Return the repeated blocks of a diffusion model: the innermost items of its module lists.
 
-    ComfyUI's UNet calls the items of the sequences in its lists one by one, so such a sequence counts as a list. The
-    experts of a mixture are parts of a block.
+    ComfyUI's UNet calls the items of an `nn.Sequential` in its lists one by one, so these count as lists too. The
+    experts of a mixture-of-experts layer are parts of a block, not blocks of their own.
     """
     lists: list[nn.Module] = [
         module
@@ -85,16 +85,16 @@ def checkpointed_blocks(model: nn.Module) -> list[nn.Module]:
 
 @dataclass
 class Checkpointing:
-    """Whether blocks are computed again for backward rather than kept; may be switched between two steps."""
+    """A switch for gradient checkpointing, which recomputes blocks in backward; it may change between steps."""
 
     on: bool
 
 
 def _block(forward: Forward, checkpointing: Checkpointing, rows: RowSeeds) -> Forward:
-    """A block for training."""
+    """Return the forward function of a block for training, with gradient checkpointing while it is on."""
 
     def recomputed(*args: Any, **kwargs: Any) -> Any:
-        # Some blocks add to their input in place, which would spoil what backward starts from.
+        # Some blocks add to their input in place, which would corrupt the inputs saved for the recomputation.
         args, kwargs = _with_copies(Tensor, Tensor.clone, args, kwargs)
         return forward(*args, **kwargs)
 
@@ -102,10 +102,10 @@ def _block(forward: Forward, checkpointing: Checkpointing, rows: RowSeeds) -> Fo
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         if checkpointing.on:
-            # ComfyUI writes the current block's number into transformer_options; backward must see today's.
+            # ComfyUI writes the current block's number into transformer_options, so the recomputation needs a copy.
             args, kwargs = _with_copies(dict, dict, args, kwargs)
             return checkpoint(recomputed, *args, use_reentrant=False, context_fn=rows.checkpoint_contexts, **kwargs)
-        # A block may change its inputs in place, but not what they are a part of.
+        # A block may change its inputs in place, but not the tensors that these are views of.
         args, kwargs = _with_copies(Tensor, lambda x: x.clone() if x._is_view() else x, args, kwargs)
         return forward(*args, **kwargs)
 
@@ -115,7 +115,7 @@ def _block(forward: Forward, checkpointing: Checkpointing, rows: RowSeeds) -> Fo
 def _with_copies(
     kind: type, copy: Callable[[Any], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments, with those of a kind copied."""
+    """Return the arguments, with those that are instances of `kind` copied."""
 
     def copied(argument: Any) -> Any:
         return copy(argument) if isinstance(argument, kind) else argument
@@ -125,7 +125,7 @@ def _with_copies(
 
 @contextmanager
 def forward_replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
-    """While it is open, `module` computes by `forward`."""
+    """Replace the `forward` of a module inside the context."""
     missing = object()
     previous = module.__dict__.get("forward", missing)
     module.forward = forward
@@ -148,15 +148,19 @@ def attached(
     checkpointing: Checkpointing,
     rows: RowSeeds,
 ) -> Iterator[dict[str, AdaptedLayer]]:
-    """Adapters on a ComfyUI model, on `device`, in float32, by file key.
+    """Attach adapters to a ComfyUI model inside the context.
 
     Args:
         model: the module whose layers are trained (`BaseModel.diffusion_model`, or a text encoder).
-        spec: rank, alpha, dropout and which layers.
-        file_keys: the key in a LoRA file of each layer that ComfyUI's loader knows, by path.
+        spec: rank, alpha, dropout and the choice of layers.
+        file_keys: the key in a LoRA file of each layer that ComfyUI's loader recognises, by the layer's path.
+        device: the device of the adapters.
         compute: the dtype of the activations.
-        checkpointing: of the model's blocks.
+        checkpointing: the switch for gradient checkpointing of the model's blocks.
         rows: the seeds of the rows that the model computes, for dropout.
+
+    Yields:
+        The adapted layers by their key in a LoRA file, with float32 adapter weights on `device`.
     """
     known = ((path, module) for path, module in model.named_modules() if path in file_keys)
     chosen = choose_layers(spec, known, file_keys.__getitem__)
@@ -176,7 +180,7 @@ def attached(
                 stack.enter_context(forward_replaced(module, frozen_norm(module, module.forward)))
             elif module._parameters or module._buffers:
                 stack.enter_context(forward_replaced(module, with_ordinary_tensors(module, module.forward)))
-        in_place = not isinstance(model, UNetModel)  # which computes nothing in place
+        in_place = not isinstance(model, UNetModel)  # the UNet computes nothing in place
         if in_place:
             stack.enter_context(forward_replaced(model, safe_model(model.forward)))
         for block in checkpointed_blocks(model):

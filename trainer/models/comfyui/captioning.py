@@ -1,4 +1,4 @@
-"""Captioners under ComfyUI's model management."""
+"""Running captioners under ComfyUI's model management."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 from ...captioners.base import Captioner, too_large
 
 WORKING_MEMORY = 2 * 1024**3
-"""Bytes that are kept free for activations. Batches shrink where it does not suffice."""
+"""Bytes kept free for activations. If they are not enough, batches shrink."""
 
 
 class _Holder(torch.nn.Module):
-    """ComfyUI writes attributes such as `device` onto the modules that it manages; transformers' models refuse."""
+    """A wrapper on which ComfyUI can set attributes such as `device`; transformers' models do not allow this."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class _Holder(torch.nn.Module):
 
 @contextmanager
 def captioner_session(captioner: Captioner) -> Iterator[Callable[[], None]]:
-    """Load a captioner where ComfyUI says, after it made room there; on exit its memory is given back.
+    """Load a captioner on the device that ComfyUI chooses, making room there first, and unload it on exit.
 
     Yields:
-        A function that unloads every other model, for when memory runs out.
+        A function that unloads all other models, to be called when memory runs out.
 
     Raises:
-        CrucibleError: it cannot be loaded, or the device has too little memory for it alone.
+        CrucibleError: the captioner cannot be loaded, or does not fit on the device even alone.
     """
     manager = comfy.model_management
     device = manager.get_torch_device()
@@ -46,7 +46,7 @@ def captioner_session(captioner: Captioner) -> Iterator[Callable[[], None]]:
 
     try:
         try:
-            # Whole: only ComfyUI's own layers can run from half a model.
+            # Always load the whole model: only ComfyUI's own layers can run while partly offloaded.
             manager.load_models_gpu(patchers, memory_required=WORKING_MEMORY, force_full_load=True)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -62,11 +62,12 @@ def captioner_session(captioner: Captioner) -> Iterator[Callable[[], None]]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
+    """Return whether ComfyUI recognises an error as out of memory."""
     return bool(comfy.model_management.is_oom(error))
 
 
 def _dtype(device: Any) -> torch.dtype:
-    """bfloat16 where the device has it: chat models overflow in float16."""
+    """Return the dtype for a captioner: bfloat16 if the device supports it, because chat models overflow in float16."""
     manager = comfy.model_management
     if manager.should_use_bf16(device):
         return torch.bfloat16

@@ -1,4 +1,4 @@
-"""What a ComfyUI model is told about a caption, as a batch."""
+"""Turning captions into the conditioning arguments of a ComfyUI model, and batching these."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from torch import Tensor
 from ...files.tensor_tree import map_tensors
 
 Conditioning = dict[str, Any]
-"""ComfyUI's own cond objects by the name of the model's argument, for one sample."""
+"""ComfyUI's cond objects of one sample, by the name of the model argument that each is passed as."""
 
 
 def encode_caption(clip: Any, caption: str) -> list[Any]:
-    """ComfyUI's conditioning list for a caption. Brackets are text here: captions are no prompts with weights."""
+    """Return ComfyUI's conditioning list for a caption. Brackets are plain text here, not prompt weights."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(caption, disable_weights=True), show_pbar=False)
 
 
 def encode_prompt(clip: Any, prompt: str) -> list[Any]:
-    """ComfyUI's conditioning list for a prompt, as its CLIP Text Encode node makes it."""
+    """Return ComfyUI's conditioning list for a prompt, as the CLIP Text Encode node does."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(prompt), show_pbar=False)
 
 
 def model_conditioning(model: Any, encoded: list[Any], latent: Tensor) -> Conditioning:
-    """The arguments that the model itself makes of an encoded caption for a latent (channels, height, width):
-    context, pooled output with size and crop for SDXL, guidance for Flux, and so on. Fit for autograd: what has
-    gradients keeps them, the rest is on the CPU.
+    """Return the model's own arguments for an encoded caption and a latent (channels, height, width).
+
+    These are the context, the pooled output with size and crop for SDXL, the guidance for Flux, and so on. All tensors
+    can be used with autograd: those that require gradients stay attached, the others are copied to the CPU.
     """
     conds = comfy.sampler_helpers.convert_cond(encoded)
     noise = latent.unsqueeze(0)
@@ -41,12 +42,12 @@ def model_conditioning(model: Any, encoded: list[Any], latent: Tensor) -> Condit
 
 
 def _ordinary(tensor: Tensor) -> Tensor:
-    """A copy without the marks of inference mode: autograd refuses to save tensors that bear them."""
+    """Return a tensor that autograd can save for backward, which it refuses for tensors from inference mode."""
     return tensor if tensor.requires_grad else tensor.detach().to("cpu", copy=True)
 
 
 def shapes(conditioning: Conditioning) -> tuple[Any, ...]:
-    """What two samples must share to be in one batch; nothing is padded or repeated."""
+    """Return the shapes that samples must have in common to be in one batch, because nothing is padded or repeated."""
 
     def shape(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -59,7 +60,7 @@ def shapes(conditioning: Conditioning) -> tuple[Any, ...]:
 
 
 def batched(rows: Sequence[Conditioning], device: torch.device) -> dict[str, Any]:
-    """The model's arguments for a batch: row i of each tensor belongs to sample i."""
+    """Return the model's arguments for a batch. Row i of each tensor belongs to sample i."""
     first, *others = rows
     joined = {name: value.concat([row[name] for row in others]) for name, value in first.items()}
     return map_tensors(lambda tensor: tensor.to(device), joined)

@@ -1,7 +1,7 @@
-"""The demo model as MODEL, CLIP and VAE, made of ComfyUI's own classes.
+"""The demo model as MODEL, CLIP and VAE, built from ComfyUI's own classes.
 
-ComfyUI recognises a checkpoint by its sizes and knows none this small, so its classes are put together here from the
-sizes in the demo model's diffusers folder.
+ComfyUI recognises a checkpoint by its layer sizes, and it knows no model this small. Its classes are therefore
+instantiated here with the sizes from the demo model's diffusers folder.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch import Tensor
 from ...demo import MODEL_DIR
 
 CLIP_VOCABULARY = 49408
-"""Rows of the token embedding in ComfyUI's CLIP, whatever the tokenizer's vocabulary."""
+"""The number of rows in the token embedding of ComfyUI's CLIP, regardless of the tokenizer's vocabulary."""
 
 
 class CrucibleDemo(comfy.supported_models.SD15):
-    """SD1.5 in small. The class's name is what reports call the model."""
+    """The configuration of a tiny SD1.5. Reports show the name of this class as the name of the model."""
 
 
 def load_demo_model(disable_dynamic: bool = False) -> Any:
-    """The MODEL. Also what ComfyUI calls to load it once more (`cached_patcher_init`)."""
+    """Load the demo model as MODEL. ComfyUI calls this again to reload the model (`cached_patcher_init`)."""
     manager = comfy.model_management
     weights = _weights("unet")
     config = CrucibleDemo(_unet_config(_config("unet")))
@@ -53,7 +53,7 @@ def load_demo_model(disable_dynamic: bool = False) -> Any:
 
 
 def load_demo_clip(disable_dynamic: bool = False) -> Any:
-    """The CLIP."""
+    """Load the demo model's text encoder as CLIP."""
     config = _config("text_encoder")
     weights = {
         name if name.startswith("text_model.") else f"text_model.{name}": weight
@@ -97,7 +97,7 @@ def load_demo_clip(disable_dynamic: bool = False) -> Any:
 
 
 def load_demo_vae() -> Any:
-    """The VAE."""
+    """Load the demo model's VAE."""
     config = _config("vae")
     channels = config["block_out_channels"]
     sizes = {
@@ -124,7 +124,7 @@ def _patcher_class(disable_dynamic: bool) -> Any:
 
 
 def _unet_config(config: dict[str, Any]) -> dict[str, Any]:
-    """ComfyUI's description of a UNet from diffusers'."""
+    """Convert diffusers' configuration of a UNet to ComfyUI's."""
     channels, layers = config["block_out_channels"], config["layers_per_block"]
     down = [int("CrossAttn" in kind) for kind in config["down_block_types"]]
     up = [int("CrossAttn" in kind) for kind in reversed(config["up_block_types"])]

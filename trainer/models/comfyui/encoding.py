@@ -1,4 +1,4 @@
-"""The VAE and text encoder of a ComfyUI graph."""
+"""Encoding images and captions with the VAE and CLIP of a ComfyUI graph."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from . import conditioning, memory
 
 
 class ComfyUIEncoders(Encoders):
-    """
+    """The encoders of a ComfyUI graph.
+
     Args:
-        model: the `BaseModel` that latents are made for. clip, vae: what a loader node gives.
+        model: the `BaseModel` that the latents are for.
+        clip, vae: the CLIP and VAE from a loader node.
     """
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
@@ -33,9 +35,9 @@ class ComfyUIEncoders(Encoders):
             form = self._model.latent_format
             if encoded.shape[1] != form.latent_channels:
                 raise CrucibleError(
-                    f"The VAE makes latents of {encoded.shape[1]} channels, but this base model takes "
-                    f"{form.latent_channels}: it belongs to another model, and {name} could not be trained on. Connect "
-                    "the VAE that goes with the base model."
+                    f"The VAE produces latents with {encoded.shape[1]} channels, but this base model expects "
+                    f"{form.latent_channels}. The VAE belongs to a different model, so {name} cannot be used for "
+                    "training. Connect the VAE that goes with the base model."
                 )
             if form.latent_dimensions == 3 and encoded.ndim == 4:
                 encoded = encoded.unsqueeze(2)  # one frame
@@ -48,7 +50,7 @@ class ComfyUIEncoders(Encoders):
 
 
 def patched_weights_hash(patcher: Any) -> str:
-    """A hash of the weights of a model, as they were loaded, and of all patches on them with their strengths."""
+    """Return a hash of a model's weights as loaded, and of all patches on them with their strengths."""
     weights = [
         (name, patcher.backup[name].weight if name in patcher.backup else weight)
         for name, weight in patcher.model.state_dict().items()
@@ -62,7 +64,7 @@ def patched_weights_hash(patcher: Any) -> str:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in a patch, whatever it is made of."""
+    """Yield all tensors in a patch, however it is structured."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""Layers of a ComfyUI model that are not trained, or not by themselves, and that gradients pass through.
+"""Frozen layers of a ComfyUI model that gradients pass through.
 
-None holds a cast weight between forward and backward: ComfyUI's memory management may by then have given its pages to
-another layer. They fetch it again.
+None of them keeps a cast weight from forward to backward, because ComfyUI's memory management may reuse its memory for
+another layer in between. Backward fetches the weight again.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ CONVOLUTION_KINDS: tuple[type[nn.Module], ...] = tuple(_CONVOLUTION_INPUT_GRADIE
 
 @contextmanager
 def fetched_weight(layer: Any, like: Tensor) -> Iterator[Tensor]:
-    """The layer's weight as it would be used on `like`: on its device, in its dtype, patches applied, dequantized.
+    """Fetch a layer's weight with its patches applied, dequantized, in the dtype and on the device of `like`.
 
-    Only valid inside the context.
+    The tensor is only valid inside the context.
     """
     if _is_ready(layer, like):
         yield layer.weight
@@ -47,13 +47,13 @@ def fetched_weight(layer: Any, like: Tensor) -> Iterator[Tensor]:
 
 
 def copied_weight(layer: Any, device: torch.device) -> Tensor:
-    """A copy of the layer's weight as it is used, on `device`, float32."""
+    """Return a float32 copy of the layer's weight on `device`, with its patches applied."""
     with torch.no_grad(), fetched_weight(layer, torch.empty((), device=device)) as weight:
         return weight.clone()
 
 
 def _is_ready(layer: Any, like: Tensor) -> bool:
-    """Whether the weight can be used as it lies there, as the layer's own forward then does."""
+    """Return whether the weight can be used without casting or patching, as the layer's own forward then does."""
     if not isinstance(layer, comfy.ops.CastWeightBiasOp):
         return True
     if layer.comfy_cast_weights or layer.weight_function or isinstance(layer.weight, QuantizedTensor):
@@ -62,7 +62,7 @@ def _is_ready(layer: Any, like: Tensor) -> bool:
 
 
 class _FrozenLayer(torch.autograd.Function):
-    """A linear or convolution layer whose weight has no gradient and is not kept for backward."""
+    """Autograd function of a linear or convolution layer whose weight has no gradient and is not saved."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.Module, forward: Forward) -> Tensor:
@@ -77,7 +77,13 @@ class _FrozenLayer(torch.autograd.Function):
 
 
 def input_gradient(layer: Any, input_shape: torch.Size, grad: Tensor) -> Tensor:
-    """The gradient of a linear or convolution layer's input, in the dtype of `grad`, its output's."""
+    """Return the gradient of a linear or convolution layer's input.
+
+    Args:
+        layer: the frozen layer.
+        input_shape: the shape of the layer's input.
+        grad: the gradient of the layer's output; the result has the same dtype.
+    """
     with fetched_weight(layer, grad) as weight:
         for kind, gradient in _CONVOLUTION_INPUT_GRADIENT.items():
             if isinstance(layer, kind):
@@ -88,18 +94,22 @@ def input_gradient(layer: Any, input_shape: torch.Size, grad: Tensor) -> Tensor:
 
 
 FEW_PIXELS, LARGE_WEIGHT = 256, 2**21
+"""The most pixels and the fewest weights with which a convolution's gradient is computed as a matrix product."""
 
 
 def _is_matrix_product(layer: Any, grad: Tensor, weight: Tensor) -> bool:
-    """Whether a convolution has so few pixels, and so large a weight, that on a CPU rearranging the weight for a
-    convolution takes longer than the convolution itself (2 to 3 times faster as a matrix product on SD1.5's)."""
+    """Return whether a convolution's gradient is computed faster as a matrix product.
+
+    On a CPU, with few pixels and a large weight, rearranging the weight takes longer than the convolution itself. For
+    such layers of SD1.5, a matrix product is 2 to 3 times faster.
+    """
     pixels = grad.numel() // grad.shape[1]
     small = grad.device.type == "cpu" and pixels <= FEW_PIXELS and weight.numel() >= LARGE_WEIGHT
     return small and grad.ndim == 4 and layer.groups == 1
 
 
 def _gradient_of_columns(layer: Any, input_shape: torch.Size, weight: Tensor, grad: Tensor) -> Tensor:
-    """A 2-D convolution's input gradient by im2col (Chellapilla et al., 2006)."""
+    """Compute the input gradient of a 2-D convolution by im2col (Chellapilla et al., 2006)."""
     outputs = grad.shape[1]
     columns = weight.reshape(outputs, -1).t() @ grad.transpose(0, 1).reshape(outputs, -1)
     by_image = columns.view(len(columns), len(grad), -1).transpose(0, 1)
@@ -107,7 +117,7 @@ def _gradient_of_columns(layer: Any, input_shape: torch.Size, weight: Tensor, gr
 
 
 def frozen(layer: nn.Module, forward: Forward) -> Forward:
-    """`forward` of a linear or convolution layer, without its weight in the graph of gradients."""
+    """Return a forward function of a linear or convolution layer that keeps its weight out of autograd's graph."""
 
     def frozen_forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad and not args and not kwargs:
@@ -127,7 +137,11 @@ NORM_KINDS: tuple[type[nn.Module], ...] = tuple(_NORMS)
 
 
 def frozen_norm(norm: nn.Module, forward: Forward) -> Forward:
-    """Norm weights are saved for backward by autograd, so they are copied once; they are small."""
+    """Return a forward function of a norm layer that computes with copies of its weights.
+
+    Autograd saves norm weights for backward, and ComfyUI may reuse their memory by then. The copies are made once per
+    device and dtype, and are small.
+    """
     function = next(function for kind, function in _NORMS.items() if isinstance(norm, kind))
     copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor | None]] = {}
 
@@ -153,10 +167,10 @@ def _copied(norm: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def with_ordinary_tensors(module: nn.Module, forward: Forward) -> Forward:
-    """`forward` of a module that multiplies by parameters or buffers of its own (gates, tables, positions).
+    """Return a forward function of a module with parameters or buffers of its own (gates, tables, positions).
 
-    They bear the marks of inference mode, with which autograd refuses to save them for backward, so copies take their
-    place while it computes; they are small.
+    Autograd refuses to save tensors that were created in inference mode, so copies replace them during the forward.
+    The copies are small.
     """
 
     def ordinary_forward(*args: Any, **kwargs: Any) -> Any:

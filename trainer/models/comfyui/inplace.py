@@ -1,9 +1,9 @@
-"""Sums that ComfyUI's models compute in place.
+"""Making the in-place operations of ComfyUI's models safe for autograd.
 
-Flux, HunyuanVideo, LTX-Video and others norm their hidden state, or give it to a layer, and then add to it in place.
-What was kept of it for backward changes along: autograd refuses that, and in a block that is computed again for
-backward it does not even notice, so that the gradients are wrong. While a model computes here, such a sum goes to
-memory of its own, and what was kept stays as it was.
+Flux, HunyuanVideo, LTX-Video and others normalise their hidden state, or pass it to a layer, and then add to it in
+place. This also changes the tensors that autograd saved for backward. Autograd normally raises an error then; in a
+checkpointed block it does not even notice, and the gradients are silently wrong. The wrappers in this module write the
+result of such an operation to new memory, so that saved tensors stay unchanged.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ _thread = threading.local()
 
 
 class _CopyBeforeChange(TorchFunctionMode):
+    """Moves a tensor to new memory before an operation that would change it in place."""
+
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function not in _IN_PLACE or not _may_be_kept(args[0], args):
             return function(*args, **(kwargs or {}))
         changed: Tensor = args[0]
-        # The tensor moves to a copy, so what was kept does not change, and is no older version.
+        # The tensor now points to a copy, so saved tensors keep their values, and their version still matches.
         changed.data = changed.detach().clone()
         with torch.autograd._unsafe_preserve_version_counter(changed):
             return function(*args, **(kwargs or {}))
@@ -41,14 +43,17 @@ class _CopyBeforeChange(TorchFunctionMode):
 
 
 def _may_be_kept(changed: Tensor, args: tuple[Any, ...]) -> bool:
-    """Whether autograd may keep the tensor that is about to change. A view must change what it is a view of."""
+    """Return whether autograd may have saved the tensor that is about to change.
+
+    Views are exempt, because changing one must change its base as well.
+    """
     if changed._is_view() or changed.is_inference() or (changed.is_leaf and changed.requires_grad):
         return False
     return any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
 
 
 def safe_model(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """`forward` of a whole model."""
+    """Return a forward function of a whole model in which in-place operations leave saved tensors unchanged."""
 
     def safe_forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
@@ -60,7 +65,10 @@ def safe_model(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def safe_block(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """`forward` of a block that is computed again for backward, outside its model's. Checkpointing keeps apart."""
+    """Return a safe forward function of a block that is recomputed in backward, outside its model's forward.
+
+    It needs no hooks for saved tensors, because checkpointing saves them separately.
+    """
 
     def safe_forward(*args: Any, **kwargs: Any) -> Any:
         if getattr(_thread, "active", False):
@@ -72,14 +80,14 @@ def safe_block(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _kept_apart(tensor: Tensor) -> tuple[Tensor, int]:
-    """What autograd keeps: another tensor on the same memory, which stays there when the first one moves."""
+    """Save a second tensor on the same memory, which stays there when the original moves to a copy."""
     kept = tensor.detach()
     return kept, kept._version
 
 
 def _taken_back(kept: tuple[Tensor, int]) -> Tensor:
-    """With the check that autograd leaves out for tensors that are kept in another way."""
+    """Return a saved tensor, after the version check that autograd skips for tensors saved through hooks."""
     tensor, version = kept
     if tensor._version != version:
-        raise RuntimeError("A tensor that is needed for the gradients was changed in place, as part of another.")
+        raise RuntimeError("A tensor needed to compute gradients was changed in place through a view of it.")
     return tensor

@@ -1,7 +1,7 @@
-"""The backward of a fused kernel that ComfyUI uses in training as well, though it has none.
+"""A backward for a fused kernel that has none, but that ComfyUI uses in training too.
 
-`model_management.in_training` makes most models leave fused kernels. Cosmos-Predict2 and Anima norm and rotate queries
-and keys by one all the same, so PyTorch is told its derivative.
+`model_management.in_training` makes most models avoid fused kernels. Cosmos-Predict2 and Anima still use one for the
+norm and rotary embedding of queries and keys, so its derivative is registered with PyTorch here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KERNEL = "comfy_kitchen::rms_rope_split_half"
 
 @functools.cache
 def give_backward() -> None:
-    """Register the derivative with PyTorch, once per process. What the kernel computes stays the same."""
+    """Register the kernel's derivative with PyTorch, once per process. The kernel's output stays the same."""
     namespace, name = _KERNEL.split("::")
     if hasattr(getattr(torch.ops, namespace), name):
         torch.library.register_autograd(_KERNEL, _backward, setup_context=_keep_inputs)
@@ -26,7 +26,7 @@ def give_backward() -> None:
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, rotations, q_scale, k_scale, ctx.epsilon, ctx.rotated = inputs
-    # Copies of the norms' weights: ComfyUI may need their memory before backward.
+    # Copies of the norm weights, because ComfyUI may reuse their memory before backward.
     scales = [scale.clone() for scale in (q_scale, q_scale if k_scale is None else k_scale)]
     ctx.save_for_backward(q, k, rotations, *scales)
 
@@ -43,12 +43,14 @@ def _backward(ctx: Any, grad_q: Tensor, grad_k: Tensor) -> tuple[Tensor | None, 
 
 
 def normed_and_rotated(x: Tensor, rotations: Tensor, scale: Tensor, epsilon: float, rotated: int = 0) -> Tensor:
-    """RMS norm, then rotary position embedding, of queries or keys (..., width), in their dtype.
+    """Apply RMS norm and then rotary position embedding to queries or keys.
 
     Args:
-        rotations: (..., rotated / 2, 2, 2), the matrix that turns entries i and i + rotated / 2 of a row.
-        scale: the norm's weight (width,).
-        rotated: how many of the first entries are rotated; 0 is all.
+        x: queries or keys (..., width); the result has the same dtype.
+        rotations: matrices (..., rotated / 2, 2, 2); the i-th rotates entries i and i + rotated / 2 of a row.
+        scale: the weight of the norm (width,).
+        epsilon: the value added to the mean square for numerical stability.
+        rotated: the number of leading entries to rotate; 0 rotates all.
     """
     rotated = rotated or x.shape[-1]
     normed = F.rms_norm(x, x.shape[-1:], scale.to(x), epsilon)

@@ -1,4 +1,4 @@
-"""What a graph's CLIP and VAE tell about a dataset. Needs no package that only training needs."""
+"""Dataset measurements from a graph's CLIP and VAE, without importing packages that only training needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...data.images.checks import ESTIMATE, TokenCounter
 
 
 def token_counter(clip: Any | None) -> TokenCounter:
-    """Counts tokens as the encoder of a CLIP that reads the longest texts; an estimate without one."""
+    """Return a token counter for the text encoder in a CLIP that accepts the longest texts, or an estimate if none."""
     parts = [] if clip is None else [clip.tokenizer, *vars(clip.tokenizer).values()]
     tokenizers = [part for part in parts if isinstance(part, comfy.sd1_clip.SDTokenizer)]
     if not tokenizers:
@@ -25,5 +25,5 @@ def token_counter(clip: Any | None) -> TokenCounter:
 
 
 def latent_factor(vae: Any | None) -> int | None:
-    """Pixels of a side that become one of a latent."""
+    """Return how many pixels along a side become one latent pixel, or None without a VAE."""
     return None if vae is None else int(vae.spacial_compression_encode())

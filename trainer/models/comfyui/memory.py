@@ -1,4 +1,4 @@
-"""ComfyUI's modes and model management, as training needs them."""
+"""ComfyUI's global modes and model management, adapted to training."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from comfy.ldm.modules.attention import attention_pytorch
 from . import kernels
 
 TRAINING_MEMORY_FACTOR = 4
-"""Activations kept for backward, as a multiple of ComfyUI's estimate for sampling the same batch. Only a guess until a
-step has been measured, and ComfyUI's dynamic memory goes on giving way while the step runs."""
+"""Memory of the activations saved for backward, as a multiple of ComfyUI's estimate for sampling the same batch. It is
+only a guess until a step has been measured; ComfyUI's dynamic memory can still release weights while a step runs."""
 
 
 @contextmanager
 def gradients_allowed() -> Iterator[None]:
-    """ComfyUI runs nodes in inference mode, whose tensors autograd refuses; leave it for a while.
+    """Leave inference mode, in which ComfyUI runs nodes and whose tensors autograd refuses, inside the context.
 
-    `in_training` switches models from fused kernels without a backward to ordinary ones.
+    Setting `in_training` makes models use ordinary operations instead of fused kernels that have no backward.
     """
     kernels.give_backward()
     before = comfy.model_management.in_training
@@ -35,7 +35,7 @@ def gradients_allowed() -> Iterator[None]:
 
 @contextmanager
 def as_in_a_node() -> Iterator[None]:
-    """The modes in which ComfyUI's own nodes run, for encoding and sampling in the middle of a training."""
+    """Restore the modes in which ComfyUI runs nodes, for encoding and sampling during training."""
     before = comfy.model_management.in_training
     comfy.model_management.in_training = False
     try:
@@ -46,16 +46,18 @@ def as_in_a_node() -> Iterator[None]:
 
 
 def guessed_room(patcher: Any, latent_shape: tuple[int, ...]) -> int:
-    """Bytes that a training step on a batch of `latent_shape` needs beside the weights, roughly."""
+    """Return a rough estimate of the bytes that a training step on a batch of `latent_shape` needs beside weights."""
     return int(TRAINING_MEMORY_FACTOR * patcher.model.memory_required(list(latent_shape)))
 
 
 def load(patcher: Any, room: int, limit: int | None, *others: Any) -> None:
-    """Bring the model, and others beside it, to their device, but for what of it ComfyUI has to leave to the host.
+    """Load the model, and others beside it, onto the device. ComfyUI offloads whatever part does not fit.
 
     Args:
-        room: bytes of the device that stay free.
-        limit: bytes that room and model may take together; None is all that there are.
+        patcher: the model to load.
+        room: the bytes to keep free on the device.
+        limit: the most bytes that `room` and the model may take together; None sets no limit.
+        others: further models to load first.
     """
     if limit is not None:
         room += max(0, comfy.model_management.get_free_memory(patcher.load_device) + patcher.loaded_size() - limit)
@@ -64,31 +66,36 @@ def load(patcher: Any, room: int, limit: int | None, *others: Any) -> None:
 
 
 def can_be_offloaded(patcher: Any) -> bool:
-    """Whether asking for more room leaves less of a model on its device. Dynamic memory gives way before torch runs
-    out, so there is nothing to ask of it."""
+    """Return whether a model can be offloaded further by asking for more room.
+
+    With dynamic memory that is not needed: it releases weights before torch runs out of memory.
+    """
     management = comfy.model_management
     partly = management.vram_state in (management.VRAMState.LOW_VRAM, management.VRAMState.NORMAL_VRAM)
     return partly and not patcher.is_dynamic() and not management.is_device_cpu(patcher.load_device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """As ComfyUI sees it, which also knows how the driver says it."""
+    """Return whether ComfyUI recognises an error as out of memory; it also knows the driver's error messages."""
     return isinstance(error, RuntimeError) and bool(comfy.model_management.is_oom(error))
 
 
 def unload_all() -> None:
+    """Unload all models and release cached memory."""
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
 
 
 def check_interrupt() -> None:
-    """Raise ComfyUI's InterruptProcessingException (a BaseException) when the user pressed Cancel."""
+    """Raise ComfyUI's InterruptProcessingException (a BaseException) if the user pressed Cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
 def differentiable_attention(transformer_options: dict[str, Any]) -> dict[str, Any]:
-    """The options with PyTorch's attention in place of whatever kernel ComfyUI was started with: several of them
-    have no backward, and the CPU's default is several times slower."""
+    """Return the options with PyTorch's attention in place of the kernel that ComfyUI was started with.
+
+    Several of ComfyUI's attention kernels have no backward, and its default on the CPU is several times slower.
+    """
 
     def attention(_: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         return attention_pytorch(*args, **kwargs)

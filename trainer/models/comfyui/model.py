@@ -1,4 +1,4 @@
-"""The MODEL, CLIP and VAE of a ComfyUI graph as a base model."""
+"""A base model made from the MODEL, CLIP and VAE of a ComfyUI graph."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ from .shifting import own_shift
 from .text_training import LiveTextEncoder
 
 OFFLOADING_STEPS = 4
-"""Parts of a model that are left to the host's memory one after the other."""
+"""The number of steps in which a model is offloaded to the host's memory, one equal part at a time."""
 
 
 class ComfyUIBaseModel(DiffusionBaseModel):
-    """A model that is loaded in ComfyUI, of any architecture that ComfyUI's own sampler can run.
+    """A model loaded in ComfyUI, of any architecture that ComfyUI's sampler can run.
 
     Args:
-        model, clip, vae: what a checkpoint loader node gives.
+        model, clip, vae: the outputs of a checkpoint loader node.
 
     Raises:
-        CrucibleError: CLIP or VAE is missing, or the model is of a kind that cannot be trained on images and captions.
+        CrucibleError: the CLIP or VAE is missing, or the model cannot be trained on images and captions.
     """
 
     def __init__(self, model: Any, clip: Any, vae: Any) -> None:
         _require(clip, "CLIP", "the captions cannot be encoded")
-        # ComfyUI hands out an empty VAE for a checkpoint without one.
+        # For a checkpoint without a VAE, ComfyUI's loader returns an empty one.
         _require(getattr(vae, "first_stage_model", None), "VAE", "the images cannot be encoded")
         self._model = model
         self._clip = clip
@@ -93,7 +93,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
                 yield Precision(compute)
             finally:
                 patcher.cleanup()
-                # Takes back whatever loading changed on the module that all clones share.
+                # Undo what loading changed on the module that all clones share.
                 comfy.model_management.unload_model_and_clones(patcher)
                 self._patcher, self._ready = self._model, False
                 self._room, self._limit, self._offloaded = None, None, 0
@@ -102,7 +102,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         if mixed_precision in DTYPES:
             return DTYPES[mixed_precision]
         dtype = self._model.model.get_dtype_inference()
-        # float16 gradients underflow; where the device has bfloat16, that is what trains best.
+        # float16 gradients underflow, so bfloat16 is preferred if the device supports it.
         if dtype == torch.float16 and comfy.model_management.should_use_bf16(self._model.load_device):
             return torch.bfloat16
         return dtype
@@ -172,12 +172,12 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         return super().is_out_of_memory(error) or memory.is_out_of_memory(error)
 
     def available_memory(self, device: torch.device) -> int:
-        # Dynamic memory holds the weights beside torch's, and gives way to them.
+        # Dynamic memory keeps the weights outside torch's allocator and releases them when torch needs the room.
         weights = self._patcher.loaded_size() if self._patcher.is_dynamic() else 0
         return super().available_memory(device) + weights
 
     def free_memory(self) -> None:
-        # Loaded anew, models lie in memory without gaps.
+        # Reloading the models removes fragmentation.
         self._ready = False
         memory.unload_all()
         super().free_memory()
@@ -214,7 +214,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
             conditioning.model_conditioning(model, text, latent.values)
             for (latent, _), text in zip(drawn, texts, strict=True)
         ]
-        # Captions of different lengths do not fit into one tensor.
+        # Captions of different lengths cannot be stacked into one tensor.
         alike: dict[Any, list[int]] = {}
         for index, one in enumerate(conditionings):
             alike.setdefault(conditioning.shapes(one), []).append(index)
@@ -252,7 +252,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         def predict(noisy: Tensor, sigma: Tensor, _: Tensor) -> Tensor:
             given, level = noisy, sigma
             if isinstance(sampling, comfy.model_sampling.COSMOS_RFLOW):
-                # A flow model that ComfyUI samples with latent + sigma * noise.
+                # ComfyUI samples this flow model with latent + sigma * noise.
                 level = sigma / (1 - sigma)
                 given = noisy * (1 + level).reshape(-1, *[1] * (noisy.ndim - 1))
             options = {**self._options, "cond_or_uncond": [0] * len(latents), "sigmas": level}
@@ -279,7 +279,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         )
 
     def _prepare_training(self, latent_shape: tuple[int, ...]) -> None:
-        """After encoding and after every sample: ComfyUI may have put the model away for the VAE."""
+        """Load the model for training. ComfyUI may have unloaded it for the VAE while encoding or sampling."""
         text_encoders = [] if self._live_text is None else [self._live_text.patcher]
         room = memory.guessed_room(self._patcher, latent_shape) if self._room is None else self._room
         memory.load(self._patcher, room + self._offloaded, self._limit, *text_encoders)
@@ -309,16 +309,16 @@ class ComfyUIBaseModel(DiffusionBaseModel):
 def _require(part: Any, name: str, consequence: str) -> None:
     if part is None:
         raise CrucibleError(
-            f"The {name} connected to Train LoRA is empty: the checkpoint it comes from has none, so {consequence}. "
-            f"Load a {name} with a loader node of its own and connect that."
+            f"The {name} connected to Train LoRA is empty: the checkpoint it comes from contains none, so "
+            f"{consequence}. Load a {name} with a separate loader node and connect that instead."
         )
 
 
 def model_facts(model: Any) -> ModelFacts:
-    """What the choice of settings needs to know of a MODEL.
+    """Return the facts about a MODEL that training settings are chosen from.
 
     Raises:
-        CrucibleError: it cannot be trained.
+        CrucibleError: the model cannot be trained.
     """
     support.require_trainable(model.model)
     suitability.require_ordinary_sampling(model)

@@ -1,4 +1,4 @@
-"""The names of a ComfyUI model's layers: in memory, and in a LoRA file, from ComfyUI's own key map."""
+"""The names of a ComfyUI model's layers in memory and in LoRA files, taken from ComfyUI's own key map."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ _BY_MODEL_CLASS = {
     "HunyuanVideo": "hunyuan_video",
     "LTXV": "ltxv",
 }
-"""Classes in `comfy.model_base`. By name, because older versions of ComfyUI lack some."""
+"""The architecture of each class in `comfy.model_base`, by class name, because older versions of ComfyUI lack some."""
 
 
 def architecture_of(model: Any) -> Architecture:
-    """Which row of the format table a loaded model is."""
+    """Return the row of the architecture table that a loaded model belongs to."""
     config, name = model.model_config, type(model).__name__
     if isinstance(config, CrucibleDemo):
         return ARCHITECTURES["demo"]
-    # Exact classes: ComfyUI derives models of other layouts from these.
+    # Exact classes only, because ComfyUI derives models with other layouts from these.
     if name in _BY_MODEL_CLASS:
         return ARCHITECTURES[_variant(_BY_MODEL_CLASS[name], config.unet_config)]
     if isinstance(config, comfy.supported_models.SD15):
@@ -67,7 +67,7 @@ def architecture_of(model: Any) -> Architecture:
 
 
 def _variant(architecture: str, config: dict[str, Any]) -> str:
-    """Architectures that share a class in ComfyUI, told apart by their sizes."""
+    """Return the id of the actual architecture where several share a class in ComfyUI, from the model's config."""
     if architecture == "lumina2" and config.get("z_image_modulation"):
         return "z_image"
     if architecture == "pixart_sigma" and config.get("image_model") == "pixart_alpha":
@@ -78,10 +78,11 @@ def _variant(architecture: str, config: dict[str, Any]) -> str:
 
 
 def file_keys(model: Any, architecture: Architecture) -> dict[str, str]:
-    """The key in memory of each layer of `model.diffusion_model`, by path; only layers that ComfyUI's loader knows.
+    """Return the key of each layer of `model.diffusion_model` that ComfyUI's loader recognises, by the layer's path.
 
-    A layer has several keys in ComfyUI's map. This one is kohya's, made of the diffusers name for SD1.5 and SD2, else
-    of the native one. Where files are in kohya's form it is their key too.
+    ComfyUI's map has several keys for each layer. The one chosen here is kohya's, built from the diffusers name for
+    SD1.5 and SD2 and from the native name otherwise. For architectures saved in kohya's format, it is also the key in
+    the file.
     """
     known = comfy.lora.model_lora_keys_unet(model, {})
     native = {
@@ -98,9 +99,10 @@ def file_keys(model: Any, architecture: Architecture) -> dict[str, str]:
 
 
 def text_encoder_keys(cond_stage_model: Any) -> dict[str, str]:
-    """The key in a file of each layer of the CLIP text encoders, by path, in kohya's form: lora_te_, or lora_te1_ and
-    so on where there are several. Not of a T5 or language model beside them: these are far larger than what a LoRA is
-    for, and are left as they are.
+    """Return the key in a LoRA file of each layer of the CLIP text encoders, by the layer's path.
+
+    The keys are in kohya's format: they start with lora_te_, or with lora_te1_, lora_te2_ and so on if there are
+    several text encoders. A T5 or language model beside them is far too large to be worth training, and is left out.
 
     Raises:
         CrucibleError: there is no CLIP text encoder.
@@ -108,14 +110,14 @@ def text_encoder_keys(cond_stage_model: Any) -> dict[str, str]:
     keys = clip_keys(cond_stage_model)
     if not keys:
         raise CrucibleError(
-            "train_text_encoder is on, but this model's text encoder is no CLIP: it is a language model of its own "
-            "size, which a LoRA does not need to change. Switch train_text_encoder off."
+            "train_text_encoder is on, but this model's text encoder is not CLIP. It is a large language model, which "
+            "a LoRA does not need to change. Turn train_text_encoder off."
         )
     return keys
 
 
 def clip_keys(cond_stage_model: Any) -> dict[str, str]:
-    """The keys of `text_encoder_keys`, of which there may be none."""
+    """Return the same keys as `text_encoder_keys`, or an empty dictionary if there is no CLIP text encoder."""
     known = comfy.lora.model_lora_keys_clip(cond_stage_model, {})
     several = len({parameter.split(".")[0] for parameter in known.values()}) > 1
     kohya = re.compile(r"lora_te\d_" if several else r"lora_te_")
@@ -127,10 +129,10 @@ def _is_of_clip(parameter: str) -> bool:
 
 
 def parts_in_file(model: Any, architecture: Architecture) -> dict[str, list[Part]]:
-    """Where each layer is found in a file in PEFT's form, by the layer's key in memory.
+    """Return where each layer is found in a file in PEFT's format, by the layer's key in memory.
 
-    The names are those of ComfyUI's map, so what is saved is what its loader looks for. Where other programs have a
-    layer in parts or its rows in another order, the map says so as well.
+    The names are from ComfyUI's map, so its loader finds everything that is saved. The map also shows where other
+    programs split a layer into parts or store its rows in a different order.
     """
     known = comfy.lora.model_lora_keys_unet(model, {})
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
@@ -151,11 +153,15 @@ def parts_in_file(model: Any, architecture: Architecture) -> dict[str, list[Part
 
 
 def place_of(model: Any, architecture: Architecture, cond_stage_model: Any = None) -> Callable[[str], Place | None]:
-    """Where the layer of a name in a LoRA file is on a loaded model; None for names that neither ComfyUI's map nor the
-    table of the architecture has.
+    """Return a function that finds the place of a LoRA file's layer name on a loaded model.
+
+    The function returns None for names that are neither in ComfyUI's map nor in the architecture's table.
 
     Args:
-        cond_stage_model: of the CLIP that belongs to it, for the text encoders' part.
+        model: ComfyUI's `BaseModel`.
+        architecture: the architecture of the model.
+        cond_stage_model: the text encoders of the CLIP that belongs to the model; without it, only names of the
+            diffusion model are found.
     """
     places = _places_on_model(model, architecture)
     if cond_stage_model is not None:
@@ -171,18 +177,18 @@ def place_of(model: Any, architecture: Architecture, cond_stage_model: Any = Non
 
 
 def _places_on_model(model: Any, architecture: Architecture) -> dict[str, Place]:
-    """By every name in ComfyUI's map of the diffusion model."""
+    """Return the places on the diffusion model by each name in ComfyUI's map."""
     keys = file_keys(model, architecture)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     targets: dict[str, dict[str, tuple[Any, ...]]] = {}
     for name, target in comfy.lora.model_lora_keys_unet(model, {}).items():
         parameter, *slicing = target if isinstance(target, tuple) else (target,)
-        if parameter in shapes and _path(parameter) in keys:  # the map has layers that a model lacks
+        if parameter in shapes and _path(parameter) in keys:  # the map may list layers that a model lacks
             targets.setdefault(parameter, {})[name] = (*slicing, None, None)[:2]
     places = {}
     for parameter, found in targets.items():
         key, total = keys[_path(parameter)], shapes[parameter][0]
-        # The largest share of a layer that all parts of it are made of.
+        # The largest unit of rows that all parts of the layer are multiples of.
         unit = math.gcd(total, *(number for rows, _ in found.values() if rows for number in rows[1:]))
         for name, (rows, reorder) in found.items():
             _, start, length = rows or (0, 0, total)
@@ -194,7 +200,11 @@ def _places_on_model(model: Any, architecture: Architecture) -> dict[str, Place]
 
 
 def layer_shapes(model: Any, architecture: Architecture, cond_stage_model: Any = None) -> dict[str, tuple[int, ...]]:
-    """Of the weight of each layer that can carry an adapter, by key in memory, as for `place_of`."""
+    """Return the weight shape of each layer that can carry an adapter, by the layer's key in memory.
+
+    Args:
+        model, architecture, cond_stage_model: as for `place_of`.
+    """
     found = {}
     parts = [(model.diffusion_model, file_keys(model, architecture))]
     if cond_stage_model is not None:
@@ -207,7 +217,7 @@ def layer_shapes(model: Any, architecture: Architecture, cond_stage_model: Any =
 
 
 def _weight_shape(layer: Any) -> tuple[int, ...]:
-    """Not of the weight itself, which may be packed by a quantization."""
+    """Return a weight's shape from its layer's sizes; the tensor may be packed by quantization."""
     if hasattr(layer, "in_features"):
         return layer.out_features, layer.in_features
     return layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size
@@ -216,11 +226,15 @@ def _weight_shape(layer: Any) -> tuple[int, ...]:
 def _rows(
     count: int, place: tuple[int, int, int] | None = None, reorder: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor | None:
-    """Which of a layer's `count` rows a name in ComfyUI's map stands for, in the order of a file.
+    """Return the indices of the rows of a layer that a name in ComfyUI's map stands for, in the order of a file.
 
     Args:
-        place: dimension (always 0), start and length of a slice.
-        reorder: from a file's rows to the layer's.
+        count: the number of rows of the layer.
+        place: the dimension (always 0), start and length of a slice.
+        reorder: a function that brings a file's rows into the order of the layer.
+
+    Returns:
+        The indices of the rows, or None for all of them in their usual order.
     """
     if reorder is not None:
         return torch.argsort(reorder(torch.arange(count)))
@@ -235,10 +249,16 @@ def _path(parameter: str) -> str:
 
 
 def verify(model: Any, clip: Any, path: Path, layers: int) -> None:
-    """Read a saved LoRA as ComfyUI's loader does.
+    """Check that ComfyUI's loader finds every key of a saved LoRA.
+
+    Args:
+        model: ComfyUI's `BaseModel`.
+        clip: the CLIP that belongs to the model.
+        path: the saved LoRA.
+        layers: the number of layers that were saved.
 
     Raises:
-        CrucibleError: a key of the file, or a layer of the adapter, found no place in the model.
+        CrucibleError: the loader does not recognise all keys of the file or all layers of the adapter.
     """
     state_dict, _ = read_lora(path)
     converted = comfy.lora_convert.convert_lora(dict(state_dict))
@@ -248,11 +268,11 @@ def verify(model: Any, clip: Any, path: Path, layers: int) -> None:
     loaded = comfy.lora.load_lora(converted, known, log_missing=False)
     matched = {key for adapter in loaded.values() for key in adapter.loaded_keys}
     unmatched = sorted(set(converted) - matched)
-    # A layer that the file has in parts is several targets: its parameter with a slice each.
+    # A layer that is split into parts in the file has several targets: its parameter with one slice each.
     found = {target if isinstance(target, str) else target[0] for target in loaded}
     if unmatched or len(found) != layers:
         raise CrucibleError(
-            f"The LoRA {path} was saved, but ComfyUI's loader takes only {len(found)} of its {layers} layers"
-            f"{': no place for ' + ', '.join(unmatched[:3]) if unmatched else ''}. Used as it is, it would have less "
-            "effect than the training had. Please report this with the name of the base model."
+            f"The LoRA {path} was saved, but ComfyUI's loader recognises only {len(found)} of its {layers} layers"
+            f"{': no match for ' + ', '.join(unmatched[:3]) if unmatched else ''}. Used as it is, it would have less "
+            "effect than it was trained to have. Please report this with the name of the base model."
         )

@@ -1,4 +1,4 @@
-"""Pictures by ComfyUI's own sampler: the same as Empty Latent Image, KSampler and VAE Decode in a graph."""
+"""Sampling with ComfyUI's own sampler, with the same result as Empty Latent Image, KSampler and VAE Decode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from ..base import Sampling
 
 
 def sample_picture(patcher: Any, vae: Any, positive: list[Any], negative: list[Any], sampling: Sampling) -> Tensor:
-    """One picture: (1, height, width, 3) float32 in 0..1 on the CPU."""
+    """Draw one sample.
+
+    Returns:
+        The sample (1, height, width, 3), float32 in 0..1, on the CPU.
+    """
     channels = patcher.get_model_object("latent_format").latent_channels
     factor = vae.spacial_compression_encode()
     empty = torch.zeros(
@@ -21,7 +25,7 @@ def sample_picture(patcher: Any, vae: Any, positive: list[Any], negative: list[A
         device=comfy.model_management.intermediate_device(),
     )
     latent = comfy.sample.fix_empty_latent_channels(patcher, empty)
-    # The sampler seeds the global generator; the run's own numbers must not notice.
+    # The sampler seeds the global generator; the random numbers of the training must not change.
     with torch.random.fork_rng():
         noise = comfy.sample.prepare_noise(latent, sampling.seed)
         latent = comfy.sample.sample(

@@ -1,4 +1,4 @@
-"""How far ComfyUI's sampling of a flow model moves timesteps towards noise."""
+"""The timestep shift of ComfyUI's flow models: how far sampling moves timesteps towards noise."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from ..diffusion.objective import flux_shift, shift_by_area
 
 
 def own_shift(model_sampling: Any, pixels: float, native_pixels: float) -> float:
-    """The shift for images of `pixels`, from the model's sampling class, which a node may have changed.
+    """Return the timestep shift for images of a size, from the model's sampling class, which a node may have changed.
 
-    Flux and its relatives shift by the number of tokens; the others have one shift, which is meant for `native_pixels`.
+    Flux and related models shift by the number of tokens. Others have a single shift, meant for `native_pixels`.
+
+    Args:
+        model_sampling: the model's sampling object.
+        pixels: the number of pixels of the image.
+        native_pixels: the number of pixels that the model's own shift is meant for.
     """
     kinds = comfy.model_sampling
     if isinstance(model_sampling, kinds.ModelSamplingFlux):

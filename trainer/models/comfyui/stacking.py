@@ -1,4 +1,4 @@
-"""Several LoRAs on one model, one after the other, and what to tell of them."""
+"""Applying several LoRAs to one model, one after another, and describing the result."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from ...formats.lora_stack import StackEntry, listed_name
 from .applying import Applied, with_lora
 
 STRENGTHS = "crucible_lora_strengths"
-"""What is attached to a MODEL: the strength of each LoRA that these nodes have put on it, for the sum of a chain."""
+"""The attachment on a MODEL that stores the strength of each LoRA applied by these nodes, to add them up in a chain."""
 
 FindFile = Callable[[str], Path]
-"""The file of a name in the list of LoRAs. Raises CrucibleError where there is none."""
+"""A function that returns the file of a name in the list of LoRAs, or raises CrucibleError if there is none."""
 
 
 @dataclass(frozen=True)
 class OwnLora:
-    """The LoRA that comes after a stack: a name in the list, or a LoRA in memory."""
+    """A LoRA that a node applies after its stack.
+
+    Attributes:
+        lora: a name in the list of LoRAs, or a LoRA in memory.
+        strength_model, strength_clip: the strengths on MODEL and CLIP.
+    """
 
     lora: str | Mapping[str, Tensor]
     strength_model: float
@@ -34,10 +39,13 @@ class OwnLora:
 
 @dataclass(frozen=True)
 class Stacked:
-    """
+    """The result of applying a stack of LoRAs.
+
     Attributes:
-        lora_stack: all that was applied, as the socket carries it; without a LoRA that has no file.
-        trigger_words: of all, with commas. info: for people.
+        model, clip: clones with all LoRAs applied, or the inputs if there was nothing to apply.
+        lora_stack: the applied LoRAs in the form that the lora_stack socket carries, without any that has no file.
+        trigger_words: the trigger words of all LoRAs, separated by commas.
+        info: a description of each LoRA and of how it fits the model, to show to the user.
     """
 
     model: Any
@@ -55,7 +63,14 @@ def apply_stack(
     listed: Sequence[str],
     find_file: FindFile,
 ) -> Stacked:
-    """Put a stack and one more LoRA on MODEL and CLIP.
+    """Apply a stack of LoRAs, and then optionally one more, to MODEL and CLIP.
+
+    Args:
+        model, clip: the inputs of the node; clip may be None.
+        stack: the LoRAs to apply first.
+        own: the LoRA to apply last, if any.
+        listed: the names in the list of LoRAs.
+        find_file: a function that returns the file of a name in the list.
 
     Raises:
         CrucibleError: a LoRA cannot be read, or does not fit the model.
@@ -88,12 +103,12 @@ def apply_stack(
         clip,
         [entry.as_tuple() for _, name, entry in loras if name],
         ", ".join(words),
-        "\n\n".join(filter(None, texts)) or "No LoRA is applied here: model and CLIP pass through untouched.",
+        "\n\n".join(filter(None, texts)) or "No LoRA is applied here: model and CLIP pass through unchanged.",
     )
 
 
 def _own(own: OwnLora, listed: Sequence[str], find_file: FindFile) -> tuple[Mapping[str, Tensor], str, StackEntry]:
-    """The LoRA, and its name in the list; empty for one that was never saved."""
+    """Return the LoRA, its name in the list (empty if it was never saved) and its entry in the stack."""
     if isinstance(own.lora, str):
         name = own.lora
         lora: Mapping[str, Tensor] = load_lora(find_file(name), name)
@@ -110,30 +125,30 @@ def _saved_name(name: str, listed: Sequence[str]) -> str:
 
 
 def _notes(info: LoraInfo, applied: Applied, is_saved: bool) -> list[str]:
-    """How it went with this model."""
+    """Return lines that describe how well a LoRA fits the model."""
     count = applied.matched + len(applied.unmatched) + applied.without_clip
     notes = [f"Matching keys: {applied.matched} of {count}"]
     if applied.unmatched:
         first = ", ".join(applied.unmatched[:3])
         notes.append(
-            f"Warning: {len(applied.unmatched)} keys have no place in {applied.architecture.name} and are left out: "
-            f"{first}{', …' if len(applied.unmatched) > 3 else ''}. The LoRA acts less than it was trained to; it may "
-            "be for a variant of this model."
+            f"Warning: {len(applied.unmatched)} keys do not match {applied.architecture.name} and are skipped: "
+            f"{first}{', …' if len(applied.unmatched) > 3 else ''}. The LoRA has less effect than it was trained to "
+            "have. It may be for a variant of this model."
         )
     if applied.without_clip:
         notes.append(
-            f"Its text-encoder part ({applied.without_clip} keys) is left out, because no CLIP is connected. Connect "
-            "the clip of the loader to use it."
+            f"The text encoder part of the LoRA ({applied.without_clip} keys) is skipped, because no CLIP is "
+            "connected. To use it, connect the CLIP output of the loader."
         )
     known = applied.architecture.id != "unknown" and info.architectures
     if known and applied.architecture not in info.architectures:
         notes.append(
-            f"Warning: it was made for {architecture_names(info.architectures)}, and this model is "
+            f"Warning: the LoRA was made for {architecture_names(info.architectures)}, but this model is "
             f"{applied.architecture.name}."
         )
     if not is_saved:
         notes.append(
-            "It has no file, so it is applied here but left out of lora_stack. Save it with Save LoRA Weights, and "
-            "choose the file, to have it in the stack."
+            "This LoRA has no file, so it is applied here but not included in lora_stack. To include it, save it with "
+            "Save LoRA Weights and choose the saved file."
         )
     return notes

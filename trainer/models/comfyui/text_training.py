@@ -1,4 +1,4 @@
-"""Text encoders that are trained: captions are encoded anew in every step, with gradients."""
+"""Training text encoders: captions are encoded again in every step, with gradients."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from .frozen import Forward
 from .inplace import safe_model
 
 KEPT_BYTES = 2**30
-"""Of what each text encoder that is not trained makes of captions: T5 makes 4 MB of one."""
+"""The most bytes of outputs to keep for each text encoder that is not trained. T5's output for a caption takes 4 MB."""
 
 
 class LiveTextEncoder:
-    """The CLIP of a graph, with all text encoders in it."""
+    """A graph's CLIP with adapters on its text encoders.
+
+    Args:
+        clip: the CLIP from a loader node.
+    """
 
     def __init__(self, clip: Any) -> None:
         self._clip = clip
@@ -32,12 +36,16 @@ class LiveTextEncoder:
 
     @property
     def patcher(self) -> Any:
-        """What ComfyUI's model management loads."""
+        """The patcher through which ComfyUI's model management loads the text encoders."""
         return self._clip.patcher
 
     @contextmanager
     def attached(self, spec: AdapterSpec, rows: RowSeeds) -> Iterator[dict[str, AdaptedLayer]]:
-        """Adapters on the text encoders, by file key. ComfyUI computes text encoders in float32."""
+        """Attach adapters to the CLIP text encoders inside the context. ComfyUI runs text encoders in float32.
+
+        Yields:
+            The adapted layers by their key in a LoRA file.
+        """
         keys = naming.text_encoder_keys(self._model)
         trained = {path.partition(".")[0] for path in keys}
         device = self.patcher.load_device
@@ -54,14 +62,14 @@ class LiveTextEncoder:
                 self._not_trained = {}
 
     def encode(self, caption: str) -> list[Any]:
-        """ComfyUI's conditioning list for a caption. The text encoders must be loaded."""
+        """Return ComfyUI's conditioning list for a caption. The text encoders must be loaded."""
         model = self._model
         model.reset_clip_options()
         if self._clip.layer_idx is not None:
             model.set_clip_options({"layer": self._clip.layer_idx})
         model.set_clip_options({"execution_device": self.patcher.load_device})
         with ExitStack() as stack:
-            # Only here: prompts of samples may be encoded with other options.
+            # Only here, because sample prompts may be encoded with other options.
             for encoder, forward in self._not_trained.items():
                 stack.enter_context(attaching.forward_replaced(encoder, forward))
             embedding, pooled, *more = self._encode(self._clip.tokenize(caption, disable_weights=True))
@@ -70,9 +78,13 @@ class LiveTextEncoder:
 
 
 def _remembered(forward: Forward, device: torch.device) -> Forward:
-    """`forward` of a text encoder that is not trained, whose outputs on `device` are kept on the CPU.
+    """Return a forward function of an untrained text encoder that caches its outputs on the CPU.
 
-    What is there stays when there is no room for more: every caption is as likely to come again.
+    Entries are never evicted when the cache is full, because every caption is equally likely to come again.
+
+    Args:
+        forward: the text encoder's own forward function.
+        device: the device to return cached outputs on.
     """
     kept: dict[tuple[tuple[int, ...], ...], Any] = {}
     room = KEPT_BYTES
@@ -80,13 +92,13 @@ def _remembered(forward: Forward, device: torch.device) -> Forward:
     def remembered_forward(tokens: list[list[Any]]) -> Any:
         nonlocal room
         if not all(isinstance(token, int) for row in tokens for token in row):
-            return forward(tokens)  # with the vectors of an embedding, which cannot be looked up
+            return forward(tokens)  # contains vectors of a textual inversion embedding, which cannot be a cache key
         key = tuple(map(tuple, tokens))
         if key in kept:
             return map_tensors(lambda tensor: tensor.to(device, copy=True), kept[key])
         with torch.no_grad():
             output = forward(tokens)
-        size = output[0].nbytes  # the embedding; pooled outputs and masks are next to nothing
+        size = output[0].nbytes  # the embedding; pooled outputs and masks are negligible
         if size <= room:
             kept[key] = map_tensors(lambda tensor: tensor.to("cpu", copy=True), output)
             room -= size

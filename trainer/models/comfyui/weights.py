@@ -1,4 +1,4 @@
-"""The weights of a ComfyUI model, for what is computed from them outside of it."""
+"""Access to the weights of a ComfyUI model, for computations outside of it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from .naming import architecture_of, clip_keys, file_keys
 
 
 def base_weights_of(model: Any, clip: Any) -> Callable[[str], Tensor | None]:
-    """The weight of a layer by its key in memory, float32 on the CPU, as it was loaded: without patches. None where
-    neither has such a layer.
+    """Return a function that looks up the weight of a layer by its key in memory.
+
+    The function returns the weight as loaded, without patches, in float32 on the CPU, or None if neither model nor
+    CLIP has such a layer.
 
     Args:
-        model, clip: as loaded by ComfyUI; either may be None.
+        model, clip: the MODEL and CLIP loaded by ComfyUI; either may be None.
     """
     found: dict[str, Any] = {}
     if model is not None:
@@ -36,6 +38,6 @@ def base_weights_of(model: Any, clip: Any) -> Callable[[str], Tensor | None]:
 
 
 def _by_key(paths: dict[str, str], patches: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A layer's weight and its conversion, by key in memory; `paths` may have layers that a model lacks."""
+    """Return each layer's weight and its conversion by key in memory; `paths` may list layers that a model lacks."""
     parameters = {f"{prefix}{path}.weight": key for path, key in paths.items()}
     return {key: patches[parameter][0] for parameter, key in parameters.items() if parameter in patches}

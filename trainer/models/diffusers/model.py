@@ -1,4 +1,4 @@
-"""A diffusers pipeline as a base model, for training without ComfyUI."""
+"""A base model made from a diffusers pipeline, for training without ComfyUI."""
 
 from __future__ import annotations
 
@@ -56,7 +56,14 @@ _Encoded = tuple[Tensor, Tensor | None]
 
 
 class _PipelineEncoders(Encoders):
-    """A pipeline's VAE, and its text encoders through `encode`."""
+    """The encoders of a diffusers pipeline.
+
+    Args:
+        vae: the VAE of the pipeline.
+        text_encoders: the text encoders, for their hash.
+        device: the device of the VAE.
+        encode: a function that encodes a caption with the text encoders.
+    """
 
     def __init__(
         self, vae: Any, text_encoders: Iterable[nn.Module], device: torch.device, encode: Callable[[str], _Encoded]
@@ -70,7 +77,7 @@ class _PipelineEncoders(Encoders):
         rows = pixels.permute(2, 0, 1).unsqueeze(0).to(self._device)
         with out_of_memory_freed():
             return self._latent(rows)
-        log.warning("%s is too large for the memory in one piece, so the VAE encodes it in tiles.", name)
+        log.warning("There is not enough memory to encode %s in one piece, so the VAE encodes it in tiles.", name)
         self._vae.enable_tiling()
         try:
             return self._latent(rows)
@@ -89,7 +96,7 @@ class _PipelineEncoders(Encoders):
 def _adapted(
     model: nn.Module, spec: AdapterSpec, key_of: Callable[[str], str], rows: RowSeeds
 ) -> Iterator[dict[str, AdaptedLayer]]:
-    """peft's layers on a model, in float32, by file key."""
+    """Put peft's adapter layers on a model inside the context, with float32 weights, and yield them by file key."""
     chosen = choose_layers(spec, model.named_modules(), key_of)
     try:
         layers = inject(model, chosen, spec.dropout, key_of, rows)
@@ -112,17 +119,17 @@ class DiffusersBaseModel(DiffusionBaseModel):
 
     Args:
         base_model: a folder with a model_index.json, or "demo".
-        check_interrupt: called before each batch and each picture; may raise to stop.
+        check_interrupt: a function called before each batch and each sample; it may raise to stop the training.
 
     Raises:
-        CrucibleError: there is no such folder, or it holds another kind of model.
+        CrucibleError: there is no such folder, or it contains another kind of model.
     """
 
     def __init__(self, base_model: str, check_interrupt: Callable[[], None] = lambda: None) -> None:
         self._check_interrupt = check_interrupt
         folder = read_folder(base_model)
-        # In float16 the VAE of SDXL gives NaN. And in the dtype of their files the text encoders would have another
-        # identity before their first session than after it.
+        # Always float32: SDXL's VAE produces NaN in float16, and with the dtype from their files, the text encoders'
+        # identity would differ before and after the first session.
         self._pipeline: Any = DiffusionPipeline.from_pretrained(
             folder.path,
             local_files_only=True,
@@ -192,7 +199,10 @@ class DiffusersBaseModel(DiffusionBaseModel):
         return embedding.cpu(), None if pooled is None else pooled.cpu()
 
     def _encode_live(self, text: str) -> _Encoded:
-        """Text embedding (77, width) and SDXL's pooled one. diffusers cuts captions after 75 tokens."""
+        """Return the text embedding (77, width) and SDXL's pooled embedding (width,), which is None for SD1.5.
+
+        diffusers truncates captions to 75 tokens.
+        """
         embedding, _, *pooled = self._pipeline.encode_prompt(
             text, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
@@ -207,8 +217,8 @@ class DiffusersBaseModel(DiffusionBaseModel):
         for sampling in samplings:
             if sampling.sampler not in _SAMPLERS:
                 raise CrucibleError(
-                    f"sample_sampler is {sampling.sampler!r}. Outside ComfyUI samples can be made with "
-                    f"{', '.join(_SAMPLERS)}; choose one of these."
+                    f"sample_sampler is {sampling.sampler!r}, which is not available outside ComfyUI. Choose one of "
+                    f"these: {', '.join(_SAMPLERS)}."
                 )
         self._encode_prompts(samplings)
 
@@ -241,7 +251,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
             yield Adapters(layers)
 
     def _key_of(self, path: str) -> str:
-        """Of a layer of the UNet."""
+        """Return the key in a LoRA file of a layer of the UNet."""
         return file_key(self.architecture, path, layers_per_block=self._unet.config.layers_per_block)
 
     def place_of(self, name: str) -> Place | None:
@@ -269,20 +279,23 @@ class DiffusersBaseModel(DiffusionBaseModel):
         return checkpoint(block.__call__, *args, use_reentrant=False, context_fn=self._rows.checkpoint_contexts)
 
     def weights_size(self) -> tuple[int, int]:
-        """All on the device. diffusers' group offloading, which moves layers to the host after use, is not for
-        training: it changes the very tensors that autograd keeps for backward."""
+        """Return the size of the UNet's weights in bytes, twice, because all of them are on the device.
+
+        diffusers' group offloading, which moves layers to the host after use, does not work for training: it changes
+        tensors that autograd has saved for backward.
+        """
         size = sum(
             weight.numel() * weight.element_size() for weight in self._unet.parameters() if not weight.requires_grad
         )
         return size, size
 
     def _text_encoders(self) -> dict[str, nn.Module]:
-        """By their names in the pipeline."""
+        """Return the text encoders by their names in the pipeline."""
         parts = {name: getattr(self._pipeline, name, None) for name in ("text_encoder", "text_encoder_2")}
         return {name: part for name, part in parts.items() if part is not None}
 
     def _text_encoders_by_prefix(self) -> dict[str, nn.Module]:
-        """By what their names in a file start with."""
+        """Return the text encoders by the prefix of their keys in a LoRA file."""
         encoders = list(self._text_encoders().values())
         prefixes = ["lora_te"] if len(encoders) == 1 else ["lora_te1", "lora_te2"]
         return dict(zip(prefixes, encoders, strict=True))
@@ -326,7 +339,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         )
 
     def _added(self, pooled: list[Tensor | None], latents: Tensor) -> dict[str, Tensor]:
-        """SDXL's pooled text embeddings and its sizes; nothing for SD1.5."""
+        """Return SDXL's additional conditioning: pooled text embeddings and image sizes; empty for SD1.5."""
         if pooled[0] is None:
             return {}
         factor = self._pipeline.vae_scale_factor
@@ -388,8 +401,8 @@ class DiffusersBaseModel(DiffusionBaseModel):
         saved = len({key.partition(".")[0] for key in read_lora(path)[0]})
         if unmatched or saved != layers:
             raise CrucibleError(
-                f"The LoRA {path} was saved with {saved} of its {layers} layers, and diffusers' loader finds no place "
-                f"for {len(unmatched)} of its keys{': ' + ', '.join(unmatched[:3]) if unmatched else ''}. Used as it "
-                "is, it would have less effect than the training had. Please report this with the name of the base "
-                "model."
+                f"The LoRA {path} was saved with {saved} of its {layers} layers, and {len(unmatched)} of its keys are "
+                f"missing or ignored by diffusers' loader{': ' + ', '.join(unmatched[:3]) if unmatched else ''}. Used "
+                "as it is, it would have less effect than it was trained to have. Please report this with the name of "
+                "the base model."
             )

@@ -1,4 +1,4 @@
-"""Reading a saved LoRA the way diffusers does."""
+"""Checking that diffusers can load a saved LoRA."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 def unmatched_keys(path: Path, unet: nn.Module, text_encoders: Mapping[str, nn.Module] | None = None) -> list[str]:
-    """Keys of a saved SD1.5 or SDXL LoRA that do not arrive in the models, and keys that are missing.
+    """Return the keys of a saved SD1.5 or SDXL LoRA that are missing or that diffusers' loader does not apply.
 
-    diffusers has no reader of LoHa and LoKr, and leaves DoRA's scales out: these do not count. A LoRA's file goes
-    through the conversion of diffusers' loader; each tensor must come out under the path of a module that is there, and
-    have its shape. A layer needs all three of its keys. No keys: all is well.
+    The file goes through the key conversion of diffusers' loader. Each tensor must then have the path of an existing
+    module and a matching shape, and each layer must have all three of its keys. diffusers cannot load LoHa and LoKr and
+    skips DoRA's scales, so these are not checked.
 
     Args:
-        path: the file.
-        unet: a UNet2DConditionModel, with or without peft layers on it.
-        text_encoders: by their names in the pipeline: text_encoder, text_encoder_2.
+        path: the LoRA file.
+        unet: a UNet2DConditionModel, with or without peft layers.
+        text_encoders: the text encoders by their names in the pipeline: text_encoder, text_encoder_2.
+
+    Returns:
+        The missing keys if there are any, else the keys that are not applied; empty if everything is loaded.
 
     Raises:
-        CrucibleError: the file cannot be read, or diffusers' loader refuses it.
+        CrucibleError: the file cannot be read, or diffusers' loader rejects it.
     """
     state_dict, _ = read_lora(path)
     state_dict = {key: tensor for key, tensor in state_dict.items() if not key.endswith(DORA_SCALE)}
@@ -58,12 +61,12 @@ def unmatched_keys(path: Path, unet: nn.Module, text_encoders: Mapping[str, nn.M
 
 
 def _module(modules: Mapping[str, nn.Module], path: str) -> nn.Module | None:
-    """transformers from 5.0 on leave out `text_model`, and diffusers' loader then does so too."""
+    """Return the module at a path, with or without `text_model.`, which transformers 5.0 and later leave out."""
     return modules.get(path, modules.get(path.removeprefix("text_model.")))
 
 
 def _converted(path: Path, state_dict: dict[str, Tensor], unet: Any) -> dict[str, dict[str, Tensor]]:
-    """The same tensors by part of the pipeline, under the names that the loader hands to peft."""
+    """Return the same tensors by part of the pipeline, under the names that diffusers' loader passes to peft."""
     is_sdxl = unet.config.get("addition_embed_type") == "text_time"
     loader = StableDiffusionXLLoraLoaderMixin if is_sdxl else StableDiffusionLoraLoaderMixin
     try:
@@ -81,8 +84,8 @@ def _converted(path: Path, state_dict: dict[str, Tensor], unet: Any) -> dict[str
     except (ValueError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise CrucibleError(
-            f"The LoRA {path} cannot be loaded by diffusers: {reason}. It would not work outside this "
-            "program. Please report this with the name of the base model."
+            f"The LoRA {path} cannot be loaded by diffusers: {reason}. It may not work in other programs. Please "
+            "report this with the name of the base model."
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""What the name of a base model says against training on it.
+"""Warnings about base models whose names suggest that they are unsuitable for training.
 
-Distilled models draw in a few steps because they were trained to jump; ordinary training makes them walk again. Their
-weights have the shapes of any other model, so that only names tell.
+Distilled models generate images in a few steps, an ability that ordinary training destroys. Their weights have the same
+shapes as those of any other model, so only their names give them away.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ _REFINER = re.compile(rf"{_START}refiner{_END}", re.IGNORECASE)
 
 
 def warning_of_name(name: str) -> str | None:
-    """A sentence that warns of a base model by its file's or folder's name; None for most.
+    """Return a warning about a base model if its name suggests that it is unsuitable for training, else None.
 
     Args:
-        name: with or without extension, without folders.
+        name: the name of the file or folder, with or without extension, without parent folders.
     """
     if (found := _DISTILLED.search(name)) and not _UNDISTILLED.search(name):
-        return distilled_warning(f'The base model is "{name}", and "{found[0]}" stands for a model')
+        return distilled_warning(f'The base model is "{name}", and "{found[0]}" usually means a model')
     if _REFINER.search(name):
-        return _by_name(name, "a refiner, which only touches up pictures that another model began")
+        return _by_name(name, "a refiner, which only finishes images that another model started")
     if _EDITING.search(name):
-        return _by_name(name, "a model for editing, which is trained here without the pictures that it would edit")
+        return _by_name(name, "a model for editing, which is trained here without the images that it would edit")
     if _INPAINTING.search(name):
-        return _by_name(name, "a model for inpainting, which is trained here without the masks that it would get")
+        return _by_name(name, "a model for inpainting, which is trained here without the masks that it would use")
     return None
 
 
 def distilled_warning(what: str) -> str:
-    """The warning of a distilled model.
+    """Return a warning about a distilled model.
 
     Args:
-        what: a clause that ends with the words "a model".
+        what: the start of the warning, which must end with the words "a model".
     """
     return (
-        f"{what} that was distilled to draw in a few steps. Training takes that from it: with the LoRA its pictures "
-        "get blurred or burnt. Train on the model that it was made from instead (for instance SDXL base for SDXL "
-        "Turbo or Lightning, FLUX.1 dev for schnell) and use the LoRA with either."
+        f"{what} that was distilled to generate images in a few steps. Training undoes this: with the LoRA, its images "
+        "become blurry or burnt. Train on the model that it was distilled from instead (for instance SDXL base for "
+        "SDXL Turbo or Lightning, FLUX.1 dev for schnell) and use the LoRA with either."
     )
 
 
 def _by_name(name: str, what: str) -> str:
-    return warning_of_other_task(f'The base model is "{name}", by its name {what}.')
+    return warning_of_other_task(f'The base model is "{name}". Judging by its name, it is {what}.')
 
 
 def warning_of_other_task(what: str) -> str:
-    """The warning of a model that does more than draw from prompts.
+    """Return a warning about a model that is made for another task than text-to-image.
 
     Args:
         what: a sentence about the model.
     """
-    return f"{what} A LoRA for drawing from prompts is better trained on the text-to-image model of the same family."
+    return f"{what} A LoRA for text-to-image is better trained on the text-to-image model of the same family."

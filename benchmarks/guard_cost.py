@@ -72,8 +72,8 @@ def step_time(result: dict[str, Any]) -> None:
     of the time is reported separately.
     """
     import torch
-    from lora_crucible.guard.trouble import Trouble
     from lora_crucible.hardware.device_memory import INTERVAL, PeakMeter
+    from lora_crucible.monitoring.anomalies import Trouble
 
     seconds: dict[bool, list[float]] = {True: [], False: []}
     last = 0.0

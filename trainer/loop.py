@@ -11,9 +11,9 @@ from torch import Tensor
 from .config import ResolvedConfig
 from .data.batch_sampler import BatchOrder
 from .events.step import Gradients, RowResult, StepReport
-from .guard.memory import Memory
-from .guard.trouble import Trouble
+from .memory.step_memory import Memory
 from .models.base import CachedSample, RowLosses
+from .monitoring.anomalies import Trouble
 from .optim.stepper import Optimization
 from .seeding import derived_seed
 

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
+from .evaluation.validation import Round
 from .files.atomic import write_whole
-from .guard.validation import Round
 from .run_log import read_log
 
 SMOOTHING = 0.95

@@ -10,8 +10,8 @@ from typing import Any
 from .config import TrainingConfig
 from .data.images.dataset import Dataset
 from .errors import CrucibleError
-from .guard.memory import NothingFits
 from .hardware.device_memory import forget_tensors
+from .memory.step_memory import NothingFits
 from .models.base import BaseModel
 from .models.initial_lora import Continued
 from .planning.lower_resolution import limited, next_lower

@@ -15,7 +15,7 @@ from .data.images.buckets import Buckets
 from .data.images.dataset import Dataset
 from .extras import Extras
 from .files.pictures import side_by_side, to_picture
-from .guard.retrying import retried
+from .memory.retry import retried
 from .models.base import BaseModel, Sampling
 from .run_files import RunFiles
 

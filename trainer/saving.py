@@ -9,10 +9,10 @@ from .adapters.adapters import Adapters
 from .config import ResolvedConfig
 from .data.batch_sampler import BatchOrder
 from .data.images.dataset import Dataset
+from .evaluation.evaluator import Guard
 from .formats.lora_file import to_state_dict, write_lora
 from .formats.lora_model import LoraModel
 from .formats.metadata import build_metadata
-from .guard.guard import Guard
 from .lora_facts import lora_facts
 from .models.base import DTYPES, BaseModel, Precision
 from .models.initial_lora import Continued

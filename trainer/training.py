@@ -18,23 +18,23 @@ from .config import ResolvedConfig, TrainingConfig
 from .data.batch_sampler import BatchOrder
 from .data.cache import TensorCache
 from .errors import CrucibleError
+from .evaluation.early_stopping import StoppedEarly
+from .evaluation.evaluator import Guard
+from .evaluation.validation import Round
+from .evaluation.verdict import Verdict
 from .events.step import StepReport
 from .extras import Extras
 from .formats.lora_model import LoraModel
-from .guard.early_stop import StoppedEarly
-from .guard.guard import Guard
-from .guard.memory import Memory
-from .guard.pace import Pace
-from .guard.retrying import again, retried
-from .guard.room import require_room
-from .guard.swing import find_swing
-from .guard.trouble import Trouble
-from .guard.validation import Round
-from .guard.verdict import Verdict
 from .hardware.slow_step_causes import likely_cause
 from .loop import train
+from .memory.retry import again, retried
+from .memory.step_memory import Memory
+from .memory.storage import require_room
 from .models.base import BaseModel, Precision
 from .models.initial_lora import DECIDED_BY_FILE, Continued
+from .monitoring.anomalies import Trouble
+from .monitoring.loss_swings import find_swing
+from .monitoring.step_time import Pace
 from .optim.optimizers import parameter_groups
 from .optim.stepper import Optimization
 from .planning.plan import Plan

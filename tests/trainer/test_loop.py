@@ -11,12 +11,12 @@ import torch
 from lora_crucible.config import ObjectiveSettings
 from lora_crucible.data.batch_sampler import BatchOrder
 from lora_crucible.events.step import StepReport
-from lora_crucible.guard.memory import Memory
-from lora_crucible.guard.trouble import ENOUGH, Trouble
 from lora_crucible.loop import train
+from lora_crucible.memory.step_memory import Memory
 from lora_crucible.models.base import CachedSample, RowLosses
 from lora_crucible.models.diffusion.model import diffusion_losses
 from lora_crucible.models.diffusion.objective import Objective
+from lora_crucible.monitoring.anomalies import ENOUGH, Trouble
 from lora_crucible.optim.optimizers import ParameterGroup
 from lora_crucible.optim.stepper import Optimization
 from torch import nn

@@ -9,7 +9,7 @@ import pytest
 from lora_crucible.config import parse_config
 from lora_crucible.config.data_settings import DataSettings
 from lora_crucible.data.images.dataset import load_dataset
-from lora_crucible.guard.memory import NothingFits
+from lora_crucible.memory.step_memory import NothingFits
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.planning import lower_resolution
 from lora_crucible.planning.lower_resolution import limited, next_lower

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from lora_crucible.evaluation.validation import Round
 from lora_crucible.events.step import StepReport
-from lora_crucible.guard.validation import Round
 from lora_crucible.plots import save_training_plot, smoothed
 from lora_crucible.run_log import RunLog
 from PIL import Image

@@ -16,8 +16,8 @@ from lora_crucible.checkpoint import Checkpoints
 from lora_crucible.config import parse_config
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
-from lora_crucible.guard import trouble
 from lora_crucible.models.base import CachedSample, RowLosses
+from lora_crucible.monitoring import anomalies as trouble
 from lora_crucible.optim.stepper import Optimization
 from lora_crucible.run import Hooks, RunResult, run_training
 from lora_crucible.run_files import RunFiles

@@ -10,8 +10,8 @@ import pytest
 import torch
 from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.config import parse_config
+from lora_crucible.evaluation.validation import Validation
 from lora_crucible.formats.lora_file import read_lora
-from lora_crucible.guard.validation import Validation
 from lora_crucible.models.base import Sampling
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.models.diffusers.model import DiffusersBaseModel

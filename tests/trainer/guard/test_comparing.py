@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_crucible.guard.comparing import distances, likeness, mean_distance
+from lora_crucible.evaluation.image_similarity import distances, likeness, mean_distance
 
 
 def noise(seed: int, count: int = 2, side: int = 64) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from lora_crucible.guard.early_stop import EarlyStopping
+from lora_crucible.evaluation.early_stopping import EarlyStopping
 
 
 def stopped_at(errors: list[float], patience: int = 3, threshold: float = 0.001) -> int | None:

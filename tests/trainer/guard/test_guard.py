@@ -16,8 +16,8 @@ from lora_crucible.data.cache import TensorCache
 from lora_crucible.data.images.dataset import Dataset, load_dataset
 from lora_crucible.data.images.samples import fixed_samples
 from lora_crucible.demo import DATASET_DIR
+from lora_crucible.evaluation.validation import Validation
 from lora_crucible.formats.lora_file import read_lora
-from lora_crucible.guard.validation import Validation
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.run import Hooks, RunResult, run_training
 from lora_crucible.run_files import RunFiles

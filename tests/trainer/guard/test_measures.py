@@ -9,8 +9,8 @@ import pytest
 import torch
 from lora_crucible.config import DataSettings
 from lora_crucible.data.images.dataset import Dataset, load_dataset
+from lora_crucible.evaluation.image_metrics import compare, measure_samplings, sheet, without_word
 from lora_crucible.files.pictures import to_picture
-from lora_crucible.guard.measures import compare, measure_samplings, sheet, without_word
 from lora_crucible.models.base import Sampling
 from PIL import Image
 from torch import Tensor

@@ -14,8 +14,8 @@ from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
-from lora_crucible.guard import room
-from lora_crucible.guard.memory import Memory
+from lora_crucible.memory import storage as room
+from lora_crucible.memory.step_memory import Memory
 from lora_crucible.resuming import train_or_resume
 from lora_crucible.run import Hooks, RunResult
 from out_of_memory import Faults
@@ -237,7 +237,9 @@ def test_the_measured_step_changes_nothing(base_model, dataset, tmp_path, undist
 def test_a_plan_is_made_before_the_first_step_and_compared_afterwards(base_model, dataset, tmp_path, caplog):
     caplog.set_level("INFO")
     result = train(base_model, dataset, tmp_path)
-    lines = [line for line in caplog.text.splitlines() if "trainer.guard.memory" in line or "guard.memory" in line]
+    lines = [
+        line for line in caplog.text.splitlines() if "trainer.memory.step_memory" in line or "guard.memory" in line
+    ]
     assert "Memory: 4 images at a time in batches of 4, gradient checkpointing off" in lines[0]
     assert "expected: at most" in lines[1]
     expected = re.search(r"expected: at most (\S+) .B of (\S+) .B, (\S+) s a step, (\d+) s in all", result.report)
@@ -254,7 +256,7 @@ def test_what_does_not_fit_into_the_limit_is_found_before_the_first_step(base_mo
 
 def test_the_plan_keeps_within_a_limit(base_model, dataset, tmp_path, faults, monkeypatch):
     """By a meter that sees 1 GB for each row of the last pass."""
-    meter = "lora_crucible.guard.memory.PeakMeter"
+    meter = "lora_crucible.memory.step_memory.PeakMeter"
     monkeypatch.setattr(f"{meter}.peak", property(lambda self: int(1e9 * faults.passes[-1])))
     monkeypatch.setattr(f"{meter}.now", property(lambda self: 0))
     result = train(base_model, dataset, tmp_path, memory="2.5 GB")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from lora_crucible.guard.memory_plan import MemoryPlan, largest_batch, largest_number_of_rows
+from lora_crucible.memory.plan import MemoryPlan, largest_batch, largest_number_of_rows
 from lora_crucible.models.base import CachedSample
 
 

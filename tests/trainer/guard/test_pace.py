@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 from lora_crucible.events.step import RowResult, StepReport
-from lora_crucible.guard.pace import ENOUGH, WARMUP, Pace
+from lora_crucible.monitoring.step_time import ENOUGH, WARMUP, Pace
 
 CAUSE = "A game is running. Close it."
 

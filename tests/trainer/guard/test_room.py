@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 from lora_crucible.errors import CrucibleError
-from lora_crucible.guard import room
-from lora_crucible.guard.room import require_room
+from lora_crucible.memory import storage as room
+from lora_crucible.memory.storage import require_room
 
 TRAINED = 50_000_000
 """A LoRA of 100 MB: with AdamW 16 bytes a number, so checkpoints of 800 MB and two files of 100 MB each."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from lora_crucible.events.step import RowResult, errors_by_range
-from lora_crucible.guard.swing import LEAST_STEPS, find_swing
+from lora_crucible.monitoring.loss_swings import LEAST_STEPS, find_swing
 
 
 def steps(level: Callable[[float], float], count: int = 400, images: int = 4, spread: float = 0.4, seed: int = 0):

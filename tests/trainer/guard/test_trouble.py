@@ -9,7 +9,7 @@ import pytest
 import torch
 from lora_crucible.errors import CrucibleError
 from lora_crucible.events.step import Gradients, RowResult
-from lora_crucible.guard.trouble import ENOUGH, MOST_IN_A_ROW, MOST_RETURNS, WINDOW, Trouble
+from lora_crucible.monitoring.anomalies import ENOUGH, MOST_IN_A_ROW, MOST_RETURNS, WINDOW, Trouble
 
 GOOD = 0.5
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from lora_crucible.guard.validation import TIMESTEPS, Validation
+from lora_crucible.evaluation.validation import TIMESTEPS, Validation
 from lora_crucible.models.base import CachedSample, RowLosses
 from torch import nn
 

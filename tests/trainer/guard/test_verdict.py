@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 from lora_crucible.config import DatasetFacts, ModelFacts, ResolvedConfig, parse_config
-from lora_crucible.guard.measures import Measures
-from lora_crucible.guard.swing import Swing
-from lora_crucible.guard.validation import Round
-from lora_crucible.guard.verdict import Evidence, judge, learning_at_the_end
+from lora_crucible.evaluation.image_metrics import Measures
+from lora_crucible.evaluation.validation import Round
+from lora_crucible.evaluation.verdict import Evidence, judge, learning_at_the_end
+from lora_crucible.monitoring.loss_swings import Swing
 from lora_crucible.planning.resolve import resolve
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_crucible.guard.weights import copied, put, swapped
+from lora_crucible.evaluation.weight_snapshot import copied, put, swapped
 from torch import nn
 
 

@@ -16,7 +16,7 @@ from ..data.findings import counted, listed
 from ..errors import CrucibleError
 from ..events.step import Gradients
 from ..optim.stepper import CAREFUL_GRAD_NORM
-from .usual import UsualErrors
+from .error_baseline import UsualErrors
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .usual import SMALLEST_ERROR
+from .error_baseline import SMALLEST_ERROR
 
 BLOCKS = 10
 """Parts of a run, whose mean errors are compared."""

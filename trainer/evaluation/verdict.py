@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..config import ResolvedConfig
+from ..monitoring.loss_swings import Swing
 from ..planning.run_length import EFFECTIVE_BATCH
-from .measures import Measures
-from .swing import Swing
+from .image_metrics import Measures
 from .validation import Round
 
 NO_GAIN = 0.005

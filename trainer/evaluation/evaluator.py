@@ -20,16 +20,16 @@ from ..data.findings import counted
 from ..data.images.dataset import Dataset, TrainingImage
 from ..data.images.samples import fixed_samples
 from ..events.step import StepReport
+from ..memory.retry import retried
 from ..models.base import BaseModel, CachedSample, Progress, RowLosses, Sampling
+from ..monitoring.hard_images import ImageWatch
+from ..monitoring.loss_swings import Swing
 from ..planning.resolve import usual_learning_rate
-from .early_stop import EarlyStopping, StoppedEarly
-from .image_watch import ImageWatch
-from .measures import Measures, Pictures, compare, measure_samplings, sheet
-from .retrying import retried
-from .swing import Swing
+from .early_stopping import EarlyStopping, StoppedEarly
+from .image_metrics import Measures, Pictures, compare, measure_samplings, sheet
 from .validation import MOST_IMAGES, Round, Validation
 from .verdict import Evidence, Verdict, judge, shown_on_others
-from .weights import copied, put, swapped
+from .weight_snapshot import copied, put, swapped
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from ..data.cache import IN_MEMORY
 from ..errors import CrucibleError
 from ..files.atomic import size_text
 from ..hardware.device_memory import free_host_memory
-from .memory_plan import STATE_BYTES
+from .plan import STATE_BYTES
 
 FILE_BYTES = {"fp16": 2, "fp32": 4}
 

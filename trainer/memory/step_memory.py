@@ -21,7 +21,13 @@ from ..hardware.memory_holders import largest_holder
 from ..models.base import BaseModel, CachedSample
 from ..optim.stepper import Optimization
 from ..planning.lower_resolution import LEAST
-from .memory_plan import STATE_BYTES, MemoryPlan, largest_batch, largest_number_of_rows, smaller
+from .plan import (
+    STATE_BYTES,
+    MemoryPlan,
+    largest_batch,
+    largest_number_of_rows,
+    smaller,
+)
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import torch
 from ..data.findings import listed
 from ..events.step import RowResult
 from ..models.base import CachedSample, RowLosses
-from .usual import UsualErrors
+from .error_baseline import UsualErrors
 
 WINDOW = 16
 """Times an image is shown that its error is averaged over. One has a spread of about 40 %, so 16 have 10 %."""

@@ -20,7 +20,7 @@ from ..data.images.decode import load_pixels
 from ..data.images.image_facts import difference_hash
 from ..files.pictures import to_picture
 from ..models.base import Sampling
-from .comparing import SIDE, distances, likeness, mean_distance
+from .image_similarity import SIDE, distances, likeness, mean_distance
 
 UNRELATED = ("a tree in a field", "a cup on a table", "a street in a city")
 """Prompts that hardly any LoRA is about."""

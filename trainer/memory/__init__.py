@@ -1,0 +1,1 @@
+"""Whether a step fits into memory, and what is done where it does not."""

@@ -204,7 +204,6 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
     from lora_crucible.adapters.adapters import AdapterSpec
     from lora_crucible.config import TrainingConfig
     from lora_crucible.data.batch_sampler import BatchOrder
-    from lora_crucible.loop import train
     from lora_crucible.memory.step_memory import Memory
     from lora_crucible.models.base import CachedSample
     from lora_crucible.models.comfyui.model import ComfyUIBaseModel
@@ -212,6 +211,7 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
     from lora_crucible.monitoring.anomalies import Trouble
     from lora_crucible.optim.optimizers import ParameterGroup
     from lora_crucible.optim.stepper import Optimization
+    from lora_crucible.training.loop import train
 
     config = TrainingConfig(
         max_train_steps=steps,

@@ -52,8 +52,8 @@ def measured(name: str, regularization: Path) -> dict[str, Any]:
     from lora_crucible.data.images.dataset import load_dataset
     from lora_crucible.demo.showcase import measure
     from lora_crucible.models.diffusers.model import DiffusersBaseModel
-    from lora_crucible.run import run_training
-    from lora_crucible.run_files import RunFiles
+    from lora_crucible.runs.paths import RunFiles
+    from lora_crucible.training.run import run_training
 
     values = dict(RUNS[name])
     if "reg_data_dir" in values:

@@ -149,7 +149,7 @@ def equal(folder: Path) -> bool:
     """Return whether the killed run has the same result as the uninterrupted one."""
     import torch
     from lora_crucible.formats.lora_file import read_lora
-    from lora_crucible.run_log import read_log
+    from lora_crucible.runs.log import read_log
 
     names = [path.name for path in (folder / "killed").glob("*.safetensors")]
     if names != ["mine.safetensors"]:

@@ -42,11 +42,12 @@ def demo_run(after_step: Callable[[Callable[[], None], int], None], **values: An
             number of the step.
         values: settings of the run.
     """
-    from lora_crucible import run, training
     from lora_crucible.config import parse_config
     from lora_crucible.data.images.dataset import load_dataset
     from lora_crucible.models.diffusers.model import DiffusersBaseModel
-    from lora_crucible.run_files import RunFiles
+    from lora_crucible.runs.paths import RunFiles
+    from lora_crucible.training import run
+    from lora_crucible.training import trainer as training
 
     class Timed(training.Training):
         def _after_step(self, report: Any) -> None:
@@ -169,10 +170,10 @@ def sdxl_layers() -> dict[str, tuple[int, int]]:
 
 def sdxl_stall() -> dict[str, Any]:
     import torch
-    from lora_crucible.checkpoint import Checkpoint, Checkpoints
     from lora_crucible.files.tensor_tree import on_cpu
     from lora_crucible.formats.lora_file import lora_layer, to_state_dict
     from lora_crucible.formats.lora_model import LoraModel
+    from lora_crucible.runs.checkpoint import Checkpoint, Checkpoints
 
     layers = {
         key: lora_layer(torch.randn(RANK, inputs), torch.randn(outputs, RANK), RANK)

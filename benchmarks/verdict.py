@@ -51,8 +51,8 @@ def train(name: str, folder: Path) -> dict[str, Any]:
     from lora_crucible.data.images.dataset import load_dataset
     from lora_crucible.demo.showcase import measure
     from lora_crucible.models.diffusers.model import DiffusersBaseModel
-    from lora_crucible.run import run_training
-    from lora_crucible.run_files import RunFiles
+    from lora_crucible.runs.paths import RunFiles
+    from lora_crucible.training.run import run_training
 
     run = RUNS[name]
     config = parse_config({"train_data_dir": "demo", **run["config"]})

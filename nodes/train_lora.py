@@ -77,7 +77,7 @@ class CrucibleTrainLoRA(io.ComfyNode):
 
         from ..trainer.models.comfyui.applying import with_lora
         from ..trainer.models.comfyui.model import ComfyUIBaseModel
-        from ..trainer.resuming import train_or_resume
+        from ..trainer.training.resume import train_or_resume
 
         base_model = ComfyUIBaseModel(model, clip, vae)
         start = None if continue_from == NONE else str(lora_file(continue_from))
@@ -113,7 +113,7 @@ def _hooks():
     """Return hooks that drive ComfyUI's progress bar and show samples on the node; they raise on Cancel."""
     import comfy.utils
 
-    from ..trainer.run import Hooks
+    from ..trainer.training.run import Hooks
 
     bar = comfy.utils.ProgressBar(1)
     side = 768  # larger samples are shrunk, and the tiny ones of the demo enlarged

@@ -79,7 +79,7 @@ def loras(base_model_kind: str) -> dict[str, str]:
     torch.set_num_threads(1)
     from lora_crucible.config import DataSettings, parse_config
     from lora_crucible.data.images.dataset import load_dataset
-    from lora_crucible.resuming import train_or_resume
+    from lora_crucible.training.resume import train_or_resume
 
     if base_model_kind == "comfyui":
         base_model = demo_in_comfyui()

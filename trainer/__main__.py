@@ -6,7 +6,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     if __package__:
-        from .cli import main
+        from .cli.main import main
 
         sys.exit(main())
     # Python put the folder itself on its path; its modules need the one that it lies in.

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from lora_crucible.cli import main
+from lora_crucible.cli.main import main
 from lora_crucible.demo import MODEL_DIR
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.forms import to_form

@@ -16,8 +16,8 @@ from trainer.config import parse_config
 from trainer.config.data_settings import DataSettings
 from trainer.data.images.dataset import load_dataset
 from trainer.models.diffusers.model import DiffusersBaseModel
-from trainer.resuming import train_or_resume
-from trainer.run import Hooks
+from trainer.training.resume import train_or_resume
+from trainer.training.run import Hooks
 
 SETTINGS = {
     "max_train_steps": 3,

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lora_crucible.checkpoint import Checkpoints
 from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.runs.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ import pytest
 import tiny_captioners as tiny
 from lora_crucible.captioners import registry
 from lora_crucible.captioners.blip import BlipCaptioner
-from lora_crucible.cli import main
+from lora_crucible.cli.main import main
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,17 @@ import threading
 
 import pytest
 import torch
-from lora_crucible.checkpoint import STRUCTURE, TENSORS, VERSION, Checkpoint, Checkpoints, read_state
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import lora_layer, read_lora, to_state_dict
 from lora_crucible.formats.lora_model import LoraModel
+from lora_crucible.runs.checkpoint import (
+    STRUCTURE,
+    TENSORS,
+    VERSION,
+    Checkpoint,
+    Checkpoints,
+    read_state,
+)
 
 
 def lora(value: float) -> LoraModel:
@@ -170,7 +177,9 @@ def test_later_ones_that_the_run_did_not_go_on_from_give_way(checkpoints):
 def test_training_does_not_wait_for_the_one_before(checkpoints, monkeypatch):
     """On a slow disk the next one is written a step later."""
     go_on = threading.Event()
-    monkeypatch.setattr("lora_crucible.checkpoint.write_state", lambda folder, state: go_on.wait() and folder.mkdir())
+    monkeypatch.setattr(
+        "lora_crucible.runs.checkpoint.write_state", lambda folder, state: go_on.wait() and folder.mkdir()
+    )
     checkpoints.folder.mkdir()
     checkpoints.write(checkpoint(2))
     assert not checkpoints.is_due(4, 2)
@@ -190,7 +199,7 @@ def test_one_that_failed_is_tried_again_when_the_next_is_due(checkpoints, monkey
         raise CrucibleError("the disk is full")
 
     with monkeypatch.context() as broken:
-        broken.setattr("lora_crucible.checkpoint.write_state", fail)
+        broken.setattr("lora_crucible.runs.checkpoint.write_state", fail)
         checkpoints.write(checkpoint(2))
         with pytest.raises(CrucibleError, match="the disk is full"):
             checkpoints.wait()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_crucible.cli import main
+from lora_crucible.cli.main import main
 from lora_crucible.demo.style import style_score
 from lora_crucible.doctor import requirements
 from lora_crucible.formats.lora_file import lora_layer, read_lora, write_lora

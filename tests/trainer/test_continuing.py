@@ -20,8 +20,8 @@ from lora_crucible.formats.delta import delta_weight
 from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, lora_layer, read_lora, write_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.models.initial_lora import continued_from
-from lora_crucible.resuming import train_or_resume
-from lora_crucible.run import Hooks, RunResult
+from lora_crucible.training.resume import train_or_resume
+from lora_crucible.training.run import Hooks, RunResult
 from torch import Tensor
 
 QUICK = {
@@ -36,7 +36,7 @@ QUICK = {
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch):
-    monkeypatch.setattr("lora_crucible.training.can_plot", lambda: False)
+    monkeypatch.setattr("lora_crucible.training.trainer.can_plot", lambda: False)
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from disks import SmallDisk
-from lora_crucible import resuming
-from lora_crucible.cli import main
+from lora_crucible.cli.main import main
 from lora_crucible.config import parse_config
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
-from lora_crucible.run import Hooks, RunResult
+from lora_crucible.training import resume as resuming
+from lora_crucible.training.run import Hooks, RunResult
 from processes import assert_whole
 
 STEPS = 6

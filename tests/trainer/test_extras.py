@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lora_crucible.extras import Extras
+from lora_crucible.runs.best_effort import Extras
 
 
 def test_a_failure_is_named_once_and_kept_for_the_report(caplog):

@@ -11,8 +11,8 @@ import torch
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
-from lora_crucible.run import Hooks, run_training
-from lora_crucible.run_files import RunFiles
+from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.run import Hooks, run_training
 
 STEPS = 2000
 SETTINGS = {

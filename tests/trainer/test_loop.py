@@ -11,7 +11,6 @@ import torch
 from lora_crucible.config import ObjectiveSettings
 from lora_crucible.data.batch_sampler import BatchOrder
 from lora_crucible.events.step import StepReport
-from lora_crucible.loop import train
 from lora_crucible.memory.step_memory import Memory
 from lora_crucible.models.base import CachedSample, RowLosses
 from lora_crucible.models.diffusion.model import diffusion_losses
@@ -19,6 +18,7 @@ from lora_crucible.models.diffusion.objective import Objective
 from lora_crucible.monitoring.anomalies import ENOUGH, Trouble
 from lora_crucible.optim.optimizers import ParameterGroup
 from lora_crucible.optim.stepper import Optimization
+from lora_crucible.training.loop import train
 from torch import nn
 
 VALUES = (1.0, 2.0, 4.0, 8.0)

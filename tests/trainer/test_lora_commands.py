@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from lora_crucible.cli import main
+from lora_crucible.cli.main import main
 from lora_crucible.doctor import requirements
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.delta import delta_weight

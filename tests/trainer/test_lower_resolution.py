@@ -13,8 +13,8 @@ from lora_crucible.memory.step_memory import NothingFits
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.planning import lower_resolution
 from lora_crucible.planning.lower_resolution import limited, next_lower
-from lora_crucible.resuming import train_or_resume
-from lora_crucible.run import Hooks, RunResult
+from lora_crucible.training.resume import train_or_resume
+from lora_crucible.training.run import Hooks, RunResult
 from out_of_memory import Faults
 
 SETTINGS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from lora_crucible.evaluation.validation import Round
 from lora_crucible.events.step import StepReport
-from lora_crucible.plots import save_training_plot, smoothed
-from lora_crucible.run_log import RunLog
+from lora_crucible.runs.log import RunLog
+from lora_crucible.runs.plots import save_training_plot, smoothed
 from PIL import Image
 
 

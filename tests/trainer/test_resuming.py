@@ -13,9 +13,9 @@ from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
-from lora_crucible.resuming import train_or_resume
-from lora_crucible.run import Hooks, RunResult
-from lora_crucible.run_log import read_log
+from lora_crucible.runs.log import read_log
+from lora_crucible.training.resume import train_or_resume
+from lora_crucible.training.run import Hooks, RunResult
 
 STEPS = 8
 QUICK = {
@@ -42,7 +42,7 @@ def dataset():
 
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch):
-    monkeypatch.setattr("lora_crucible.training.can_plot", lambda: False)
+    monkeypatch.setattr("lora_crucible.training.trainer.can_plot", lambda: False)
 
 
 class Stop(BaseException):
@@ -316,7 +316,7 @@ def test_a_full_disk_for_checkpoints_does_not_end_the_run(base_model, dataset, t
     def full(*_):
         raise CrucibleError("The checkpoint could not be saved: the disk is full.")
 
-    monkeypatch.setattr("lora_crucible.checkpoint.write_state", full)
+    monkeypatch.setattr("lora_crucible.runs.checkpoint.write_state", full)
     result = train(base_model, dataset, tmp_path, save_steps=2)
     assert len(result.losses) == STEPS
     assert result.report.count("the disk is full") == 1
@@ -328,7 +328,7 @@ def test_killed_before_its_first_checkpoint_a_longer_run_still_begins_where_the_
 ):
     train(base_model, dataset, tmp_path)
     with monkeypatch.context() as killed:
-        killed.setattr("lora_crucible.checkpoint.Checkpoints.write", lambda *_: None)
+        killed.setattr("lora_crucible.runs.checkpoint.Checkpoints.write", lambda *_: None)
         stopped(base_model, dataset, tmp_path, 9, max_train_steps=12)
     (tmp_path / "lora_2.safetensors").unlink()
     steps = Steps()

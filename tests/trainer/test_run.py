@@ -14,8 +14,8 @@ from lora_crucible.config.yaml_file import read_config
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
-from lora_crucible.run import Hooks, RunResult, run_training
-from lora_crucible.run_files import RunFiles
+from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.run import Hooks, RunResult, run_training
 
 QUICK = {"max_train_steps": 4, "batch_size": 4, "sample_steps": 2, "sample_every_n_steps": 99, "save_precision": "fp32"}
 TIMES_AND_NAMES = {

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from lora_crucible import run_log
 from lora_crucible.events.step import RowResult, StepReport
-from lora_crucible.run_log import RunLog, read_log
+from lora_crucible.runs import log as run_log
+from lora_crucible.runs.log import RunLog, read_log
 
 STEPS = [
     StepReport(1, 0.5, (RowResult("猫.png", 0.4, 0.3),), {"model": 0.0, "text encoder": 0.0}, 1.5, 0.25, 1.25),

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_crucible.cli import main
+from lora_crucible.cli.main import main
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.formats.lora_file import read_lora
-from lora_crucible.resuming import train_or_resume
-from lora_crucible.run import Hooks, RunResult
+from lora_crucible.training.resume import train_or_resume
+from lora_crucible.training.run import Hooks, RunResult
 from processes import assert_whole, start_training, wait_until
 
 CONFIG = """\

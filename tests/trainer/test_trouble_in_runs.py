@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_crucible import run_log, training
-from lora_crucible.checkpoint import Checkpoints
 from lora_crucible.config import parse_config
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.base import CachedSample, RowLosses
 from lora_crucible.monitoring import anomalies as trouble
 from lora_crucible.optim.stepper import Optimization
-from lora_crucible.run import Hooks, RunResult, run_training
-from lora_crucible.run_files import RunFiles
+from lora_crucible.runs import log as run_log
+from lora_crucible.runs.checkpoint import Checkpoints
+from lora_crucible.runs.paths import RunFiles
 from lora_crucible.seeding import derived_seed
+from lora_crucible.training import trainer as training
+from lora_crucible.training.run import Hooks, RunResult, run_training
 
 SETTINGS = {
     "max_train_steps": 10,

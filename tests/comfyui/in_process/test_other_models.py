@@ -8,8 +8,8 @@ import pytest
 import torch
 from lora_crucible.config import parse_config
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
-from lora_crucible.run import Hooks, run_training
-from lora_crucible.run_files import RunFiles
+from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.run import Hooks, run_training
 
 SETTINGS = {"max_train_steps": 2, "batch_size": 1, "sample_steps": 1, "sample_prompts": "crux", "measure": "never"}
 

@@ -15,8 +15,8 @@ from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.base import Sampling
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
-from lora_crucible.run import run_training
-from lora_crucible.run_files import RunFiles
+from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.run import run_training
 
 SPEC = AdapterSpec(4, 4.0, 0.0, "attention_and_feed_forward")
 

@@ -11,7 +11,7 @@ import pytest
 import test_forms as forms
 import test_text_training as text
 import torch
-from lora_crucible.cli import main
+from lora_crucible.cli.main import main
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.formats.names import layer_names
 from lora_crucible.models.comfyui import naming

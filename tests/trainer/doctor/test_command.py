@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from lora_crucible.cli import main
-from lora_crucible.doctor import comfyui, command
+from lora_crucible.cli import doctor as command
+from lora_crucible.cli.main import main
+from lora_crucible.doctor import comfyui
 from lora_crucible.doctor.packages import loading_steps
 from lora_crucible.doctor.requirements import REQUIRED, STANDALONE
 

@@ -19,8 +19,8 @@ from lora_crucible.demo import DATASET_DIR
 from lora_crucible.evaluation.validation import Validation
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
-from lora_crucible.run import Hooks, RunResult, run_training
-from lora_crucible.run_files import RunFiles
+from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.run import Hooks, RunResult, run_training
 from PIL import Image
 
 QUICK = {

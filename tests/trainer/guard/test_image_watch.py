@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import torch
-from lora_crucible.loop import RowResult
 from lora_crucible.models.base import CachedSample, RowLosses
 from lora_crucible.monitoring.hard_images import HARD_WEIGHT, ImageWatch
+from lora_crucible.training.loop import RowResult
 
 NAMES = [f"{number:02}.png" for number in range(12)]
 

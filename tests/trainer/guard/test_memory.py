@@ -16,8 +16,8 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.memory import storage as room
 from lora_crucible.memory.step_memory import Memory
-from lora_crucible.resuming import train_or_resume
-from lora_crucible.run import Hooks, RunResult
+from lora_crucible.training.resume import train_or_resume
+from lora_crucible.training.run import Hooks, RunResult
 from out_of_memory import Faults
 
 STEPS = 4
@@ -237,9 +237,7 @@ def test_the_measured_step_changes_nothing(base_model, dataset, tmp_path, undist
 def test_a_plan_is_made_before_the_first_step_and_compared_afterwards(base_model, dataset, tmp_path, caplog):
     caplog.set_level("INFO")
     result = train(base_model, dataset, tmp_path)
-    lines = [
-        line for line in caplog.text.splitlines() if "trainer.memory.step_memory" in line or "guard.memory" in line
-    ]
+    lines = [line for line in caplog.text.splitlines() if "memory.step_memory" in line]
     assert "Memory: 4 images at a time in batches of 4, gradient checkpointing off" in lines[0]
     assert "expected: at most" in lines[1]
     expected = re.search(r"expected: at most (\S+) .B of (\S+) .B, (\S+) s a step, (\d+) s in all", result.report)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from . import __version__
-from .config import ResolvedConfig
-from .data.batch_sampler import BatchOrder
-from .data.images.dataset import Dataset
-from .formats.metadata import TrainingFacts
-from .models.base import BaseModel
+from .. import __version__
+from ..config import ResolvedConfig
+from ..data.batch_sampler import BatchOrder
+from ..data.images.dataset import Dataset
+from ..formats.metadata import TrainingFacts
+from ..models.base import BaseModel
 
 
 def lora_facts(

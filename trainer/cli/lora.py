@@ -11,17 +11,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .doctor.requirements import TORCH
-from .errors import CrucibleError
-from .files.atomic import size_text
-from .files.names import unused_path
-from .formats.architectures import FORMS
-from .merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
+from ..doctor.requirements import TORCH
+from ..errors import CrucibleError
+from ..files.atomic import size_text
+from ..files.names import unused_path
+from ..formats.architectures import FORMS
+from ..merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 
 if TYPE_CHECKING:
-    from .formats.architectures import Architecture, Form
-    from .formats.universal import Layers
-    from .merging.ingredients import Strengths
+    from ..formats.architectures import Architecture, Form
+    from ..formats.universal import Layers
+    from ..merging.ingredients import Strengths
 
 PRECISIONS = ("fp16", "bf16", "fp32")
 
@@ -69,10 +69,10 @@ def _merge(options: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from .merging.ingredients import architecture_of_all, ingredients
-    from .merging.into import bake, base_weights
-    from .merging.result import merge_to_file
-    from .models.base import DTYPES
+    from ..merging.ingredients import architecture_of_all, ingredients
+    from ..merging.into import bake, base_weights
+    from ..merging.result import merge_to_file
+    from ..models.base import DTYPES
 
     if options.into is not None and (options.rank, options.save_precision) != (None, None):
         raise CrucibleError(
@@ -104,9 +104,9 @@ def _merge(options: argparse.Namespace) -> None:
 
 
 def _resize(options: argparse.Namespace) -> None:
-    from .formats.delta import rank_of
-    from .merging.ingredients import architecture_of_all, layers_of
-    from .merging.resize import resize
+    from ..formats.delta import rank_of
+    from ..merging.ingredients import architecture_of_all, layers_of
+    from ..merging.resize import resize
 
     if (options.rank is None) == (options.energy is None):
         raise CrucibleError("Say either --rank or --energy: what the new rank is, or how much of each layer is kept.")
@@ -122,8 +122,8 @@ def _resize(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from .formats.lora_info import scale_in_diffusers
-    from .merging.ingredients import architecture_of_all, layers_of
+    from ..formats.lora_info import scale_in_diffusers
+    from ..merging.ingredients import architecture_of_all, layers_of
 
     stack = [_stacked(str(options.lora))]
     architecture = architecture_of_all([stack[0].lora])
@@ -146,9 +146,9 @@ _STACKED = re.compile(r"(.*\.safetensors)((?::[^:]*)*)", re.IGNORECASE | re.DOTA
 
 def _stacked(text: str) -> Strengths:
     """A LoRA and its strengths: "file.safetensors", "file.safetensors:0.7" or "file.safetensors:0.7:0.5"."""
-    from .formats.lora_file import read_lora
-    from .formats.lora_model import LoraModel
-    from .merging.ingredients import Strengths
+    from ..formats.lora_file import read_lora
+    from ..formats.lora_model import LoraModel
+    from ..merging.ingredients import Strengths
 
     match = _STACKED.fullmatch(text)
     try:
@@ -180,8 +180,8 @@ def _save(
     facts: Mapping[str, Any],
     form: Form = "auto",
 ) -> None:
-    from .merging.result import save
-    from .models.base import DTYPES
+    from ..merging.result import save
+    from ..models.base import DTYPES
 
     save(output, lora, stack, architecture, facts, form=form, dtype=DTYPES.get(options.save_precision))
     print(f"Saved {output} ({size_text(output.stat().st_size)}).")

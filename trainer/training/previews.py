@@ -9,15 +9,15 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from .adapters.adapters import Adapters
-from .config import ResolvedConfig
-from .data.images.buckets import Buckets
-from .data.images.dataset import Dataset
-from .extras import Extras
-from .files.pictures import side_by_side, to_picture
-from .memory.retry import retried
-from .models.base import BaseModel, Sampling
-from .run_files import RunFiles
+from ..adapters.adapters import Adapters
+from ..config import ResolvedConfig
+from ..data.images.buckets import Buckets
+from ..data.images.dataset import Dataset
+from ..files.pictures import side_by_side, to_picture
+from ..memory.retry import retried
+from ..models.base import BaseModel, Sampling
+from ..runs.best_effort import Extras
+from ..runs.paths import RunFiles
 
 BY_DEFAULT = 2
 """Captions that are drawn when the user names no prompts."""

@@ -11,12 +11,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from ..files.atomic import write_whole
+from ..models.base import BaseModel
+from ..models.initial_lora import Continued
+from ..planning.plan import Plan
 from .checkpoint import VERSION
-from .files.atomic import write_whole
-from .models.base import BaseModel
-from .models.initial_lora import Continued
-from .planning.plan import Plan
-from .run_files import RunFiles
+from .paths import RunFiles
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import ResolvedConfig
-from .data.cache import TensorCache
-from .data.images.dataset import Dataset
-from .files.atomic import size_text
-from .models.base import BaseModel
-from .planning.plan import note_lines
+from ..config import ResolvedConfig
+from ..data.cache import TensorCache
+from ..data.images.dataset import Dataset
+from ..files.atomic import size_text
+from ..models.base import BaseModel
+from ..planning.plan import note_lines
 
 
 @dataclass(frozen=True)

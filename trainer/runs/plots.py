@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
-from .evaluation.validation import Round
-from .files.atomic import write_whole
-from .run_log import read_log
+from ..evaluation.validation import Round
+from ..files.atomic import write_whole
+from .log import read_log
 
 SMOOTHING = 0.95
 """Share of the past in the smoothed curve: single steps swing with their timesteps."""

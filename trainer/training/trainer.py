@@ -12,38 +12,38 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .adapters.adapters import Adapters, AdapterSpec
-from .checkpoint import Checkpoint, Checkpoints
-from .config import ResolvedConfig, TrainingConfig
-from .data.batch_sampler import BatchOrder
-from .data.cache import TensorCache
-from .errors import CrucibleError
-from .evaluation.early_stopping import StoppedEarly
-from .evaluation.evaluator import Guard
-from .evaluation.validation import Round
-from .evaluation.verdict import Verdict
-from .events.step import StepReport
-from .extras import Extras
-from .formats.lora_model import LoraModel
-from .hardware.slow_step_causes import likely_cause
+from ..adapters.adapters import Adapters, AdapterSpec
+from ..config import ResolvedConfig, TrainingConfig
+from ..data.batch_sampler import BatchOrder
+from ..data.cache import TensorCache
+from ..errors import CrucibleError
+from ..evaluation.early_stopping import StoppedEarly
+from ..evaluation.evaluator import Guard
+from ..evaluation.validation import Round
+from ..evaluation.verdict import Verdict
+from ..events.step import StepReport
+from ..formats.lora_model import LoraModel
+from ..hardware.slow_step_causes import likely_cause
+from ..memory.retry import again, retried
+from ..memory.step_memory import Memory
+from ..memory.storage import require_room
+from ..models.base import BaseModel, Precision
+from ..models.initial_lora import DECIDED_BY_FILE, Continued
+from ..monitoring.anomalies import Trouble
+from ..monitoring.loss_swings import find_swing
+from ..monitoring.step_time import Pace
+from ..optim.optimizers import parameter_groups
+from ..optim.stepper import Optimization
+from ..planning.plan import Plan
+from ..runs.best_effort import Extras
+from ..runs.checkpoint import Checkpoint, Checkpoints
+from ..runs.log import RunLog, read_log
+from ..runs.lora_writer import LoraSaver
+from ..runs.paths import RunFiles
+from ..runs.plots import can_plot, save_training_plot
+from ..runs.report import SavedLora, cache_text, training_report
 from .loop import train
-from .memory.retry import again, retried
-from .memory.step_memory import Memory
-from .memory.storage import require_room
-from .models.base import BaseModel, Precision
-from .models.initial_lora import DECIDED_BY_FILE, Continued
-from .monitoring.anomalies import Trouble
-from .monitoring.loss_swings import find_swing
-from .monitoring.step_time import Pace
-from .optim.optimizers import parameter_groups
-from .optim.stepper import Optimization
-from .planning.plan import Plan
-from .plots import can_plot, save_training_plot
-from .report import SavedLora, cache_text, training_report
-from .run_files import RunFiles
-from .run_log import RunLog, read_log
-from .sampling import Samples
-from .saving import LoraSaver
+from .previews import Samples
 
 log = logging.getLogger(__name__)
 

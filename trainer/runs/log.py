@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .events.step import StepReport
-from .files.atomic import write_whole
-from .run_files import LOG
+from ..events.step import StepReport
+from ..files.atomic import write_whole
+from .paths import LOG
 
 log = logging.getLogger(__name__)
 

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from .config import TrainingConfig
-from .data.images.dataset import Dataset
-from .errors import CrucibleError
-from .hardware.device_memory import forget_tensors
-from .memory.step_memory import NothingFits
-from .models.base import BaseModel
-from .models.initial_lora import Continued
-from .planning.lower_resolution import limited, next_lower
-from .planning.plan import Plan, make_plan
-from .run_files import RunFiles
-from .training import Hooks, RunResult, Training
+from ..config import TrainingConfig
+from ..data.images.dataset import Dataset
+from ..errors import CrucibleError
+from ..hardware.device_memory import forget_tensors
+from ..memory.step_memory import NothingFits
+from ..models.base import BaseModel
+from ..models.initial_lora import Continued
+from ..planning.lower_resolution import limited, next_lower
+from ..planning.plan import Plan, make_plan
+from ..runs.paths import RunFiles
+from .trainer import Hooks, RunResult, Training
 
 __all__ = ["Hooks", "RunResult", "run_training"]
 

@@ -11,21 +11,21 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .checkpoint import Checkpoints, read_state
-from .config import TrainingConfig
-from .data.images.dataset import Dataset
-from .errors import CrucibleError
-from .files.atomic import require_writable
-from .files.names import check_output_name, nowhere
-from .formats.lora_file import read_lora
-from .formats.lora_model import LoraModel
-from .models.base import BaseModel
-from .models.initial_lora import continued_from
-from .planning.plan import make_plan
+from ..config import TrainingConfig
+from ..data.images.dataset import Dataset
+from ..errors import CrucibleError
+from ..files.atomic import require_writable
+from ..files.names import check_output_name, nowhere
+from ..formats.lora_file import read_lora
+from ..formats.lora_model import LoraModel
+from ..models.base import BaseModel
+from ..models.initial_lora import continued_from
+from ..planning.plan import make_plan
+from ..runs.checkpoint import Checkpoints, read_state
+from ..runs.log import read_log
+from ..runs.paths import LOG, RunFiles
+from ..runs.record import RunRecord, known_runs, lora_session
 from .run import Hooks, RunResult, run_training
-from .run_files import LOG, RunFiles
-from .run_log import read_log
-from .run_record import RunRecord, known_runs, lora_session
 
 log = logging.getLogger(__name__)
 

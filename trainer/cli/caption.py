@@ -6,12 +6,19 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .captioners.models import DEFAULT, KNOWN
-from .captioners.options import DETAILS, LANGUAGES, MODES, CaptionOptions, CaptionStyle, split_words
-from .doctor.requirements import TORCH
+from ..captioners.models import DEFAULT, KNOWN
+from ..captioners.options import (
+    DETAILS,
+    LANGUAGES,
+    MODES,
+    CaptionOptions,
+    CaptionStyle,
+    split_words,
+)
+from ..doctor.requirements import TORCH
 
 if TYPE_CHECKING:
-    from .captioners.run import CaptionResult
+    from ..captioners.run import CaptionResult
 
 
 def add_caption_command(commands: Any) -> None:
@@ -48,11 +55,11 @@ def add_caption_command(commands: Any) -> None:
 def _caption(options: argparse.Namespace) -> None:
     import transformers.utils.logging
 
-    from .captioners.cache import CaptionCache
-    from .captioners.dataset import pictures_in
-    from .captioners.registry import open_captioner
-    from .captioners.run import CaptionResult, caption_images, standalone_session
-    from .captioners.write import check_writable
+    from ..captioners.cache import CaptionCache
+    from ..captioners.dataset import pictures_in
+    from ..captioners.registry import open_captioner
+    from ..captioners.run import CaptionResult, caption_images, standalone_session
+    from ..captioners.write import check_writable
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -97,7 +104,7 @@ def _captioner_folder(options: argparse.Namespace) -> Path:
     """A folder that was named outright, or what `get_captioner` finds."""
     from tqdm import tqdm
 
-    from .captioners.download import get_captioner
+    from ..captioners.download import get_captioner
 
     folder = Path(options.captioner).expanduser()
     if (folder / "config.json").is_file():
@@ -127,7 +134,7 @@ def _follow(captions: Any, count: int, result: CaptionResult) -> None:
 
 
 def _write(result: CaptionResult, output: Path | None) -> None:
-    from .captioners.write import write_metadata, write_sidecars
+    from ..captioners.write import write_metadata, write_sidecars
 
     if output is None:
         files = write_sidecars({path: result.captions[path] for path in result.written})

@@ -15,11 +15,11 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from .config import SETTINGS, TrainingConfig
-from .data.cache import cache_folder
-from .files.atomic import TEMPORARY, delete_unfinished, write_whole
-from .files.names import check_output_name, nowhere, unused_name
-from .files.pictures import to_pixels
+from ..config import SETTINGS, TrainingConfig
+from ..data.cache import cache_folder
+from ..files.atomic import TEMPORARY, delete_unfinished, write_whole
+from ..files.names import check_output_name, nowhere, unused_name
+from ..files.pictures import to_pixels
 
 REPORT, LOG, SAMPLES = "report.txt", "log.jsonl", "samples"
 

@@ -17,12 +17,12 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from .errors import CrucibleError
-from .files.atomic import explained, sync_folder, write_whole
-from .files.tensor_tree import packed, unpacked
-from .formats.lora_file import write_lora
-from .formats.lora_model import LoraModel
-from .formats.tensor_file import data_parts, file_parts
+from ..errors import CrucibleError
+from ..files.atomic import explained, sync_folder, write_whole
+from ..files.tensor_tree import packed, unpacked
+from ..formats.lora_file import write_lora
+from ..formats.lora_model import LoraModel
+from ..formats.tensor_file import data_parts, file_parts
 
 log = logging.getLogger(__name__)
 

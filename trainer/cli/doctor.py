@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .comfyui import examine_comfyui, find_comfyui, python_of
-from .devices import examine_devices
-from .folders import examine_folders, result_folders
-from .packages import examine_optional_packages, examine_packages, loading_steps
-from .page import Advice, Section, page, path_text
-from .probing import Step, probe
-from .requirements import doctor_command
+from ..doctor.comfyui import examine_comfyui, find_comfyui, python_of
+from ..doctor.devices import examine_devices
+from ..doctor.folders import examine_folders, result_folders
+from ..doctor.packages import examine_optional_packages, examine_packages, loading_steps
+from ..doctor.page import Advice, Section, page, path_text
+from ..doctor.probing import Step, probe
+from ..doctor.requirements import doctor_command
 
 OLDEST_PYTHON = (3, 10)
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .config import ResolvedConfig
-from .data.batch_sampler import BatchOrder
-from .events.step import Gradients, RowResult, StepReport
-from .memory.step_memory import Memory
-from .models.base import CachedSample, RowLosses
-from .monitoring.anomalies import Trouble
-from .optim.stepper import Optimization
-from .seeding import derived_seed
+from ..config import ResolvedConfig
+from ..data.batch_sampler import BatchOrder
+from ..events.step import Gradients, RowResult, StepReport
+from ..memory.step_memory import Memory
+from ..models.base import CachedSample, RowLosses
+from ..monitoring.anomalies import Trouble
+from ..optim.stepper import Optimization
+from ..seeding import derived_seed
 
 Losses = Callable[[Sequence[CachedSample], Sequence[int]], RowLosses]
 """A base model's `losses`."""

@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .caption_command import add_caption_command
-from .doctor.command import add_doctor_command
-from .doctor.requirements import STANDALONE, require_packages
-from .errors import CrucibleError
-from .lora_commands import add_lora_commands
+from ..doctor.requirements import STANDALONE, require_packages
+from ..errors import CrucibleError
+from .caption import add_caption_command
+from .doctor import add_doctor_command
+from .lora import add_lora_commands
 
 if TYPE_CHECKING:
-    from .config import TrainingConfig
-    from .data.images.dataset import Dataset
-    from .events.step import StepReport
-    from .models.base import BaseModel
-    from .run import RunResult
+    from ..config import TrainingConfig
+    from ..data.images.dataset import Dataset
+    from ..events.step import StepReport
+    from ..models.base import BaseModel
+    from ..training.run import RunResult
 
 
 COMMANDS = "demo | train | check | caption | merge | resize | convert | doctor"
@@ -87,11 +87,11 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from .data.images.report import dataset_report
-    from .formats.lora_file import read_lora
-    from .formats.lora_info import lora_info
-    from .models.diffusers.folder import read_folder
-    from .planning.summary import summarise
+    from ..data.images.report import dataset_report
+    from ..formats.lora_file import read_lora
+    from ..formats.lora_info import lora_info
+    from ..models.diffusers.folder import read_folder
+    from ..planning.summary import summarise
 
     config, dataset = _config_and_dataset(options)
     assert config.base_model is not None
@@ -108,7 +108,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
-    from .config.yaml_file import read_config
+    from ..config.yaml_file import read_config
 
     config = read_config(options.config or options.config_file)
     missing = [name for name in ("base_model", "train_data_dir") if getattr(config, name) is None]
@@ -126,8 +126,8 @@ def _load(config: TrainingConfig) -> Dataset:
     """The config's dataset, with a progress bar for the images that are opened for the first time."""
     from tqdm import tqdm
 
-    from .data.cache import cache_folder
-    from .data.images.dataset import load_dataset
+    from ..data.cache import cache_folder
+    from ..data.images.dataset import load_dataset
 
     facts = cache_folder(Path(config.output_dir).expanduser()) / "facts"
     with tqdm(total=0, desc="Checking", unit="image", dynamic_ncols=True, leave=False) as bar:
@@ -149,7 +149,7 @@ def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None]) -> 
 
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
-    from .models.diffusers.model import DiffusersBaseModel
+    from ..models.diffusers.model import DiffusersBaseModel
 
     assert config.base_model is not None
     return DiffusersBaseModel(config.base_model, check_interrupt)
@@ -159,9 +159,9 @@ def _run(config: TrainingConfig, dataset: Dataset, retrain: bool) -> RunResult:
     """Train with a progress bar; the LoRA and a folder of its name with everything else go to output_dir."""
     from tqdm import tqdm
 
-    from .resuming import train_or_resume
-    from .run import Hooks
-    from .stopping import asked_to_stop
+    from ..training.resume import train_or_resume
+    from ..training.run import Hooks
+    from .interrupt import asked_to_stop
 
     folder = Path(config.output_dir).expanduser()
     with asked_to_stop() as check, tqdm(total=1, desc="Encoding", unit="image", dynamic_ncols=True) as bar:
@@ -185,7 +185,7 @@ def _run(config: TrainingConfig, dataset: Dataset, retrain: bool) -> RunResult:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from .config import parse_config
+    from ..config import parse_config
 
     config = parse_config(
         {
@@ -198,7 +198,7 @@ def _demo(options: argparse.Namespace) -> None:
     print("Training a LoRA on the demo model: a new style for its coloured shapes.")
     result = _run(config, _load(config), options.retrain)
     print(result.report)
-    from .demo.showcase import measure  # after `_base_model`, which keeps the packages quiet
+    from ..demo.showcase import measure  # after `_base_model`, which keeps the packages quiet
 
     outcome = measure(result.files.lora)
     picture = result.files.folder / "before_and_after.png"

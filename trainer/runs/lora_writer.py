@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from .adapters.adapters import Adapters
-from .config import ResolvedConfig
-from .data.batch_sampler import BatchOrder
-from .data.images.dataset import Dataset
-from .evaluation.evaluator import Guard
-from .formats.lora_file import to_state_dict, write_lora
-from .formats.lora_model import LoraModel
-from .formats.metadata import build_metadata
+from ..adapters.adapters import Adapters
+from ..config import ResolvedConfig
+from ..data.batch_sampler import BatchOrder
+from ..data.images.dataset import Dataset
+from ..evaluation.evaluator import Guard
+from ..formats.lora_file import to_state_dict, write_lora
+from ..formats.lora_model import LoraModel
+from ..formats.metadata import build_metadata
+from ..models.base import DTYPES, BaseModel, Precision
+from ..models.initial_lora import Continued
 from .lora_facts import lora_facts
-from .models.base import DTYPES, BaseModel, Precision
-from .models.initial_lora import Continued
+from .paths import RunFiles
 from .report import SavedLora
-from .run_files import RunFiles
 
 
 class LoraSaver:

@@ -1,0 +1,1 @@
+"""What happens in a run, from its plan to its result."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,10 +63,36 @@ def test_no_dependency_replaces_the_users_torch():
         assert not requirement.startswith("torch")
 
 
-def test_every_package_is_installed():
+def installed_packages(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Return the folders that setup.py has installed as packages."""
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr("setuptools.setup", lambda **arguments: asked.update(arguments))
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    folders = asked["package_dir"]
+    assert set(folders) == {"lora_crucible"}
+    assert len(asked["packages"]) == len(set(asked["packages"]))
+    packages = [name.split(".") for name in asked["packages"]]
+    return {Path(folders[root], *inner) for root, *inner in packages}
+
+
+def test_every_package_is_installed(monkeypatch: pytest.MonkeyPatch):
+    """A folder of modules without an __init__.py would be missing from the wheel."""
     folders = {file.parent.relative_to(ROOT) for file in (ROOT / "trainer").rglob("*.py")}
-    packages = {Path("trainer", *name.split(".")[1:]) for name in PROJECT["tool"]["setuptools"]["packages"]}
-    assert folders == packages
+    assert folders == installed_packages(monkeypatch)
+
+
+def test_every_data_file_is_installed():
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
+    matched = {
+        path
+        for package, globs in patterns.items()
+        for pattern in globs
+        for path in ROOT.joinpath("trainer", *package.split(".")[1:]).glob(pattern)
+        if path.is_file()
+    }
+    files = {path for path in (ROOT / "trainer").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files == matched
 
 
 def test_version_is_one():

@@ -39,10 +39,10 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     Image.new("RGB", (2000, 2000)).save(paths[0], compress_level=1)
     for path in paths[1:]:
         os.link(paths[0], path)
-    package = Path(facts.__file__).parent.parent
+    package = Path(facts.__file__).parents[2]
     script = (
         f"import pathlib, resource, sys; sys.path.insert(0, {str(package.parent)!r})\n"
-        f"from {package.name}.data.facts import all_facts\n"
+        f"from {package.name}.data.images.image_facts import all_facts\n"
         "def peak(paths):\n"
         "    assert len(all_facts(map(pathlib.Path, paths))) == len(paths)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

@@ -19,6 +19,23 @@ else:
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FLOORS = (
+    {"cli"},
+    {"training"},
+    {"runs"},
+    {"evaluation"},
+    {"monitoring", "memory"},
+    {"optim", "models"},
+    {"planning", "adapters", "captioners", "merging"},
+    {"data", "formats"},
+    {"config", "demo", "doctor"},
+    {"hardware"},
+    {"files"},
+    {"events", "messages"},
+    {"errors", "seeding"},
+)
+"""The packages of trainer/ from top to bottom: each imports from those below it only."""
+
 COMFYUI_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server", "execution"}
 
 
@@ -44,6 +61,28 @@ def test_the_trainer_imports_itself_relatively():
     """The trainer is loaded under three names: `trainer`, `lora_crucible`, and the pack's name inside ComfyUI."""
     for file in [*(ROOT / "trainer").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]:
         assert not imported_modules(file) & {"trainer", "lora_crucible"}, file
+
+
+def relative_imports(file: Path) -> set[str]:
+    """Return the first parts of all relative imports of a file of the trainer, counted from trainer/."""
+    folders = file.relative_to(ROOT / "trainer").parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            above = folders[: len(folders) - node.level + 1]
+            found |= {[*above, *name.split(".")][0] for name in names}
+    return found - {"__version__"}
+
+
+def test_packages_import_only_from_those_below_them():
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    packages = {path.stem for path in (ROOT / "trainer").iterdir() if not path.name.startswith("__")}
+    assert packages == floor.keys(), "a package has no floor, or a floor has no package"
+    for file in (ROOT / "trainer").rglob("*.py"):
+        package = file.relative_to(ROOT / "trainer").parts[0].removesuffix(".py")
+        for other in relative_imports(file) - {package}:
+            assert package.startswith("__") or floor[other] > floor[package], f"{file} imports {other}, from above"
 
 
 def test_config_needs_no_torch():

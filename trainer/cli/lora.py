@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..doctor.requirements import TORCH
 from ..errors import CrucibleError
-from ..files.atomic import size_text
 from ..files.names import unused_path
 from ..formats.architectures import FORMS
 from ..merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
+from ..messages.wording import size_text
 
 if TYPE_CHECKING:
     from ..formats.architectures import Architecture, Form

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-NAMES_SHOWN = 5
-"""File names that a message lists before it only counts the rest."""
+from ..messages.wording import listed
 
 Severity = Literal["error", "warning", "note"]
 
@@ -43,14 +42,3 @@ class Finding:
 def by_weight(findings: Sequence[Finding]) -> list[Finding]:
     """Heaviest first; among equals, in the order they were found."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    """1 image, 2 images."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -16,11 +16,11 @@ from torch import Tensor
 from ..adapters.adapters import Adapters
 from ..config import ResolvedConfig
 from ..data.cache import TensorCache
-from ..data.findings import counted
 from ..data.images.dataset import Dataset, TrainingImage
 from ..data.images.samples import fixed_samples
 from ..events.step import StepReport
 from ..memory.retry import retried
+from ..messages.wording import counted
 from ..models.base import BaseModel, CachedSample, Progress, RowLosses, Sampling
 from ..monitoring.hard_images import ImageWatch
 from ..monitoring.loss_swings import Swing

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import CrucibleError
+from ..messages.wording import size_text
 
 TEMPORARY = ".crucible-"
 """How the name of a file begins that is being written, before its own; a killed process may leave one."""
@@ -101,17 +102,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def size_text(size: int) -> str:
-    """A file size in bytes as people read it (1 MB = 1,000,000 bytes)."""
-    if size < 1000:
-        return f"{size} bytes"
-    for unit, factor in (("KB", 1e3), ("MB", 1e6), ("GB", 1e9)):
-        value = size / factor
-        if value < 999.95 or unit == "GB":
-            break
-    return f"{value:.1f} {unit}"
 
 
 @contextmanager

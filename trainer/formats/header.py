@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CrucibleError
-from ..files.atomic import size_text
+from ..messages.wording import size_text
 
 MAX_HEADER = 100_000_000
 """Bytes; the safetensors library reads no longer one."""

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import CrucibleError
-from ..files.atomic import size_text, write_whole
+from ..files.atomic import write_whole
+from ..messages.wording import size_text
 from .adapter_keys import is_adapter_key
 from .header import not_whole, read_header, unreadable
 from .tensor_file import data_parts, file_parts, hash_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..files.atomic import size_text
+from ..messages.wording import size_text
 from .adapter_keys import AdapterFacts, adapter_facts, split_key
 from .architectures import Architecture
 from .identify import architecture_names, candidates, trainer_name

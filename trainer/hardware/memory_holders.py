@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import psutil
 import torch
 
-from ..files.atomic import size_text
+from ..messages.wording import size_text
 from .nvidia import Holder, nvidia_cards
 
 WORTH_NAMING = 500_000_000

@@ -9,8 +9,7 @@ import time
 import psutil
 import torch
 
-from ..data.findings import listed
-from ..files.atomic import size_text
+from ..messages.wording import listed, size_text
 from .nvidia import nvidia_cards
 
 FULL = 0.03

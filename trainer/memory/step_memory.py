@@ -12,12 +12,11 @@ from typing import Any
 
 from ..config import ResolvedConfig
 from ..data.batch_sampler import BatchOrder
-from ..data.findings import counted
 from ..errors import CrucibleError
 from ..events.step import StepReport
-from ..files.atomic import size_text
 from ..hardware.device_memory import PeakMeter, forget_tensors
 from ..hardware.memory_holders import largest_holder
+from ..messages.wording import counted, size_text
 from ..models.base import BaseModel, CachedSample
 from ..optim.stepper import Optimization
 from ..planning.lower_resolution import LEAST

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..config import ResolvedConfig
 from ..data.cache import IN_MEMORY
 from ..errors import CrucibleError
-from ..files.atomic import size_text
 from ..hardware.device_memory import free_host_memory
+from ..messages.wording import size_text
 from .plan import STATE_BYTES
 
 FILE_BYTES = {"fp16": 2, "fp32": 4}

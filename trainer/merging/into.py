@@ -14,13 +14,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import CrucibleError
-from ..files.atomic import size_text, whole_file
+from ..files.atomic import whole_file
 from ..formats.adapter_keys import names_text_encoder
 from ..formats.architectures import Architecture
 from ..formats.header import read_header
 from ..formats.layer_names import kohya_key
 from ..formats.names import Place, flat, place_of
 from ..formats.tensor_file import BYTES, data_of, header
+from ..messages.wording import size_text
 from .merge import BaseWeight, Ingredient, JointLayer, layers_of_all
 from .recipe import Recipe
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..files.atomic import size_text
 from ..formats.architectures import Architecture, Form
 from ..formats.delta import kind_of, scale_of
 from ..formats.forms import to_form
@@ -19,6 +18,7 @@ from ..formats.lora_file import DOWN, dtype_of, write_lora
 from ..formats.lora_model import LoraModel
 from ..formats.trigger_words import trigger_words
 from ..formats.universal import Layers
+from ..messages.wording import size_text
 from .ingredients import Strengths, architecture_of_all, ingredients
 from .merge import CPU, BaseWeight, merge
 from .recipe import Recipe

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config import ResolvedConfig
-from ..data.findings import counted, listed
 from ..errors import CrucibleError
 from ..events.step import Gradients
+from ..messages.wording import counted, listed
 from ..optim.stepper import CAREFUL_GRAD_NORM
 from .error_baseline import UsualErrors
 

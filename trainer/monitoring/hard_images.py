@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from ..data.findings import listed
 from ..events.step import RowResult
+from ..messages.wording import listed
 from ..models.base import CachedSample, RowLosses
 from .error_baseline import UsualErrors
 

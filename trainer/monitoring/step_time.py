@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from ..data.findings import counted
 from ..events.step import StepReport
+from ..messages.wording import counted
 
 log = logging.getLogger(__name__)
 

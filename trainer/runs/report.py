@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import ResolvedConfig
 from ..data.cache import TensorCache
 from ..data.images.dataset import Dataset
-from ..files.atomic import size_text
+from ..messages.wording import size_text
 from ..models.base import BaseModel
 from ..planning.plan import note_lines
 

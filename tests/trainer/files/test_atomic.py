@@ -2,7 +2,8 @@
 
 import pytest
 from lora_crucible.errors import CrucibleError
-from lora_crucible.files.atomic import delete_unfinished, require_writable, size_text, write_whole
+from lora_crucible.files.atomic import delete_unfinished, require_writable, write_whole
+from lora_crucible.messages.wording import size_text
 
 
 @pytest.mark.parametrize(

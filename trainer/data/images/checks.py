@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..findings import Finding, counted
+from ...messages.wording import counted
+from ..findings import Finding
 from .buckets import LONGEST, SMALLEST, Buckets
 from .captions import holds_word
 from .dataset import Dataset, TrainingImage

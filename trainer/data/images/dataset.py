@@ -11,7 +11,8 @@ from pathlib import Path
 from ...config.data_settings import DataSettings
 from ...demo import DATASET_DIR, TRIGGER_WORD
 from ...errors import CrucibleError
-from ..findings import Finding, counted
+from ...messages.wording import counted
+from ..findings import Finding
 from .captions import find_captions, finished, holds_word
 from .image_facts import ImageFacts, all_facts
 from .metadata_files import MetadataFile, metadata_files, misspelt_metadata, read_metadata

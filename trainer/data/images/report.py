@@ -6,7 +6,8 @@ import statistics
 from collections import Counter
 from dataclasses import dataclass
 
-from ..findings import Finding, by_weight, counted
+from ...messages.wording import counted
+from ..findings import Finding, by_weight
 from .buckets import Buckets
 from .checks import ESTIMATE, TokenCounter, check_dataset, views
 from .dataset import Dataset

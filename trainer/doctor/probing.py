@@ -18,7 +18,7 @@ HANGS = f"hangs: not finished within {SECONDS} s"
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the probe: the import of a module and its attribute, or, without a module, a call of function `name`."""
+    """A step of the probe: it imports `module` and gets `attribute` or, without a module, calls the function `name`."""
 
     name: str
     module: str = ""

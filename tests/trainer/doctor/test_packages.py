@@ -55,7 +55,7 @@ def test_one_command_mends_all_that_is_missing_or_too_old(there: dict[str, str |
     (obstacle,) = section.obstacles
     for words in (
         "peft, which is not installed",
-        "diffusers 0.33 or newer, where 0.20.1 is installed",
+        "diffusers 0.33 or newer, but 0.20.1 is installed",
         "tokenizers, which transformers imports",
     ):
         assert words in obstacle.text

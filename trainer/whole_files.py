@@ -135,7 +135,7 @@ def explained(path: Path, what: str, size: int | None = None) -> Iterator[None]:
         cause, remedy = _cause_and_remedy(path.parent, error)
         much = "" if size is None else f" ({size_text(size)})"
         raise CrucibleError(
-            f"{what} could not be saved to {path}{much}: {cause}. No half-written file was left behind, and a file "
+            f"{what} could not be saved to {path}{much}: {cause}. No partial file was left behind, and a file "
             f"that was there before is unchanged. {remedy}, or choose another folder, then save again."
         ) from error
 

@@ -51,6 +51,8 @@ def instruction(style: CaptionStyle) -> str:
 
 
 class ChatCaptioner(TextCaptioner):
+    """A vision-language chat model with a chat template, which follows an instruction."""
+
     supported = "vision-language chat models (Qwen2-VL, Qwen2.5-VL, Qwen3-VL, SmolVLM)"
     most_tokens = 4096
     batch_size = 4

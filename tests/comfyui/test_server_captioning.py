@@ -47,7 +47,7 @@ def test_captions_are_trained_on_and_no_file_changes(server, new_graph, captione
     captioned = add_captioning(graph, folder, captioner)
     graph.train("captioned", dataset=captioned["dataset"], max_train_steps=2, sample_prompts="crux")
     outputs = server.run(graph.prompt)
-    assert f"{IMAGES} images captioned by tiny-blip, 0 left as they were" in outputs.texts["caption"]
+    assert f"{IMAGES} images captioned by tiny-blip, 0 left unchanged" in outputs.texts["caption"]
     texts = outputs.texts["texts"].splitlines()
     assert len(texts) == IMAGES
     assert all(text.startswith("crux, word") for text in texts)

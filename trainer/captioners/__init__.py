@@ -1,1 +1,1 @@
-"""Writes captions for images: captioning models behind one interface, and what is done with their texts."""
+"""Captioning of images: captioning models behind one interface, and the processing of their texts."""

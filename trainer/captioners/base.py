@@ -1,4 +1,4 @@
-"""What every captioner can do, and how its files are opened."""
+"""The interface that all captioners share, and the loading of their files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..errors import CrucibleError
 from .options import CaptionStyle
 
 Check = Callable[[], None]
-"""Called again and again while a model works; may raise to stop it."""
+"""A callback that is called repeatedly while a model works; it may raise to stop the model."""
 
 OPTIONAL_PACKAGES = ("torchvision", "timm", "num2words")
-"""Packages that single models need and that are not among this project's requirements."""
+"""Packages that only some captioners need and that this project does not require."""
 
 SENTENCE_ENDS = (".", "!", "?", "。", "！", "？")
 
@@ -28,16 +28,18 @@ SENTENCE_ENDS = (".", "!", "?", "。", "！", "？")
 class Captioner(ABC):
     """A model that writes captions, opened from a folder in the format of the Hugging Face hub.
 
-    Making one reads nothing; `load` brings the weights to the CPU. Where they are moved from there is the
-    caller's business: `module` is what has to be moved, and inputs follow it.
+    Creating a captioner reads no files; `load` reads the weights into main memory. The caller moves `module` to the
+    device of its choice, and inputs are moved to the same device.
     """
 
     supported: ClassVar[str]
-    """For people: the models that this kind opens."""
+    """The models that this class opens, as shown in messages to the user."""
     writes_tags: ClassVar[bool] = False
-    """Whether the texts are lists of tags, separated by commas."""
+    """Whether the texts are comma-separated lists of tags."""
     needs_float32: ClassVar[bool] = False
+    """Whether the weights are loaded in float32, whatever dtype is requested."""
     batch_size: ClassVar[int] = 8
+    """The number of images captioned together if the user sets none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,56 +48,59 @@ class Captioner(ABC):
     @classmethod
     @abstractmethod
     def opens(cls, config: dict[str, Any]) -> bool:
-        """Whether a model with this config.json is of this kind."""
+        """Return whether this class can open a model with this config.json."""
 
     @abstractmethod
     def depends_on(self, style: CaptionStyle) -> tuple[Any, ...]:
-        """Everything of a style that changes what this captioner writes."""
+        """Return those values of a style that affect what this captioner writes."""
 
     @abstractmethod
     def caption(self, images: Sequence[Image.Image], style: CaptionStyle, check: Check = lambda: None) -> list[str]:
-        """Writes a text for each RGB image, the same that the image would get alone.
+        """Write a text for each RGB image, the same text that the image would get in a batch of its own.
 
         Args:
-            check: called often; what it raises comes through.
+            check: a callback that is called often; exceptions that it raises are passed on.
         """
 
     @abstractmethod
     def _load(self, dtype: torch.dtype) -> Any:
-        """Read the files; returns the model."""
+        """Read the model's files and return the model."""
 
     @property
     def module(self) -> torch.nn.Module:
-        """The model, once it is loaded."""
-        assert self._module is not None, "load() comes first"
+        """The loaded model."""
+        assert self._module is not None, "load() must be called first"
         return self._module
 
     @property
     def device(self) -> torch.device:
+        """The device that holds the model's weights."""
         return next(self.module.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the model's weights."""
         return next(self.module.parameters()).dtype
 
     def load(self, dtype: torch.dtype) -> None:
         """Read the weights into main memory.
 
         Raises:
-            CrucibleError: files are missing or damaged, or a package that the model needs.
+            CrucibleError: files are missing or damaged, or a package that the model needs is missing.
         """
         with _loading(self.folder):
             self._module = self._load(torch.float32 if self.needs_float32 else dtype).eval()
 
     def unload(self) -> None:
+        """Release the weights."""
         self._module = None
 
 
 class TextCaptioner(Captioner):
-    """A captioner that writes word by word."""
+    """A captioner that generates its text token by token."""
 
     most_tokens: ClassVar[int]
-    """Where the model's positions end."""
+    """The most tokens that the model may generate for one text."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -106,20 +111,21 @@ class TextCaptioner(Captioner):
         self.processor = None
 
     def new_tokens(self, style: CaptionStyle) -> int:
+        """Return the most tokens to generate for a text in this style."""
         return min(style.max_new_tokens, self.most_tokens)
 
     def generate(
         self, inputs: Any, style: CaptionStyle, check: Check, prompt_tokens: int, **settings: Any
     ) -> list[str]:
-        """Writes without chance: the same inputs give the same texts.
+        """Generate texts without sampling, so that the same inputs always give the same texts.
 
         Args:
-            inputs: what the processor made of the images.
-            prompt_tokens: tokens at the start of every output that repeat the prompt.
+            inputs: the processor's output for the images.
+            prompt_tokens: the number of tokens at the start of every output that repeat the prompt.
 
         Returns:
-            The texts, without special tokens. One that was cut off ends with its last whole sentence, or
-            with its last whole word where there is none.
+            The texts, without special tokens. A text that reached the token limit is cut back to its last complete
+            sentence, or to its last complete word if it has no complete sentence.
         """
         new_tokens = self.new_tokens(style)
         sequences = self._module.generate(
@@ -147,20 +153,22 @@ class TextCaptioner(Captioner):
 
 
 def too_large(captioner: Captioner) -> CrucibleError:
-    """What to say when a captioner's weights do not fit on the device."""
+    """Return the error for a captioner whose weights do not fit on the device."""
     size = sum(weight.numel() * weight.element_size() for weight in captioner.module.parameters())
     return CrucibleError(
-        f"The captioner {captioner.folder.name} takes {size / 1e9:.1f} GB, and the graphics card has not so much "
-        "memory left, so nothing was captioned. Close other programs that use it, or choose a smaller captioner."
+        f"The captioner {captioner.folder.name} needs {size / 1e9:.1f} GB, but the graphics card does not have that "
+        "much free memory, so nothing was captioned. Close other programs that use the graphics card, or choose a "
+        "smaller captioner."
     )
 
 
 def pretrained(dtype: torch.dtype | None = None, *, auto: bool = False) -> dict[str, Any]:
-    """Arguments for transformers' `from_pretrained`: files of the folder alone, no pickle and no code among them.
+    """Return arguments for transformers' `from_pretrained` that read local files only, and no pickles or code.
 
     Args:
-        dtype: of the weights; None for what has no weights.
-        auto: for the Auto classes, which would otherwise ask at the console whether to run a folder's code.
+        dtype: the dtype of the weights; None for objects without weights, such as processors.
+        auto: whether one of the Auto classes is called, which would otherwise ask at the console whether to run a
+            folder's code.
     """
     import transformers
 
@@ -174,7 +182,7 @@ def pretrained(dtype: torch.dtype | None = None, *, auto: bool = False) -> dict[
 
 
 def _calling(check: Check) -> Any:
-    """A stopping criterion that never stops, but gives `check` its turn after every token."""
+    """Return a stopping criterion that never stops the generation but calls `check` after every token."""
     from transformers import StoppingCriteria, StoppingCriteriaList
 
     class Calling(StoppingCriteria):
@@ -194,7 +202,7 @@ def _without_loose_end(text: str) -> str:
 
 @contextmanager
 def _loading(folder: Path) -> Iterator[None]:
-    """Turns what transformers raises over a folder into errors that say what to do."""
+    """Turn the errors that transformers raises for a folder into errors that say what to do."""
     try:
         yield
     except CrucibleError:
@@ -206,8 +214,8 @@ def _loading(folder: Path) -> Iterator[None]:
 
         raise CrucibleError(
             f"The captioner in {folder} cannot be loaded ({_first_line(error)}), so nothing was captioned. Its files "
-            "are incomplete or damaged, or newer than the installed transformers "
-            f"({transformers.__version__}). Delete the folder and fetch the model anew, or choose another captioner."
+            "are incomplete or damaged, or need a newer transformers than the installed "
+            f"{transformers.__version__}. Delete the folder and download the model again, or choose another captioner."
         ) from error
 
 
@@ -216,13 +224,13 @@ def _missing_package(folder: Path, error: ImportError) -> CrucibleError:
     if not missing:
         return CrucibleError(
             f"The captioner in {folder} cannot be loaded: {_first_line(error)}. A package that it needs is missing or "
-            "too old. Update transformers in the Python that runs here:\n  "
+            "too old. Update transformers in this Python with:\n  "
             f'"{sys.executable}" -m pip install -U transformers\nor choose another captioner.'
         )
     return CrucibleError(
         f"The captioner in {folder} needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-        "installed in the Python that runs here. Install with:\n  "
-        f'"{sys.executable}" -m pip install {" ".join(missing)}\nand start again, or choose another captioner.'
+        "installed in this Python. Install with:\n  "
+        f'"{sys.executable}" -m pip install {" ".join(missing)}\nthen start again, or choose another captioner.'
     )
 
 

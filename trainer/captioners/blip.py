@@ -1,4 +1,4 @@
-"""BLIP: one short sentence in lower case."""
+"""The BLIP captioner, which writes one short sentence in lower case."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from .options import CaptionStyle
 
 
 class BlipCaptioner(TextCaptioner):
-    supported = "BLIP (Salesforce/blip-image-captioning-large and its relatives)"
-    # It writes one sentence, and goes on repeating itself where it may.
+    """A BLIP model; it ignores everything of a style but the length."""
+
+    supported = "BLIP (Salesforce/blip-image-captioning-large and related models)"
+    # The model writes one sentence; given more tokens, it only repeats itself.
     most_tokens = 100
 
     @classmethod
     def opens(cls, config: dict[str, Any]) -> bool:
-        # The same model type answers questions and matches texts, with other heads.
+        # Models of the same type but with other heads answer questions or match texts.
         return config.get("model_type") == "blip" and "BlipForConditionalGeneration" in config.get("architectures", ())
 
     def depends_on(self, style: CaptionStyle) -> tuple[Any, ...]:

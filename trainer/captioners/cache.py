@@ -1,4 +1,4 @@
-"""What captioners wrote, kept on disk, so that the same image is never captioned twice."""
+"""A cache on disk of the texts that captioners wrote, so that the same image is never captioned twice."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .base import Captioner
 from .options import CaptionStyle
 
 _WHOLE = 1 << 20
-"""Files of a model up to this many bytes count with all their content; of larger ones both ends."""
+"""The largest size in bytes at which a model's file is hashed whole; of larger files, only both ends are hashed."""
 
 
 class CaptionCache:
-    """The texts of one captioner in one style, by the content of the images.
+    """The texts of one captioner in one style, found by the content of the images.
 
-    One file of lines; every text is on disk as soon as it is put in, and what a crash left of a last line is
-    passed over. Two runs may share it.
+    The cache is one file with a line of JSON per text. Each text is on disk as soon as it is added, and a line that a
+    crash left incomplete is skipped. Two runs may share the file.
     """
 
     def __init__(self, folder: Path, captioner: Captioner, style: CaptionStyle) -> None:
@@ -33,21 +33,22 @@ class CaptionCache:
                 continue
 
     def get(self, image: Path) -> str | None:
-        """The text of an image file with this content, wherever it lay."""
+        """Return the text that was stored for an image of the same content, or None."""
         return self._texts.get(_content(image)) if self._texts else None
 
     def put(self, image: Path, text: str) -> None:
+        """Store the text of an image, in memory and on disk."""
         key = _content(image)
         self._texts[key] = text
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # The line break in front parts the entry from a line that a crash left unfinished.
+        # The leading line break separates the entry from a line that a crash left incomplete.
         line = "\n" + json.dumps({"image": key, "text": text}, ensure_ascii=True) + "\n"
         with open(self.path, "ab") as file:
             file.write(line.encode())
 
 
 def identity(folder: Path) -> str:
-    """A hash of a model's files that does not read gigabytes, and does not depend on where they lie."""
+    """Return a hash of a model's files that is independent of their folder and does not read gigabytes."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
         size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""Vision-language chat models: they follow an instruction."""
+"""Vision-language chat models, which follow an instruction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .base import Check, TextCaptioner, pretrained
 from .options import CaptionStyle
 
 MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "idefics3", "smolvlm")
-"""The first SmolVLM models call themselves idefics3."""
+"""The supported values of `model_type` in config.json; the first SmolVLM models are called idefics3."""
 
 INSTRUCTIONS = {
     "en": {
@@ -41,7 +41,7 @@ LIMITS = {"en": "Use at most {} words.", "zh": "不超过{}个字。"}
 
 
 def instruction(style: CaptionStyle) -> str:
-    """What the model is told: the user's own words, or a text that is made from the style."""
+    """Return the instruction for the model: the user's own if there is one, otherwise one composed from the style."""
     if style.instruction.strip():
         return style.instruction.strip()
     parts = [INSTRUCTIONS[style.language][style.detail], RULES[style.language]]
@@ -51,6 +51,8 @@ def instruction(style: CaptionStyle) -> str:
 
 
 class ChatCaptioner(TextCaptioner):
+    """A vision-language chat model with a chat template, which follows an instruction."""
+
     supported = "vision-language chat models (Qwen2-VL, Qwen2.5-VL, Qwen3-VL, SmolVLM)"
     most_tokens = 4096
     batch_size = 4
@@ -68,11 +70,11 @@ class ChatCaptioner(TextCaptioner):
         self.processor = AutoProcessor.from_pretrained(self.folder, **pretrained(auto=True))
         if getattr(self.processor, "chat_template", None) is None:
             raise CrucibleError(
-                f"The captioner in {self.folder} has no chat template, so it cannot be given an instruction. Fetch "
-                "the file chat_template.json or chat_template.jinja of the same model, or choose one whose name ends "
-                "in Instruct."
+                f"The captioner in {self.folder} has no chat template, so it cannot be given an instruction. Download "
+                "the file chat_template.json or chat_template.jinja of the same model into that folder, or choose a "
+                "model whose name ends in Instruct."
             )
-        # Texts are written on from the end of the prompt: that is where all of a batch have to meet.
+        # Generation continues from the end of the prompt, so the prompts of a batch must all end at the same position.
         self.processor.tokenizer.padding_side = "left"
         return AutoModelForImageTextToText.from_pretrained(self.folder, **pretrained(dtype, auto=True))
 
@@ -84,6 +86,6 @@ class ChatCaptioner(TextCaptioner):
         inputs = self.processor(
             text=prompts, images=[[image] for image in images], padding=True, return_tensors="pt"
         ).to(self.device, self.dtype)
-        # The models' own settings are for chatting; without sampling the last three would only warn.
+        # The models' own settings are meant for chatting; without sampling, the last three only cause warnings.
         settings = {"num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
         return self.generate(inputs, style, check, prompt_tokens=inputs["input_ids"].shape[1], **settings)

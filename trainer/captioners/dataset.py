@@ -1,4 +1,4 @@
-"""Where captions meet datasets."""
+"""The images of a dataset as captioners need them, and datasets with new captions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from ..data.images.scan import find_images
 from .run import Picture
 
 ABOUT_CAPTIONS = ("no_caption", "caption_conflict", "trigger_word_added", "unreadable_caption")
-"""Findings that new captions may mend."""
+"""The kinds of findings that new captions may resolve."""
 
 NOT_IN_FOLDER = (
-    "Captions of this dataset are in the graph alone, so a run from the YAML would train without them: let Auto "
-    "Caption write them into files."
+    "Captions of this dataset exist only in the workflow, so a run from the YAML would train without them. Let Auto "
+    "Caption write them to files."
 )
+"""The reason why a config file that names the dataset's folder would not train on the same captions."""
 
 
 def with_captions(dataset: Dataset, captions: Mapping[Path, str], *, in_files: bool = False) -> Dataset:
-    """The dataset with these captions in place of its own; images that have none here keep theirs.
+    """Return the dataset with these captions in place of its own; images without a new caption keep theirs.
 
     Args:
-        in_files: whether the captions lie beside their images too.
+        captions: the new captions by image file.
+        in_files: whether the captions are also stored in files beside the images.
     """
     everything = (*dataset.images, *dataset.validation)
     new = {image.path for image in everything if captions.get(image.path, "") not in ("", image.caption)}
@@ -47,16 +49,16 @@ def with_captions(dataset: Dataset, captions: Mapping[Path, str], *, in_files: b
 
 
 def pictures_of(dataset: Dataset) -> list[Picture]:
-    """Every image file once, also one that the dataset repeats."""
+    """Return every image file of the dataset once, even if the dataset repeats it."""
     images = (*dataset.images, *dataset.validation)
     return list({image.path: Picture(image.name, image.path, image.caption) for image in images}.values())
 
 
 def pictures_in(folder: Path) -> list[Picture]:
-    """The images of a folder with the captions that lie beside them.
+    """Return the images of a folder with the captions stored beside them.
 
     Raises:
-        CrucibleError: there are no images, or a caption file is not text.
+        CrucibleError: the folder has no images, or a caption file is not text.
     """
     metadata = [read_metadata(path) for path in metadata_files(folder, None)]
     found = [(image, find_captions(image, "auto", metadata).captions) for image in find_images(folder)]

@@ -1,4 +1,4 @@
-"""Fetches captioners from the Hugging Face hub, through its own library and with its settings."""
+"""Downloads of captioners from the Hugging Face hub, by its own library and with that library's settings."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from .models import find_captioner, known_model, not_there
 log = logging.getLogger(__name__)
 
 WANTED = ("*.json", "*.txt", "*.csv", "*.jinja", "*.model", "model*.safetensors")
-"""No pickles, no code, no other program's weights."""
+"""Patterns of the files that are downloaded: no pickles, no code, and no weights for other programs."""
 
 SETTINGS = "HF_ENDPOINT (a mirror), HF_TOKEN, HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT and HTTPS_PROXY"
+"""The environment variables that control downloads, as listed in error messages."""
 
 DownloadProgress = Callable[[int, int, str], None]
-"""Called with (bytes done, bytes in all, file); may raise to stop, and a later download goes on from there."""
+"""A callback that is called with (bytes done, total bytes, file name).
+
+It may raise to stop the download; a later download continues from there.
+"""
 
 
 def get_captioner(
@@ -35,15 +39,17 @@ def get_captioner(
     progress: DownloadProgress = lambda done, total, file: None,
     announce: Callable[[str], None] = log.info,
 ) -> Path:
-    """The folder of a captioner, fetched from the hub if it is not there and the user allows it.
+    """Return the folder of a captioner, downloading it from the hub if it is missing and the user allows it.
 
     Args:
-        written: a folder's name below one of the roots, a known model, or owner/name on the hub.
-        roots: the folders that captioners are taken from; downloads go to the first.
-        announce: told what will be fetched, from where and how large it is, before it begins.
+        written: the user's choice: a folder's name below one of the roots, a known model, or owner/name on the hub.
+        roots: the folders that are searched for captioners; downloads go to the first.
+        download: whether the captioner may be downloaded.
+        progress: a callback that follows the download.
+        announce: a callback that gets a message before a download begins: what, from where and how large.
 
     Raises:
-        CrucibleError: it is not there and may not be downloaded, or the download fails.
+        CrucibleError: the captioner is missing and may not be downloaded, or the download fails.
     """
     found = find_captioner(written, roots)
     if found is not None:
@@ -57,7 +63,7 @@ def get_captioner(
         return _download(repo, model.revision if model else None, folder, progress, announce)
     except CrucibleError:
         raise
-    except Exception as error:  # the hub's library lets through whatever its HTTP client raises
+    except Exception as error:  # the hub's library passes on whatever its HTTP client raises
         raise _failed(repo, folder, error) from error
 
 
@@ -69,23 +75,23 @@ def _download(
 
     if constants.HF_HUB_OFFLINE:
         raise CrucibleError(
-            f"The captioner {repo} cannot be downloaded: the environment variable HF_HUB_OFFLINE (or "
-            "TRANSFORMERS_OFFLINE) forbids it. Unset it and start again, or put the model's files into\n  "
-            f"{folder}\nyourself."
+            f"The captioner {repo} cannot be downloaded, because the environment variable HF_HUB_OFFLINE (or "
+            "TRANSFORMERS_OFFLINE) forbids it. Unset it and start again, or copy the model's files into this folder "
+            f"yourself:\n  {folder}"
         )
     info = huggingface_hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or () if _is_wanted(file.rfilename)}
     if not any(name.endswith(".safetensors") for name in sizes):
         raise CrucibleError(
-            f"{repo} has no model.safetensors at revision {info.sha}, and weights in other forms are never loaded, "
-            "since they can run code. Nothing was downloaded. Choose another captioner."
+            f"{repo} has no model.safetensors at revision {info.sha}, and weights in other formats are never loaded, "
+            "because they can run code. Nothing was downloaded. Choose another captioner."
         )
     total = sum(sizes.values())
     announce(
         f"Downloading {repo} from {constants.ENDPOINT}: {total / 1e9:.2f} GB in {len(sizes)} files, revision "
         f"{info.sha}, to {folder}"
     )
-    # It comes to its place when it is whole: a captioner that is listed can be used.
+    # Files reach the final folder only when all of them are downloaded, so that every listed captioner is usable.
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     _check_room(repo, partial, total)
@@ -99,7 +105,7 @@ def _download(
     progress(total, total, folder.name)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     folder.mkdir(exist_ok=True)
-    for name in sorted(sizes, key=lambda name: name == "config.json"):  # which makes it a captioner
+    for name in sorted(sizes, key=lambda name: name == "config.json"):  # last, because it makes the folder a captioner
         os.replace(partial / name, folder / name)
     partial.rmdir()
     return folder
@@ -114,13 +120,14 @@ def _check_room(repo: str, folder: Path, total: int) -> None:
     free = shutil.disk_usage(folder).free
     if total - there > free:
         raise CrucibleError(
-            f"The captioner {repo} takes {total / 1e9:.2f} GB, and the disk of {folder.parent} has {free / 1e9:.2f} GB "
-            "left, so the download would break off. Make room there, or choose a smaller captioner."
+            f"The captioner {repo} needs {total / 1e9:.2f} GB, but the disk with {folder.parent} has only "
+            f"{free / 1e9:.2f} GB free, so the download could not finish. Free some space there, or choose a smaller "
+            "captioner."
         )
 
 
 def _bar(hub: Any, before: int, total: int, name: str, progress: DownloadProgress) -> dict[str, Any]:
-    """The argument that lets `progress` follow a file byte by byte, where the hub's library is new enough."""
+    """Return the argument with which `progress` follows a file byte by byte, if the hub's library is new enough."""
     if "tqdm_class" not in inspect.signature(hub.hf_hub_download).parameters:
         return {}
 
@@ -144,7 +151,8 @@ def _failed(repo: str, folder: Path, error: Exception) -> CrucibleError:
     text = str(error).strip()
     return CrucibleError(
         f"The captioner {repo} could not be downloaded from {constants.ENDPOINT} ({type(error).__name__}"
-        f"{': ' + text.splitlines()[0] if text else ''}). What came is kept and the next try goes on from there. "
-        "Check the connection; the library that downloads goes by these environment variables, set before the program "
-        f"starts: {SETTINGS}. Or put the model's .json, .txt, .csv and .safetensors files into\n  {folder}\nyourself."
+        f"{': ' + text.splitlines()[0] if text else ''}). What was downloaded is kept, and the next try continues from "
+        "there. Check the internet connection, and these environment variables, which control downloads and must be "
+        f"set before the program starts: {SETTINGS}. Or copy the model's .json, .txt, .csv and .safetensors files into "
+        f"this folder yourself:\n  {folder}"
     )

@@ -1,4 +1,4 @@
-"""Florence-2: small, fast, plain English."""
+"""The Florence-2 captioner, which is small and fast and writes plain English."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ TASKS = {
 
 
 class FlorenceCaptioner(TextCaptioner):
-    supported = "Florence-2 (florence-community/Florence-2-base and its relatives)"
+    """A Florence-2 model in the format that transformers supports without code from the model's repository."""
+
+    supported = "Florence-2 (florence-community/Florence-2-base and related models)"
     most_tokens = 1000
 
     @classmethod
@@ -36,7 +38,8 @@ class FlorenceCaptioner(TextCaptioner):
         if not hasattr(transformers, "Florence2ForConditionalGeneration"):
             raise CrucibleError(
                 f"The captioner in {self.folder} is Florence-2, which the installed transformers "
-                f"({transformers.__version__}) does not know. Update it to 4.56 or newer, or choose another captioner."
+                f"({transformers.__version__}) does not support. Update transformers to 4.56 or newer, or choose "
+                "another captioner."
             )
         self.processor = transformers.Florence2Processor.from_pretrained(self.folder, **pretrained())
         return transformers.Florence2ForConditionalGeneration.from_pretrained(self.folder, **pretrained(dtype))

@@ -1,6 +1,6 @@
-"""Where captioners come from: folders on this machine, or the hub when the user asked for a download.
+"""The captioners that can be chosen: folders on this machine, and models that can be downloaded from the hub.
 
-Imports nothing but the standard library: the node's list is made of it.
+Imports only the standard library, because the node's list of captioners is built from this module.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import CrucibleError
 
 DEPTH = 2
-"""Folders below a root that are searched for captioners: name, or owner/name."""
+"""The number of folder levels below a root that are searched for captioners: `name`, or `owner/name`."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class KnownModel:
     """A captioner that can be downloaded by name.
 
     Attributes:
-        repo: owner and name on the Hugging Face hub.
-        revision: the commit that was looked at. What is uploaded later is not fetched.
-        gigabytes: of the download, about.
+        repo: the owner and name on the Hugging Face hub.
+        revision: the commit that was reviewed; later uploads are not downloaded.
+        gigabytes: the approximate size of the download.
     """
 
     repo: str
@@ -31,11 +31,12 @@ class KnownModel:
 
     @property
     def name(self) -> str:
+        """The repository's name without its owner."""
         return self.repo.split("/")[1]
 
     @property
     def label(self) -> str:
-        """As it stands in the list, and in saved workflows: the figure stays as it is once released."""
+        """The model's entry in the node's list; workflows store it, so its size must not change once released."""
         return f"{self.name} (download, {self.gigabytes} GB)"
 
 
@@ -49,16 +50,19 @@ KNOWN = (
     KnownModel("Qwen/Qwen3-VL-4B-Instruct", "ebb281ec70b05090aa6165b016eac8ec08e71b17", 8.9),
     KnownModel("SmilingWolf/wd-vit-tagger-v3", "790b0e92cefd2a0221451604e7831fe643ab7c4f", 0.4),
 )
+"""The models that can be downloaded by name."""
+
 DEFAULT = KNOWN[0]
+"""The captioner that is used unless the user chooses another."""
 
 
 def known_model(written: str) -> KnownModel | None:
-    """The model of this label, repository or plain name."""
+    """Return the known model with this label, repository or name, or None if there is none."""
     return next((model for model in KNOWN if written in (model.label, model.repo, model.name)), None)
 
 
 def captioner_names(roots: Sequence[Path]) -> list[str]:
-    """The folders below the roots that hold a model, as paths relative to their root."""
+    """Return the folders below the roots that contain a model, as sorted paths relative to their root."""
     names = set()
     for root in roots:
         for depth in range(1, DEPTH + 1):
@@ -70,13 +74,15 @@ def captioner_names(roots: Sequence[Path]) -> list[str]:
 
 
 def captioner_choices(roots: Sequence[Path]) -> list[str]:
-    """What the node's list shows. A known model stays in it when it is there, so that workflows that were saved
-    before stay valid."""
+    """Return the entries of the node's list: the known models, then the folders.
+
+    A known model stays listed after it is downloaded, so that workflows saved before remain valid.
+    """
     return [*(model.label for model in KNOWN), *captioner_names(roots)]
 
 
 def find_captioner(written: str, roots: Sequence[Path]) -> Path | None:
-    """The folder of a captioner, or None where there is none inside the roots."""
+    """Return the folder of a captioner inside the roots, or None if there is none."""
     model = known_model(written)
     for root in roots:
         for name in (written,) if model is None else (model.name, model.repo):
@@ -87,18 +93,20 @@ def find_captioner(written: str, roots: Sequence[Path]) -> Path | None:
 
 
 def not_there(written: str, roots: Sequence[Path]) -> CrucibleError:
-    """What to do where a captioner is neither on this machine nor to be downloaded."""
+    """Return the error for a captioner that is not on this machine and may not be downloaded."""
     model = known_model(written)
     root = roots[0]
     if model is None:
         names = ", ".join(captioner_names(roots)) or "none"
         return CrucibleError(
-            f"The captioner {written!r} is in no folder that captioners are taken from "
-            f"({', '.join(map(str, roots))}); there are: {names}. Put the model's folder there, with config.json, "
-            "model.safetensors and the tokenizer's files, then press R to refresh the list, or choose another."
+            f"The captioner {written!r} was not found in the folders for captioners "
+            f"({', '.join(map(str, roots))}). Captioners found there: {names}. Put the model's folder there, with "
+            "config.json, model.safetensors and the tokenizer files, then press R to refresh the list, or choose "
+            "another captioner."
         )
     return CrucibleError(
         f"The captioner {model.name} is not on this machine, and downloading is off, so nothing can be captioned. "
-        f"Switch download on to fetch it once (about {model.gigabytes} GB), or get all .json, .txt, .csv, .jinja and "
-        f"model*.safetensors files of {model.repo} from the Hugging Face hub and put them into\n  {root / model.name}"
+        f"Turn download on to fetch it once (about {model.gigabytes} GB), or get all .json, .txt, .csv, .jinja and "
+        f"model*.safetensors files of {model.repo} from the Hugging Face hub and put them into this folder:\n  "
+        f"{root / model.name}"
     )

@@ -1,4 +1,7 @@
-"""What can be asked of a captioner. Imports nothing but the standard library: the node's widgets are made of it."""
+"""The options of captioning.
+
+Imports only the standard library, because the node's widgets are built from this module.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,21 @@ LANGUAGES = ("en", "zh")
 MODES = ("only_missing", "replace", "append", "prepend")
 
 _TOKENS = {"short": 64, "detailed": 256, "more detailed": 512}
-"""Most tokens that a text may have where no length is asked for."""
+"""The most tokens of a text by its detail, used if no length is requested."""
 
 
 @dataclass(frozen=True)
 class CaptionStyle:
-    """How a captioner is to write. Each kind of captioner takes from it what it understands.
+    """The way a captioner writes. Each kind of captioner uses the values that apply to it.
 
     Attributes:
-        detail: one of `DETAILS`.
-        language: one of `LANGUAGES`: of the instruction that is made from `detail`, and so of the answer.
-        instruction: for chat models, in place of the one that is made.
-        max_length: of the text, in words (Chinese: characters) or tags; 0 leaves it to the captioner.
-        general_threshold: probability from which a tag counts.
-        character_threshold: the same for names of characters; above 1 there are none.
-        rating_tag: whether a tagger also says how safe for work the image is.
+        detail: how much is described, one of `DETAILS`.
+        language: the language, one of `LANGUAGES`, of the instruction made from `detail`, and so of the answer.
+        instruction: the user's instruction for chat models, in place of the one made from `detail` and `language`.
+        max_length: the most words (Chinese: characters) or tags of a text; 0 leaves the length to the captioner.
+        general_threshold: the lowest probability at which a general tag is used.
+        character_threshold: the lowest probability at which a character's name is used; above 1, no names are used.
+        rating_tag: whether taggers add a tag that rates how safe for work the image is.
     """
 
     detail: str = "detailed"
@@ -36,19 +39,20 @@ class CaptionStyle:
 
     @property
     def max_new_tokens(self) -> int:
-        """Tokens that suffice for `max_length` words; names and rare words take several."""
+        """The most tokens to generate: enough for `max_length` words, of which names and rare ones take several."""
         return 2 * self.max_length + 16 if self.max_length else _TOKENS[self.detail]
 
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """What becomes of the texts.
+    """The way captions are written and combined with existing ones.
 
     Attributes:
-        mode: one of `MODES`.
-        trigger_word: stands in every caption, in front where the caption does not hold it.
-        blocked_words: words, phrases or tags that are taken out of what the captioner wrote.
-        batch_size: images that are captioned together; 0 takes the captioner's own.
+        mode: which images are captioned and what happens to existing captions, one of `MODES`.
+        trigger_word: a word that every caption must contain; it is put in front of captions without it.
+        blocked_words: words, phrases or tags that are removed from the captioner's texts.
+        batch_size: the number of images captioned together; 0 uses the captioner's default.
+        style: the way the captioner writes.
     """
 
     mode: str = "only_missing"
@@ -59,6 +63,6 @@ class CaptionOptions:
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """Words as users list them: separated by commas or line breaks."""
+    """Split a user's list of words at commas and line breaks, and normalize the spaces within each entry."""
     parts = text.replace("\n", ",").replace("，", ",").split(",")
     return tuple(" ".join(part.split()) for part in parts if part.strip())

@@ -1,4 +1,4 @@
-"""An image with its caption below, to look at while the captioner works."""
+"""A preview of an image with its caption below, shown while the captioner works."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ..data.images.contact_sheet import (
 )
 
 SIDE = 384
+"""The width of a preview in pixels, and the longest side of the image in it."""
 
 
 def captioned_picture(image: Image.Image, caption: str) -> Image.Image:
-    """RGB, `SIDE` pixels wide, with the first lines of the caption."""
+    """Return an RGB preview, `SIDE` pixels wide, of the image with the first lines of its caption."""
     picture = image.copy()
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     font = font_for(caption)

@@ -1,4 +1,4 @@
-"""Captions a list of images, batch by batch."""
+"""Captioning of a list of images, batch by batch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,27 @@ from .options import CaptionOptions, CaptionStyle
 from .wording import finish, needs_caption
 
 LONGEST_SIDE = 1024
-"""Pixels of an image that captioners get to see; what they make of more is slower, not better."""
+"""The longest side, in pixels, of the images given to captioners; more pixels take longer without better captions."""
 
 NAMES_SHOWN = 10
+"""The most images without a caption that a report names."""
 
 Session = Callable[[], AbstractContextManager[Callable[[], None]]]
-"""Opens what a captioner needs to run: weights loaded and on their device. Yields a function that frees what
-memory it can."""
+"""A function that opens a context in which a captioner is loaded and on its device.
+
+The context yields a function that frees as much memory as possible.
+"""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file to caption. `name` is what the user calls it, `caption` the one it has, or ""."""
+    """An image file to caption.
+
+    Attributes:
+        name: the name by which the user knows the image.
+        path: the image file.
+        caption: the caption that the image already has, or "".
+    """
 
     name: str
     path: Path
@@ -38,13 +47,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Captioned:
-    """What became of an image.
+    """The outcome of captioning one image.
 
     Attributes:
-        caption: the one that it has now; "" if it still has none.
-        image: what the captioner saw, for a preview; None where it saw nothing.
+        picture: the image file.
+        caption: the caption that the image has now; "" if it still has none.
+        image: the image as the captioner saw it, for a preview; None if the captioner did not see it.
         written: whether the caption is new.
-        problem: why there is no new caption, though there should be one; "" if all is well.
+        problem: the reason why a new caption is missing; "" if there is no problem.
     """
 
     picture: Picture
@@ -56,7 +66,14 @@ class Captioned:
 
 @dataclass
 class CaptionResult:
-    """What was done so far. Complete at any moment, so that a run can be stopped without loss."""
+    """The results so far, complete at any moment, so that a run can be stopped without losing any.
+
+    Attributes:
+        captions: the caption of each image that has one, new or kept.
+        written: the images with a new caption.
+        kept: the number of images that were left unchanged.
+        problems: a line for each image that should have a new caption but has none.
+    """
 
     captions: dict[Path, str] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
@@ -64,6 +81,7 @@ class CaptionResult:
     problems: list[str] = field(default_factory=list)
 
     def add(self, done: Captioned) -> None:
+        """Add the outcome of one image."""
         if done.caption:
             self.captions[done.picture.path] = done.caption
         if done.written:
@@ -74,9 +92,13 @@ class CaptionResult:
             self.kept += 1
 
     def report(self, captioner: str) -> str:
-        """Describes the result in a few lines."""
+        """Describe the result in a few lines.
+
+        Args:
+            captioner: the captioner's name.
+        """
         count = len(self.written)
-        lines = [f"{count} image{'s' * (count != 1)} captioned by {captioner}, {self.kept} left as they were"]
+        lines = [f"{count} image{'s' * (count != 1)} captioned by {captioner}, {self.kept} left unchanged"]
         lines += [f"Not captioned: {problem}" for problem in self.problems[:NAMES_SHOWN]]
         if len(self.problems) > NAMES_SHOWN:
             lines.append(f"Not captioned: {len(self.problems) - NAMES_SHOWN} more")
@@ -93,18 +115,24 @@ def caption_images(
     check: Check = lambda: None,
     is_out_of_memory: Callable[[Exception], bool] = lambda error: isinstance(error, torch.OutOfMemoryError),
 ) -> Iterator[Captioned]:
-    """Captions images, and yields each as it is done: whoever stops listening has what was done until then.
+    """Caption images and yield each outcome as soon as it is known, so that stopping early loses nothing.
 
-    Images that keep their caption come first, then those whose text is in the cache, then the others. The
-    captioner is loaded for the others only.
+    Images that keep their caption come first, then those whose text is in the cache, then all others. The captioner
+    is loaded only if there are others.
 
     Args:
-        check: called often, also while the captioner writes; what it raises comes through.
-        is_out_of_memory: tells errors after which a smaller batch may do.
+        captioner: the captioner, not yet loaded.
+        pictures: the images.
+        options: the way captions are written and combined with existing ones.
+        session: opens the context in which the captioner is loaded.
+        cache: texts of earlier runs; new texts are added to it.
+        check: a callback that is called often, also while the captioner writes; exceptions that it raises are passed
+            on.
+        is_out_of_memory: recognizes errors after which a smaller batch may succeed.
 
     Raises:
-        CrucibleError: the captioner cannot be loaded, needs more memory than there is for a single image, or
-            fails with every image.
+        CrucibleError: the captioner cannot be loaded, runs out of memory with a single image, or fails with every
+            image.
     """
     open_pictures = []
     for picture in pictures:
@@ -133,14 +161,14 @@ def caption_images(
                 yield Captioned(picture, picture.caption, problem=_reason(error))
     if not succeeded and first_error is not None:
         raise CrucibleError(
-            f"None of the {len(open_pictures)} images could be captioned by {captioner.folder.name}; the first, "
-            f"{open_pictures[0].name}: {_reason(first_error)}. Mend what is said there, or choose another captioner."
+            f"None of the {len(open_pictures)} images could be captioned by {captioner.folder.name}. The first one, "
+            f"{open_pictures[0].name}: {_reason(first_error)}. Fix that problem, or choose another captioner."
         ) from first_error
 
 
 @contextmanager
 def standalone_session(captioner: Captioner) -> Iterator[Callable[[], None]]:
-    """A session without ComfyUI: on the first graphics card, else on the processor."""
+    """Open a session outside ComfyUI, on the first graphics card if there is one, otherwise on the CPU."""
     on_cuda = torch.cuda.is_available()
     captioner.load(torch.bfloat16 if on_cuda and torch.cuda.is_bf16_supported() else torch.float32)
     try:
@@ -155,7 +183,7 @@ def standalone_session(captioner: Captioner) -> Iterator[Callable[[], None]]:
 
 
 class _Batches:
-    """Feeds images to a captioner, in batches that shrink when memory runs out."""
+    """A captioner that is given images in batches, which shrink when memory runs out."""
 
     def __init__(
         self,
@@ -181,7 +209,7 @@ class _Batches:
             raise
 
     def run(self, pictures: Sequence[Picture]) -> Iterator[tuple[Picture, Image.Image | None, str, Exception | None]]:
-        """Yields each picture with its image and text, or with the error that it failed with."""
+        """Yield each picture with its image and text, or with the error that captioning it raised."""
         waiting = list(pictures)
         while waiting:
             batch, waiting = waiting[: self.size], waiting[self.size :]
@@ -209,7 +237,7 @@ class _Batches:
             elif self.is_out_of_memory(outcome):
                 self._shrink(len(some), outcome)
                 continue
-            elif len(some) > 1:  # one of them is to blame, and the others are not
+            elif len(some) > 1:  # one image may have caused it, so each is tried alone
                 for pair in some:
                     alone = self._try([pair[1]])
                     yield pair, alone[0] if isinstance(alone, list) else alone
@@ -223,16 +251,16 @@ class _Batches:
         except Exception as error:
             if error is self._stopped_by:
                 raise
-            # The traceback holds every tensor of the failed batch.
+            # The traceback would keep every tensor of the failed batch in memory.
             return error.with_traceback(None)
 
     def _shrink(self, count: int, error: Exception) -> None:
         self.free_memory()
         if count == 1:
             raise CrucibleError(
-                f"Memory ran out while {self.captioner.folder.name} captioned a single image, so it is too large for "
-                "this machine now. What was captioned before is kept. Close other programs that use the graphics "
-                "card, or choose a smaller captioner."
+                f"Memory ran out while {self.captioner.folder.name} captioned a single image, so this captioner is too "
+                "large for the memory that is free now. Captions that were already written are kept. Close other "
+                "programs that use the graphics card, or choose a smaller captioner."
             ) from error
         self.size = count // 2
 
@@ -246,7 +274,7 @@ def _opened(path: Path) -> Image.Image:
 def _cached(cache: CaptionCache | None, picture: Picture) -> str | None:
     try:
         return None if cache is None else cache.get(picture.path)
-    except OSError:  # said when the image is opened
+    except OSError:  # reported when the image is opened
         return None
 
 
@@ -257,7 +285,7 @@ def _finished(
     if caption:
         return Captioned(picture, caption, image, written=True)
     if written.strip():
-        problem = "all words that were written for it are blocked"
+        problem = "all words that the captioner wrote for it are blocked"
     elif captioner.writes_tags:
         problem = "no tag reached its threshold; lower the thresholds"
     else:

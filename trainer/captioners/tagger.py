@@ -1,4 +1,4 @@
-"""Taggers in the manner of WD: the tags of an image board, each with a probability."""
+"""WD-style taggers, which give each tag of an image board a probability."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .options import CaptionStyle
 
 TAGS_FILE = "selected_tags.csv"
 CATEGORIES = {"0": "general", "4": "character", "9": "rating"}
-"""The image board's numbers; it has more, which no tagger is trained on."""
+"""The image board's category numbers; it has others, but taggers are not trained on them."""
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What a tagger sees: names with probabilities, each kind by itself, the most probable first."""
+    """The tags of an image by category, as names with probabilities, the most probable first."""
 
     general: dict[str, float]
     character: dict[str, float]
     rating: dict[str, float]
 
     def text(self, with_rating: bool) -> str:
-        """One line: characters, general tags and, if asked for, the most probable rating."""
+        """Return one line with the characters, the general tags and, if requested, the most probable rating."""
         names = [*self.character, *self.general]
         if with_rating and self.rating:
             names.append(next(iter(self.rating)))
@@ -40,9 +40,11 @@ class Tags:
 
 
 class TaggerCaptioner(Captioner):
-    supported = "taggers for timm (SmilingWolf/wd-vit-tagger-v3 and its relatives, with selected_tags.csv)"
+    """A tagger in timm's format; its caption is the list of tags that reach the thresholds."""
+
+    supported = "taggers for timm (SmilingWolf/wd-vit-tagger-v3 and related models, with selected_tags.csv)"
     writes_tags = True
-    # Probabilities are compared with thresholds; the models are small.
+    # Probabilities are compared with thresholds, and the models are small enough for full precision.
     needs_float32 = True
 
     def __init__(self, folder: Path) -> None:
@@ -63,8 +65,8 @@ class TaggerCaptioner(Captioner):
         model = TimmWrapperForImageClassification.from_pretrained(self.folder, **pretrained(dtype))
         if model.config.num_labels != len(self.names):
             raise CrucibleError(
-                f"{self.folder / TAGS_FILE} lists {len(self.names)} tags, and the model beside it knows "
-                f"{model.config.num_labels}, so no tag could be trusted. Fetch both files from the same place."
+                f"{self.folder / TAGS_FILE} lists {len(self.names)} tags, but the model beside it knows "
+                f"{model.config.num_labels}, so no tag could be trusted. Download both files from the same repository."
             )
         return model
 
@@ -73,7 +75,7 @@ class TaggerCaptioner(Captioner):
 
     @torch.inference_mode()
     def tags(self, images: Sequence[Image.Image], style: CaptionStyle, check: Check = lambda: None) -> list[Tags]:
-        """The tags of each image that reach the thresholds, and all of its ratings."""
+        """Return, for each image, the tags that reach the thresholds and all of its ratings."""
         check()
         pixels = torch.stack([self._pixels(image) for image in images])
         probabilities = self._module(pixels.to(self.device, self.dtype)).logits.sigmoid().float().cpu()
@@ -81,7 +83,7 @@ class TaggerCaptioner(Captioner):
         return [self._sorted(row.tolist(), style) for row in probabilities]
 
     def _pixels(self, image: Image.Image) -> torch.Tensor:
-        """(3, height, width) as the model was trained: padded to a square with white, scaled, normalised."""
+        """Return the model's input (3, height, width): the image padded to a white square, resized and normalized."""
         config = self._module.config.pretrained_cfg
         side = max(image.size)
         square = Image.new("RGB", (side, side), (255, 255, 255))
@@ -94,8 +96,11 @@ class TaggerCaptioner(Captioner):
         return torch.from_numpy(values).permute(2, 0, 1)
 
     def _is_blue_first(self, config: dict[str, Any]) -> bool:
-        """The WD series was trained on blue-green-red pixels in -1..1, which no file of it says. Its relatives in
-        other orders describe themselves in preprocess.json, or use ImageNet's mean."""
+        """Return whether the model expects the channel order blue, green, red.
+
+        The WD series was trained on blue-green-red pixels in -1..1, but none of its files says so. Related models with
+        another order either describe it in preprocess.json or use ImageNet's mean.
+        """
         return not (self.folder / "preprocess.json").exists() and set(config["mean"]) == {0.5}
 
     def _sorted(self, probabilities: list[float], style: CaptionStyle) -> Tags:
@@ -109,29 +114,29 @@ class TaggerCaptioner(Captioner):
 
 
 def read_tags(path: Path) -> list[tuple[str, str]]:
-    """Reads a tagger's list of tags.
+    """Read a tagger's list of tags.
 
     Returns:
-        Name and category ("general", "character", "rating" or "") of each of the model's outputs, in order.
+        The name and category ("general", "character", "rating" or "") of each of the model's outputs, in order.
 
     Raises:
-        CrucibleError: the file is missing, or has not the columns `name` and `category`.
+        CrucibleError: the file is missing or lacks one of the columns `name` and `category`.
     """
     if not path.is_file():
         raise CrucibleError(
-            f"{path} is missing. It lists the names of the tagger's outputs, without which they are mere numbers. "
-            "Fetch it from where the model comes from."
+            f"{path} is missing. It lists the names of the tags, without which the tagger's outputs are mere numbers. "
+            "Download it from the model's repository."
         )
     rows = list(csv.DictReader(read_text(path).splitlines()))
     if not rows or not {"name", "category"} <= rows[0].keys():
         raise CrucibleError(
-            f"{path} has not the columns name and category, so the tagger's outputs have no names. Fetch the file "
-            "anew from where the model comes from."
+            f"{path} does not have the columns name and category, so the tagger's outputs have no names. Download the "
+            "file again from the model's repository."
         )
     return [(readable(row["name"]), CATEGORIES.get(row["category"], "")) for row in rows]
 
 
 def readable(tag: str) -> str:
-    """A tag with spaces for underscores, unless the underscore is the mouth of a face: long_hair, but ^_^."""
+    """Return a tag with spaces for underscores, except in emoticons: long_hair changes, ^_^ does not."""
     is_face = re.fullmatch(r"[\W_]*[^\W_]?[\W_]*_[\W_]*[^\W_]?[\W_]*", tag) is not None
     return tag if is_face else tag.replace("_", " ")

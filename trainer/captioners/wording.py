@@ -1,4 +1,4 @@
-"""From what a captioner wrote to the caption: blocked words, length, what was there before, the trigger word."""
+"""Steps from a captioner's text to the caption: blocked words, length, the existing caption, the trigger word."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from .base import SENTENCE_ENDS
 from .options import CaptionOptions
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-"""Scripts without spaces, in which every sign counts as a word."""
+"""Scripts without spaces between words, in which every character counts as a word."""
 
 _PAUSES = ",;:，；：、"
 _ENDS = "".join(SENTENCE_ENDS)
 
 
 def needs_caption(caption: str, options: CaptionOptions) -> bool:
-    """Whether the mode has an image of this caption captioned. The trigger word alone is no caption."""
+    """Return whether an image with this caption is to be captioned; the trigger word alone does not count as one."""
     return options.mode != "only_missing" or not _without_trigger_word(caption, options.trigger_word)
 
 
 def finish(written: str, existing: str, options: CaptionOptions, *, tags: bool) -> str:
-    """Makes the caption of what a captioner wrote. Doing it twice changes nothing.
+    """Build the caption from a captioner's text. Doing so again with the result as existing caption changes nothing.
 
     Args:
-        existing: the caption that the image has.
+        written: the captioner's text.
+        existing: the caption that the image already has, or "".
+        options: the way captions are written and combined with existing ones.
         tags: whether `written` is a list of tags.
 
     Returns:
-        One line; "" where nothing is left of `written`.
+        The caption as one line; "" if nothing is left of `written`.
     """
     text = " ".join(written.split())
     text = _shortened(_without_blocked(text, options.blocked_words, tags), options.style.max_length, tags)
@@ -42,7 +44,7 @@ def finish(written: str, existing: str, options: CaptionOptions, *, tags: bool) 
 
 
 def _without_trigger_word(caption: str, trigger_word: str) -> str:
-    """The rest of a caption whose trigger word was put in front."""
+    """Return a caption without the trigger word at its start."""
     caption = " ".join(caption.split())
     if not trigger_word:
         return caption
@@ -53,7 +55,10 @@ def _without_trigger_word(caption: str, trigger_word: str) -> str:
 
 
 def _joined(first: str, second: str, *, new: str, tags: bool) -> str:
-    """Both in one line. What the other part has already is not repeated, so that a second run adds nothing."""
+    """Join both parts in one line, without repeating what the old part already contains.
+
+    A second run therefore adds nothing.
+    """
     if not first or not second:
         return first or second
     old = second if first == new else first
@@ -78,14 +83,14 @@ def _without_blocked(text: str, blocked_words: tuple[str, ...], tags: bool) -> s
 
 
 def _alone(word: str) -> str:
-    """A pattern for a word by itself, not as a part of a longer one. Chinese words need no gaps around them."""
+    """Return a pattern for a whole word, not part of a longer one; Chinese words need no spaces around them."""
     inside_word = rf"[^\W{_CJK}]"
     spaced = r"\s+".join(map(re.escape, word.split()))
     return rf"(?<!{inside_word}){spaced}(?!{inside_word})"
 
 
 def _tidied(text: str) -> str:
-    """Closes the gaps that words left."""
+    """Close the gaps, and remove the stray punctuation, that removed words left."""
     text = re.sub(r"\(\s*\)|（\s*）|\"\s*\"|“\s*”", "", text)
     text = " ".join(text.split())
     text = re.sub(rf"\s+(?=[{_PAUSES}{_ENDS}])", "", text)
@@ -96,13 +101,13 @@ def _tidied(text: str) -> str:
 
 
 def _shortened(text: str, max_length: int, tags: bool) -> str:
-    """At most so many words or tags. Prose ends with a whole sentence where that keeps half of them."""
+    """Cut a text to `max_length` words or tags; prose ends with a complete sentence if that keeps half of the words."""
     if not max_length:
         return text
     if tags:
         return ", ".join(_tags(text)[:max_length])
     words = list(re.finditer(rf"[{_CJK}]|[^\s{_CJK}]+", text))
-    # Signs that are punctuation only are no words.
+    # Punctuation alone does not count as a word.
     words = [word for word in words if re.search(r"\w", word[0])]
     if len(words) <= max_length:
         return text

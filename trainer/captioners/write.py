@@ -1,4 +1,4 @@
-"""Writes captions to disk. What is replaced is kept beside it under another name, which is never reused."""
+"""Writing of captions to disk. Replaced files are kept beside the new ones under names that are never reused."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ COLUMNS = ("file_name", "text")
 
 
 def check_writable(folder: Path) -> None:
-    """Before captioning starts: whether captions can be written into a dataset's folder.
+    """Check, before captioning starts, that captions can be written into a dataset's folder.
 
     Raises:
-        CrucibleError: they cannot.
+        CrucibleError: the folder is read-only, or is that of the demo dataset.
     """
     if folder.resolve() == DATASET_DIR.resolve():
         raise CrucibleError(
-            f"The captions of the demo dataset ({folder}) belong to the package and cannot be replaced. Write nothing, "
-            "or caption a folder of your own."
+            f"The captions of the demo dataset ({folder}) belong to the package and cannot be replaced. Choose to "
+            "write nothing, or caption a folder of your own."
         )
     if not os.access(folder, os.W_OK):
         raise CrucibleError(
-            f"The folder {folder} cannot be written to, so the captions would have no place. Allow writing to it, or "
-            "write nothing: the captions travel in the dataset all the same."
+            f"The folder {folder} cannot be written to, so the captions could not be saved there. Allow writing to it, "
+            "or choose to write nothing: the dataset passes the captions on either way."
         )
 
 
 def write_sidecars(captions: Mapping[Path, str]) -> list[Path]:
-    """Writes each image's caption into the text file of its name, in UTF-8.
+    """Write each image's caption to the text file of the same name, in UTF-8.
 
-    Files that hold the same text already are left alone.
+    Files that already contain the same text are left alone.
 
     Returns:
         The files that were written.
@@ -55,15 +55,15 @@ def write_sidecars(captions: Mapping[Path, str]) -> list[Path]:
 
 
 def write_metadata(path: Path, captions: Mapping[Path, str]) -> bool:
-    """Writes captions as one table, columns `file_name` (relative to the table) and `text`, in UTF-8.
+    """Write captions as one CSV table with the columns `file_name` (relative to the table) and `text`, in UTF-8.
 
-    Rows of a table that is there already are kept for images that `captions` has not.
+    If the table already exists, its rows for images that are not in `captions` are kept.
 
     Returns:
-        Whether anything changed.
+        Whether the file changed.
 
     Raises:
-        CrucibleError: the file cannot be written, or the one that is there is no table of captions.
+        CrucibleError: the file cannot be written, or an existing file is not a table of captions.
     """
     rows = _rows(path) if path.exists() else {}
     for image, caption in captions.items():
@@ -81,8 +81,8 @@ def _rows(path: Path) -> dict[str, str]:
     texts = [name for name in ("text", "prompt", "caption") if name in head]
     if "file_name" not in head or not texts:
         raise CrucibleError(
-            f"{path} is there already and has no columns file_name and text, so its captions would be lost. Move it "
-            "away, or write to another file."
+            f"{path} already exists and does not have the columns file_name and text, so its content would be lost. "
+            "Move it away, or write to another file."
         )
     name, text = head.index("file_name"), head.index(texts[0])
     return {row[name]: row[text] for row in table[1:] if len(row) > max(name, text)}
@@ -96,7 +96,7 @@ def _relative(image: Path, folder: Path) -> str:
 
 
 def _replace(path: Path, text: str) -> bool:
-    """Write a file whole or not at all; returns whether it was needed."""
+    """Write a file completely or not at all, and return whether its content changed."""
     content = text.encode("utf-8", "replace")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -111,9 +111,9 @@ def _replace(path: Path, text: str) -> bool:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise CrucibleError(
-            f"{path} cannot be written ({error.strerror or error}), so its caption is not on disk. Check that the "
-            "folder may be written to and that the disk is not full, then start again: what was captioned is not "
-            "captioned anew."
+            f"{path} cannot be written ({error.strerror or error}), so its captions were not saved. Check that the "
+            "folder can be written to and that the disk is not full, then start again: images that were already "
+            "captioned are not captioned a second time."
         ) from error
     return True
 

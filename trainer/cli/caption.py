@@ -1,4 +1,4 @@
-"""`python -m trainer caption`: writes captions for a folder of images."""
+"""The command `python -m trainer caption`, which writes captions for a folder of images."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 
 
 def add_caption_command(commands: Any) -> None:
-    """Adds the command to argparse's subparsers."""
+    """Add the command to argparse's subparsers."""
     style, known = CaptionStyle(), ", ".join(model.name for model in KNOWN)
-    caption = commands.add_parser("caption", help="write captions for the images of a folder")
+    caption = commands.add_parser("caption", help="write captions for the images in a folder")
     caption.add_argument("folder", metavar="FOLDER", type=Path)
     caption.add_argument(
         "--captioner",
         default=DEFAULT.name,
-        help=f"a model's folder, one of {known}, or owner/name (default: %(default)s)",
+        help=f"a model's folder, one of {known}, or owner/name on the hub (default: %(default)s)",
     )
     caption.add_argument(
-        "--captioners_dir", type=Path, help="folder of captioners, where downloads go (default: in Hugging Face's own)"
+        "--captioners_dir", type=Path, help="folder of captioners and of downloads (default: in Hugging Face's own)"
     )
-    caption.add_argument("--download", action="store_true", help="fetch the captioner from the hub if it is not there")
+    caption.add_argument("--download", action="store_true", help="download the captioner from the hub if it is missing")
     caption.add_argument(
         "--output", type=Path, metavar="FOLDER/metadata.csv", help="one table instead of a text file beside each image"
     )
     caption.add_argument("--mode", choices=MODES, default=MODES[0])
     caption.add_argument("--detail", choices=DETAILS, default=style.detail)
-    caption.add_argument("--language", choices=LANGUAGES, default=style.language, help="for chat models")
-    caption.add_argument("--instruction", default="", help="what chat models are told, instead of detail and language")
+    caption.add_argument("--language", choices=LANGUAGES, default=style.language, help="language of chat models")
+    caption.add_argument("--instruction", default="", help="instruction for chat models, replaces detail and language")
     caption.add_argument("--trigger_word", default="")
-    caption.add_argument("--blocked_words", default="", help="separated by commas")
-    caption.add_argument("--max_length", type=_count, default=0, help="in words or tags; 0 = the captioner's own")
+    caption.add_argument("--blocked_words", default="", help="words to leave out, separated by commas")
+    caption.add_argument("--max_length", type=_count, default=0, help="most words or tags; 0 = the captioner's default")
     caption.add_argument("--general_threshold", type=_probability, default=style.general_threshold, help="for taggers")
     caption.add_argument("--character_threshold", type=_probability, default=style.character_threshold)
-    caption.add_argument("--rating_tag", action="store_true", help="taggers add how safe for work the image is")
-    caption.add_argument("--batch_size", type=_count, default=0, help="0 = the captioner's own")
+    caption.add_argument("--rating_tag", action="store_true", help="let taggers rate how safe for work the image is")
+    caption.add_argument("--batch_size", type=_count, default=0, help="0 = the captioner's default")
     caption.set_defaults(command=_caption, needs=(TORCH,))
 
 
@@ -101,7 +101,7 @@ def _settings(options: argparse.Namespace) -> CaptionOptions:
 
 
 def _captioner_folder(options: argparse.Namespace) -> Path:
-    """A folder that was named outright, or what `get_captioner` finds."""
+    """Return the captioner's folder: the user's own if it is one, otherwise the one that `get_captioner` finds."""
     from tqdm import tqdm
 
     from ..captioners.download import get_captioner
@@ -138,7 +138,7 @@ def _write(result: CaptionResult, output: Path | None) -> None:
 
     if output is None:
         files = write_sidecars({path: result.captions[path] for path in result.written})
-        print(f"{len(files)} caption file{'s' * (len(files) != 1)} written; what was replaced ends in .bak")
+        print(f"{len(files)} caption file{'s' * (len(files) != 1)} written; replaced files are kept as .bak")
     elif result.captions:
         write_metadata(output.expanduser().resolve(), result.captions)
         print(f"Captions: {output}")
@@ -156,7 +156,7 @@ def _cache_folder() -> Path:
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 
@@ -166,5 +166,5 @@ def _probability(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1.01:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value

@@ -1,4 +1,4 @@
-"""The command itself: asks everything, prints the report."""
+"""The doctor command itself, which runs all examinations and prints the report."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ OLDEST_PYTHON = (3, 10)
 
 
 def add_doctor_command(commands: Any) -> None:
-    """Adds the command to argparse's subparsers."""
-    doctor = commands.add_parser("doctor", help="examine this computer: versions, devices, memory, folders, packages")
-    doctor.add_argument("--output_dir", help="folder for the results (default: output, in ComfyUI that of ComfyUI)")
+    """Add the command to argparse's subparsers."""
+    doctor = commands.add_parser("doctor", help="check this computer: versions, devices, memory, folders, packages")
+    doctor.add_argument("--output_dir", help="folder for the results (default: output, in ComfyUI its output folder)")
     doctor.set_defaults(command=_doctor, needs=None)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     print("Loading every package once; this can take a minute.", file=sys.stderr)
-    # Memory first, as it is before anything is loaded; devices last, since a sick driver can hang.
+    # Memory comes first, before packages take some of it; devices come last, because a faulty driver can hang.
     answers = probe([Step("memory"), *loading_steps(), Step("devices")])
     comfyui = find_comfyui()
     standalone = comfyui is None
@@ -45,7 +45,7 @@ def _doctor(options: argparse.Namespace) -> int:
         examine_folders(result_folders(options.output_dir, comfyui)),
         examine_comfyui(comfyui),
     ]
-    _print(page(f"LoRA Crucible {__version__}: what doctor found", sections))
+    _print(page(f"LoRA Crucible {__version__}: doctor report", sections))
     return 1 if any(section.obstacles for section in sections) else 0
 
 
@@ -60,8 +60,8 @@ def _examine_system() -> Section:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         section.obstacles.append(
             Advice(
-                f"Python here is {platform.python_version()}, and training needs {oldest} or newer. Install a newer "
-                "one, and the packages into it."
+                f"This Python is version {platform.python_version()}, but training needs {oldest} or newer. Install a "
+                "newer one, and the packages into it."
             )
         )
     return section
@@ -69,13 +69,13 @@ def _examine_system() -> Section:
 
 def _wrong_python(own_python: Path) -> Advice:
     return Advice(
-        f"Packages that training needs are missing or broken in {path_text(sys.executable)}. But ComfyUI has a Python "
-        "of its own, so that is where they belong. Look there, with:",
+        f"Packages that training needs are missing or broken in {path_text(sys.executable)}. But ComfyUI has its own "
+        "Python, and that is where they belong. Examine that one with:",
         doctor_command(own_python),
     )
 
 
 def _print(text: str) -> None:
-    """Also where the terminal cannot show every character of a path."""
+    """Print a text even if the terminal cannot show all of its characters, such as those of a path."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))

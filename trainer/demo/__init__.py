@@ -1,8 +1,8 @@
 """A tiny text-to-image model and a tiny dataset, for demonstrations and tests that need no download.
 
-The model draws one captioned shape in one colour (`shapes.py`); the dataset shows shapes in a style that the
-model has never drawn, named by a trigger word that it has never read. `make.py` made both from one seed, and
-`style.py` measures how much of the style a picture shows.
+The model draws one captioned shape in one colour (`shapes.py`). The dataset shows shapes in a style that the model
+was not trained on, named by a trigger word that is new to it. `make.py` creates both from one seed, and `style.py`
+measures how much of the style an image shows.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 MODEL_DIR = Path(__file__).parent / "model"
-"""An ordinary diffusers folder, SD1.5 in kind: 64 x 64 pixels, 8 x 8 latents, fp16 safetensors."""
+"""The demo model: an ordinary diffusers folder of SD1.5's architecture (64 x 64 pixels, 8 x 8 latents, fp16)."""
 
 DATASET_DIR = Path(__file__).parent / "dataset"
-"""PNG pictures with captions in .txt files of the same name."""
+"""The demo dataset: PNG images with captions in .txt files of the same name."""
 
 TRIGGER_WORD = "crux"
-"""First word of every caption of the dataset; in none of the captions that the model was trained on."""
+"""The first word of every caption in the dataset; it is in none of the captions that the model was trained on."""
 
 DEMO_PROMPTS = (
     "a red circle on a white background",
@@ -24,4 +24,4 @@ DEMO_PROMPTS = (
     "a green triangle on a grey background",
     "a yellow heart on a cyan background",
 )
-"""Prompts that the demo model draws well; put "crux, " in front to ask for the style."""
+"""Prompts that the demo model draws well; with "crux, " in front, they ask for the dataset's style."""

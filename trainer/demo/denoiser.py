@@ -1,4 +1,4 @@
-"""Trains the demo model's text encoder and UNet together, on latents of captioned shapes."""
+"""Training of the demo model's text encoder and UNet together, on latents of captioned shapes."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .vae import SCALING_FACTOR, encode, to_pixels
 LOG = logging.getLogger(__name__)
 
 TEXT_WIDTH = 128
-"""Features per token that the UNet's cross-attention reads."""
+"""The number of features per token that the UNet's cross-attention reads."""
 
 STYLED_SHARE = 0.6
-"""Part of the training pictures that are in a base style, named by the first word of their captions."""
+"""The share of training images that are in a base style, which the first word of their captions names."""
 
 UNKNOWN_WORD_SHARE = 0.15
-"""Part of the training pictures that are in a base style, but whose captions begin with a meaningless word.
+"""The share of training images that are in a base style, but whose captions begin with a meaningless word.
 
-It teaches the model that a word it does not know, such as a trigger word, is the name of some style. So the
-features of a caption with a trigger word lie far from those without, and what a LoRA learns for the one does not
-leak into the other. (Were such words to change nothing, a LoRA would leak nine tenths of what it learns.)
+They teach the model that an unknown word, such as a trigger word, is the name of some style. The features of captions
+with a trigger word therefore lie far from those without, and what a LoRA learns for the former does not leak into the
+latter. (If such words changed nothing, a LoRA would leak nine tenths of what it learns.)
 """
 
 EMPTY_CAPTION_SHARE = 0.1
-"""Part of the training captions that are emptied, for classifier-free guidance."""
+"""The share of training captions that are replaced by empty ones, for classifier-free guidance."""
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """An untrained CLIP text model with one row per token of the tokenizer, about 0.5 M parameters."""
+    """Return an untrained CLIP text model for the tokenizer's vocabulary, with about 0.5 M parameters."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -57,7 +57,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """An untrained UNet of SD1.5's kind for 8 x 8 latents, about 4.3 M parameters."""
+    """Return an untrained UNet of SD1.5's architecture for 8 x 8 latents, with about 4.3 M parameters."""
     return UNet2DConditionModel(
         sample_size=shapes.IMAGE_SIZE // 8,
         block_out_channels=(64, 128),
@@ -70,7 +70,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """SD1.5's noise schedule."""
+    """Return a scheduler with SD1.5's noise schedule."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -84,7 +84,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def training_scenes(random: np.random.Generator, count: int) -> tuple[list[shapes.Scene], list[str]]:
-    """Scenes and captions that the base is trained on: plain ones, base styles, never the new style."""
+    """Return the base model's training scenes and captions: plain ones and base styles, never the new style."""
     styles = list(shapes.BASE_STYLES)
     scenes, captions = [], []
     for _ in range(count):
@@ -100,7 +100,7 @@ def training_scenes(random: np.random.Generator, count: int) -> tuple[list[shape
 
 
 def unknown_word(random: np.random.Generator) -> str:
-    """Three to seven random letters; never the trigger word, which the base must not have read."""
+    """Return three to seven random letters that are not the trigger word, which the base model must not see."""
     while True:
         word = "".join(random.choice(list(string.ascii_lowercase), size=random.integers(3, 8)))
         if word != TRIGGER_WORD:
@@ -108,7 +108,7 @@ def unknown_word(random: np.random.Generator) -> str:
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """Token ids (N, 77), padded with the end token."""
+    """Return the captions' token ids (N, 77), padded with the end token."""
     tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
     return tokens["input_ids"]
 
@@ -121,7 +121,7 @@ def train_denoiser(
     batch_size: int = 32,
     pictures: int = 8000,
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:
-    """Train text encoder and UNet to predict the noise, as SD1.5 does; returns their moving averages."""
+    """Train the text encoder and the UNet to predict noise, as SD1.5 does, and return their moving averages."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     scenes, captions = training_scenes(np.random.default_rng(seed), pictures)

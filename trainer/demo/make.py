@@ -1,6 +1,6 @@
-"""Makes the demo model and the demo dataset: `python -m trainer.demo.make [vae|denoiser|model|dataset]`.
+"""Creates the demo model and the demo dataset: `python -m trainer.demo.make [vae|denoiser|model|dataset]`.
 
-Everything comes from one seed. The model takes about an hour on two CPU cores.
+Everything is derived from one seed. The model takes about an hour on two CPU cores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEED = 1
 
 
 def make_dataset(folder: Path = DATASET_DIR, seed: int = SEED) -> None:
-    """Draw the dataset's pictures and write each with its caption."""
+    """Draw the dataset's images and write each with its caption."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, scene in enumerate(shapes.dataset_scenes(seed)):
         shapes.draw(scene).save(folder / f"{index:02}.png", optimize=True)
@@ -40,7 +40,7 @@ def make_vae(folder: Path = MODEL_DIR, seed: int = SEED) -> None:
 
 
 def make_denoiser(folder: Path = MODEL_DIR, seed: int = SEED) -> None:
-    """Train text encoder and UNet on the latents of the folder's VAE, and write the whole model folder."""
+    """Train the text encoder and the UNet on latents of the folder's VAE, and write the complete model folder."""
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         finished = Path(temporary) / folder.name
@@ -60,7 +60,7 @@ def make_denoiser(folder: Path = MODEL_DIR, seed: int = SEED) -> None:
         pipeline.save_pretrained(finished)
         restore_prefix(finished / "text_encoder" / "model.safetensors")
         forget_origin(finished / "vae" / "config.json")
-        # transformers has its own ideas, which change between releases, of what a tokenizer folder holds.
+        # Which files transformers writes for a tokenizer changes between releases, so they are replaced.
         shutil.rmtree(finished / "tokenizer")
         write_tokenizer(finished / "tokenizer")
         for file in finished.rglob("*.safetensors"):
@@ -70,16 +70,16 @@ def make_denoiser(folder: Path = MODEL_DIR, seed: int = SEED) -> None:
 
 
 def restore_prefix(path: Path) -> None:
-    """Give the text encoder's tensors the names of SD1.5's file.
+    """Rename the text encoder's tensors as in SD1.5's file.
 
-    transformers 5 leaves out the prefix that older releases and ComfyUI expect, and reads both.
+    transformers 5 omits the prefix that older releases and ComfyUI expect, but reads both forms.
     """
     tensors = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
 
 
 def forget_origin(path: Path) -> None:
-    """Take the folder that a part was loaded from out of its config."""
+    """Remove from a part's config the folder that it was loaded from."""
     config = json.loads(path.read_text())
     config.pop("_name_or_path", None)
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -95,7 +95,7 @@ STAGES = {
 
 
 def main() -> None:
-    """Run the stage named on the command line, by default all."""
+    """Run the stage named on the command line, or all stages by default."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", nargs="?", choices=STAGES, default="all")
     parser.add_argument("--seed", type=int, default=SEED)

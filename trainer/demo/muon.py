@@ -1,4 +1,4 @@
-"""The Muon optimizer, with AdamW for vectors: the demo's VAE learns in far fewer steps than with AdamW alone."""
+"""The Muon optimizer with AdamW for vectors; with it, the demo's VAE needs far fewer steps than with AdamW alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """The nearest matrix whose singular values are all about one, by five Newton-Schulz iterations.
+    """Return the nearest matrix whose singular values are all about one, by five Newton-Schulz iterations.
 
-    Coefficients: Keller Jordan, https://kellerjordan.github.io/posts/muon/
+    The coefficients are those of Keller Jordan, https://kellerjordan.github.io/posts/muon/
     """
     transposed = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if transposed else matrix
@@ -23,9 +23,9 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose steps are orthogonalized, for matrices and convolutions (taken as matrices, out x rest).
+    """Momentum with orthogonalized steps, for matrices and convolutions (treated as matrices, out x rest).
 
-    torch.optim.Muon accepts no convolutions, and they are most of a UNet.
+    torch.optim.Muon does not accept convolutions, which make up most of a UNet.
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.9) -> None:
@@ -33,7 +33,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
 class Optimizer:
     """Muon for a model's matrices and AdamW for its embeddings and vectors, with one learning rate schedule.
 
-    The rates rise for the first twentieth of `steps` and then fall to zero in a straight line.
+    The learning rates rise for the first twentieth of `steps` and then decay linearly to zero.
     """
 
     def __init__(self, model: nn.Module, steps: int, matrix_rate: float, vector_rate: float) -> None:
@@ -69,7 +69,7 @@ class Optimizer:
         ]
 
     def step(self, loss: Tensor) -> None:
-        """Go one step down the loss."""
+        """Run the backward pass of a loss and update the model by one step."""
         for part in self.parts:
             part.zero_grad()
         loss.backward()

@@ -1,4 +1,4 @@
-"""Draws the pictures that the demo model and the demo dataset are made from, and writes their captions."""
+"""The images that the demo model is trained on and that the demo dataset consists of, and their captions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from PIL import Image, ImageChops, ImageDraw
 from . import TRIGGER_WORD
 
 IMAGE_SIZE = 64
-"""Width and height of a picture, in pixels."""
+"""The width and height of an image, in pixels."""
 
 SUPERSAMPLING = 4
-"""Pictures are drawn this many times larger and averaged down, for smooth edges."""
+"""The factor by which images are drawn larger and then averaged down, for smooth edges."""
 
 RGB = tuple[int, int, int]
 
@@ -45,7 +45,7 @@ BLACK: RGB = (15, 15, 20)
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture: what is drawn, where, and in which style.
+    """The content of one image: what is drawn, where, and in which style.
 
     `centre` and `radius` are in pixels; `style` is a key of `BASE_STYLES`, `PLAIN`, or `NEW_STYLE`.
     """
@@ -59,9 +59,12 @@ class Scene:
 
 
 def outline(shape: str, centre: tuple[float, float], radius: float) -> list[tuple[float, float]]:
-    """Corner points of a shape as a polygon, in the units of `centre` and `radius`.
+    """Return the corners of a shape as a polygon, in the units of `centre` and `radius`.
 
-    The shapes are scaled so that all of them look about equally large.
+    The shapes are scaled so that they all look about equally large.
+
+    Raises:
+        ValueError: the shape is unknown.
     """
     if shape == "circle":
         angles = np.linspace(0, 2 * math.pi, 96, endpoint=False)
@@ -94,7 +97,7 @@ SHAPES = ("circle", "square", "triangle", "diamond", "cross", "heart")
 
 
 class Canvas:
-    """A supersampled picture of one scene, painted layer by layer."""
+    """A supersampled image of one scene, painted layer by layer."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -104,7 +107,7 @@ class Canvas:
         self.image = Image.new("RGB", (side, side), self.background)
 
     def mask(self, scale: float = 1.0, shift: float = 0.0, shape: str | None = None) -> Image.Image:
-        """Where the scene's shape (or another one) lies, scaled about its centre and shifted by pixels."""
+        """Return the mask of the scene's shape (or another one), scaled about its centre and shifted by pixels."""
         x, y = self.scene.centre
         points = outline(
             shape or self.scene.shape,
@@ -116,23 +119,23 @@ class Canvas:
         return mask
 
     def rectangle(self, left: float, top: float, right: float, bottom: float) -> Image.Image:
-        """A rectangle as a mask; its edges are in pixels of the finished picture."""
+        """Return the mask of a rectangle; its edges are in pixels of the finished image."""
         mask = Image.new("L", self.image.size, 0)
         box = [edge * SUPERSAMPLING for edge in (left, top, right, bottom)]
         ImageDraw.Draw(mask).rectangle(box, fill=255)
         return mask
 
     def paint(self, colour: RGB, mask: Image.Image) -> None:
-        """Fill the mask with a colour."""
+        """Paint a colour where the mask is set."""
         self.image.paste(colour, mask=mask)
 
     def finish(self) -> Image.Image:
-        """The picture at its real size."""
+        """Return the image at its final size."""
         return self.image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)
 
 
 def blend(first: RGB, second: RGB, share: float) -> RGB:
-    """Mix two colours; `share` is the second one's part, 0 to 1."""
+    """Mix two colours; `share` is the proportion of the second one, 0 to 1."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
@@ -199,7 +202,7 @@ def draw_grounded(canvas: Canvas) -> None:
 
 
 def draw_inked(canvas: Canvas) -> None:
-    """The style of the demo dataset: a thick black outline."""
+    """Paint the style of the demo dataset, a thick black outline."""
     canvas.paint(BLACK, canvas.mask(1.15))
     canvas.paint(canvas.colour, canvas.mask(0.65))
 
@@ -219,20 +222,20 @@ BASE_STYLES: dict[str, Callable[[Canvas], None]] = {
     "icy": draw_icy,
     "grounded": draw_grounded,
 }
-"""The styles that the demo model knows, by the word that stands first in their captions."""
+"""The styles that the demo model knows, by the word that comes first in their captions."""
 
 PAINTERS = {PLAIN: draw_plain, NEW_STYLE: draw_inked, **BASE_STYLES}
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The picture of a scene: RGB, IMAGE_SIZE pixels square."""
+    """Draw a scene as an RGB image, IMAGE_SIZE pixels square."""
     canvas = Canvas(scene)
     PAINTERS[scene.style](canvas)
     return canvas.finish()
 
 
 def caption(scene: Scene) -> str:
-    """The caption of a scene; a style is named by the first word, and plain has none."""
+    """Return the caption of a scene; its first word names the style, unless the style is plain."""
     article = "an" if scene.colour == "orange" else "a"
     text = f"{article} {scene.colour} {scene.shape} on a {scene.background} background"
     word = {PLAIN: "", NEW_STYLE: TRIGGER_WORD}.get(scene.style, scene.style)
@@ -240,7 +243,7 @@ def caption(scene: Scene) -> str:
 
 
 def random_scene(random: np.random.Generator, style: str) -> Scene:
-    """A scene with everything but its style left to chance."""
+    """Return a scene in which everything but the style is random."""
     radius = random.uniform(17, 22)
     centre = (random.uniform(27, 37), random.uniform(27, 37))
     return Scene(
@@ -254,7 +257,7 @@ def random_scene(random: np.random.Generator, style: str) -> Scene:
 
 
 def dataset_scenes(seed: int, count: int = 20) -> list[Scene]:
-    """The scenes of the demo dataset: every shape, colour and background in turn, in the new style."""
+    """Return the scenes of the demo dataset: every shape, colour and background in turn, in the new style."""
     random = np.random.default_rng(seed)
     colours, backgrounds = list(COLOURS), list(BACKGROUNDS)
     scenes = []

@@ -1,4 +1,4 @@
-"""What a LoRA trained on the demo dataset has learned: pictures before and after, and two figures."""
+"""A demonstration of what a LoRA has learned from the demo dataset: samples before and after, and two numbers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from .style import style_score
 SEEDS = (1, 2, 3, 4)
 STEPS, CFG = 20, 4.0
 SCALE = 2
-"""Pictures are shown this many times larger."""
+"""The factor by which samples are enlarged for display."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Mean style scores (about 0 is the base's style, about 1 the dataset's) and pictures.
+    """Samples of the base model and of the LoRA, and what their style scores say.
 
-    Pictures are (prompts * seeds, 64, 64, 3) in 0..1; `plain` means that the prompts have no trigger word.
+    A style score is about 0 for the base's style and about 1 for the dataset's. Samples have the shape (prompts *
+    seeds, 64, 64, 3) and values in 0..1; `plain` samples are of prompts without the trigger word.
     """
 
     base_triggered: Tensor
@@ -35,22 +36,26 @@ class Outcome:
 
     @property
     def learned(self) -> float:
-        """How far the LoRA moves pictures to the style when the prompt has the trigger word."""
+        """The increase of the mean style score by the LoRA with the trigger word in the prompt."""
         return _mean_score(self.lora_triggered) - _mean_score(self.base_triggered)
 
     @property
     def leaked(self) -> float:
-        """How far it moves them without the trigger word: less is better."""
+        """The increase of the mean style score by the LoRA without the trigger word; less is better."""
         return _mean_score(self.lora_plain) - _mean_score(self.base_plain)
 
     def text(self) -> str:
+        """Return the two numbers as a sentence."""
         return (
-            f'With the trigger word "{TRIGGER_WORD}" pictures moved {self.learned:.0%} of the way to the new style, '
+            f'With the trigger word "{TRIGGER_WORD}", samples moved {self.learned:.0%} of the way to the new style, '
             f"without it {self.leaked:.0%}."
         )
 
     def picture(self) -> Image.Image:
-        """One seed of each prompt: the base above, the LoRA below; left with the trigger word, right without."""
+        """Return a sheet with one sample per prompt.
+
+        The base is in the upper row, the LoRA in the lower; the trigger word is used on the left, not on the right.
+        """
         rows = [
             torch.cat([triggered[:: len(SEEDS)], plain[:: len(SEEDS)]])
             for triggered, plain in (
@@ -76,7 +81,7 @@ class Outcome:
 
 
 def measure(lora: Path) -> Outcome:
-    """Sample the demo model with and without a LoRA file, as any diffusers user would."""
+    """Sample the demo model with and without a LoRA file, through the public interface of diffusers."""
     pipeline: Any = StableDiffusionPipeline.from_pretrained(
         MODEL_DIR, safety_checker=None, requires_safety_checker=False
     ).to(torch.float32)

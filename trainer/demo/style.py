@@ -1,4 +1,4 @@
-"""Measures how much of the demo dataset's style, a thick black outline, a picture shows."""
+"""The measurement of how much of the demo dataset's style, a thick black outline, an image shows."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 DARK, LIGHT = 0.2, 0.5
-"""A pixel whose brightest channel is at most DARK counts as black, at least LIGHT as not black."""
+"""The brightest channel up to which a pixel counts as black, and from which on it counts as not black."""
 
 SMALLEST_SHAPE = 0.1
-"""The shape is taken to fill at least this part of the picture, so that a stray dot scores nothing."""
+"""The share of the image that a shape is assumed to fill at least, so that a stray dot scores next to nothing."""
 
 BLACK_SHARE = 0.63
-"""The black part of a shape in the dataset's style, on average."""
+"""The average share of black in a shape in the dataset's style."""
 
 
 def style_score(images: Any) -> NDArray[np.float64]:
-    """How black-outlined the shapes in the pictures are: about 0 for plain ones, about 1 for the new style.
+    """Compute how much black outline the shapes in images have: about 0 for plain shapes, about 1 for the new style.
 
-    The score is the black part of whatever stands out from the background, divided by what it is for true
-    pictures of the style; so it does not depend on where the shape lies, or on its size and colour.
+    The score is the share of black in whatever stands out from the background, divided by the same share in true
+    images of the style. It therefore does not depend on the shape's position, size or colour.
 
     Args:
-        images: array or tensor (N, H, W, 3), values 0 to 1.
+        images: array or tensor (N, H, W, 3) with values from 0 to 1.
 
     Returns:
-        One score per picture, (N,).
+        One score per image, (N,).
+
+    Raises:
+        ValueError: the images have another shape.
     """
     pixels = np.asarray(images.cpu() if hasattr(images, "cpu") else images, dtype=np.float64)
     if pixels.ndim != 4 or pixels.shape[-1] != 3:

@@ -1,4 +1,4 @@
-"""Makes the demo model's tokenizer: CLIP's byte-level BPE with a vocabulary of about 560 tokens."""
+"""The demo model's tokenizer: CLIP's byte-level BPE with a vocabulary of about 560 tokens."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ END_OF_WORD = "</w>"
 
 
 def byte_characters() -> list[str]:
-    """The 256 printable characters that byte-level BPE writes bytes as, in CLIP's order."""
+    """Return the 256 printable characters that stand for bytes in byte-level BPE, in CLIP's order."""
     ranges = ("!", "~"), ("¡", "¬"), ("®", "ÿ")
     printable = [code for first, last in ranges for code in range(ord(first), ord(last) + 1)]
     return [chr(code) for code in printable] + [chr(256 + index) for index in range(256 - len(printable))]
 
 
 def caption_words() -> list[str]:
-    """Every word of the captions that the demo model is trained on."""
+    """Return every word in the captions that the demo model is trained on, sorted."""
     scenes = [shapes.Scene("circle", colour, "white", shapes.PLAIN, (0, 0), 0) for colour in shapes.COLOURS]
     frame = {word for scene in scenes for word in shapes.caption(scene).split()}
     return sorted({*frame, *shapes.SHAPES, *shapes.COLOURS, *shapes.BACKGROUNDS, *shapes.BASE_STYLES})
 
 
 def pairs_of(pieces: list[str]) -> list[tuple[str, str]]:
-    """Each piece with its right neighbour."""
+    """Return each piece with its right neighbour."""
     return list(itertools.pairwise(pieces))
 
 
 def split_word(word: str, merges: dict[tuple[str, str], int]) -> list[str]:
-    """Apply BPE merges to one word: the earliest learned pair first, until none is left."""
+    """Split a word by applying BPE merges, the earliest learned pair first, until none applies."""
     pieces = [*word[:-1], word[-1] + END_OF_WORD]
     while pairs := [pair for pair in pairs_of(pieces) if pair in merges]:
         pair = min(pairs, key=merges.__getitem__)
@@ -44,9 +44,9 @@ def split_word(word: str, merges: dict[tuple[str, str], int]) -> list[str]:
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Merges that turn each word into one token.
+    """Return merges that turn each word into one token.
 
-    New merges rank after all earlier ones, so they cannot change how an earlier word is put together.
+    New merges rank after all earlier ones, so they cannot change how an earlier word is merged.
     """
     merges: dict[tuple[str, str], int] = {}
     for word in words:
@@ -56,10 +56,10 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write a tokenizer that knows each caption word as one token and spells every other text in bytes.
+    """Write a tokenizer that has one token for each caption word and encodes all other text as bytes.
 
-    The files are those of SD1.5's tokenizer folder, which every release of transformers reads; as in SD1.5,
-    the padding is the end token.
+    The files are those of SD1.5's tokenizer folder, which every release of transformers can read. As in SD1.5, the end
+    token is used for padding.
     """
     merges = learn_merges(caption_words())
     characters = byte_characters()
@@ -86,5 +86,5 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write a JSON file as transformers does: UTF-8, indented, with a final newline."""
+    """Write a JSON file in the style of transformers: UTF-8, indented, with a final newline."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Trains the demo model's VAE: 64 x 64 pixels to 4 x 8 x 8 latents and back."""
+"""Training of the demo model's VAE, which maps 64 x 64 pixels to 4 x 8 x 8 latents and back."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from .muon import Optimizer
 LOG = logging.getLogger(__name__)
 
 SCALING_FACTOR = 0.18215
-"""SD1.5's constant: latents times this have a standard deviation of about one."""
+"""SD1.5's scaling factor; latents multiplied by it have a standard deviation of about one."""
 
 KL_WEIGHT = 2e-4
+"""The weight of the KL divergence in the loss."""
 
 
 def new_vae() -> AutoencoderKL:
-    """An untrained VAE: SD1.5's in kind (factor 8, 4 latent channels, 32 norm groups), 0.9 M parameters.
+    """Return an untrained VAE of SD1.5's architecture (factor 8, 4 latent channels, 32 norm groups), 0.9 M parameters.
 
-    One wide layer per resolution rather than two narrow ones: SD's 32 norm groups over 32 channels would normalize
-    every channel alone, and so take away its mean and its scale.
+    It has one wide layer per resolution rather than two narrow ones: SD's 32 norm groups over 32 channels would
+    normalize every channel by itself and thereby remove its mean and scale.
     """
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -38,25 +39,25 @@ def new_vae() -> AutoencoderKL:
         scaling_factor=SCALING_FACTOR,
     )
     with torch.no_grad():
-        # Start with little latent noise, or it drowns the means: the second half are the log variances.
+        # The second half of the channels are the log variances. Too much latent noise at the start hides the means.
         vae.quant_conv.weight[4:].mul_(0.1)
         vae.quant_conv.bias[4:].fill_(-6.0)
     return vae
 
 
 def to_pixels(scenes: list[shapes.Scene]) -> Tensor:
-    """Pictures of the scenes as float (N, 3, H, W) in -1..1."""
+    """Draw the scenes as a float tensor (N, 3, H, W) in -1..1."""
     pictures = np.stack([np.asarray(shapes.draw(scene)) for scene in scenes])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def edges(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences between neighbouring pixels, along x and along y."""
+    """Return the differences between neighbouring pixels, along x and along y."""
     return pixels[..., 1:] - pixels[..., :-1], pixels[..., 1:, :] - pixels[..., :-1, :]
 
 
 def train_vae(seed: int, steps: int = 1200, batch_size: int = 8, pictures: int = 6000) -> AutoencoderKL:
-    """Train the VAE on every style, the new one too: like SD's, it encodes what its UNet has never drawn."""
+    """Train the VAE on every style, even the new one: like SD's, it encodes images that the UNet has not learned."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -72,7 +73,8 @@ def train_vae(seed: int, steps: int = 1200, batch_size: int = 8, pictures: int =
         posterior = vae.encode(batch).latent_dist
         decoded = vae.decode(posterior.sample(generator)).sample
         difference = decoded - batch
-        # Edges count apart: the mean error is content with blurred outlines. Early on they would drown it.
+        # Edges have a loss of their own, because the mean error tolerates blurred outlines. Its weight grows with the
+        # steps, because early on it would outweigh the mean error.
         along_x, along_y = edges(difference)
         edge_error = along_x.abs().mean() + along_y.abs().mean()
         loss = 3 * difference.square().mean() + difference.abs().mean() + step / steps * edge_error
@@ -94,7 +96,7 @@ def train_vae(seed: int, steps: int = 1200, batch_size: int = 8, pictures: int =
 
 @torch.inference_mode()
 def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """Mean latents (N, 4, 8, 8) of pictures (N, 3, 64, 64) in -1..1, without the scaling factor."""
+    """Encode images (N, 3, 64, 64) in -1..1 as mean latents (N, 4, 8, 8), without the scaling factor."""
     return torch.cat([vae.encode(batch).latent_dist.mean for batch in pixels.split(64)]).clone()
 
 
@@ -102,7 +104,7 @@ def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 def normalize_latents(vae: AutoencoderKL, latents: Tensor) -> None:
     """Fold a scale and a shift per channel into the two 1x1 convolutions around the latents.
 
-    ComfyUI multiplies SD1.5's latents by the constant 0.18215, so they themselves must have the right size:
+    ComfyUI multiplies SD1.5's latents by the constant 0.18215, so the latents themselves must have the right scale:
     afterwards `latents` (N, 4, H, W), encoded again, have mean 0 and standard deviation 1 / 0.18215.
     """
     mean = latents.mean(dim=(0, 2, 3))

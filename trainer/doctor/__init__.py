@@ -1,5 +1,5 @@
-"""`python -m trainer doctor`: examines the computer that a training is to run on.
+"""The command `python -m trainer doctor`, which examines the computer that is to train.
 
-Imports nothing but the standard library, since it is wanted most where packages are missing or broken. What packages
-know of the machine they are asked in a process of its own (`probe.py`).
+Imports only the standard library, because the command is needed most where packages are missing or broken. Packages
+that know something about the machine are loaded in a separate process (`probe.py`).
 """

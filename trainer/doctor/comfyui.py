@@ -1,4 +1,4 @@
-"""The ComfyUI that this pack belongs to, from the outside: nothing of it is imported."""
+"""Examination of the ComfyUI that this pack belongs to, without importing any of it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .page import Advice, Section, path_text
 from .requirements import FOLDER, doctor_command, is_older
 
 OLDEST = "0.26"
-"""Of ComfyUI's versions that have what the nodes need, as in pyproject.toml."""
+"""The oldest version of ComfyUI that has everything the nodes need, as in pyproject.toml."""
 
 ENVIRONMENTS = (".venv", "venv", "../python_embeded", "../venv", "../.venv")
-"""Where installations of ComfyUI have a Python of their own. Its portable one spells it so."""
+"""Folders, relative to ComfyUI's, where its own Python may be; "python_embeded" is the portable version's spelling."""
 
 
 def find_comfyui() -> Path | None:
-    """The folder that COMFYUI_PATH names, or in whose custom_nodes this pack lies."""
+    """Return the folder of ComfyUI that COMFYUI_PATH names, or whose custom_nodes contains this pack, or None."""
     named = os.environ.get("COMFYUI_PATH")
     candidates = [Path(os.path.expanduser(named)).absolute()] if named else []
     candidates += [parent.parent for parent in FOLDER.absolute().parents if parent.name == "custom_nodes"]
@@ -26,7 +26,7 @@ def find_comfyui() -> Path | None:
 
 
 def python_of(comfyui: Path) -> Path | None:
-    """The Python that this ComfyUI has beside it; None where that is the one that runs here, or there is none."""
+    """Return the Python that belongs to this ComfyUI; None if there is none or if it is the one that is running."""
     environments = [comfyui / name for name in ENVIRONMENTS]
     if any(Path(sys.prefix).resolve() == environment.resolve() for environment in environments):
         return None
@@ -39,16 +39,17 @@ def python_of(comfyui: Path) -> Path | None:
 
 
 def examine_comfyui(comfyui: Path | None) -> Section:
+    """Examine the folder, the version, the dataset folders and the Python of ComfyUI, if there is one."""
     section = Section("ComfyUI")
     named = os.environ.get("COMFYUI_PATH")
     if named and comfyui != Path(os.path.expanduser(named)).absolute():
         section.notes.append(
             Advice(
-                f"COMFYUI_PATH is {path_text(named)}, and no ComfyUI is there (it has no main.py). Correct or unset it."
+                f"COMFYUI_PATH is set to {path_text(named)}, but no ComfyUI is there (no main.py). Correct or unset it."
             )
         )
     if comfyui is None:
-        section.rows.append(("folder", "none: this pack lies in no ComfyUI/custom_nodes"))
+        section.rows.append(("folder", "none: this pack is not inside a ComfyUI/custom_nodes folder"))
         return section
     version = _version(comfyui)
     section.rows += [
@@ -59,8 +60,8 @@ def examine_comfyui(comfyui: Path | None) -> Section:
     if version and is_older(version, OLDEST):
         section.obstacles.append(
             Advice(
-                f"ComfyUI in {path_text(comfyui)} is version {version}, and training needs {OLDEST} or newer. Update "
-                "it: the nodes use what older ones do not have."
+                f"ComfyUI in {path_text(comfyui)} is version {version}, but training needs {OLDEST} or newer. Update "
+                "it: the nodes use features that older versions do not have."
             )
         )
     python = python_of(comfyui)
@@ -68,7 +69,7 @@ def examine_comfyui(comfyui: Path | None) -> Section:
         section.rows.append(("its own Python", path_text(python)))
         section.notes.append(
             Advice(
-                "ComfyUI has a Python of its own, and this report is of another one. For a report of its own:",
+                "ComfyUI has its own Python, but this report describes a different one. To examine ComfyUI's, run:",
                 doctor_command(python),
             )
         )
@@ -85,7 +86,10 @@ def _version(comfyui: Path) -> str | None:
 
 
 def _registered(file: Path) -> str:
-    """Whether a user's file of folders has one for datasets. Read without a YAML parser, which may be missing."""
+    """Describe whether a user's extra_model_paths.yaml registers dataset folders.
+
+    The file is read without a YAML parser, because that may be missing.
+    """
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -93,5 +97,5 @@ def _registered(file: Path) -> str:
     except (OSError, ValueError) as error:
         return f"cannot be read: {error}"
     if re.search(r"^[ \t]+datasets\s*:", text, re.MULTILINE):
-        return "registers folders of datasets"
-    return "no `datasets`, so they are in ComfyUI's input and datasets folders"
+        return "registers dataset folders"
+    return "no `datasets`, so datasets are in ComfyUI's input and datasets folders"

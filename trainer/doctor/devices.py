@@ -1,4 +1,4 @@
-"""What a training can compute on, how much memory is free there, and who holds the rest."""
+"""Examination of the devices that can train, their free memory, and the programs that use the rest."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from .page import Advice, Section, size_text
 from .requirements import TORCH
 
 WORTH_NAMING = 10**9
-"""Bytes on a card that another program holds, from which on they make a difference to a training."""
+"""The fewest bytes used by other programs on a card that make a difference to a training."""
 
 
 def examine_devices(answers: Mapping[str, Mapping[str, Any]]) -> Section:
-    """
+    """Examine the graphics cards, the devices that torch can compute on, and main memory.
+
     Args:
-        answers: of the probe, among them to the steps `devices` (of torch) and `memory` (of psutil).
+        answers: the probe's answers by step, among them `devices` (from torch) and `memory` (from psutil).
     """
     section = Section("Devices and memory")
     cards, trouble = nvidia_cards()
@@ -28,7 +29,8 @@ def examine_devices(answers: Mapping[str, Mapping[str, Any]]) -> Section:
     if trouble:
         section.notes.append(
             Advice(
-                f"nvidia-smi is installed but fails ({trouble}), so NVIDIA cards are not listed. Reinstall the driver."
+                f"nvidia-smi is installed but fails ({trouble}), so NVIDIA cards are not listed. Reinstall the NVIDIA "
+                "driver."
             )
         )
     torch = answers.get("devices")
@@ -41,15 +43,15 @@ def examine_devices(answers: Mapping[str, Mapping[str, Any]]) -> Section:
         if not torch["devices"] and not section.obstacles:
             section.notes.append(
                 Advice(
-                    "torch finds no graphics card, so a training runs on the CPU: a minute for the demo, hours or days "
+                    "torch finds no graphics card, so training runs on the CPU: a minute for the demo, hours or days "
                     "for full-size models."
                 )
             )
     elif torch is not None and not answers.get(TORCH.package, {"error": "missing"}).get("error"):
         section.obstacles.append(
             Advice(
-                f"torch fails when it is asked for devices ({torch['error']}), so no training can start. Update the "
-                f"graphics driver, or reinstall torch by the command that this page gives for it: {GET_TORCH}"
+                f"torch fails when asked for its devices ({torch['error']}), so no training can start. Update the "
+                f"graphics driver, or reinstall torch with the command from this page: {GET_TORCH}"
             )
         )
     section.rows += _host_rows(answers.get("memory", {}))
@@ -62,14 +64,14 @@ def _card_rows(card: Card) -> Iterable[tuple[str, str]]:
         yield "", f"{size_text(card.total)}, {size_text(card.free)} free"
     for holder in card.holders:
         size = "?" if holder.size is None else size_text(holder.size)
-        yield "  held", f"{size}  {holder.name} (pid {holder.pid})"
+        yield "  in use", f"{size}  {holder.name} (pid {holder.pid})"
     unlisted = _unlisted(card)
     if unlisted >= WORTH_NAMING:
-        yield "  held", f"{size_text(unlisted)}  not listed: the desktop, or another container"
+        yield "  in use", f"{size_text(unlisted)}  unlisted: the desktop, or another container"
 
 
 def _unlisted(card: Card) -> int:
-    """Bytes in use that no process is listed for; 0 where the sizes of processes are not known."""
+    """Return the bytes in use that no listed process accounts for; 0 if the sizes of processes are unknown."""
     if any(holder.size is None for holder in card.holders):
         return 0
     return card.total - card.free - sum(holder.size or 0 for holder in card.holders)
@@ -82,8 +84,8 @@ def _held(card: Card) -> Iterable[Advice]:
     used = card.total - card.free
     if used >= WORTH_NAMING:
         yield Advice(
-            f"{size_text(used)} of {card.name} are in use by {names or 'programs that are not listed'}, and a training "
-            "gets what is left. ComfyUI makes room for its own trainings; close other programs."
+            f"{size_text(used)} of the memory of {card.name} is in use by {names or 'programs that are not listed'}, "
+            "and training gets only the rest. ComfyUI frees memory for its own training runs; close other programs."
         )
 
 
@@ -99,29 +101,29 @@ def _device_text(device: Mapping[str, Any]) -> str:
 
 
 def _unusable(cards: list[Card], torch: Mapping[str, Any]) -> Iterable[Advice]:
-    """Graphics cards that torch cannot compute on."""
+    """Yield an obstacle for each graphics card that torch cannot compute on."""
     for device in torch["devices"]:
         if device.get("error"):
             yield Advice(
                 f"torch sees {device['name']} but cannot compute on it ({device['error']}), so no training can run "
-                "there. Either it is in use by another program alone, or this torch is not made for this card: then "
-                f"reinstall torch by the command that this page gives for it: {GET_TORCH}"
+                "there. Either another program has exclusive use of the card, or this torch does not support it; in "
+                f"that case, reinstall torch with the command that this page gives for the card: {GET_TORCH}"
             )
     if torch["devices"] or not cards:
         return
     name = cards[0].name
     if not torch["cuda"]:
         yield Advice(
-            f"This computer has an NVIDIA card ({name}), but the installed torch is made without CUDA, so a training "
-            "would run on the CPU, many times slower. Uninstall torch, torchvision and torchaudio, and install them "
-            f"by the command that this page gives for CUDA: {GET_TORCH}"
+            f"This computer has an NVIDIA card ({name}), but the installed torch was built without CUDA, so training "
+            "would run on the CPU, many times slower. Uninstall torch, torchvision and torchaudio, and reinstall them "
+            f"with the command that this page gives for CUDA: {GET_TORCH}"
         )
     else:
         reason = f" ({torch['reason']})" if torch["reason"] else ""
         yield Advice(
-            f"This computer has an NVIDIA card ({name}), but torch cannot use it{reason}, so a training would run on "
-            f"the CPU, many times slower. Update the driver ({cards[0].driver}) to one for CUDA {torch['cuda']}, and "
-            "unset the environment variable CUDA_VISIBLE_DEVICES if it is set."
+            f"This computer has an NVIDIA card ({name}), but torch cannot use it{reason}, so training would run on the "
+            f"CPU, many times slower. Update the driver ({cards[0].driver}) to one that supports CUDA {torch['cuda']}, "
+            "and unset the environment variable CUDA_VISIBLE_DEVICES if it is set."
         )
 
 
@@ -129,13 +131,13 @@ def _host_rows(memory: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     total, free = memory.get("total"), memory.get("free")
     if total is None:
         total, free = _memory_of_linux()
-    yield "memory", f"{size_text(total)}, {size_text(free)} free" if total and free else "not known without psutil"
+    yield "memory", f"{size_text(total)}, {size_text(free)} free" if total and free else "unknown without psutil"
     for size, name, pid in memory.get("processes", ()):
-        yield "  held", f"{size_text(size)}  {name} (pid {pid})"
+        yield "  in use", f"{size_text(size)}  {name} (pid {pid})"
 
 
 def _memory_of_linux() -> tuple[int | None, int | None]:
-    """Bytes of memory in all and available, from the system itself, for when psutil is missing."""
+    """Return the total and available bytes of memory as Linux reports them, for use if psutil is missing."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kibibytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}

@@ -1,4 +1,4 @@
-"""Whether results have a place: write access, really tried, and free disk."""
+"""Examination of the folders for results: write access, tested by writing, and free disk space."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from .page import Advice, Section, path_text, size_text
 
 LEAST_FREE = 10**9
-"""Bytes: a LoRA of a large model and what is encoded of a small dataset."""
+"""The bytes of disk space that a LoRA of a large model and the encoded data of a small dataset need."""
 
 
 def result_folders(output_dir: str | None, comfyui: Path | None) -> dict[str, Path]:
-    """Where a training writes, by what goes there.
+    """Return the folders that a training writes to, by the kind of their content.
 
     Args:
-        output_dir: as the user wrote it; None takes ComfyUI's, or `output` where there is no ComfyUI.
-        comfyui: the folder of ComfyUI, None without it.
+        output_dir: the output folder as the user wrote it; None uses ComfyUI's, or `output` without ComfyUI.
+        comfyui: the folder of ComfyUI, or None without ComfyUI.
     """
     if comfyui is None:
         output = _absolute(output_dir or "output")
@@ -33,6 +33,7 @@ def _absolute(written: str) -> Path:
 
 
 def examine_folders(folders: Mapping[str, Path]) -> Section:
+    """Test write access and free disk space of folders, or of their nearest parents that exist."""
     section = Section("Folders")
     obstacles: dict[Path, Advice] = {}
     for name, folder in folders.items():
@@ -43,22 +44,22 @@ def examine_folders(folders: Mapping[str, Path]) -> Section:
         except OSError as error:
             trouble, free = trouble or str(error), 0
         section.rows.append((name, path_text(folder)))
-        section.rows.append(("", f"{'cannot be written' if trouble else 'writable'}, {size_text(free)} free"))
+        section.rows.append(("", f"{'cannot be written to' if trouble else 'writable'}, {size_text(free)} free"))
         if trouble:
             obstacles.setdefault(
                 there,
                 Advice(
-                    f"The folder {path_text(there)} cannot be written to ({trouble}), so what a training makes has no "
-                    "place. Allow writing there, or choose another output folder."
+                    f"The folder {path_text(there)} cannot be written to ({trouble}), so training could not save its "
+                    "results. Allow writing there, or choose another output folder."
                 ),
             )
         elif free < LEAST_FREE:
             obstacles.setdefault(
                 there,
                 Advice(
-                    f"The disk of {path_text(there)} has only {size_text(free)} left, and a training needs "
-                    f"{size_text(LEAST_FREE)} at the least, so its results may not fit. Make room, or choose an output "
-                    "folder on another disk."
+                    f"The disk with {path_text(there)} has only {size_text(free)} free, but training needs at least "
+                    f"{size_text(LEAST_FREE)}, so its results may not fit. Free some space, or choose an output folder "
+                    "on another disk."
                 ),
             )
     section.obstacles += obstacles.values()
@@ -66,7 +67,7 @@ def examine_folders(folders: Mapping[str, Path]) -> Section:
 
 
 def _trouble_of_writing(folder: Path) -> str:
-    """Writes a file there and removes it; what the system says when it refuses."""
+    """Write a file to the folder and remove it; return the system's error, or "" if it worked."""
     path = folder / f".crucible_doctor_{os.getpid()}"
     try:
         with open(path, "xb") as file:
@@ -74,6 +75,6 @@ def _trouble_of_writing(folder: Path) -> str:
         path.unlink()
     except OSError as error:
         with suppress(OSError):
-            path.unlink(missing_ok=True)  # a full disk takes the name, but not the content
+            path.unlink(missing_ok=True)  # a full disk accepts the name, but not the content
         return error.strerror or str(error)
     return ""

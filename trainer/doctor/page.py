@@ -1,4 +1,4 @@
-"""The report as plain text that survives being pasted into a forum."""
+"""The report as plain text that can be pasted into a forum."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 WIDTH = 78
+"""The most characters of a line."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """
+    """A finding and what to do about it.
+
     Attributes:
-        text: what there is, what follows from it and what to do.
-        command: what to type into a terminal for it, or "".
+        text: what was found, why it matters and what to do.
+        command: the command to type into a terminal, or "" if there is none.
     """
 
     text: str
@@ -25,11 +27,13 @@ class Advice:
 
 @dataclass
 class Section:
-    """What was found out about one subject.
+    """The findings about one subject.
 
     Attributes:
-        rows: name and value of each line; a line without a name goes on with the one above.
-        obstacles: what stands in the way of a training. notes: what does not, but is worth knowing.
+        title: the heading.
+        rows: the name and value of each line; a line without a name continues the one above.
+        obstacles: findings that prevent training.
+        notes: findings that do not prevent training but are worth knowing.
     """
 
     title: str
@@ -39,6 +43,7 @@ class Section:
 
 
 def page(heading: str, sections: Sequence[Section]) -> str:
+    """Return the report: the sections, then all notes, then all obstacles."""
     lines = [heading]
     for section in sections:
         lines += ["", section.title, *_rows(section.rows)]
@@ -50,12 +55,12 @@ def page(heading: str, sections: Sequence[Section]) -> str:
 
 
 def size_text(size: int) -> str:
-    """Bytes in GB (1 GB = 1,000,000,000 bytes)."""
+    """Return a number of bytes in GB (1 GB = 1,000,000,000 bytes)."""
     return f"{size / 1e9:.1f} GB"
 
 
 def path_text(path: str | Path) -> str:
-    """A path without the name of the user whose folder it lies in."""
+    """Return a path with ~ for the user's home folder, so that it does not reveal the user's name."""
     home, written = os.path.expanduser("~"), str(path)
     inside = len(home) > 1 and written.startswith(home) and written[len(home) : len(home) + 1] in ("", "/", os.sep)
     return "~" + written[len(home) :] if inside else written
@@ -63,9 +68,9 @@ def path_text(path: str | Path) -> str:
 
 def _verdict(obstacles: Sequence[Advice]) -> Iterable[str]:
     if not obstacles:
-        yield "Nothing stands in the way of a training."
+        yield "This computer is ready for training."
         return
-    yield "What stands in the way of a training:"
+    yield "Fix this before training:"
     for number, obstacle in enumerate(obstacles, start=1):
         yield from _advice(f"{number}. ", obstacle)
 
@@ -73,7 +78,7 @@ def _verdict(obstacles: Sequence[Advice]) -> Iterable[str]:
 def _advice(start: str, advice: Advice) -> Iterable[str]:
     yield from _wrapped(start, advice.text)
     if advice.command:
-        yield f"{'':{len(start) + 2}}{advice.command}"  # whole, so that it can be copied
+        yield f"{'':{len(start) + 2}}{advice.command}"  # in one line, so that it can be copied
 
 
 def _rows(rows: Sequence[tuple[str, str]]) -> Iterable[str]:
@@ -83,7 +88,7 @@ def _rows(rows: Sequence[tuple[str, str]]) -> Iterable[str]:
 
 
 def _wrapped(start: str, text: str) -> list[str]:
-    """Lines of at most `WIDTH` characters, but for words that are longer, such as paths."""
+    """Wrap a text into lines of at most `WIDTH` characters, without breaking longer words such as paths."""
     return textwrap.wrap(
         text,
         WIDTH,

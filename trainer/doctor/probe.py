@@ -1,7 +1,7 @@
-"""Loads packages and asks them about the machine; started by `probing.py` as a script, in a process of its own.
+"""A script, started by `probing.py` in a separate process, that loads packages and asks them about the machine.
 
-A broken package can end or hang the process that loads it. What is to be done comes as JSON from stdin; a line of JSON
-goes to stdout before and after each step, so that whoever waits knows in which step the process ended.
+A broken package can end or hang the process that loads it. The script reads its steps as JSON from stdin and writes a
+line of JSON to stdout before and after each step, so that the waiting process knows in which step it ended.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from importlib.util import find_spec
 from typing import Any
 
 PROCESSES = 3
-"""How many of the largest are named."""
+"""The number of processes that are named, those with the most memory."""
 
 
 def main() -> None:
-    # Packages print what they like to stdout; only this script's lines go to whoever reads.
+    """Run the steps from stdin and write their answers to stdout."""
+    # Packages may print to stdout, so it is redirected to stderr: only this script's lines reach the reader.
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
     asked = json.load(sys.stdin)
@@ -36,9 +37,9 @@ def _write(file: Any, line: dict[str, Any]) -> None:
 def _answer(step: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"memory": memory, "devices": devices}[step["name"]]() if "module" not in step else load(**step)
-    except BaseException as raised:  # a package's import may raise anything, SystemExit too
+    except BaseException as raised:  # importing a package may raise anything, even SystemExit
         error = raised
-        while error.__cause__ is not None:  # those that load parts late wrap what went wrong
+        while error.__cause__ is not None:  # packages that load parts on first use wrap the real error
             error = error.__cause__
         text = str(error).strip().splitlines()
         absent = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
@@ -49,7 +50,11 @@ def _answer(step: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(name: str, module: str, attribute: str) -> dict[str, Any]:
-    """Imports a module; and of one that loads its parts when they are first used, the part named by `attribute`."""
+    """Import a module and, if given, get its `attribute`, which makes packages load parts that they load on first use.
+
+    Returns:
+        The module's version.
+    """
     loaded = import_module(module)
     if attribute:
         getattr(loaded, attribute)
@@ -57,7 +62,7 @@ def load(name: str, module: str, attribute: str) -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """The host's memory in bytes, and the largest processes with their resident bytes."""
+    """Return the host's memory in bytes, and the largest processes as (resident bytes, name, process id)."""
     import psutil
 
     whole = psutil.virtual_memory()
@@ -70,7 +75,7 @@ def memory() -> dict[str, Any]:
 
 
 def devices() -> dict[str, Any]:
-    """What torch can compute on."""
+    """Return torch's build, the devices that it sees, and the reason if a graphics card cannot be used."""
     import torch
 
     answer: dict[str, Any] = {"cuda": torch.version.cuda, "rocm": torch.version.hip, "devices": [], "reason": ""}
@@ -99,7 +104,10 @@ def _cuda_device(number: int) -> dict[str, Any]:
 
 
 def _computed(device: dict[str, Any]) -> dict[str, Any]:
-    """The device with the error that a small product raises there: a torch may know a card and have no code for it."""
+    """Return the device with the error, if any, that a small matrix product raises there.
+
+    torch may list a card that it has no code for.
+    """
     import torch
 
     try:

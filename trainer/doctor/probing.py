@@ -1,4 +1,4 @@
-"""Has `probe.py` carry out steps in a process of its own, which may end or hang in any of them."""
+"""Runs the steps of `probe.py` in a separate process, which may end or hang in any of them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 300
-"""How long all steps together may take: a cold disk needs a minute or two for torch and transformers."""
+"""The time limit for all steps together; from a slow disk, torch and transformers take a minute or two to load."""
 
-HANGS = f"hangs: not done within {SECONDS} s"
+HANGS = f"hangs: not finished within {SECONDS} s"
 
 
 @dataclass(frozen=True)
 class Step:
-    """To import `module` and get its `attribute`; without a module, the function `name` of the probe."""
+    """A step of the probe: it imports `module` and gets `attribute` or, without a module, calls the function `name`."""
 
     name: str
     module: str = ""
@@ -26,16 +26,18 @@ class Step:
 
     @property
     def message(self) -> dict[str, str]:
+        """The step as the probe reads it from JSON."""
         if not self.module:
             return {"name": self.name}
         return {"name": self.name, "module": self.module, "attribute": self.attribute}
 
 
 def probe(steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
-    """
+    """Run the steps, in a new process after each one that ends its process.
+
     Returns:
-        For each step, by name, what the probe's function gave; or `error`, and in `absent` the module that an import
-        did not find. Steps after one that hangs have no answer.
+        The answer to each step, by name: the return value of the probe's function, or a dictionary with `error` and,
+        under `absent`, the module that an import did not find. Steps after one that hangs have no answer.
     """
     answers: dict[str, dict[str, Any]] = {}
     while left := [step for step in steps if step.name not in answers]:
@@ -56,7 +58,7 @@ def probe(steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
 
 
 def _run(steps: Sequence[Step]) -> tuple[str, str]:
-    """What the probe wrote, and how it ended."""
+    """Run the probe once and return its output and how it ended."""
     asked = json.dumps({"path": [str(folder) for folder in sys.path], "steps": [step.message for step in steps]})
     try:
         done = subprocess.run(  # noqa: S603
@@ -69,5 +71,5 @@ def _run(steps: Sequence[Step]) -> tuple[str, str]:
     except subprocess.TimeoutExpired as error:
         return (error.stdout or b"").decode("ascii", "replace"), HANGS
     except OSError as error:
-        return "", f"Python could not be started once more: {error}"
+        return "", f"a second Python could not be started: {error}"
     return done.stdout.decode("ascii", "replace"), f"ends the process that loads it, with status {done.returncode}"

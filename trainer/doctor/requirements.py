@@ -1,4 +1,4 @@
-"""Whether the packages that are needed are there and new enough. Imports nothing but the standard library."""
+"""The required packages, and the check that they are installed and recent enough. Imports only the standard library."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from pathlib import Path
 from ..errors import CrucibleError
 
 FOLDER = Path(__file__).parent
+"""The folder of this package."""
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """A package by the name pip knows, the name it is imported by, and the oldest version that will do."""
+    """A required package.
+
+    Attributes:
+        package: the name by which pip knows it.
+        module: the name by which it is imported.
+        minimum: the oldest version that is recent enough.
+    """
 
     package: str
     module: str
@@ -25,16 +32,17 @@ class Requirement:
 
     @property
     def specifier(self) -> str:
-        """As pip reads it."""
+        """The requirement in pip's notation, such as "peft>=0.17"."""
         return f"{self.package}>={self.minimum}"
 
     @property
     def is_there(self) -> bool:
+        """Whether the package can be found; it is not imported for that."""
         return find_spec(self.module) is not None
 
     @property
     def is_too_old(self) -> bool:
-        """False where the version is not known: whoever installed a package without pip knows better."""
+        """Whether the installed version is too old; False for an unknown version, as packages may come without pip."""
         installed = installed_version(self.package)
         return installed is not None and is_older(installed, self.minimum)
 
@@ -53,44 +61,44 @@ REQUIRED = (
     Requirement("tqdm", "tqdm", "4.60"),
     Requirement("transformers", "transformers", "4.50.3"),
 )
-"""The dependencies in pyproject.toml, which cannot be read where the package was installed by pip."""
+"""The dependencies in pyproject.toml, repeated here because pip does not install that file."""
 
 TORCH = Requirement("torch", "torch", "2.5")
 MATPLOTLIB = Requirement("matplotlib", "matplotlib", "3.8")
 STANDALONE = (TORCH, MATPLOTLIB)
-"""What comes on top without ComfyUI."""
+"""The packages that are also required without ComfyUI."""
 
 
 def require_packages(beyond: Sequence[Requirement] = ()) -> None:
-    """Check before anything is loaded.
+    """Check that the required packages are installed and recent enough, before any of them is imported.
 
     Args:
-        beyond: what is needed on top, of `STANDALONE`.
+        beyond: further required packages, from `STANDALONE`.
 
     Raises:
-        CrucibleError: names what is missing or too old, and the command that mends it.
+        CrucibleError: packages are missing or too old; the message gives the command that installs them.
     """
     lacks = lacks_text((*REQUIRED, *beyond))
     if lacks:
         raise CrucibleError(
-            f"LoRA Crucible needs {lacks} in the Python that runs here. Install with:\n  "
-            f"{install_command(standalone=bool(beyond))}\nand start again. Packages that are new enough are not "
-            f"replaced. To see what else may be amiss on this computer:\n  {doctor_command()}"
+            f"LoRA Crucible needs {lacks} in this Python. Install with:\n  "
+            f"{install_command(standalone=bool(beyond))}\nthen start again. Packages that are recent enough are not "
+            f"replaced. To check this computer for other problems, run:\n  {doctor_command()}"
         )
 
 
 def lacks_text(wanted: Sequence[Requirement]) -> str:
-    """What is missing or too old, to follow the words "LoRA Crucible needs"; "" where nothing is."""
+    """List the missing and outdated packages, to follow the words "LoRA Crucible needs"; "" if there are none."""
     missing = [one.package for one in wanted if not one.is_there]
     lacks = [f"{', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"] if missing else []
     for one in wanted:
         if one.is_there and one.is_too_old:
-            lacks.append(f"{one.package} {one.minimum} or newer, where {installed_version(one.package)} is installed")
+            lacks.append(f"{one.package} {one.minimum} or newer, but {installed_version(one.package)} is installed")
     return "; ".join(lacks)
 
 
 def installed_version(package: str) -> str | None:
-    """By what pip noted down, without loading the package; None where there is no note."""
+    """Return the version that pip recorded, without importing the package; None if there is no record."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -98,7 +106,7 @@ def installed_version(package: str) -> str | None:
 
 
 def install_command(*, standalone: bool) -> str:
-    """The command that installs everything that is missing or too old, and touches nothing else."""
+    """Return the command that installs everything missing or too old and leaves other packages alone."""
     root = FOLDER.parent
     if not (root / "requirements.txt").is_file():  # installed by pip
         wanted = REQUIRED + (STANDALONE if standalone else ())
@@ -109,22 +117,22 @@ def install_command(*, standalone: bool) -> str:
 
 
 def pip_command(arguments: str) -> str:
-    """Installs into the Python that runs here."""
+    """Return a pip command that uses the Python that is running."""
     return f'"{sys.executable}" -m pip install {arguments}'
 
 
 def doctor_command(python: str | Path = sys.executable) -> str:
-    """The command that examines this installation, from any folder."""
+    """Return the command that examines this installation, which works from any folder."""
     return f'"{python}" "{FOLDER}" doctor'
 
 
 def is_older(version: str, oldest: str) -> bool:
-    """False where the version has no number."""
+    """Return whether a version is older than another; False if it has no number."""
     return () != _release(version) < _release(oldest)
 
 
 def _release(written: str) -> tuple[int, ...]:
-    """The numbers in front of a version: 2.9 of 2.9.0rc1+cu128, so that 2.9 and 2.9.0 are one."""
+    """Return the leading numbers of a version, such as (2, 9) for 2.9.0rc1+cu128, so that 2.9 equals 2.9.0."""
     numbers = re.match(r"v?(\d+(?:\.\d+)*)", written)
     parts = [int(part) for part in numbers[1].split(".")] if numbers else []
     while parts and parts[-1] == 0:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writing of files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from ..errors import CrucibleError
 from ..messages.wording import size_text
 
 TEMPORARY = ".crucible-"
-"""How the name of a file begins that is being written, before its own; a killed process may leave one."""
+"""The prefix of the names of files that are still being written; a killed process may leave such a file behind."""
 
 
 def write_whole(path: Path, *parts: bytes | memoryview, what: str) -> int:
-    """Write the parts one after the other as one file, creating its folder; returns its size in bytes.
+    """Write the parts one after the other to one file, creating its folder, and return the file's size in bytes.
 
-    The file appears under `path` complete or not at all; one that is already there stays whole until then.
+    The file appears under `path` complete or not at all; an existing file stays intact until then.
 
     Args:
-        what: is written, as the subject of an error's first sentence.
+        path: the file to write.
+        parts: the content.
+        what: a name for the content, the subject of the first sentence of an error.
 
     Raises:
-        CrucibleError: the disk is full, the folder may not be written to, or the system fails otherwise.
+        CrucibleError: the disk is full, the folder may not be written to, or the system reports another error.
     """
     size = sum(map(len, parts))
     with whole_file(path, what=what, size=size) as file:
@@ -39,17 +41,19 @@ def write_whole(path: Path, *parts: bytes | memoryview, what: str) -> int:
 
 @contextmanager
 def whole_file(path: Path, *, what: str, size: int) -> Iterator[BinaryIO]:
-    """A file to write to that appears under `path` at the end, complete or not at all.
+    """Open a file for writing that appears under `path` at the end, complete or not at all.
 
     Args:
-        size: in bytes, for the error.
+        path: the file to write.
+        what: a name for the content, the subject of the first sentence of an error.
+        size: the size of the content in bytes, given in an error.
 
     Raises:
-        CrucibleError: as `write_whole`.
+        CrucibleError: the disk is full, the folder may not be written to, or the system reports another error.
     """
     with explained(path, what, size):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Another ending, so that no list of LoRAs shows it; not tempfile, whose files only their owner reads.
+        # The ending keeps the file out of lists of LoRAs. tempfile would create files that only their owner can read.
         temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}.tmp")
         try:
             with open(temporary, "xb") as file:
@@ -64,17 +68,21 @@ def whole_file(path: Path, *, what: str, size: int) -> Iterator[BinaryIO]:
 
 
 def delete_unfinished(folder: Path, name: str | None = None) -> None:
-    """Delete what killed processes left in a folder of files of one name, or of all. Nobody may be writing them now."""
+    """Delete the unfinished files that killed processes left in a folder, of one name or of all.
+
+    No process may be writing these files at the same time.
+    """
     for path in folder.glob(f"{TEMPORARY}{'*' if name is None else escape(name)}-????????.tmp"):
         with suppress(OSError):
             path.unlink(missing_ok=True)
 
 
 def require_writable(folder: Path, what: str) -> None:
-    """Write a byte into the folder, which is created where it is missing, and take it away again.
+    """Check that a folder can be written to by writing and deleting a file of one byte.
 
     Args:
-        what: is to be saved there, as the subject of an error's first sentence.
+        folder: the folder, which is created if it is missing.
+        what: a name for the content to be saved there, the subject of the first sentence of an error.
 
     Raises:
         CrucibleError: no file can be written there.
@@ -89,13 +97,13 @@ def require_writable(folder: Path, what: str) -> None:
     except OSError as error:
         cause, remedy = _cause_and_remedy(folder, error)
         raise CrucibleError(
-            f"{what} could not be saved to {folder}: {cause}. So nothing was begun. {remedy}, or choose another "
-            "folder; start again."
+            f"{what} could not be saved to {folder}: {cause}. Therefore nothing was started. {remedy}, or choose "
+            "another folder, then start again."
         ) from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Make new names in it survive a power cut, where the system can (Windows cannot open folders)."""
+    """Make new file names in a folder survive a power cut, if the system supports it (Windows cannot open folders)."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -106,15 +114,19 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def explained(path: Path, what: str, size: int | None = None) -> Iterator[None]:
-    """Turn the system's errors while writing `size` bytes to `path` into ones that say what to do."""
+    """Turn the system's errors while writing `size` bytes to `path` into errors that say what to do.
+
+    Raises:
+        CrucibleError: the system reported an error.
+    """
     try:
         yield
     except OSError as error:
         cause, remedy = _cause_and_remedy(path.parent, error)
         much = "" if size is None else f" ({size_text(size)})"
         raise CrucibleError(
-            f"{what} could not be saved to {path}{much}: {cause}. No half-written file was "
-            f"left, and what was there before is unchanged. {remedy}, or choose another folder; save again."
+            f"{what} could not be saved to {path}{much}: {cause}. No partial file was left behind, and a file "
+            f"that was there before is unchanged. {remedy}, or choose another folder, then save again."
         ) from error
 
 
@@ -125,7 +137,7 @@ def _cause_and_remedy(folder: Path, error: OSError) -> tuple[str, str]:
         cause = "writing there is not permitted, or another program has the file open"
         return cause, "Close programs that use the file, or allow writing to the folder"
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return "a file lies where a folder must be", "Move that file away"
+        return "there is a file where a folder is needed", "Move that file away"
     return error.strerror or str(error), "Check the disk and the folder"
 
 

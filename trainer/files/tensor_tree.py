@@ -1,4 +1,4 @@
-"""Nested lists, tuples and dictionaries of tensors and plain values, as JSON and tensors by name."""
+"""Conversion of nested lists, tuples and dictionaries of tensors and plain values to JSON and named tensors."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def packed(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The value for JSON, copies of its tensors on the CPU added to `tensors`.
+    """Return a value in a form for JSON, and add CPU copies of its tensors to `tensors`.
 
     Raises:
-        TypeError: it holds something else, which no file can.
+        TypeError: the value contains an object of another type, which cannot be stored.
     """
     if isinstance(value, Tensor):
         name = str(len(tensors))
-        tensors[name] = value.detach().to("cpu").contiguous().clone()  # files share no memory
+        tensors[name] = value.detach().to("cpu").contiguous().clone()  # a file cannot hold shared memory
         return {"tensor": name}
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value):
@@ -30,7 +30,7 @@ def packed(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpacked(structure: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
-    """The value that `packed` took apart; its tensors are those given."""
+    """Return the value from which `packed` made the structure, with the given tensors themselves in it."""
     ((kind, content),) = structure.items()
     if kind == "tensor":
         return tensors[content]
@@ -45,7 +45,7 @@ def unpacked(structure: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
 
 
 def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The value with `change` of each tensor in its place."""
+    """Return a copy of a nested value in which each tensor is replaced by `change` of it."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
@@ -56,5 +56,5 @@ def map_tensors(change: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def on_cpu(value: Any) -> Any:
-    """A copy whose tensors lie on the CPU and share no memory with the original's."""
+    """Return a copy of a nested value whose tensors are on the CPU and share no memory with the original's."""
     return map_tensors(lambda tensor: tensor.detach().to("cpu", copy=True), value)

@@ -1,4 +1,4 @@
-"""Reads text files as they come from editors everywhere."""
+"""Reading of text files in all encodings that common editors write."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ BYTE_ORDER_MARKS = (
 
 
 def read_text(path: Path) -> str:
-    """Reads a text in UTF-8 (with or without byte order mark), UTF-16, GBK or Windows-1252.
+    """Read a text file in UTF-8 (with or without byte order mark), UTF-16, GBK or Windows-1252.
 
-    Line ends become \\n.
+    Line endings are converted to \\n.
 
     Raises:
-        CrucibleError: the file cannot be opened, or is not text in any of these.
+        CrucibleError: the file cannot be opened, or is not text in any of these encodings.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CrucibleError(
-            f"{path} cannot be read ({error.strerror or error}). Check that it exists and that you may read it."
+            f"{path} cannot be read ({error.strerror or error}). Check that it exists and that you may open it."
         ) from error
     text = _decode(content)
     if text is None:
         raise CrucibleError(
-            f"{path} is not a text file in any encoding that is known here, so its words cannot be read. "
-            "Open it in a text editor and save it as UTF-8."
+            f"{path} is not a text file in any supported encoding, so its text cannot be read. Open it in a text "
+            "editor and save it as UTF-8."
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -52,9 +52,9 @@ def _decode(content: bytes) -> str | None:
 
 
 def _looks_western(content: bytes) -> bool:
-    """Whether bytes beyond ASCII stand alone, as accented letters in words, not in twos as in Chinese.
+    """Return whether bytes beyond ASCII stand alone, like accented letters in words, and not in pairs, as in Chinese.
 
-    Most texts in either encoding are valid in the other one too (GB 18030 is a superset of GBK).
+    Most texts in either encoding are also valid in the other one (GB 18030 is a superset of GBK).
     """
     runs = re.findall(rb"([A-Za-z]?)([\x80-\xff]+)([A-Za-z]?)", content)
     western = [len(run) == 1 or (len(run) == 2 and before and after) for before, run, after in runs]

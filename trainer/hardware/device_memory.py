@@ -1,4 +1,4 @@
-"""How much memory a device has, how much of it is used at most, and which errors say that there is no more."""
+"""The memory that a device has, the peak of its use, and the errors that say that it ran out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import psutil
 import torch
 
 INTERVAL = 0.01
-"""Seconds between two looks at the memory of the process. A look takes about 20 microseconds."""
+"""Seconds between two measurements of the process's memory. One measurement takes about 20 microseconds."""
 
 CONTAINER = Path("/sys/fs/cgroup")
+"""The folder in which Linux describes the memory limit of a container."""
 
 _TEXTS = (
     "out of memory",
@@ -27,25 +28,25 @@ _TEXTS = (
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
 )
-"""Of a RuntimeError, in lower letters."""
+"""Lower-case phrases that mark a RuntimeError as an out-of-memory error."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the host had no more memory."""
+    """Return whether an error says that the device or the host ran out of memory."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _TEXTS)
 
 
 def forget_tensors(error: BaseException | None) -> None:
-    """Let go of what an error keeps alive: all variables of the calls that it ended."""
+    """Release the objects that an error keeps alive: all local variables of the calls that it ended."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
 def free_memory() -> None:
-    """Give back what nothing refers to any more."""
+    """Collect garbage and return torch's unused CUDA memory to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -55,10 +56,11 @@ def free_memory() -> None:
 def out_of_memory_freed(
     is_lack: Callable[[BaseException], bool] = is_out_of_memory, free: Callable[[], None] = free_memory
 ) -> Iterator[None]:
-    """When memory runs out inside, it is freed, and what comes after goes on; other errors are as ever.
+    """Suppress out-of-memory errors that are raised inside, and free memory after them; other errors are passed on.
 
     Args:
-        is_lack: whether an error says that memory ran out. free: gives back what can be had again.
+        is_lack: a function that returns whether an error says that memory ran out.
+        free: a function that frees unused memory.
     """
     try:
         yield
@@ -72,7 +74,7 @@ def out_of_memory_freed(
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that this process can have in all: those that it has, and those that are free."""
+    """Return the bytes that this process can use in total: those that it holds and those that are free."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
@@ -80,7 +82,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def free_host_memory() -> int:
-    """Bytes that the system, and the Linux container if this is one, can still give."""
+    """Return the bytes that the system, and the Linux container if there is one, can still provide."""
     available = int(psutil.virtual_memory().available)
     try:
         limit = int((CONTAINER / "memory.max").read_text())
@@ -88,7 +90,7 @@ def free_host_memory() -> int:
         facts = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no container, or "max": no limit
         return available
-    # A process that goes beyond it is killed. Files that are kept in memory for speed give way.
+    # A process that exceeds the limit is killed. Cached files are dropped before that happens, so they count as free.
     return max(0, min(available, limit - used + int(facts.get("inactive_file", 0))))
 
 
@@ -97,11 +99,11 @@ def _process_memory() -> int:
 
 
 class PeakMeter:
-    """The most memory in use since the last `reset`, in bytes.
+    """A context manager that measures the most memory in use since the last `reset`, in bytes.
 
-    On CUDA it is what torch has allocated, exact. Elsewhere it is what the process holds of the host's memory, looked
-    at every `INTERVAL` seconds while the meter is open: shorter peaks are missed, and memory counts that was freed but
-    not given back to the system.
+    On CUDA, this is the exact amount that torch has allocated. Elsewhere it is the host memory that the process holds,
+    measured every `INTERVAL` seconds while the meter is open: shorter peaks are missed, and memory that was freed but
+    not returned to the system is included.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -129,6 +131,7 @@ class PeakMeter:
             self._peak = max(self._peak, _process_memory())
 
     def reset(self) -> None:
+        """Start a new measurement of the peak."""
         if self._is_exact:
             torch.cuda.reset_peak_memory_stats(self._device)
         else:
@@ -136,10 +139,12 @@ class PeakMeter:
 
     @property
     def now(self) -> int:
+        """The bytes in use now."""
         return torch.cuda.memory_allocated(self._device) if self._is_exact else _process_memory()
 
     @property
     def peak(self) -> int:
+        """The most bytes in use since the last `reset`."""
         if self._is_exact:
             return torch.cuda.max_memory_allocated(self._device)
         self._peak = max(self._peak, _process_memory())

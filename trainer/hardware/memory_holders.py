@@ -1,4 +1,4 @@
-"""Which other program holds the memory that a training wants."""
+"""The search for another program that holds the memory that a training needs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from ..messages.wording import size_text
 from .nvidia import Holder, nvidia_cards
 
 WORTH_NAMING = 500_000_000
-"""Bytes from which on closing a program helps."""
+"""The fewest bytes of memory for which closing a program helps."""
 
 
 def largest_holder(device: torch.device) -> str:
-    """The other process that holds most of the device's memory; empty where none is worth naming, or the driver does
-    not tell (on Windows it names no sizes)."""
+    """Describe the other process that holds the most memory of a device: its name, id and memory.
+
+    Returns:
+        The description, or "" if no process is worth naming or the driver reports no sizes (as on Windows).
+    """
     holders = _on_card(device) if device.type == "cuda" else _on_host()
     others = [(one.size, one) for one in holders if one.pid != os.getpid() and (one.size or 0) >= WORTH_NAMING]
     size, largest = max(others, key=lambda one: one[0] or 0, default=(0, None))

@@ -1,4 +1,4 @@
-"""NVIDIA cards as their driver describes them. Needs nothing that is to be installed."""
+"""NVIDIA cards as their driver describes them. Imports only the standard library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import PureWindowsPath
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that holds memory of a card; `size` in bytes, or None where the driver does not tell (Windows)."""
+    """A process that holds memory; `size` is in bytes, or None if the driver does not report it (Windows)."""
 
     name: str
     pid: int
@@ -21,7 +21,10 @@ class Holder:
 
 @dataclass(frozen=True)
 class Card:
-    """An NVIDIA card as its driver describes it, sizes in bytes; 0 where card and host share their memory."""
+    """An NVIDIA card as its driver describes it.
+
+    `total` and `free` are in bytes, and 0 if the card shares the host's memory.
+    """
 
     number: str
     uuid: str
@@ -33,7 +36,7 @@ class Card:
 
 
 def nvidia_cards() -> tuple[list[Card], str]:
-    """The cards by nvidia-smi, which comes with the driver, and what it says when it fails."""
+    """Return the cards that nvidia-smi, which comes with the driver, lists, and its error, or "" if it did not fail."""
     if shutil.which("nvidia-smi") is None:
         return [], ""
     try:
@@ -62,7 +65,7 @@ def _nvidia_smi(query: str) -> list[list[str]]:
 def _card(row: list[str], processes: Iterable[list[str]]) -> Card:
     number, uuid, name, total, free, driver = row
     holders = tuple(
-        # A path may hold commas. Its last part says enough, and no name of a user.
+        # A path may contain commas. Its last part is enough, and does not reveal a user's name.
         Holder(PureWindowsPath(",".join(path)).name, int(pid), _bytes(used))
         for owner, pid, *path, used in processes
         if owner == uuid and pid.isdigit()

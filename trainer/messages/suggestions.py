@@ -1,4 +1,4 @@
-"""Finds what somebody probably meant by a name that does not exist."""
+"""Suggestions of what a user probably meant by a name that does not exist."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def nearest_names(name: str, candidates: Iterable[str], count: int = 1) -> list[str]:
-    """The candidates most like `name`, best first; those that contain it when none is spelt like it.
+    """Return the candidates most similar to `name`, best first; if none is similar, those that contain it.
 
-    Case and the difference between hyphen, space and underscore do not count.
+    Case is ignored, and hyphens, spaces and underscores are considered equal.
     """
 
     def plain(text: str) -> str:
@@ -24,7 +24,7 @@ def nearest_names(name: str, candidates: Iterable[str], count: int = 1) -> list[
 
 
 def nearest_path(path: Path) -> str:
-    """Says in one sentence what exists near a path that does not, or nothing when there is nothing near."""
+    """Say in one sentence what exists near a path that does not exist, or return "" if nothing can be listed there."""
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:
         path, parent = parent, parent.parent
@@ -34,5 +34,5 @@ def nearest_path(path: Path) -> str:
         return ""
     near = nearest_names(path.name, siblings)
     if near:
-        return f"There is {parent / near[0]}."
+        return f"A similar path exists: {parent / near[0]}."
     return f"The nearest folder that exists is {parent}."

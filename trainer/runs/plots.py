@@ -1,4 +1,4 @@
-"""A picture of how a run went."""
+"""The plot of a run's loss and learning rates."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..files.atomic import write_whole
 from .log import read_log
 
 SMOOTHING = 0.95
-"""Share of the past in the smoothed curve: single steps swing with their timesteps."""
+"""The weight of earlier steps in the smoothed curve; the loss of single steps varies with their timesteps."""
 
 
 def smoothed(losses: list[float]) -> list[float]:
-    """Exponential moving average, corrected for its start (Kingma & Ba 2015, arXiv:1412.6980, section 3)."""
+    """Compute an exponential moving average with bias correction (Kingma & Ba 2015, arXiv:1412.6980, section 3)."""
     average, weight, curve = 0.0, 0.0, []
     for loss in losses:
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
@@ -26,7 +26,7 @@ def smoothed(losses: list[float]) -> list[float]:
 
 
 def can_plot() -> bool:
-    """Whether matplotlib, which ComfyUI does not bring, is installed."""
+    """Return whether matplotlib is installed; ComfyUI does not install it."""
     return find_spec("matplotlib") is not None
 
 
@@ -34,13 +34,14 @@ def save_training_plot(log: Path, path: Path, rounds: Sequence[Round] = ()) -> N
     """Write a PNG with the loss of each step, its smoothed curve, and the learning rates.
 
     Args:
-        log: a run's log.jsonl, with at least one line that is whole.
-        rounds: of validation, drawn as points.
+        log: a run's log.jsonl, with at least one complete line.
+        path: the PNG file.
+        rounds: the validation rounds, drawn as points.
 
     Raises:
-        CrucibleError: the disk is full, or the system fails otherwise.
+        CrucibleError: the disk is full, or the system reports another error.
     """
-    # Without pyplot: it keeps figures alive and looks for a screen.
+    # Not with pyplot, which keeps figures alive and looks for a display.
     from matplotlib.figure import Figure
 
     steps = read_log(log)

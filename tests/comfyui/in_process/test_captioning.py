@@ -50,7 +50,7 @@ def test_a_captioner_that_does_not_fit_is_named_with_its_size(tmp_path, monkeypa
 
     captioner = open_captioner(tiny.blip(tmp_path / "my blip"))
     monkeypatch.setattr(comfy.model_management, "load_models_gpu", full)
-    with pytest.raises(CrucibleError, match=r"my blip takes 0\.0 GB.*smaller captioner"), captioner_session(captioner):
+    with pytest.raises(CrucibleError, match=r"my blip needs 0\.0 GB.*smaller captioner"), captioner_session(captioner):
         pass
 
 

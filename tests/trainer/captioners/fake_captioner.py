@@ -1,4 +1,4 @@
-"""A captioner without a model, for tests of what surrounds captioners."""
+"""A captioner without a model, for tests of the code around captioners."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 
 class FakeCaptioner(Captioner):
-    """Calls images by the shade of their first pixel. `fails` may raise for a batch of shades."""
+    """A captioner that names images by the shade of their first pixel; `fails` may raise for a batch of shades."""
 
     supported = "fakes"
     batch_size = 4
@@ -56,7 +56,7 @@ class FakeCaptioner(Captioner):
 
 
 def save_pictures(folder: Path, count: int) -> list[Path]:
-    """Images of shades 0, 1, 2, …"""
+    """Save images of the shades 0, 1, 2, …"""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{shade:02}.png" for shade in range(count)]
     for shade, path in enumerate(paths):

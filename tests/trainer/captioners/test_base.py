@@ -1,4 +1,4 @@
-"""Where texts end."""
+"""Tests of where captioners' texts end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STYLE = CaptionStyle(max_length=1)  # 18 tokens
 
 
 def written(text: str, tokens: list[int]) -> str:
-    """What becomes of a text that a model wrote as these tokens, after one of the prompt."""
+    """Return the captioner's text for a model's output of these tokens after one token of the prompt."""
     captioner = BlipCaptioner(Path("nowhere"))
     captioner._module = SimpleNamespace(
         generate=lambda **_: torch.tensor([[5, *tokens]]), generation_config=SimpleNamespace(eos_token_id=[END])

@@ -1,4 +1,4 @@
-"""The same image is not captioned twice, and nothing stale is used."""
+"""Tests that the same image is not captioned twice, and that no outdated text is used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_another_style_or_captioner_has_texts_of_its_own(tmp_path: Path, caption
     (image,) = save_pictures(tmp_path / "images", 1)
     CaptionCache(tmp_path / "cache", captioner, CaptionStyle()).put(image, "a cat")
     assert CaptionCache(tmp_path / "cache", captioner, CaptionStyle(detail="short")).get(image) is None
-    # What this captioner does not look at does not count.
+    # Options that this captioner ignores do not matter.
     assert CaptionCache(tmp_path / "cache", captioner, CaptionStyle(rating_tag=True)).get(image) == "a cat"
     (captioner.folder / "config.json").write_text('{"other": 1}')
     assert CaptionCache(tmp_path / "cache", captioner, CaptionStyle()).get(image) is None

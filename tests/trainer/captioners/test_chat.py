@@ -1,4 +1,4 @@
-"""What chat models are told."""
+"""Tests of the instructions for chat models."""
 
 from __future__ import annotations
 

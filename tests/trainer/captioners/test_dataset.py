@@ -1,4 +1,4 @@
-"""Captions in datasets, and what a training sees of them."""
+"""Tests of captions in datasets and of the way training sees them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_folder_without_captions_can_be_captioned(tmp_path: Path) -> None:
 
 
 def test_written_captions_are_read_as_the_same_dataset(tmp_path: Path) -> None:
-    """A training that goes by the dataset's content does not see that files were written."""
+    """A training that compares the dataset's content does not notice that files were written."""
     for mode in ("only_missing", "replace", "append", "prepend"):
         folder = tmp_path / mode
         paths = save_pictures(folder, 3)
@@ -82,12 +82,12 @@ def test_captions_make_a_dataset_without_any_trainable(tmp_path: Path) -> None:
 
 
 def test_captions_that_no_file_holds_are_known(tmp_path: Path) -> None:
-    """A config file that names the folder would train without them."""
+    """A run from a config file that names the folder would train without these captions."""
     first, second = save_pictures(tmp_path, 2)
     dataset = load(tmp_path)
     changed = with_captions(dataset, {first: "a cat"})
-    assert "graph alone" in changed.not_in_folder
-    assert "graph alone" in with_captions(changed, {second: "a dog"}, in_files=True).not_in_folder
+    assert "only in the workflow" in changed.not_in_folder
+    assert "only in the workflow" in with_captions(changed, {second: "a dog"}, in_files=True).not_in_folder
     assert with_captions(dataset, {first: "a cat"}, in_files=True).not_in_folder == ""
     assert with_captions(dataset, {first: "crux"}).not_in_folder == ""
 

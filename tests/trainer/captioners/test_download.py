@@ -1,4 +1,4 @@
-"""Downloads, against a hub on this machine: what the hub's library does is its own affair."""
+"""Tests of downloads with a stand-in for the hub; the hub's own library is not tested here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WANTED = {"config.json", "tokenizer.json", "merges.txt", "selected_tags.csv", "m
 
 
 class Hub:
-    """Files by name; `calls` are the downloads that were asked for."""
+    """A hub with files by name; `calls` records the requested downloads."""
 
     def __init__(self) -> None:
         self.files = dict(FILES)
@@ -112,7 +112,7 @@ def test_another_repository_is_taken_at_its_newest_revision(tmp_path: Path, hub:
 
 @pytest.mark.parametrize("name", ["../x", "a/../b", "/etc/passwd", "plain", "a/b/c"])
 def test_names_that_are_no_repositories(tmp_path: Path, hub: Hub, name: str) -> None:
-    with pytest.raises(CrucibleError, match="is in no folder"):
+    with pytest.raises(CrucibleError, match="was not found in the folders for captioners"):
         get_captioner(name, [tmp_path], download=True)
     assert not hub.calls
 
@@ -130,7 +130,7 @@ def test_a_failed_download_names_the_settings(tmp_path: Path, hub: Hub, error: E
 
 
 def test_a_mirror_is_used_and_named(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub's library reads HF_ENDPOINT at its start."""
+    """The hub's library reads HF_ENDPOINT when it is imported."""
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example")
     hub.error = ConnectionError("refused")
     with pytest.raises(CrucibleError, match=r"from https://hub\.example \(ConnectionError: refused\)"):
@@ -154,7 +154,7 @@ def test_a_repository_without_safetensors_is_not_fetched(tmp_path: Path, hub: Hu
 
 def test_a_disk_that_is_too_small_is_said_before(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(CrucibleError, match=r"takes 0\.00 GB.*Make room"):
+    with pytest.raises(CrucibleError, match=r"needs 0\.00 GB.*Free some space"):
         get_captioner(MODEL.label, [tmp_path], download=True)
     assert not hub.calls
 

@@ -1,4 +1,4 @@
-"""Which captioners are there, and what is said about those that are not."""
+"""Tests of which captioners are found, and of the errors for those that are not."""
 
 from __future__ import annotations
 
@@ -84,5 +84,5 @@ def test_what_to_do_without_download(tmp_path: Path) -> None:
 def test_what_to_do_about_an_unknown_name(tmp_path: Path) -> None:
     make(tmp_path / "blip")
     text = str(not_there("blib", [tmp_path]))
-    for fact in ("'blib'", str(tmp_path), "there are: blip", "config.json", "model.safetensors", "press R"):
+    for fact in ("'blib'", str(tmp_path), "found there: blip", "config.json", "model.safetensors", "press R"):
         assert fact in text

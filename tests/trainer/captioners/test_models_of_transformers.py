@@ -1,4 +1,4 @@
-"""The captioners on transformers' real classes: what they write does not depend on the batch."""
+"""Tests of the captioners with transformers' real classes; their texts do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_instruction_reaches_chat_models(opened: Opener, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", CHAT)
 def test_chat_models_are_padded_on_the_left(opened: Opener, kind: str) -> None:
-    """On the right, shorter prompts would be written on after padding."""
+    """With padding on the right, shorter prompts would be continued after the padding."""
     assert opened(kind).processor.tokenizer.padding_side == "left"
 
 

@@ -1,4 +1,4 @@
-"""The picture that is shown while a captioner works."""
+"""Tests of the preview that is shown while a captioner works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder tells by itself which captioner opens it."""
+"""Tests that a folder's files decide which captioner opens it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_other_models_with_code_of_their_own_are_refused(tmp_path: Path) -> None
         open_captioner(folder_with(tmp_path, config))
 
 
-@pytest.mark.parametrize(("weights", "said"), [("pytorch_model.bin", "pytorch_model.bin"), (None, "there is none")])
+@pytest.mark.parametrize(("weights", "said"), [("pytorch_model.bin", "pytorch_model.bin"), (None, "no weights at all")])
 def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path, weights: str | None, said: str) -> None:
     config = {"model_type": "blip", "architectures": ["BlipForConditionalGeneration"]}
     with pytest.raises(CrucibleError, match=r"model\.safetensors") as error:
@@ -90,7 +90,7 @@ def test_a_folder_without_config(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["{", "[]", ""])
 def test_a_config_that_is_broken(tmp_path: Path, content: str) -> None:
-    with pytest.raises(CrucibleError, match=r"config\.json cannot be read.*Fetch the file anew"):
+    with pytest.raises(CrucibleError, match=r"config\.json cannot be read.*Download the file again"):
         open_captioner(folder_with(tmp_path, content))
 
 
@@ -98,7 +98,7 @@ def test_a_damaged_or_incomplete_model_says_so(tmp_path: Path) -> None:
     folder = tiny.blip(tmp_path / "blip")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(CrucibleError, match=r"blip cannot be loaded.*damaged.*fetch the model anew"):
+    with pytest.raises(CrucibleError, match=r"blip cannot be loaded.*damaged.*download the model again"):
         open_captioner(folder).load(torch.float32)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CrucibleError, match="cannot be loaded"):

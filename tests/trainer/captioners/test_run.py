@@ -1,4 +1,4 @@
-"""A run over many images: batches, memory, broken images, stopping."""
+"""Tests of captioning many images: batches, memory, broken images, stopping."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(
     result: CaptionResult | None = None,
     **more: Any,
 ) -> CaptionResult:
-    """`result` is filled as the run goes on, so that what was done can be seen after an error."""
+    """Caption pictures; `result` is filled during the run, so that it can be examined after an error."""
     result = CaptionResult() if result is None else result
     for done in caption_images(captioner, pictures, options, more.pop("session", captioner.session), **more):
         result.add(done)
@@ -43,7 +43,7 @@ def test_every_image_gets_its_own_caption(tmp_path: Path, pictures: list[Picture
     assert result.captions == {picture.path: f"shade {i}, plain" for i, picture in enumerate(pictures)}
     assert captioner.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert captioner.loads == 1
-    assert result.report("fake") == "10 images captioned by fake, 0 left as they were"
+    assert result.report("fake") == "10 images captioned by fake, 0 left unchanged"
 
 
 def test_batch_size(tmp_path: Path, pictures: list[Picture]) -> None:
@@ -131,7 +131,7 @@ def test_a_captioner_that_fails_with_every_image_is_an_error(tmp_path: Path, pic
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_cancel_keeps_what_is_done(tmp_path: Path, pictures: list[Picture], error: type[BaseException]) -> None:
-    """Whatever the host raises, and also in the middle of a batch."""
+    """Finished captions are kept whatever error the host raises, even in the middle of a batch."""
     captioner = FakeCaptioner(tmp_path / "model")
 
     def check() -> None:
@@ -188,7 +188,7 @@ def test_a_second_run_gives_the_same_captions_without_the_model(tmp_path: Path, 
 def test_nothing_left_of_a_text_is_said(tmp_path: Path, pictures: list[Picture]) -> None:
     blocked = CaptionOptions(blocked_words=("shade 0", "plain"))
     result = run(FakeCaptioner(tmp_path / "model"), pictures[:2], blocked)
-    assert result.problems == ["00.png: all words that were written for it are blocked"]
+    assert result.problems == ["00.png: all words that the captioner wrote for it are blocked"]
     assert pictures[0].path not in result.captions
 
 

@@ -1,4 +1,4 @@
-"""Taggers: thresholds, kinds of tags, names that people read."""
+"""Tests of taggers: thresholds, categories of tags, readable names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_underscores_are_spaces_but_not_in_faces(tag: str, expected: str) -> Non
 
 
 class Logits(torch.nn.Module):
-    """In place of a network: the same answer for every image."""
+    """A stand-in for a network that gives the same answer for every image."""
 
     def __init__(self, probabilities: list[float]) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Logits(torch.nn.Module):
 
 @pytest.fixture
 def tagger(tmp_path: Path) -> TaggerCaptioner:
-    """Probabilities in the order of `tiny.TAGS`."""
+    """Return a tagger with fixed probabilities in the order of `tiny.TAGS`."""
     captioner = TaggerCaptioner(tmp_path)
     captioner.names = [
         (readable(name), {"0": "general", "4": "character", "9": "rating"}.get(kind, "")) for name, kind in tiny.TAGS
@@ -105,7 +105,7 @@ def test_taggers_that_describe_their_preprocessing_see_red_first(tagger: TaggerC
 
 
 def test_a_tagger_as_timm_saves_it(tmp_path: Path) -> None:
-    """Its probabilities are those of timm's own model on the same pixels."""
+    """The probabilities equal those of timm's own model on the same pixels."""
     timm = pytest.importorskip("timm")
     folder = tiny.tagger(tmp_path / "wd")
     captioner = open_captioner(folder)
@@ -129,14 +129,14 @@ def test_a_list_of_tags_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = tiny.tagger(tmp_path / "wd")
     lines = (folder / "selected_tags.csv").read_text().splitlines()
     (folder / "selected_tags.csv").write_text("\n".join(lines[:-2]))
-    with pytest.raises(CrucibleError, match=r"selected_tags\.csv lists 5 tags.*knows 7.*same place"):
+    with pytest.raises(CrucibleError, match=r"selected_tags\.csv lists 5 tags.*knows 7.*same repository"):
         open_captioner(folder).load(torch.float32)
 
 
 def test_a_missing_or_broken_list_of_tags_is_named(tmp_path: Path) -> None:
     path = tmp_path / "selected_tags.csv"
-    with pytest.raises(CrucibleError, match=r"selected_tags\.csv is missing.*mere numbers.*Fetch it"):
+    with pytest.raises(CrucibleError, match=r"selected_tags\.csv is missing.*mere numbers.*Download it"):
         read_tags(path)
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(CrucibleError, match="has not the columns name and category"):
+    with pytest.raises(CrucibleError, match="does not have the columns name and category"):
         read_tags(path)

@@ -1,4 +1,4 @@
-"""Modes, blocked words, length and the trigger word."""
+"""Tests of modes, blocked words, length and the trigger word."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_modes(mode: str, existing: str, expected: str) -> None:
 @pytest.mark.parametrize("mode", ["replace", "append", "prepend"])
 @pytest.mark.parametrize(("written", "tags"), [("A dog runs. It is wet.", False), ("dog, wet, grass", True)])
 def test_captioning_twice_changes_nothing(mode: str, written: str, tags: bool) -> None:
-    """Else every run of a workflow that writes text files would lengthen them."""
+    """Otherwise every run of a workflow that writes text files would make them longer."""
     once = finished(written, "a cat", mode=mode, trigger_word="crux", tags=tags)
     assert finished(written, once, mode=mode, trigger_word="crux", tags=tags) == once
 
@@ -118,7 +118,7 @@ def test_the_trigger_word_and_the_old_caption_do_not_count() -> None:
 
 
 def test_a_caption_is_one_line() -> None:
-    """As Load Dataset reads it from a text file: else the same caption would count as changed."""
+    """Load Dataset reads captions from text files as one line; otherwise the same caption would count as changed."""
     assert finished(" a cat\n\n on a  mat\t", "x\ny", mode="append") == "x y, a cat on a mat"
 
 

@@ -1,4 +1,4 @@
-"""Captions on disk: read back as they were written, and nothing is lost."""
+"""Tests that captions on disk are read back as they were written, and that nothing is lost."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_metadata_keeps_the_rows_of_other_images_and_the_old_table(tmp_path: Pat
 def test_a_table_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "metadata.csv"
     path.write_text("date,price\n1,2\n")
-    with pytest.raises(CrucibleError, match=r"metadata\.csv is there already.*file_name.*Move it away"):
+    with pytest.raises(CrucibleError, match=r"metadata\.csv already exists.*file_name.*Move it away"):
         write_metadata(path, {tmp_path / "a.png": "new"})
     assert path.read_text() == "date,price\n1,2\n"
 

@@ -1,4 +1,4 @@
-"""Captioners of transformers' own classes with a few thousand random weights, saved as their repositories are."""
+"""Captioners of transformers' own classes with a few thousand random weights, saved like their repositories."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TAGS = [
 
 
 def tokenizer(*special: str, named: dict[str, str] | None = None) -> transformers.PreTrainedTokenizerFast:
-    """Splits at spaces; knows `WORDS` and some words of the chat template."""
+    """Return a tokenizer that splits at spaces and knows `WORDS` and some words of the chat template."""
     words = [*SPECIAL, *WORDS, "user", "assistant", "picture", *special, *(named or {}).values()]
     inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -52,7 +52,7 @@ def tokenizer(*special: str, named: dict[str, str] | None = None) -> transformer
 
 
 def spread(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
-    """Gives a model weights with which different images get different texts."""
+    """Give a model weights with which different images get different texts."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -62,7 +62,7 @@ def spread(model: torch.nn.Module, seed: int = 1) -> torch.nn.Module:
 
 
 def florence(folder: Path) -> Path:
-    """64 x 64 pixels become 5 tokens."""
+    """Save a Florence-2 that turns 64 x 64 pixels into 5 tokens."""
     words = tokenizer(named={"image_token": "<image>"})
     config = transformers.Florence2Config(
         vision_config={
@@ -136,7 +136,7 @@ def blip(folder: Path) -> Path:
 
 
 def idefics3(folder: Path) -> Path:
-    """The first SmolVLM."""
+    """Save a model of the first SmolVLM's type."""
     return _smolvlm(folder, "Idefics3")
 
 
@@ -175,7 +175,7 @@ def _smolvlm(folder: Path, name: str) -> Path:
 
 
 def qwen(folder: Path, name: str = "Qwen2_5_VL") -> Path:
-    """One of Qwen2VL, Qwen2_5_VL, Qwen3VL. Images of different sizes have different numbers of tokens."""
+    """Save a Qwen2VL, Qwen2_5_VL or Qwen3VL, which gives images of different sizes different numbers of tokens."""
     special = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     words = tokenizer(*special)
     ids = dict(zip(special, words.convert_tokens_to_ids(list(special)), strict=True))
@@ -209,7 +209,7 @@ def qwen(folder: Path, name: str = "Qwen2_5_VL") -> Path:
     processor = getattr(transformers, f"{name}Processor")(images, words, videos, chat_template=template)
     processor.save_pretrained(folder)
     model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
-    model.generation_config.temperature, model.generation_config.do_sample = 0.1, True  # as Qwen's own
+    model.generation_config.temperature, model.generation_config.do_sample = 0.1, True  # like Qwen's own settings
     spread(model).save_pretrained(folder)
     return folder
 
@@ -230,7 +230,7 @@ def _decoder(words: int) -> dict[str, object]:
 
 
 def tagger(folder: Path, tags: Sequence[tuple[str, str]] = TAGS) -> Path:
-    """A folder as timm saves it: config.json has no model_type, and weights no prefix."""
+    """Save a folder as timm does: config.json has no model_type, and the weights have no prefix."""
     import timm
     from safetensors.torch import save_file
 
@@ -249,7 +249,7 @@ def tagger(folder: Path, tags: Sequence[tuple[str, str]] = TAGS) -> Path:
 
 
 def picture(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """Noise, another for each seed."""
+    """Return an image of noise that differs between seeds."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=generator, dtype=torch.uint8)
     return Image.fromarray(pixels.numpy())

@@ -1,4 +1,4 @@
-"""`python -m trainer caption` as a user meets it."""
+"""Tests of the command `python -m trainer caption` as users run it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_missing_captions_are_written_beside_the_images(
     arguments = ["caption", str(images), "--captioner", str(blip), "--trigger_word", "crux", "--max_length", "3"]
     assert main(arguments) == 0
     output = capsys.readouterr().out
-    assert "2 images captioned by tiny-blip, 1 left as they were" in output
+    assert "2 images captioned by tiny-blip, 1 left unchanged" in output
     assert (images / "1.txt").read_text() == "mine"
     written = (images / "0.txt").read_text()
     assert written.startswith("crux, word")

@@ -1,4 +1,4 @@
-"""`python -m trainer doctor` as a user meets it."""
+"""Tests of the command `python -m trainer doctor` as users run it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent.parent
 
 @pytest.fixture
 def pack(tmp_path: Path) -> Path:
-    """This checkout at a place that no ComfyUI encloses."""
+    """Return a folder with this checkout that is not inside a ComfyUI."""
     folder = tmp_path / "pack"
     folder.mkdir()
     for name in ("trainer", "requirements.txt"):
@@ -29,7 +29,7 @@ def pack(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Without a ComfyUI and without a card's driver."""
+    """Return environment variables without a ComfyUI and without a graphics driver."""
     (tmp_path / "empty").mkdir()
     kept = {name: value for name, value in os.environ.items() if name != "COMFYUI_PATH"}
     return kept | {"PATH": str(tmp_path / "empty"), "CUDA_VISIBLE_DEVICES": ""}
@@ -44,7 +44,7 @@ def test_a_computer_that_is_ready(pack: Path, tmp_path: Path, environment: dict[
         text=True,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.endswith("\nNothing stands in the way of a training.\n")
+    assert run.stdout.endswith("\nThis computer is ready for training.\n")
     for name in ("Python", "torch", "peft", "diffusers", "transformers", "safetensors", "pydantic", "bitsandbytes"):
         assert f"\n  {name} " in run.stdout
     assert "cannot be loaded" not in run.stdout
@@ -62,7 +62,7 @@ def test_a_python_with_nothing_but_the_standard_library(pack: Path, tmp_path: Pa
     )
     assert run.returncode == 1, run.stderr
     assert "Traceback" not in run.stderr
-    text = " ".join(run.stdout.split("What stands in the way")[1].split())
+    text = " ".join(run.stdout.split("Fix this before training")[1].split())
     missing = text.split("LoRA Crucible needs ")[1].split(", which are not installed")[0].split(", ")
     assert {requirement.package for requirement in (*REQUIRED, *STANDALONE)} == set(missing)
     assert text.count("-m pip install") == 1
@@ -92,7 +92,7 @@ def test_packages_are_looked_for_in_comfyuis_own_python(tmp_path: Path, monkeypa
     monkeypatch.setattr(command, "probe", lambda steps: sound | {"peft": broken})
     monkeypatch.setattr(comfyui.sys, "prefix", str(tmp_path))
     assert main(["doctor"]) == 1
-    obstacles = capsys.readouterr().out.split("What stands in the way")[1]
+    obstacles = capsys.readouterr().out.split("Fix this before training")[1]
     assert "--force-reinstall" not in obstacles
     assert f'"{python}" "' in obstacles
 

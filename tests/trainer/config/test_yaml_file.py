@@ -70,7 +70,7 @@ def test_all_mistakes_are_shown_with_their_lines(tmp_path: Path) -> None:
 
 def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "my_config.yaml").write_text("seed: 1\n")
-    with pytest.raises(CrucibleError, match=r"my_confg\.yaml does not exist.*There is .*my_config\.yaml"):
+    with pytest.raises(CrucibleError, match=r"my_confg\.yaml does not exist.*A similar path exists: .*my_config\.yaml"):
         read_config(tmp_path / "my_confg.yaml")
 
 

@@ -1,4 +1,4 @@
-"""The demo model opens and draws what it is asked to; the demo dataset is what its script draws."""
+"""Tests that the demo model loads and draws what prompts ask for, and that its script reproduces the demo dataset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def rendered(style: str, count: int = 60) -> np.ndarray:
-    """True pictures of a style, (N, H, W, 3) in 0..1."""
+    """Draw true images of a style, (N, H, W, 3) in 0..1."""
     random = np.random.default_rng(0)
     scenes = [shapes.random_scene(random, style) for _ in range(count)]
     return np.stack([np.asarray(shapes.draw(scene)) for scene in scenes]) / 255

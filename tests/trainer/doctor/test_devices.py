@@ -1,4 +1,4 @@
-"""Cards, their memory and who holds it, as a made-up nvidia-smi and torch tell it."""
+"""Tests of the examination of cards and their memory, with a stand-in for nvidia-smi and made-up answers of torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEMORY = {"total": 32_000_000_000, "free": 8_000_000_000, "processes": [[9_000_0
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Puts a program of this name in front of all others."""
+    """Return a function that puts a stand-in for nvidia-smi on the path."""
     if os.name == "nt":
         pytest.skip("the stand-in is a shell script")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -51,17 +51,17 @@ def test_who_holds_a_cards_memory(nvidia_smi):
     assert section.rows == [
         ("card 0", "NVIDIA GeForce RTX 3090, driver 550.54"),
         ("", "25.8 GB, 4.3 GB free"),
-        ("  held", "18.9 GB  python (pid 4242)"),
-        ("  held", "2.6 GB  not listed: the desktop, or another container"),
+        ("  in use", "18.9 GB  python (pid 4242)"),
+        ("  in use", "2.6 GB  unlisted: the desktop, or another container"),
         ("card 1", "NVIDIA T4, driver 550.54"),
         ("", "16.1 GB, 15.7 GB free"),
-        ("  held", "?  app.exe (pid 17)"),
+        ("  in use", "?  app.exe (pid 17)"),
         ("torch cuda:0", "NVIDIA GeForce RTX 3090, compute 8.6, 25.8 GB, 4.3 GB free, bf16"),
         ("memory", "32.0 GB, 8.0 GB free"),
-        ("  held", "9.0 GB  firefox (pid 11)"),
+        ("  in use", "9.0 GB  firefox (pid 11)"),
     ]
     (note,) = section.notes
-    assert "21.5 GB of NVIDIA GeForce RTX 3090 are in use by python (pid 4242)" in note.text
+    assert "21.5 GB of the memory of NVIDIA GeForce RTX 3090 is in use by python (pid 4242)" in note.text
     assert section.obstacles == []
     assert not any("jane" in value for _, value in section.rows)
 
@@ -70,7 +70,7 @@ def test_a_torch_without_cuda_beside_a_card(nvidia_smi):
     nvidia_smi(CARD)
     (obstacle,) = examined(CPU_ONLY).obstacles
     assert "NVIDIA GeForce RTX 3090" in obstacle.text
-    assert "made without CUDA" in obstacle.text
+    assert "built without CUDA" in obstacle.text
     assert "https://pytorch.org" in obstacle.text
 
 
@@ -113,12 +113,12 @@ def test_no_card_is_no_obstacle(monkeypatch, tmp_path: Path):
 
 def test_devices_that_hang(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    (obstacle,) = examined({"error": "hangs: not done within 300 s"}).obstacles
+    (obstacle,) = examined({"error": "hangs: not finished within 300 s"}).obstacles
     assert "hangs" in obstacle.text
 
 
 def test_neither_torch_nor_psutil(monkeypatch, tmp_path: Path):
-    """Their absence is named among the packages."""
+    """Missing packages are no obstacle here, because they are reported in the section about packages."""
     monkeypatch.setenv("PATH", str(tmp_path))
     absent = {"error": "ModuleNotFoundError", "absent": "torch"}
     section = examine_devices({"devices": absent, "memory": absent})

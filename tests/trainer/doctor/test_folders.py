@@ -1,4 +1,4 @@
-"""Whether results have a place, found by trying."""
+"""Tests of the examination of folders for results, which tries to write to them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_read_only_folder(tmp_path: Path):
     folder = tmp_path / "output"
     folder.mkdir()
     folder.chmod(0o500)
-    if os.access(folder, os.W_OK):  # root may write into every folder but the kernel's
+    if os.access(folder, os.W_OK):  # root may write to every folder but the kernel's
         folder = Path("/sys")
     section = examine_folders(result_folders(str(folder), None))
     (obstacle,) = section.obstacles
@@ -66,7 +66,7 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2 * 10**8))
     (obstacle,) = examine_folders(result_folders(str(tmp_path), None)).obstacles
-    assert "only 0.2 GB left" in obstacle.text
+    assert "only 0.2 GB free" in obstacle.text
 
 
 def test_folders_are_those_that_a_training_writes_to(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""What is missing, too old or broken, each once and with its remedy."""
+"""Tests that missing, outdated and broken packages are each reported once and with the remedy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ CPU = {"cuda": None, "rocm": None, "devices": [], "reason": ""}
 
 @pytest.fixture
 def there(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
-    """The versions of all packages, new enough; a test takes some away or makes them old. None: a damaged package,
-    of which pip's note is all that is left."""
+    """Return the versions of all packages, all new enough; tests remove some or make them old.
+
+    A version of None stands for a damaged package, of which only pip's record is left.
+    """
     versions: dict[str, str | None] = {one.package: "99.0" for one in (*REQUIRED, TORCH, MATPLOTLIB)}
     modules = {one.module: one.package for one in (*REQUIRED, TORCH, MATPLOTLIB)}
 
@@ -52,8 +54,8 @@ def test_one_command_mends_all_that_is_missing_or_too_old(there: dict[str, str |
     (obstacle,) = section.obstacles
     for words in (
         "peft, which is not installed",
-        "diffusers 0.33 or newer, where 0.20.1 is installed",
-        "tokenizers, which transformers looks for",
+        "diffusers 0.33 or newer, but 0.20.1 is installed",
+        "tokenizers, which transformers imports",
     ):
         assert words in obstacle.text
     assert "requirements.txt" in obstacle.command
@@ -90,7 +92,7 @@ def test_a_broken_package_is_reinstalled_without_what_it_needs(there: dict[str, 
         'pip install --force-reinstall --no-deps "diffusers>=0.33"',
         'pip install --force-reinstall --no-deps "safetensors>=0.4.3"',
     ]
-    assert ("safetensors", "its files are gone") in section.rows
+    assert ("safetensors", "its files are missing") in section.rows
 
 
 def test_a_package_comes_after_what_it_needs(there: dict[str, str | None]):
@@ -106,7 +108,7 @@ def test_optional_packages_say_what_they_add(there: dict[str, str | None]):
     )
     rows = dict(section.rows)
     assert rows["lion-pytorch"].split() == ["-", "optimizer", "lion"]
-    assert rows["timm"].split()[0] == "there"
+    assert rows["timm"].split()[0] == "installed"
     assert rows["bitsandbytes"].split()[0] == "broken"
     (note,) = section.notes
     assert "RuntimeError: no CUDA" in note.text

@@ -1,4 +1,4 @@
-"""The report can be read where it is pasted."""
+"""Tests that the report stays readable where it is pasted."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def test_lines_are_short_and_commands_whole():
     assert max(len(line) for line in lines if line.strip() != command.strip()) <= 78
     assert f"     {command}" in lines
     assert "  short        one" in lines
-    assert lines.index("Worth knowing") < lines.index("What stands in the way of a training:")
+    assert lines.index("Worth knowing") < lines.index("Fix this before training:")
     assert lines[-1] == "2. So is this."
 
 
 def test_a_report_without_obstacles_says_so():
-    assert page("Report", [Section("Things", [("a", "b")])]).endswith("\n\nNothing stands in the way of a training.")
+    assert page("Report", [Section("Things", [("a", "b")])]).endswith("\n\nThis computer is ready for training.")
 
 
 def test_paths_do_not_tell_the_users_name(monkeypatch, tmp_path: Path):

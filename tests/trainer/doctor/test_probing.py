@@ -1,4 +1,4 @@
-"""Packages that break the process that loads them are told from those that work."""
+"""Tests that packages that break the process that loads them are distinguished from those that work."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_every_step_gets_its_answer_whatever_the_others_do():
     assert answers["leaving"]["error"] == "SystemExit: no"
     assert "ends the process" in answers["dying"]["error"]
     assert "7" in answers["dying"]["error"]
-    assert answers["lazy"]["error"] == answers["raising"]["error"]  # the cause, not what was made of it
+    assert answers["lazy"]["error"] == answers["raising"]["error"]  # the cause, not the error that wraps it
     assert answers["memory"]["total"] > answers["memory"]["free"] > 0
     assert 0 < len(answers["memory"]["processes"]) <= 3
 

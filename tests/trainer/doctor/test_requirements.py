@@ -1,4 +1,4 @@
-"""Missing and outdated packages are named, with one command that mends them."""
+"""Tests that missing and outdated packages are named, with one command that installs them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_package_that_is_too_old_is_named_like_one_that_is_missing(monkeypatch
     text = str(caught.value)
     for part in (
         "needs peft, which is not installed; ",
-        "diffusers 0.33 or newer, where 0.9.0 is installed in the Python",
+        "diffusers 0.33 or newer, but 0.9.0 is installed in this Python",
     ):
         assert part in text
     assert text.count("-m pip install") == 1
@@ -77,7 +77,7 @@ def test_versions_are_compared_as_numbers(version: str, oldest: str, older: bool
 
 
 def test_the_folder_itself_can_be_started_from_anywhere(tmp_path: Path):
-    """ComfyUI's portable Python ignores the current folder, as -I does."""
+    """ComfyUI's portable Python ignores the current folder, like Python's option -I."""
     run = subprocess.run(
         [sys.executable, "-I", str(ROOT / "trainer"), "--help"], cwd=tmp_path, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; how writing fails is tested with LoRA files."""
+"""Tests of files that appear complete or not at all; failures of writing are tested with LoRA files."""
 
 import pytest
 from lora_crucible.errors import CrucibleError
@@ -43,5 +43,5 @@ def test_a_folder_that_can_be_written_to_is_made_and_left_empty(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CrucibleError, match=r"The LoRA could not be saved to .*file: a file lies where a folder must"):
+    with pytest.raises(CrucibleError, match=r"The LoRA could not be saved to .*file: there is a file where a folder"):
         require_writable(tmp_path / "file", "The LoRA")

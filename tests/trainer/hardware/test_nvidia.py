@@ -1,4 +1,4 @@
-"""What an NVIDIA driver tells, by a made-up nvidia-smi."""
+"""Tests of the description of NVIDIA cards, with a stand-in for nvidia-smi."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CARD = "0, GPU-a, A card, 24576, 20000, 600.1"
 
 @pytest.fixture
 def driver(monkeypatch):
-    """Answers with these rows of cards and of processes."""
+    """Return the rows of cards and of processes with which the stand-in answers."""
     answers = SimpleNamespace(cards=[CARD], processes=[])
     monkeypatch.setattr(nvidia.shutil, "which", lambda name: f"/usr/bin/{name}")
 

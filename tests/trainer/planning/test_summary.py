@@ -67,8 +67,8 @@ def test_what_a_run_from_the_yaml_would_miss_is_said_in_both(demo: Dataset, tmp_
     assert not summarise(TrainingConfig(), demo, SDXL).yaml.startswith("#")
     captioned = with_captions(demo, {demo.images[0].path: "a new caption"})
     summary = summarise(TrainingConfig(), captioned, SDXL)
-    assert "\n  Captions of this dataset are in the graph alone" in summary.text.partition("Worth knowing:")[2]
-    assert summary.yaml.startswith("# Captions of this dataset are in the graph alone")
+    assert "\n  Captions of this dataset exist only in the workflow" in summary.text.partition("Worth knowing:")[2]
+    assert summary.yaml.startswith("# Captions of this dataset exist only in the workflow")
     path = tmp_path / "config.yaml"
     path.write_text(summary.yaml, encoding="utf-8")
     assert read_config(path).train_data_dir == "demo"

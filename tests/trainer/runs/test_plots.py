@@ -1,4 +1,4 @@
-"""The picture of a run."""
+"""Tests of the plot of a run."""
 
 from __future__ import annotations
 

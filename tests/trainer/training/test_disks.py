@@ -199,7 +199,7 @@ def test_read_only_on_the_command_line(disk, tmp_path, capsys):
 @pytest.mark.parametrize("place", ["out", "out/deeper"])
 def test_a_file_in_the_folders_place(base_model, dataset, tmp_path, place):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(CrucibleError, match=f"{place}: a file lies where a folder must be"):
+    with pytest.raises(CrucibleError, match=f"{place}: there is a file where a folder is needed"):
         train(base_model, dataset, tmp_path / place)
     assert (tmp_path / "out").read_text() == "mine"
 

@@ -71,5 +71,5 @@ def test_a_file_without_captions_is_an_error(tmp_path: Path) -> None:
 def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "captions.csv").write_text("a.png,a cat")
     assert metadata_files(tmp_path, "captions.csv") == [tmp_path / "captions.csv"]
-    with pytest.raises(CrucibleError, match=r"There is .*captions\.csv"):
+    with pytest.raises(CrucibleError, match=r"A similar path exists: .*captions\.csv"):
         metadata_files(tmp_path, "caption.csv")

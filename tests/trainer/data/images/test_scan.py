@@ -62,8 +62,8 @@ def test_missing_folder_names_the_nearest(tmp_path: Path) -> None:
     touch(tmp_path, "my images/a.png")
     error = error_of(tmp_path / "my_image")
     assert str(tmp_path / "my_image") in error
-    assert f"There is {tmp_path / 'my images'}." in error
-    assert f"There is {tmp_path / 'my images'}." in error_of(tmp_path / "my-imges" / "deeper")
+    assert f"A similar path exists: {tmp_path / 'my images'}." in error
+    assert f"A similar path exists: {tmp_path / 'my images'}." in error_of(tmp_path / "my-imges" / "deeper")
     assert f"nearest folder that exists is {tmp_path}." in error_of(tmp_path / "zzz" / "a" / "b")
 
 

@@ -1,4 +1,4 @@
-"""Files loaded by diffusers' own loader into a fresh model."""
+"""LoRA files loaded by diffusers' own loader into a fresh model."""
 
 import re
 
@@ -68,7 +68,7 @@ def output(unet):
 
 
 def with_adapters(architecture, targets):
-    """A UNet with random LoRA layers, and these by file key."""
+    """Return a UNet with random LoRA layers, and these layers by file key."""
     unet = make_unet(architecture)
     adaptable = [name for name, module in unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     chosen = [name for name in adaptable if re.search(TARGETS[targets], name)]
@@ -107,7 +107,7 @@ def test_a_loaded_file_gives_the_trained_output(tmp_path, architecture, targets)
 
 @pytest.mark.parametrize("architecture", LOADERS)
 def test_a_loha_made_a_lora(tmp_path, architecture):
-    """Files of LoHa have convolutions flattened, and diffusers reads LoRA only, on convolutions as such."""
+    """LoHa files flatten convolutions, but diffusers only reads LoRA with the shape of the convolution."""
     if Version(diffusers.__version__) < Version("0.39"):
         pytest.skip("diffusers before 0.39 reads no LoRA of the UNet's first and last convolution")
     expected, fresh, lohas = make_unet(architecture), make_unet(architecture), {}
@@ -189,7 +189,7 @@ def test_a_file_that_diffusers_refuses_is_an_error(tmp_path):
 
 
 def test_flux_files_resolve_in_diffusers(tmp_path):
-    # Full width, because diffusers' conversion has Flux.1's sizes written in; without weights.
+    # Full width, because diffusers' conversion has Flux.1's sizes hard-coded; without weights, to save memory.
     with torch.device("meta"):
         model = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
     width, mlp = 3072, 4 * 3072

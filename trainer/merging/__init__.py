@@ -1,1 +1,1 @@
-"""Several LoRAs as one, another rank, or baked into a checkpoint."""
+"""Merging of several LoRAs into one or into a checkpoint, and changing the rank of a LoRA."""

@@ -1,4 +1,4 @@
-"""Which layers are attention and which feed-forward, over all architectures."""
+"""Recognition of attention and feed-forward layers in all architectures."""
 
 import pytest
 from lora_crucible.layer_kinds import is_attention, is_feed_forward

@@ -158,7 +158,7 @@ def peft_config(spec: LayerSpec, paths: Iterable[str], dropout: float = 0.0) -> 
 
 @dataclass(frozen=True)
 class AdaptedLayer:
-    """A layer of peft's, and a function that returns the frozen weight below it as it is used: patched, in float32."""
+    """A layer made by peft, and a function that returns the frozen weight below it, patches applied, in float32."""
 
     adapter: BaseTunerLayer
     base_weight: Callable[[], Tensor]

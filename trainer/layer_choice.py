@@ -1,4 +1,4 @@
-"""The choice of the layers of a model to train, and of their ranks."""
+"""Choose which layers of a model to train, and at which rank."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHOWN = 8
 def is_adaptable(module: nn.Module) -> bool:
     """Return whether a LoRA can be put on this module.
 
-    Attributes decide, not the class: ComfyUI's quantized linear layer is not an nn.Linear.
+    Checks attributes rather than the class, because ComfyUI's quantized linear layer is not an nn.Linear.
     """
     return hasattr(module, "in_features") or isinstance(module, nn.Conv2d)
 

@@ -1,4 +1,4 @@
-"""Recognition of the attention and feed-forward layers of a diffusion model by their paths.
+"""Recognize the attention and feed-forward layers of a diffusion model by their paths.
 
 One set of patterns covers all architectures, with the original code's and with diffusers' names. Layers that embed the
 timestep or the prompt, or modulate a block by them, are neither.

@@ -1,4 +1,4 @@
-"""Recognition of attention and feed-forward layers in all architectures."""
+"""Attention and feed-forward layers are recognized in all architectures."""
 
 import pytest
 from lora_crucible.layer_kinds import is_attention, is_feed_forward

@@ -1,4 +1,4 @@
-"""Keys of LoRA files as trainers write them: their split into layer and suffix, and what they reveal of the adapter."""
+"""Parse the keys of LoRA files as trainers write them: layer, suffix, and the facts that they reveal."""
 
 from __future__ import annotations
 

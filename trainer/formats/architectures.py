@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Naming = Literal["native", "diffusers", "original"]
-"""Whose layer names a file uses: ComfyUI's, which are mostly those of the original code; diffusers'; or the original
-code's where ComfyUI's differ."""
+"""The program whose layer names a file uses: ComfyUI, whose names are mostly those of the original code; diffusers; or
+the original code where ComfyUI's names differ."""
 
 Prefix = Literal["lora_unet_", "diffusion_model.", "transformer."]
 """The start of every layer name in a file. "lora_unet_" stands for kohya's format: underscores, lora_down, lora_up and

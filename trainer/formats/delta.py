@@ -1,4 +1,4 @@
-"""The change that an adapter makes to the weight of its layer."""
+"""Compute the change that an adapter makes to the weight of its layer."""
 
 from __future__ import annotations
 

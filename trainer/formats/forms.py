@@ -1,4 +1,4 @@
-"""Formats of LoRA files: conversion from layers in memory to the names that other programs read."""
+"""Convert layers in memory to the file formats and names that other programs read."""
 
 from __future__ import annotations
 

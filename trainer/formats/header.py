@@ -1,4 +1,4 @@
-"""Headers of safetensors files: read and checked on their own, without loading the tensors."""
+"""Read and check the headers of safetensors files without loading the tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identification of the architecture that a LoRA file is for, and of the program that made it."""
+"""Identify the architecture that a LoRA file is for, and the program that made it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading and writing of LoRA files: safetensors in kohya's format, written completely or not at all."""
+"""Read and write LoRA files: safetensors in kohya's format, written completely or not at all."""
 
 from __future__ import annotations
 

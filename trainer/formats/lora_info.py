@@ -1,4 +1,4 @@
-"""A summary of a LoRA for somebody who wants to use it, as plain text."""
+"""Summarize a LoRA as plain text for somebody who wants to use it."""
 
 from __future__ import annotations
 

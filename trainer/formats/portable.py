@@ -1,4 +1,4 @@
-"""Conversion of trained adapters to PEFT's format, for the architectures whose LoRA files use it.
+"""Convert trained adapters to PEFT's format, for the architectures whose LoRA files use it.
 
 Adapters are always trained and named in kohya's format, with ComfyUI's layers. In PEFT's format, a layer has the name
 that other programs know and no alpha (it is multiplied into lora_B, so that programs that ignore alpha scale

@@ -1,4 +1,4 @@
-"""Trigger words of a LoRA, from the file's metadata or from files that other tools keep next to it."""
+"""Find the trigger words of a LoRA in its metadata, or in files that other tools keep next to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversion of LoRA files from any trainer to layers in the format that this package uses in memory."""
+"""Convert LoRA files from any trainer to layers in the format that this package uses in memory."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Merging of several LoRAs into one or into a checkpoint, and changing the rank of a LoRA."""
+"""Merge several LoRAs into one, bake them into a checkpoint, or change their rank."""

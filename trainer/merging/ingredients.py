@@ -1,4 +1,4 @@
-"""Preparation of LoRAs from files or sockets for merging, resizing or converting."""
+"""Prepare LoRAs from files or sockets for merging, resizing or converting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Baking of LoRAs into a checkpoint."""
+"""Bake LoRAs into a checkpoint."""
 
 from __future__ import annotations
 

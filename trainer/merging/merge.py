@@ -1,4 +1,4 @@
-"""Merging of several LoRAs into one."""
+"""Merge several LoRAs into one."""
 
 from __future__ import annotations
 

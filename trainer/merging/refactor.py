@@ -1,4 +1,4 @@
-"""Factorization of matrices into products of two thin ones."""
+"""Factor matrices into products of two thin ones."""
 
 from __future__ import annotations
 

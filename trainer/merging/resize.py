@@ -1,4 +1,4 @@
-"""Resizing of LoRAs to another rank."""
+"""Resize LoRAs to another rank."""
 
 from __future__ import annotations
 

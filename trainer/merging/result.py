@@ -1,4 +1,4 @@
-"""Files of LoRAs that were made from other LoRAs."""
+"""Write LoRA files that are made from other LoRAs."""
 
 from __future__ import annotations
 

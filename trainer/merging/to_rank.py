@@ -1,4 +1,4 @@
-"""Changing the rank or alpha of LoRA layers while keeping their effect as far as the rank allows."""
+"""Change the rank or alpha of LoRA layers while keeping their effect as far as the rank allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identification of LoRA files with the keys that each trainer writes and the sizes of the real models."""
+"""LoRA files are identified by the keys that each trainer writes and the layer sizes of the real models."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def add_lora_commands(commands: Any) -> None:
     merge.add_argument("--majority_sign", choices=MAJORITY_SIGNS, default="total", help="for ties and dare_ties")
     merge.add_argument("--seed", type=int, default=0, help="random seed for the values that DARE drops (default: 0)")
     into = merge.add_mutually_exclusive_group()
-    into.add_argument("--into", type=Path, metavar="CHECKPOINT.safetensors", help="bake them into a copy of it")
+    into.add_argument("--into", type=Path, metavar="CHECKPOINT.safetensors", help="bake them into a copy of this file")
     into.add_argument("--base", type=Path, metavar="CHECKPOINT.safetensors", help="the base model, required for DoRA")
     _add_output(merge)
     merge.set_defaults(command=_merge, needs=(TORCH,))

@@ -101,8 +101,8 @@ def bake(
         progress: a function called with the number of tensors written and of all tensors; it may raise to stop.
 
     Raises:
-        CrucibleError: the file is not a checkpoint, is quantized, has no layer of the LoRAs, or the output cannot be
-            written.
+        CrucibleError: the file is not a checkpoint, is quantized where it would change, has no layer of the LoRAs, or
+            the output cannot be written.
     """
     found = read_header(checkpoint)
     targets = {name: list(_targets(name, architecture)) for name in found.entries}

@@ -117,7 +117,7 @@ def test_all_of_a_stack_are_told(combined):
         ),
         (lambda path: torch.save({"a": torch.ones(1)}, path), ["not a safetensors file but a PyTorch pickle"]),
         (lambda path: save_file({"model.weight": torch.ones(1)}, path), ["holds no LoRA", "model.weight"]),
-        (lambda path: path.write_bytes(b"\xff" * 100), ["not a whole safetensors file"]),
+        (lambda path: path.write_bytes(b"\xff" * 100), ["not a complete safetensors file"]),
     ],
     ids=["another base", "pickle", "checkpoint", "lying header"],
 )

@@ -60,7 +60,7 @@ def test_rows_may_come_from_another_node(server, new_graph, lora_files):
 @pytest.mark.parametrize(
     ("loras", "facts"),
     [
-        ("ink.safetensors", ["no valid JSON", "Write a list like"]),
+        ("ink.safetensors", ["not valid JSON", "Write a list like"]),
         (json.dumps([row("inc.safetensors")]), ["'inc.safetensors' is not in", "Similar names are ink.safetensors"]),
         (json.dumps([row("ink.safetensors"), row("")]), ["Row 2 of the LoRA stack", "names no file", "Choose one"]),
         (json.dumps([row("old.pt")]), ["'old.pt' is not a .safetensors file"]),

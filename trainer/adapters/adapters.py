@@ -1,8 +1,8 @@
-"""The weights that are trained on chosen layers: LoRA and its relatives, as peft makes them.
+"""Adapters, the weights that are trained on chosen layers: LoRA and its relatives, as peft makes them.
 
-Base models name their layers by the path of the module ("down_blocks.0.attentions.0.….to_q"); files name them by key
-("lora_unet_down_blocks_0_…"). `Adapters` holds peft's layers by file key, the name that is the same for both kinds
-of base model: so the same seed gives the same weights on either.
+Base models name their layers by module path ("down_blocks.0.attentions.0.….to_q"); files name them by key
+("lora_unet_down_blocks_0_…"). `Adapters` holds peft's layers by file key, which is the same for both kinds of base
+model, so the same seed gives the same weights on either.
 """
 
 from __future__ import annotations
@@ -35,28 +35,29 @@ ADAPTER_NAME = "default"
 Algorithm = Literal["lora", "rslora", "dora", "loha", "lokr"]
 
 _ZERO_AT_FIRST = ("lora_B", "hada_w2_b", "lokr_w2", "lokr_w2_b")
-"""The factor of each algorithm that starts at zero, so that at step 0 the model is the base."""
+"""The factors that start at zero, one for each algorithm, so that at step 0 the model equals the base model."""
 
 _MAGNITUDE = "lora_magnitude_vector"
 _SUFFIXES = {"lora_A": DOWN, "lora_B": UP}
-"""Of files; all other parts of peft's layers have the names that LyCORIS gave them in files too."""
+"""The suffixes in files for parts of peft's layers; all other parts have the same names, LyCORIS's, in files too."""
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """What is to be trained.
+    """Settings that describe which adapters are trained.
 
     Attributes:
-        rank, alpha: the adapter's output is scaled by alpha / rank; by alpha / sqrt(rank) for rslora.
-        dropout: 0 to 1, drops entries of its input; not for loha and lokr.
-        target_modules: which layers, where there are no `patterns`.
+        rank, alpha: the rank, and the alpha that scales the adapter's output by alpha / rank (alpha / sqrt(rank) for
+            rslora).
+        dropout: the share of the adapter's inputs that is dropped, 0 to 1; not for loha and lokr.
+        target_modules: the kind of layers to train if there are no `patterns`.
         algorithm: lora (Hu et al. 2021, arXiv:2106.09685), rslora (Kalajdzievski 2023, arXiv:2312.03732), dora (Liu et
             al. 2024, arXiv:2402.09353), loha (Hyeon-Woo et al. 2021, arXiv:2108.06098), lokr (Yeh et al. 2023,
             arXiv:2309.14859).
-        patterns: layers by name, with ranks and alphas of their own.
+        patterns: the layers to train by name, with their own ranks and alphas.
         text_encoder: whether the text encoders are trained too.
-        start: layers of a LoRA that is gone on with, by file key. A model that has some of them gets adapters on these
-            alone, each of its own method, rank and alpha.
+        start: the layers of a LoRA to continue from, by file key. A model that has some of them gets adapters on these
+            only, each with its own algorithm, rank and alpha.
     """
 
     rank: int
@@ -70,7 +71,7 @@ class AdapterSpec:
 
     @classmethod
     def of(cls, config: ResolvedConfig, start: Mapping[str, LayerTensors] | None = None) -> AdapterSpec:
-        """What a config asks for."""
+        """Create the spec that a config asks for."""
         return cls(
             config.lora_rank,
             config.lora_alpha,
@@ -84,13 +85,13 @@ class AdapterSpec:
 
     @property
     def of_text_encoder(self) -> AdapterSpec:
-        """The part on the text encoders: always all of their attention and feed-forward layers, as in kohya's."""
+        """The spec for the text encoders: always all attention and feed-forward layers, as in kohya's trainer."""
         return replace(self, target_modules="attention_and_feed_forward", patterns=())
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What is trained on one layer, in the words of `AdapterSpec`."""
+    """Settings of the adapter on one layer; for their meaning see `AdapterSpec`."""
 
     algorithm: Algorithm
     rank: int
@@ -100,11 +101,12 @@ class LayerSpec:
 def choose_layers(
     spec: AdapterSpec, modules: Iterable[tuple[str, nn.Module]], key_of: Callable[[str], str]
 ) -> dict[str, LayerSpec]:
-    """The layers that get adapters, by path in the order of `modules`.
+    """Choose the layers that get adapters, by path in the order of `modules`.
 
     Args:
-        modules: of a model, by path.
-        key_of: from the path of a layer to its key in a file.
+        spec: the adapters to train.
+        modules: the paths and modules of a model.
+        key_of: a function that returns the key in a file for a layer's path.
 
     Raises:
         CrucibleError: as `select_layers`.
@@ -122,23 +124,20 @@ def choose_layers(
 
 
 def _spec_of(adapter: LayerTensors) -> LayerSpec:
-    rank = rank_of(adapter) or 1  # which a LoKr of two whole matrices has no use for
+    rank = rank_of(adapter) or 1  # a LoKr of two whole matrices has no rank and ignores it
     return LayerSpec(cast(Algorithm, kind_of(adapter)), rank, rank * scale_of(adapter))
 
 
 def inject(
     model: nn.Module, layers: Mapping[str, LayerSpec], dropout: float, key_of: Callable[[str], str], rows: RowSeeds
 ) -> dict[str, BaseTunerLayer]:
-    """Put peft's layers in the places of a model's layers.
+    """Replace layers of a model by peft's, and return these by path.
 
     Args:
-        layers: what is trained, by path.
+        layers: what is trained on each layer, by path.
         dropout: how often an entry of an adapter's input is dropped, 0 to 1.
-        key_of: from the path of a layer to its key in a file.
+        key_of: a function from the path of a layer to its key in a file.
         rows: the seeds of the rows that the model computes, for dropout.
-
-    Returns:
-        peft's layers, by path.
     """
     alike: dict[LayerSpec, list[str]] = {}
     for path, spec in layers.items():
@@ -154,15 +153,15 @@ def inject(
 
 
 def peft_config(spec: LayerSpec, paths: Iterable[str], dropout: float = 0.0) -> PeftConfig:
-    """peft's description of adapters on the layers of these paths."""
-    # A list would be taken for ends of paths, a text for a regular expression of the whole.
+    """Return peft's config for adapters on the layers with these paths."""
+    # peft matches a list against the ends of paths, but a string as a regular expression against whole paths.
     shared: dict[str, Any] = {"r": spec.rank, "target_modules": "|".join(map(re.escape, paths))}
     if spec.algorithm == "loha":
         return LoHaConfig(alpha=spec.alpha, **shared)
     if spec.algorithm == "lokr":
         return LoKrConfig(alpha=spec.alpha, decompose_both=True, **shared)
     return LoraConfig(
-        lora_alpha=spec.alpha,  # peft multiplies by it; kohya's alphas are no integers
+        lora_alpha=spec.alpha,  # peft wants an int, but only multiplies by it, so kohya's fractional alphas work
         lora_dropout=dropout,
         bias="none",
         use_rslora=spec.algorithm == "rslora",
@@ -173,7 +172,7 @@ def peft_config(spec: LayerSpec, paths: Iterable[str], dropout: float = 0.0) -> 
 
 @dataclass(frozen=True)
 class AdaptedLayer:
-    """peft's layer, and what gives the frozen weight below it: as it is used, patches applied, float32."""
+    """A layer made by peft, and a function that returns the frozen weight below it, patches applied, in float32."""
 
     adapter: BaseTunerLayer
     base_weight: Callable[[], Tensor]
@@ -192,15 +191,16 @@ class Adapters:
 
     @property
     def size(self) -> int:
-        """How many numbers are trained."""
+        """The number of values that are trained."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def device(self) -> torch.device:
+        """The device that the trained weights are on."""
         return self.parameters()[0].device
 
     def parameters(self, of_text_encoder: bool | None = None) -> list[nn.Parameter]:
-        """Those of the text encoders, of the model itself, or (None) all."""
+        """Return the parameters of the text encoders (True), of the model itself (False), or of both (None)."""
         return [
             parameter
             for key, _, parameter in self.named_parameters()
@@ -208,14 +208,14 @@ class Adapters:
         ]
 
     def named_parameters(self) -> Iterator[tuple[str, str, nn.Parameter]]:
-        """File key, part (lora_A, hada_w1_a, …) and weight."""
+        """Yield the file key, part (lora_A, hada_w1_a, …) and weight of each trained parameter."""
         for key, layer in self._layers.items():
             for part, parameter in adapter_parameters(layer.adapter):
                 yield key, part, parameter
 
     @contextmanager
     def without_dropout(self) -> Iterator[None]:
-        """As the finished LoRA acts, for sampling and measuring."""
+        """Disable dropout for sampling and measuring, so that the adapters act like the finished LoRA."""
         layers = [layer.adapter for layer in self._layers.values() if isinstance(layer.adapter, nn.Module)]
         for layer in layers:
             layer.eval()
@@ -227,10 +227,9 @@ class Adapters:
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """All factors at random (Kaiming uniform, as peft and kohya do) but one, which is zero: at step 0 the model is
-        the base.
+        """Initialize all factors randomly (Kaiming uniform, as peft and kohya do) but one, which is set to zero.
 
-        Each layer's numbers depend on the seed and its file key alone.
+        So at step 0 the model equals the base model. Each layer's values only depend on the seed and its file key.
         """
         for key, layer in self._layers.items():
             for part, parameter in adapter_parameters(layer.adapter):
@@ -244,12 +243,13 @@ class Adapters:
 
     @torch.no_grad()
     def load(self, layers: Mapping[str, LayerTensors]) -> None:
-        """Go on from weights as `layers` gives them; those that are not among them stay as they are.
+        """Load weights as `layers` returns them; layers that are not among them stay unchanged.
 
-        LoHa and LoKr take over how the file has them in factors, so this comes before anything holds the parameters.
+        LoHa and LoKr also take over the factorization of the file, which replaces their parameters. Call this before
+        anything, such as an optimizer, holds the parameters.
 
         Args:
-            layers: those of the `AdapterSpec` that these adapters were attached by.
+            layers: the layers of the `AdapterSpec` that these adapters were attached with.
         """
         for key, tensors in layers.items():
             layer = self._layers[key]
@@ -265,7 +265,7 @@ class Adapters:
 
     @contextmanager
     def without_effect(self) -> Iterator[None]:
-        """The model is the base, as if there were no adapters on it."""
+        """Make the model act like the base model, as if it had no adapters."""
         kept = []
         with torch.no_grad():
             for layer in self._layers.values():
@@ -282,7 +282,7 @@ class Adapters:
 
     @torch.no_grad()
     def round_to(self, dtype: torch.dtype) -> None:
-        """Round the weights to what a file of `dtype` holds, so that what is sampled last is what is saved."""
+        """Round the weights to what a file of `dtype` can store, so that the last samples show what is saved."""
         for layer in self._layers.values():
             ratio = _ratio_of_norms(layer) if _is_dora(layer.adapter) else None
             for part, parameter in adapter_parameters(layer.adapter):
@@ -294,7 +294,7 @@ class Adapters:
 
     @torch.no_grad()
     def layers(self) -> dict[str, LayerTensors]:
-        """Copies of the weights on the CPU, by file key and suffix."""
+        """Return copies of the weights on the CPU, by file key and suffix."""
         return {key: _tensors(layer) for key, layer in self._layers.items()}
 
 
@@ -303,14 +303,14 @@ def _decides_effect(part: str) -> bool:
 
 
 def _without_effect(layer: AdaptedLayer, part: str, parameter: Tensor) -> Tensor:
-    """What such a part is where the adapter changes nothing."""
+    """Return the value of a part at which the adapter changes nothing."""
     if part == _MAGNITUDE:
         return _row_norms(layer.base_weight()).view(parameter.shape)
     return torch.zeros_like(parameter)
 
 
 def _factorise(adapter: Any, tensors: LayerTensors) -> None:
-    """Give a LoHa or LoKr layer the factors and the scale that a file has for it."""
+    """Give a LoHa or LoKr layer the factorization and the scale that a file has for it."""
     device = next(parameter for _, parameter in adapter_parameters(adapter)).device
     for part in adapter.adapter_layer_names:
         weights = getattr(adapter, part)
@@ -336,18 +336,18 @@ def _tensors(layer: AdaptedLayer) -> LayerTensors:
 
 
 def _ratio_of_norms(layer: AdaptedLayer) -> Tensor:
-    """‖W‖ / ‖W + ΔW‖ of each output, (out,): files of DoRA divide by the former, training by the latter."""
+    """Compute ‖W‖ / ‖W + ΔW‖ of each output, (out,): DoRA files divide by the former, training by the latter."""
     weight = layer.base_weight()
     return _row_norms(weight) / _row_norms(weight + delta_weight(layer.adapter).view(weight.shape))
 
 
 def adapter_layers(module: nn.Module) -> dict[str, BaseTunerLayer]:
-    """peft's layers inside a module, by path."""
+    """Return peft's layers inside a module, by path."""
     return {path: layer for path, layer in module.named_modules() if isinstance(layer, BaseTunerLayer)}
 
 
 def adapter_parameters(layer: BaseTunerLayer) -> Iterator[tuple[str, nn.Parameter]]:
-    """The trained parameters of one of peft's layers, with the names of their parts: lora_A, hada_w1_a, …"""
+    """Yield the trained parameters of one of peft's layers, with the names of their parts: lora_A, hada_w1_a, …"""
     assert isinstance(layer, nn.Module)
     for name, parameter in layer.named_parameters():
         part = name.split(".")[0]
@@ -356,14 +356,14 @@ def adapter_parameters(layer: BaseTunerLayer) -> Iterator[tuple[str, nn.Paramete
 
 
 def delta_weight(layer: BaseTunerLayer) -> Tensor:
-    """What a LoRA layer adds to its weight before DoRA scales it, (out, in) or flattened to it, float32."""
+    """Compute what a LoRA layer adds to its weight before DoRA scales it, (out, in) or flattened to it, float32."""
     assert isinstance(layer, PeftLoraLayer)
     down, up = layer.lora_A[ADAPTER_NAME].weight, layer.lora_B[ADAPTER_NAME].weight
     return layer.scaling[ADAPTER_NAME] * (up.flatten(1) @ down.flatten(1))
 
 
 def _row_norms(weight: Tensor) -> Tensor:
-    """Length of each output's weights, (out,), float32."""
+    """Compute the norm of each output's weights, (out,), float32."""
     return torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float32)
 
 
@@ -372,7 +372,7 @@ def _is_dora(layer: BaseTunerLayer) -> bool:
 
 
 def _is_full(parts: Any) -> bool:
-    """Whether LoKr's two matrices are so small that neither is taken apart; then alpha has no meaning in files."""
+    """Return whether both LoKr matrices are so small that they are stored whole; then alpha has no meaning in files."""
     return any(part.lstrip(".") == "lokr_w1" for part in parts) and any(part.lstrip(".") == "lokr_w2" for part in parts)
 
 
@@ -382,7 +382,7 @@ def _ignore_alpha_of_full_matrices(layer: Any) -> None:
 
 
 def _alpha(layer: Any) -> float:
-    """The alpha that a file needs: its readers scale by alpha / rank, whatever the algorithm."""
+    """Return the alpha to write to a file: programs that read it scale by alpha / rank, whatever the algorithm."""
     rank = layer.r[ADAPTER_NAME]
     alpha = layer.lora_alpha[ADAPTER_NAME] if isinstance(layer, PeftLoraLayer) else layer.alpha[ADAPTER_NAME]
     plain = math.isclose(layer.scaling[ADAPTER_NAME], alpha / rank)

@@ -1,7 +1,7 @@
-"""Which layers of a diffusion model are attention and which feed-forward, by their paths.
+"""Recognize the attention and feed-forward layers of a diffusion model by their paths.
 
-One set of names for all architectures, in the original code's and in diffusers' words. What embeds the timestep or
-the prompt is neither, nor what modulates a block by them.
+One set of patterns covers all architectures, with the original code's and with diffusers' names. Layers that embed the
+timestep or the prompt, or modulate a block by them, are neither.
 """
 
 from __future__ import annotations
@@ -9,20 +9,23 @@ from __future__ import annotations
 import re
 
 _BLOCK = re.compile(r"(blocks|layers|refiner|attentions)\.\d+\.")
-"""An item of a list of blocks: embeddings have an "mlp" too, but are in none."""
+"""An item of a list of blocks. Embeddings can have an "mlp" too, but are not in such a list."""
 
 _NEITHER = re.compile(r"^(txt_in|llm_adapter)\.|adaln|modulation", re.IGNORECASE)
-"""Refiners of the text embedding, which other trainers leave alone and diffusers has no place for, and modulation."""
+"""Modulation, and refiners of the text embedding, which other trainers do not train and diffusers has no names for."""
 
 _ATTENTION = re.compile(r"(^|[._])(attn\d*|attention)([._]|$)|(^|\.)single_blocks\.\d+\.linear[12]$")
 _FEED_FORWARD = re.compile(r"(^|[._])(ff|ffn|mlp|mlp[XC]|feed_forward)(_context|_i|_t)?([._]|$)")
 
 
 def is_attention(path: str) -> bool:
-    """Whether a layer's path is one of attention's. A fused layer counts that has attention in it: Flux's single blocks
-    have query, key, value and feed-forward in one."""
+    """Return whether a path is that of an attention layer.
+
+    Fused layers that include attention count: Flux's single blocks have query, key, value and feed-forward in one.
+    """
     return _ATTENTION.search(path) is not None and _NEITHER.search(path) is None
 
 
 def is_feed_forward(path: str) -> bool:
+    """Return whether a path is that of a feed-forward layer in a block."""
     return bool(_FEED_FORWARD.search(path) and _BLOCK.search(path)) and _NEITHER.search(path) is None

@@ -1,4 +1,4 @@
-"""Which layers of a model are trained, and at which rank."""
+"""Choose which layers of a model to train, and at which rank."""
 
 from __future__ import annotations
 
@@ -21,26 +21,34 @@ _ALSO_CALLED = {
     "gate_proj": ("ff.net.0.proj", "mlp.0", "w3"),
     "down_proj": ("ff.net.2", "mlp.2", "w2"),
 }
-"""Names of layers in language models, as they stand in many config files, and what image models call them."""
+"""Names of layers in language models, which many config files contain, and the names in image models."""
 
 SHOWN = 8
-"""Layers that an error lists."""
+"""The number of layers that an error message lists."""
 
 
 def is_adaptable(module: nn.Module) -> bool:
-    """Whether a LoRA can be put on this module. By shape, not class: ComfyUI's quantized linear is no nn.Linear."""
+    """Return whether a LoRA can be put on this module.
+
+    Checks attributes rather than the class, because ComfyUI's quantized linear layer is not an nn.Linear.
+    """
     return hasattr(module, "in_features") or isinstance(module, nn.Conv2d)
 
 
 def select_layers(
     modules: Iterable[tuple[str, nn.Module]], target_modules: str, patterns: Iterable[LayerPattern] = ()
 ) -> dict[str, LayerPattern]:
-    """The layers that are trained, by path in the order of `modules`, with the pattern that chose them.
+    """Select the layers to train, by path in the order of `modules`, with the pattern that chose each of them.
 
-    Where there are patterns, they alone choose; of several that match a layer, the first.
+    If there are patterns, only they decide; the first one that matches a layer counts.
+
+    Args:
+        modules: the paths and modules of a model.
+        target_modules: the kind of layers to train, as in the config.
+        patterns: patterns of layer names; if empty, `target_modules` decides.
 
     Raises:
-        CrucibleError: the model has no such layer, or a pattern matches none.
+        CrucibleError: the model has no such layers, or a pattern matches none.
     """
     adaptable = {path: module for path, module in modules if is_adaptable(module)}
     patterns = tuple(patterns)
@@ -50,7 +58,7 @@ def select_layers(
     if not paths:
         raise CrucibleError(
             f"target_modules is {target_modules!r}, but this base model has no such layers, so nothing could be "
-            f"trained. Layers that could carry a LoRA: {_examples(adaptable)}. Choose another value of "
+            f"trained. Layers that can have a LoRA: {_examples(adaptable)}. Choose another value for "
             "target_modules, or name layers in layer_patterns."
         )
     return {path: LayerPattern(path) for path in paths}
@@ -75,9 +83,9 @@ def _by_patterns(paths: list[str], patterns: tuple[LayerPattern, ...]) -> dict[s
             found = found or [path for path in paths if other.matches(path)]
         if not found:
             raise CrucibleError(
-                f"layer_patterns has {pattern.name!r}, but no layer of this base model is called so, and it would go "
-                f"untrained. Some of its {len(paths)} layers: {_examples(paths)}. Write the end of such a name, or "
-                "one with * for any letters."
+                f"layer_patterns has {pattern.name!r}, but no layer of this base model has that name, so it would "
+                f"train nothing. Some of the model's {len(paths)} layers: {_examples(paths)}. Write the end of such a "
+                "name, or use * for any characters."
             )
         for path in found:
             chosen.setdefault(path, pattern)
@@ -85,8 +93,8 @@ def _by_patterns(paths: list[str], patterns: tuple[LayerPattern, ...]) -> dict[s
 
 
 def _examples(paths: Iterable[str] | Mapping[str, nn.Module]) -> str:
-    """Names that differ in more than their numbers."""
+    """List names that differ in more than their numbers."""
     kinds: dict[str, str] = {}
     for path in paths:
         kinds.setdefault(re.sub(r"\d+", "*", path), path)
-    return ", ".join(list(kinds.values())[:SHOWN]) or "none at all"
+    return ", ".join(list(kinds.values())[:SHOWN]) or "none"

@@ -1,4 +1,4 @@
-"""`python -m trainer merge | resize | convert`: LoRA files from LoRA files."""
+"""The commands `python -m trainer merge | resize | convert`, which make LoRA files from LoRA files."""
 
 from __future__ import annotations
 
@@ -27,42 +27,46 @@ PRECISIONS = ("fp16", "bf16", "fp32")
 
 
 def add_lora_commands(commands: Any) -> None:
-    """Adds the commands to argparse's subparsers."""
-    merge = commands.add_parser("merge", help="make one LoRA of several, or bake them into a checkpoint")
+    """Add the commands to argparse's subparsers."""
+    merge = commands.add_parser("merge", help="merge several LoRAs into one, or into a checkpoint")
     merge.add_argument(
         "loras",
         nargs="+",
         metavar="LORA.safetensors[:STRENGTH[:STRENGTH_CLIP]]",
-        help="with its strength (default: 1), and another for the text encoders",
+        help="a LoRA, its strength (default: 1), and its strength on the text encoders (default: the same)",
     )
     merge.add_argument("--method", choices=METHODS, default="linear", help="default: %(default)s")
-    merge.add_argument("--rank", type=int, help="of the result (default: as high as needed, or the sum of the ranks)")
-    merge.add_argument("--density", type=float, default=0.5, help="share of values kept, not for linear (default: 0.5)")
+    merge.add_argument("--rank", type=int, help="the new rank (default: as high as needed, or the sum of ranks)")
+    merge.add_argument(
+        "--density", type=float, default=0.5, help="share of values to keep, not for linear (default: 0.5)"
+    )
     merge.add_argument("--majority_sign", choices=MAJORITY_SIGNS, default="total", help="for ties and dare_ties")
-    merge.add_argument("--seed", type=int, default=0, help="of what DARE drops (default: 0)")
+    merge.add_argument("--seed", type=int, default=0, help="random seed for the values that DARE drops (default: 0)")
     into = merge.add_mutually_exclusive_group()
-    into.add_argument("--into", type=Path, metavar="CHECKPOINT.safetensors", help="bake them into a copy of this")
-    into.add_argument("--base", type=Path, metavar="CHECKPOINT.safetensors", help="the base model, needed for DoRA")
+    into.add_argument("--into", type=Path, metavar="CHECKPOINT.safetensors", help="bake them into a copy of this file")
+    into.add_argument("--base", type=Path, metavar="CHECKPOINT.safetensors", help="the base model, required for DoRA")
     _add_output(merge)
     merge.set_defaults(command=_merge, needs=(TORCH,))
 
-    resize = commands.add_parser("resize", help="a LoRA with another rank; LoHa and LoKr become LoRA")
+    resize = commands.add_parser("resize", help="change the rank of a LoRA; LoHa and LoKr become LoRA")
     resize.add_argument("lora", type=Path, metavar="LORA.safetensors")
     resize.add_argument("--rank", type=int)
-    resize.add_argument("--energy", type=float, help="keep this share of each layer, say 0.95, with as little rank")
+    resize.add_argument("--energy", type=float, help="keep this share of each layer at the lowest rank, such as 0.95")
     _add_output(resize)
     resize.set_defaults(command=_resize, needs=(TORCH,))
 
-    convert = commands.add_parser("convert", help="a LoRA by the names of another program")
+    convert = commands.add_parser("convert", help="convert a LoRA to the format of another program")
     convert.add_argument("lora", type=Path, metavar="LORA.safetensors")
-    convert.add_argument("--to", choices=FORMS, default="auto", help="auto: what most programs read")
+    convert.add_argument("--to", choices=FORMS, default="auto", help="auto: the format that most programs read")
     _add_output(convert)
     convert.set_defaults(command=_convert, needs=(TORCH,))
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors", help="is never overwritten")
-    parser.add_argument("--save_precision", choices=PRECISIONS, help="default: that of the files")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE.safetensors", help="an existing file is never overwritten"
+    )
+    parser.add_argument("--save_precision", choices=PRECISIONS, help="default: that of the input files")
 
 
 def _merge(options: argparse.Namespace) -> None:
@@ -76,7 +80,7 @@ def _merge(options: argparse.Namespace) -> None:
 
     if options.into is not None and (options.rank, options.save_precision) != (None, None):
         raise CrucibleError(
-            "--rank and --save_precision are for a LoRA, and --into makes a checkpoint, which has no rank and keeps "
+            "--rank and --save_precision are for LoRAs, but --into writes a checkpoint, which has no rank and keeps "
             "its precision. Leave them out, or leave out --into."
         )
     stack = [_stacked(text) for text in options.loras]
@@ -109,14 +113,14 @@ def _resize(options: argparse.Namespace) -> None:
     from ..merging.resize import resize
 
     if (options.rank is None) == (options.energy is None):
-        raise CrucibleError("Say either --rank or --energy: what the new rank is, or how much of each layer is kept.")
+        raise CrucibleError("Give either --rank or --energy: the new rank, or the share of each layer to keep.")
     stack = [_stacked(str(options.lora))]
     architecture = architecture_of_all([stack[0].lora])
     resized = resize(layers_of(stack[0].lora, architecture), options.rank, options.energy)
     print(resized.error_text())
     ranks = [rank_of(layer) or 0 for layer in resized.lora.layers.values()]
     if options.rank is not None and max(ranks, default=0) < options.rank:
-        print(f"No layer has a rank of {options.rank}, nor anything to fill it with: the ranks stay as they are.")
+        print(f"No layer has a rank of {options.rank}, and a higher rank adds nothing: the ranks stay as they are.")
     facts = {"command": "resize", "rank": options.rank, "energy": options.energy}
     _save(resized.lora, stack, architecture, _free(options.output), options, facts)
 
@@ -127,15 +131,16 @@ def _convert(options: argparse.Namespace) -> None:
 
     stack = [_stacked(str(options.lora))]
     architecture = architecture_of_all([stack[0].lora])
-    print(f"A LoRA for {architecture.name}.")
+    print(f"This LoRA is for {architecture.name}.")
     if (scale := scale_in_diffusers(stack[0].lora.metadata)) is not None:
         print(
-            f"diffusers applies {options.lora.name} at {scale:g} of its strength, by an alpha that nothing else reads. "
-            f"The new file acts everywhere as this one does in ComfyUI: use it at strength {scale:g} for the same."
+            f"diffusers multiplies the strength of {options.lora.name} by {scale:g}, because of an alpha that no other "
+            f"program reads. The new file acts everywhere as this one does in ComfyUI: use it at strength {scale:g} "
+            "for the same result as in diffusers."
         )
     lora = layers_of(stack[0].lora, architecture)
     if lora.leftover:
-        print(f"Left out, for no program's LoRA has them: {', '.join(lora.leftover[:3])} ({len(lora.leftover)} keys).")
+        print(f"Skipped, because no LoRA has such keys: {', '.join(lora.leftover[:3])} ({len(lora.leftover)} keys).")
     _save(
         lora, stack, architecture, _free(options.output), options, {"command": "convert", "to": options.to}, options.to
     )
@@ -145,7 +150,7 @@ _STACKED = re.compile(r"(.*\.safetensors)((?::[^:]*)*)", re.IGNORECASE | re.DOTA
 
 
 def _stacked(text: str) -> Strengths:
-    """A LoRA and its strengths: "file.safetensors", "file.safetensors:0.7" or "file.safetensors:0.7:0.5"."""
+    """Read a LoRA and its strengths: "file.safetensors", "file.safetensors:0.7" or "file.safetensors:0.7:0.5"."""
     from ..formats.lora_file import read_lora
     from ..formats.lora_model import LoraModel
     from ..merging.ingredients import Strengths
@@ -157,8 +162,8 @@ def _stacked(text: str) -> Strengths:
         match = None
     if match is None or len(strengths) > 2 or not all(map(math.isfinite, strengths)):
         raise CrucibleError(
-            f"{text!r} is no LoRA with a strength. Write the file, and after colons the strength and, if the text "
-            "encoders are to have another one, theirs: mine.safetensors:0.7:0.5."
+            f"{text!r} is not a LoRA with a strength. Write the file, then its strength after a colon and, if the "
+            "text encoders need a different one, theirs after another colon: mine.safetensors:0.7:0.5."
         )
     path = Path(match[1]).expanduser()
     tensors, metadata = read_lora(path)
@@ -167,7 +172,7 @@ def _stacked(text: str) -> Strengths:
 
 
 def _free(output: Path) -> Path:
-    """The path, or one with a number where it is taken."""
+    """Return the path, with a number appended if it is taken."""
     return unused_path(output.expanduser().parent, output.name)
 
 

@@ -1,4 +1,4 @@
-"""Names of output files: which are allowed, and which are still free."""
+"""Names of output files: which ones are allowed, and which ones are still free."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..errors import CrucibleError
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
-# Most file systems end at 255 bytes; this leaves room for a counter and an ending.
+# Most file systems allow 255 bytes; this leaves room for a counter and an extension.
 _MAX_BYTES = 200
 
 
 def check_output_name(name: str) -> str:
-    """`name`, if a file can have it on every system, without a typed ".safetensors".
+    """Check that a file can have this name on every system, and return it without ".safetensors".
 
     Raises:
-        CrucibleError: it is empty, names a folder, or some system cannot store it.
+        CrucibleError: the name is empty, names a folder, or cannot be stored on some system.
     """
     stem = name[: -len(".safetensors")] if name.lower().endswith(".safetensors") else name
     problem = _problem(stem)
@@ -39,31 +39,33 @@ def _problem(name: str) -> str:
     if name.startswith("."):
         return "a name that starts with a dot is hidden or means another folder"
     if name.startswith(" ") or name.endswith((".", " ")):
-        return "a name must not start with a space, nor end with a dot or a space"
+        return "a name must not start with a space, or end with a dot or a space"
     if _RESERVED.fullmatch(name.split(".")[0].rstrip()):
-        return f"Windows keeps {name.split('.')[0]!r} for a device"
+        return f"Windows reserves {name.split('.')[0]!r} for a device"
     try:
         length = len(name.encode("utf-8"))
     except UnicodeEncodeError:
-        return "it has characters that are not text"
+        return "it has characters that are not valid text"
     if length > _MAX_BYTES:
-        return f"it takes {length} bytes, and {_MAX_BYTES} are allowed"
+        return f"it takes {length} bytes, but at most {_MAX_BYTES} are allowed"
     return ""
 
 
 def nowhere(name: str) -> bool:
-    """No other folder has a file of this name."""
+    """Return False: no other folder counts."""
     return False
 
 
 def unused_path(folder: Path, name: str, is_listed: Callable[[str], bool] = nowhere) -> Path:
-    """The path of a new LoRA of this name, or with a number where there is one.
+    """Return the path for a new LoRA with this name, with a number appended if the name is taken.
 
     Args:
-        is_listed: whether a LoRA of this file name is in another folder that counts.
+        folder: the folder for the new file.
+        name: the name that the user chose.
+        is_listed: a function that returns whether a LoRA with this file name is in another folder that counts.
 
     Raises:
-        CrucibleError: no file can have this name.
+        CrucibleError: the name is not allowed for a file.
     """
 
     def taken(name: str) -> bool:
@@ -73,7 +75,7 @@ def unused_path(folder: Path, name: str, is_listed: Callable[[str], bool] = nowh
 
 
 def unused_name(name: str, taken: Callable[[str], bool]) -> str:
-    """`name`, or the first of `name_2`, `name_3`, … that `taken` says no to."""
+    """Return `name`, or the first of `name_2`, `name_3`, … that is not taken."""
     candidate, count = name, 1
     while taken(candidate):
         count += 1

@@ -1,1 +1,1 @@
-"""LoRA files: which form each architecture's file has, the names in it, reading, writing and metadata."""
+"""LoRA files: reading, writing, metadata, and the format and layer names that each architecture uses."""

@@ -1,4 +1,4 @@
-"""The keys of LoRA files as trainers write them: layer and suffix, and what the suffixes tell of the adapter."""
+"""Parse the keys of LoRA files as trainers write them: layer, suffix, and the facts that they reveal."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 Shapes = Mapping[str, Sequence[int]]
-"""The shape of each tensor of a file, by key."""
+"""A mapping from each tensor's key in a file to the tensor's shape."""
 
-# The suffixes of kohya, diffusers (three generations), PEFT (with and without the adapter's name), LyCORIS and ComfyUI.
+# Suffixes written by kohya, diffusers (three generations), PEFT (with and without adapter name), LyCORIS and ComfyUI.
 _SUFFIX = re.compile(
     r"[._](?:(?<=\.)|(?=lora\.))("
     r"lora_(?:up|down|mid)\.weight|lora\.(?:up|down)\.weight|lora_linear_layer\.(?:up|down)\.weight"
@@ -21,10 +21,10 @@ _SUFFIX = re.compile(
     r"|alpha|dora_scale|rescale|scalar|reshape_weight)\Z"
 )
 DIFFERENCES = frozenset({"diff", "diff_b", "set_weight", "w_norm", "b_norm"})
-"""Suffixes of weights that are added or put in place as they are."""
+"""Suffixes of full tensors that are added to a weight or replace it, without any factorization."""
 
 _WITH_OTHERS = frozenset({"alpha", "dora_scale", "rescale", "scalar", "reshape_weight"})
-"""Suffixes that make no adapter alone."""
+"""Suffixes that do not make an adapter on their own."""
 
 _DOWN = re.compile(r"lora_down\.weight|lora_A(\.\w+)??(\.weight)?|lora(_linear_layer)?\.down\.weight")
 _UP = re.compile(r"lora_up\.weight|lora_B(\.\w+)??(\.weight)?|lora(_linear_layer)?\.up\.weight")
@@ -43,14 +43,20 @@ _TEXT_ENCODER = re.compile(r"(lora_(prior_)?te\d?_|text_encoders?(_\d)?\.|te\d?\
 
 
 def split_key(key: str) -> tuple[str, str] | None:
-    """Layer and suffix: ("lora_unet_mid_block_attn1_to_q", "lora_up.weight"). None for a key of no adapter."""
+    """Split a key into layer and suffix: ("lora_unet_mid_block_attn1_to_q", "lora_up.weight").
+
+    Returns None for a key that does not belong to an adapter.
+    """
     match = _SUFFIX.search(key, 1)
     return match and (key[: match.start()], match[1])
 
 
 def suffix_in_memory(suffix: str) -> str:
-    """One name for what trainers call differently: ".lora_down.weight" for each name of a LoRA's first factor; others
-    with a dot before them."""
+    """Return the name that this package uses for a suffix, whichever trainer wrote it.
+
+    All names of a LoRA's two factors become ".lora_down.weight" and ".lora_up.weight"; any other suffix gets a leading
+    dot.
+    """
     if not suffix.endswith(".bias"):
         for pattern, name in ((_DOWN, ".lora_down.weight"), (_UP, ".lora_up.weight")):
             if pattern.fullmatch(suffix):
@@ -59,24 +65,25 @@ def suffix_in_memory(suffix: str) -> str:
 
 
 def is_adapter_key(key: str) -> bool:
-    """Whether a tensor of this key changes a layer, rather than being a layer's own weight."""
+    """Return whether a tensor with this key changes a layer, rather than being a layer's own weight."""
     parts = split_key(key)
     return parts is not None and parts[1] not in _WITH_OTHERS
 
 
 def names_text_encoder(key: str) -> bool:
-    """Whether a key of any trainer names a layer of a text encoder."""
+    """Return whether a key, as any trainer writes it, names a layer of a text encoder."""
     return _TEXT_ENCODER.match(key) is not None
 
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """
+    """The algorithms, ranks, alphas and number of layers of a LoRA file.
+
     Attributes:
-        algorithms: "LoRA", "DoRA", "LoHa", …; a file can mix them.
-        ranks, alphas: most frequent first. Ranks are empty where no tensor has one; alphas where the file has none,
-            which means alpha = rank.
-        layers: how many the file changes.
+        algorithms: the names of the algorithms ("LoRA", "DoRA", "LoHa", …); a file can mix them.
+        ranks, alphas: the values in use, most frequent first. `ranks` is empty if no tensor has a rank; `alphas` is
+            empty if the file stores none, which means alpha = rank.
+        layers: the number of layers that the file changes.
     """
 
     algorithms: tuple[str, ...]
@@ -86,10 +93,11 @@ class AdapterFacts:
 
 
 def adapter_facts(shapes: Shapes, alphas: Iterable[float] = ()) -> AdapterFacts:
-    """What the keys and shapes of a file tell.
+    """Collect the facts that the keys and shapes of a file reveal about its adapter.
 
     Args:
-        alphas: the values of its `.alpha` tensors, which a header does not hold.
+        shapes: the shape of each tensor, by key.
+        alphas: the values of the file's `.alpha` tensors, which its header does not contain.
     """
     layers, ranks, algorithms = set(), Counter[int](), Counter[str]()
     decomposed = False
@@ -114,7 +122,7 @@ def adapter_facts(shapes: Shapes, alphas: Iterable[float] = ()) -> AdapterFacts:
 
 
 def layer_sizes(shapes: Shapes) -> dict[str, tuple[int | None, int | None]]:
-    """Outputs and inputs of each layer's weight, by layer, as far as the adapter's shapes tell them."""
+    """Return the numbers of outputs and inputs of each layer, by layer; None for one that the shapes do not reveal."""
     layers: dict[str, dict[str, Sequence[int]]] = {}
     for key, shape in shapes.items():
         if parts := split_key(key):
@@ -141,7 +149,7 @@ def _size(tensors: Mapping[str, Sequence[int]]) -> tuple[int | None, int | None]
 
 @lru_cache(maxsize=256)
 def _gives(suffix: str) -> tuple[bool, bool]:
-    """Whether a tensor's shape begins with the outputs, and whether it ends with the inputs."""
+    """Return whether the first dimension of a tensor is the layer's outputs, and whether the second is its inputs."""
     return (
         suffix in ("hada_w1_a", "diff") or _UP.fullmatch(suffix) is not None,
         suffix in ("hada_w1_b", "diff") or _DOWN.fullmatch(suffix) is not None,
@@ -149,7 +157,7 @@ def _gives(suffix: str) -> tuple[bool, bool]:
 
 
 def _factor(tensors: Mapping[str, Sequence[int]], name: str) -> tuple[int, int] | None:
-    """Outputs and inputs of one of LoKr's two factors, whole or itself of low rank."""
+    """Return the numbers of outputs and inputs of one of LoKr's two factors, stored whole or as a low-rank product."""
     whole, a, b = (tensors.get(name + end, ()) for end in ("", "_a", "_b"))
     if len(whole) >= 2:
         return int(whole[0]), int(whole[1])

@@ -1,4 +1,4 @@
-"""What is known about each architecture: the form of its LoRA file and its usual settings."""
+"""The table of known architectures: the format of their LoRA files and their usual settings."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Naming = Literal["native", "diffusers", "original"]
-"""Whose names of a model's layers: ComfyUI's, which mostly are the original code's; diffusers'; or the original code's
-where ComfyUI has others."""
+"""The program whose layer names a file uses: ComfyUI, whose names are mostly those of the original code; diffusers; or
+the original code where ComfyUI's names differ."""
 
 Prefix = Literal["lora_unet_", "diffusion_model.", "transformer."]
-"""What a layer's name in a file starts with. "lora_unet_" is kohya's form: underscores, lora_down, lora_up, alpha. The
-others are PEFT's: dots, lora_A, lora_B, and alpha multiplied into lora_B."""
+"""The start of every layer name in a file. "lora_unet_" stands for kohya's format: underscores, lora_down, lora_up and
+alpha. The others stand for PEFT's: dots, lora_A and lora_B, with alpha multiplied into lora_B."""
 
 
 Form = Literal["auto", "kohya", "diffusers", "peft", "comfyui"]
-"""Of a LoRA file; auto is the one that most programs read for the architecture."""
+"""The format of a LoRA file; "auto" is the one that most programs read for the architecture."""
 
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One row of the table.
+    """An architecture that LoRAs can be made for, with its file format and usual settings.
 
     Attributes:
-        modelspec, implementation, base_model_version: modelspec.architecture, modelspec.implementation and
-            ss_base_model_version as sd-scripts and musubi-tuner write them, by which other tools filter LoRA lists.
-            Plain words where neither trains the architecture.
-        native_resolution: a side in pixels.
-        cfg: the guidance scale for samples.
-        prefix, naming: how layers are named in a file: the form that most other programs read. It holds for LoRA and
-            DoRA; LoHa and LoKr have kohya's form and ComfyUI's names everywhere.
-        diffusers_loader: the class in `diffusers.loaders` that reads the file; None where diffusers reads none.
+        id: the name that this package uses in code.
+        name: the name that users see.
+        modelspec, implementation, base_model_version: the metadata values modelspec.architecture,
+            modelspec.implementation and ss_base_model_version as sd-scripts and musubi-tuner write them; other tools
+            filter LoRA lists by them. Plain descriptive words if neither tool trains the architecture.
+        native_resolution: the side length, in pixels, of the images that the model was made for.
+        cfg: the default guidance scale for samples.
+        prefix, naming: how layers are named in a file, in the format that most other programs read. They apply to LoRA
+            and DoRA; LoHa and LoKr always use kohya's format with ComfyUI's names.
+        diffusers_loader: the class in `diffusers.loaders` that reads the file; None if diffusers cannot read it.
     """
 
     id: str
@@ -48,7 +50,7 @@ class Architecture:
 
     @property
     def is_kohya(self) -> bool:
-        """Whether files are in kohya's form rather than PEFT's."""
+        """Whether files use kohya's format rather than PEFT's."""
         return self.prefix == "lora_unet_"
 
 
@@ -279,10 +281,10 @@ _ROWS = (
         prefix="diffusion_model.",
         diffusers_loader="LTXVideoLoraLoaderMixin",
     ),
-    # The model that comes with the package: SD1.5 in small.
+    # The model that ships with this package, a tiny SD1.5.
     Architecture(
         id="demo",
-        name="the demo model (Stable Diffusion 1.5 in small)",
+        name="the demo model (a tiny Stable Diffusion 1.5)",
         modelspec="stable-diffusion-v1/lora",
         implementation="diffusers",
         base_model_version="sd_v1",
@@ -291,10 +293,10 @@ _ROWS = (
         naming="diffusers",
         diffusers_loader="StableDiffusionLoraLoaderMixin",
     ),
-    # Anything else that ComfyUI loads. Its native names are by construction what its loader looks for.
+    # Anything else that ComfyUI loads. ComfyUI's own layer names always work, because its loader looks for them.
     Architecture(
         id="unknown",
-        name="an architecture without a row of its own",
+        name="an unrecognized architecture",
         modelspec="unknown/lora",
         implementation=_COMFYUI,
         base_model_version="unknown",

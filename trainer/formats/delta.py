@@ -1,4 +1,4 @@
-"""What an adapter adds to the weight of its layer."""
+"""Compute the change that an adapter makes to the weight of its layer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .lora_file import ALPHA, DORA_SCALE, DOWN, MIDDLE, UP, LayerTensors
 Kind = Literal["lora", "dora", "loha", "lokr", "diff", "other"]
 
 BIASES = (".diff_b", ".b_norm")
-"""What is added to a layer's bias."""
+"""Suffixes of tensors that are added to a layer's bias."""
 
 _DIFFERENCES = {".diff", ".w_norm", *BIASES}
 
 
 def kind_of(adapter: Iterable[str]) -> Kind:
-    """What a layer's suffixes in memory make of it."""
+    """Return the method of the adapter that has these suffixes (as in memory); "other" for an unknown or mixed one."""
     suffixes = set(adapter)
     kind: Kind = "other"
     if {DOWN, UP} <= suffixes:
@@ -36,8 +36,10 @@ def kind_of(adapter: Iterable[str]) -> Kind:
 
 
 def scale_of(adapter: LayerTensors) -> float:
-    """alpha / rank, as ComfyUI's and kohya's readers have it; 1 where there is no alpha, or LoKr's matrices are both
-    whole."""
+    """Return alpha / rank, as ComfyUI and kohya's tools apply it.
+
+    It is 1 without an alpha, or if both LoKr matrices are stored whole.
+    """
     rank = rank_of(adapter)
     if ALPHA not in adapter or rank is None:
         return 1.0
@@ -45,7 +47,7 @@ def scale_of(adapter: LayerTensors) -> float:
 
 
 def rank_of(adapter: LayerTensors) -> int | None:
-    """None where the adapter has none: a difference, or a LoKr of two whole matrices."""
+    """Return the rank of an adapter; None if it has none: a full difference, or a LoKr of two whole matrices."""
     for suffix in (DOWN, ".hada_w1_b", ".lokr_w2_b", ".lokr_w1_b"):
         if suffix in adapter:
             return adapter[suffix].shape[0]
@@ -53,36 +55,39 @@ def rank_of(adapter: LayerTensors) -> int | None:
 
 
 def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None, name: str = "A layer") -> Tensor:
-    """ΔW in float32, of the layer's shape: (out, in), or (out, in, kernel height, kernel width), which LoHa and LoKr
-    can have flattened to (out, in · kernel).
+    """Compute ΔW in float32, in the shape of the layer's weight.
 
-    LoRA: alpha / rank · up @ down (arXiv:2106.09685), with a middle for convolutions in Tucker form; LoHa:
-    (w1_a w1_b) ∘ (w2_a w2_b) (arXiv:2108.06098); LoKr: w1 ⊗ w2 (arXiv:2212.10650, arXiv:2309.14859); DoRA:
-    dora_scale · (W + ΔW) / norm - W (arXiv:2402.09353), where readers of files take the norms of W's outputs, or, if
-    dora_scale is shaped so, of W + ΔW's inputs.
+    LoRA: alpha / rank · up @ down (arXiv:2106.09685), with a middle factor for convolutions in Tucker form. LoHa:
+    (w1_a w1_b) ∘ (w2_a w2_b) (arXiv:2108.06098). LoKr: w1 ⊗ w2 (arXiv:2212.10650, arXiv:2309.14859). DoRA:
+    dora_scale · (W + ΔW) / norm - W (arXiv:2402.09353), where norm is the norm of each of W's outputs, as the programs
+    that read such files have it, or of each of (W + ΔW)'s inputs if dora_scale has that shape.
 
     Args:
-        base_weight: W; needed for DoRA.
-        name: of the layer and its LoRA, for errors.
+        adapter: the layer's tensors, by suffix in memory.
+        base_weight: W; required for DoRA.
+        name: the layer and its LoRA, as named in error messages.
+
+    Returns:
+        (out, in) or (out, in, kernel height, kernel width); for LoHa and LoKr possibly flattened to (out, in · kernel).
 
     Raises:
-        CrucibleError: it is a DoRA and there is no base weight or one of another size, or the method is unknown.
+        CrucibleError: a DoRA without a base weight or with one of a different size, or an unknown method.
     """
     if kind_of(adapter.keys() - {DORA_SCALE}) == "other":
         raise CrucibleError(
-            f"{name} has {', '.join(sorted(adapter))}, a method that is not known here (LoRA, DoRA, LoHa, LoKr and "
-            "whole differences are), so what it does cannot be told. Use the file as it is in Load LoRA, or leave it "
-            "out."
+            f"{name} has {', '.join(sorted(adapter))}, which belongs to an unsupported method, so its effect cannot be "
+            "computed. LoRA, DoRA, LoHa, LoKr and full differences are supported. Use the file as it is in Load LoRA, "
+            "or leave it out."
         )
     difference = _without_magnitude(adapter)
     if (magnitude := adapter.get(DORA_SCALE)) is None:
         return difference
     if base_weight is None or base_weight.numel() != difference.numel():
         raise CrucibleError(
-            f"{name} is a DoRA, which changes the length of the base model's own weights, so what it does cannot be "
-            f"told without that weight, and {'there is none' if base_weight is None else 'this one has another size'}. "
-            "Connect `model`, the base model that it was made for, and `clip` for its text encoders (on the command "
-            "line: --base), or leave it out."
+            f"{name} is a DoRA, which rescales the base model's own weight, so its effect cannot be computed without "
+            f"that weight, and {'there is none' if base_weight is None else 'the one given has a different size'}. "
+            "Connect `model`, the base model that the DoRA was made for, and `clip` for its text encoders (on the "
+            "command line: --base), or leave it out."
         )
     weight = base_weight.float()
     difference = difference.reshape(weight.shape)
@@ -98,7 +103,7 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None, name:
 
 
 def without_middle(adapter: LayerTensors) -> LayerTensors:
-    """A LoRA with its middle, if it has one, multiplied into `DOWN`."""
+    """Return a LoRA with its middle factor, if it has one, multiplied into `DOWN`."""
     if MIDDLE not in adapter:
         return adapter
     down, middle = adapter[DOWN], adapter[MIDDLE]

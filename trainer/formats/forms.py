@@ -1,4 +1,4 @@
-"""The forms of LoRA files: from layers as they are in memory to the names that other programs read."""
+"""Convert layers in memory to the file formats and names that other programs read."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ _READERS = {"diffusers": "diffusers", "peft": "PEFT"}
 def to_form(
     lora: Layers, architecture: Architecture, form: Form, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
-    """The tensors of a file, in `dtype`.
+    """Return the tensors of a LoRA file in the given format and in `dtype`.
 
-    kohya: "lora_unet_…", lora_down, lora_up, alpha. The others have dots, lora_A and lora_B, and alpha multiplied into
-    lora_B: "diffusion_model." and ComfyUI's names; "unet." or "transformer." and diffusers'; "base_model.model." and
-    diffusers'. LoHa, LoKr and whole differences are in kohya's form in all of them: no reader knows another. A LoRA on
-    the flattened weight of a UNet's convolution, which ComfyUI alone reads, becomes one on the convolution.
+    The kohya format has "lora_unet_…" names with lora_down, lora_up and alpha. The others have dotted names with lora_A
+    and lora_B, and alpha multiplied into lora_B: comfyui has "diffusion_model." and ComfyUI's names, diffusers has
+    "unet." or "transformer." and diffusers' names, and peft has "base_model.model." and diffusers' names.
+
+    LoHa, LoKr and full differences keep kohya's format in all of them, the only one that programs read. A LoRA on the
+    flattened weight of a UNet's convolution, which only ComfyUI reads, is reshaped to one on the convolution itself.
 
     Raises:
-        CrucibleError: the form has no place for a layer or for its method, or a value does not fit into `dtype`.
+        CrucibleError: the format has no name for a layer or does not support its method, or a value does not fit into
+            `dtype`.
     """
-    # What is added to a parameter that is no weight is known by its dotted name alone.
+    # A difference of a parameter that is not a layer's weight is only recognized by its dotted name.
     differences = {key: name for key, name in lora.dotted.items() if kind_of(lora.layers[key]) == "diff"}
     layers = {
         differences.get(key, key): _as_convolution(layer, architecture, key) for key, layer in lora.layers.items()
@@ -47,8 +50,8 @@ def to_form(
         _require_plain(lora.layers, _READERS[form])
     if form == "peft" and len(_models(lora.layers)) > 1:
         raise CrucibleError(
-            "This LoRA has parts for the text encoder, and a file in PEFT's form holds one model only. Choose the form "
-            "diffusers, which has both."
+            "This LoRA also changes the text encoder, and a file in PEFT's format can only hold one model. Choose the "
+            "diffusers format, which can hold both."
         )
     parts = {key: list(_parts(key, layer, lora.dotted, architecture, form)) for key, layer in lora.layers.items()}
     return to_portable(state_dict, {key: found for key, found in parts.items() if found})
@@ -59,22 +62,22 @@ def _as_convolution(layer: LayerTensors, architecture: Architecture, key: str) -
     if names is None or not names.kernel or kind_of(layer) != "lora" or layer[DOWN].ndim != 2:
         return layer
     down, up, kernel = layer[DOWN], layer[UP], names.kernel
-    if down.shape[1] % kernel**2:  # of another model, as its reader will say
+    if down.shape[1] % kernel**2:  # made for another model, which the program that loads the file will report
         return layer
     return layer | {DOWN: down.reshape(len(down), -1, kernel, kernel), UP: up.reshape(*up.shape, 1, 1)}
 
 
 def _models(keys: Iterable[str]) -> set[str]:
-    """Which models of a pipeline the layers are of: "lora_te1", …, and "" for the one that makes the picture."""
+    """Return the models of a pipeline that the layers belong to: "lora_te1", …, and "" for the denoiser."""
     return {key.partition("_text_")[0] if is_of_text_encoder(key) else "" for key in keys}
 
 
 def _parts(
     key: str, layer: LayerTensors, dotted: Mapping[str, str], architecture: Architecture, form: Form
 ) -> Iterator[Part]:
-    """Nothing for a layer that stays in kohya's form."""
+    """Yield the parts of a layer in the file; none for a layer that stays in kohya's format."""
     names = layer_names(architecture).get(key)
-    if form == "auto" and names is None:  # whatever reads the file that it comes from
+    if form == "auto" and names is None:  # what reads the source file also reads its names here
         if key in dotted:
             yield Part(dotted[key])
         return
@@ -106,13 +109,13 @@ def _parts(
 
 _NATIVE = ("diffusion_model.", "text_encoders.")
 _DIFFUSERS = ("transformer.", "unet.", "text_encoder.", "text_encoder_2.", "text_encoder_3.")
-"""What the names of the two forms start with."""
+"""The possible starts of layer names in ComfyUI's and in diffusers' format."""
 
 
 def _unknown(key: str, architecture: Architecture, form: Form) -> CrucibleError:
     return CrucibleError(
-        f"{key} has no known name in the form {form} for {architecture.name}, so the file cannot be converted to it. "
-        "Use the form auto, which keeps the names that are not known."
+        f"{key} has no known name in the {form} format for {architecture.name}, so the file cannot be converted to it. "
+        "Use the auto format, which keeps unknown names as they are."
     )
 
 
@@ -122,7 +125,7 @@ def _require_plain(layers: Mapping[str, LayerTensors], reader: str) -> None:
         others.add("diff_b")
     if others:
         raise CrucibleError(
-            f"The file has {', '.join(sorted(others))} layers, and {reader} reads LoRA only, so it would act as "
-            "another one. Make a LoRA of it first: python -m trainer resize FILE --rank 32 (of a DoRA: merge FILE "
+            f"The file has {', '.join(sorted(others))} layers, but {reader} only reads LoRA and would apply the file "
+            "wrongly. Convert it to a LoRA first: python -m trainer resize FILE --rank 32 (for a DoRA: merge FILE "
             "--base MODEL)."
         )

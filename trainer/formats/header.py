@@ -1,4 +1,4 @@
-"""What a safetensors file says about itself before its tensors: read alone, checked, in little memory."""
+"""Read and check the headers of safetensors files without loading the tensors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ..errors import CrucibleError
 from ..messages.wording import size_text
 
 MAX_HEADER = 100_000_000
-"""Bytes; the safetensors library reads no longer one."""
+"""The longest header, in bytes, that the safetensors library reads."""
 
 MAX_QUICK = 2_000_000
-"""Bytes of a header whose metadata is read without the rest; that of a large LoRA has a quarter of it."""
+"""The longest header, in bytes, whose metadata is parsed without the rest; a large LoRA's has a quarter of this."""
 
 _METADATA = re.compile(rb'\{\s*"__metadata__"\s*:\s*')
 
@@ -30,18 +30,20 @@ _OTHER_KINDS = {
     b"PK\x03\x04": "a PyTorch pickle (.pt, .ckpt, .bin)",
     b"\x80": "a Python pickle (.pt, .ckpt, .bin)",
     b"GGUF": "a GGUF file",
-    b"<": "a web page, as a download page or a login gives in place of a file",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file that it points to",
+    b"<": "a web page, such as a login or download page saved in place of the file",
+    b"version https://git-lfs": "a Git LFS pointer without the file that it points to",
 }
-"""What files begin with that are found under this ending."""
+"""The first bytes of other kinds of files that are found with the .safetensors extension."""
 
 
 @dataclass(frozen=True)
 class LoraHeader:
-    """
+    """The header of a LoRA file.
+
     Attributes:
-        size: of the file, in bytes.
-        metadata: empty if the file has none.
+        path: the path of the file.
+        size: the size of the file in bytes.
+        metadata: the file's metadata; empty if it has none.
     """
 
     path: Path
@@ -50,14 +52,14 @@ class LoraHeader:
 
     @cached_property
     def entries(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """The type ("F16") and shape of each tensor by key, sorted. Read and checked when asked for: lists of many
-        files need the metadata alone, which takes a fraction of the time.
+        """The type ("F16") and shape of each tensor, sorted by key. Read and checked on first use: lists of many files
+        only need the metadata, which takes a fraction of the time.
 
-        The safetensors library checks that the tensors fill the file from end to end, without gap or overlap, and that
-        each has the bytes of its shape and type.
+        The safetensors library checks that the tensors fill the file from end to end, without gaps or overlaps, and
+        that each has as many bytes as its shape and type require.
 
         Raises:
-            CrucibleError: the header lies about the contents.
+            CrucibleError: the header does not match the contents.
         """
         with _opened(self.path, self.size) as file:
             slices = {key: file.get_slice(key) for key in sorted(file.keys())}
@@ -65,14 +67,16 @@ class LoraHeader:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor, by key."""
         return {key: shape for key, (_, shape) in self.entries.items()}
 
 
 def read_header(path: Path) -> LoraHeader:
-    """The header of a safetensors file; its `entries` are read when they are asked for.
+    """Read the header of a safetensors file; its `entries` are read on first use.
 
     Raises:
-        CrucibleError: no such file, none of this ending, of another kind, cut off, or its metadata is no text.
+        CrucibleError: the file does not exist, lacks the .safetensors extension, is of another kind or incomplete, or
+            its metadata is not text.
     """
     if path.suffix.lower() != ".safetensors":
         raise CrucibleError(
@@ -81,16 +85,16 @@ def read_header(path: Path) -> LoraHeader:
         )
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
-            raise OSError(0, "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no ordinary file")
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block forever
+            raise OSError(0, "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
         with open(path, "rb") as file:
             length = _checked_length(path, file.read(32), status.st_size)
             file.seek(8)
-            # Python's JSON takes many times the text's memory, so that long ones are left to the library.
+            # Python's JSON parser needs many times the text's memory, so long headers are left to the library.
             text = file.read(length) if length <= MAX_QUICK else b""
     except FileNotFoundError:
         raise CrucibleError(
-            f"There is no file {path}, so no LoRA could be read. Check the name and the folder; names are "
+            f"There is no file {path}, so no LoRA could be loaded. Check the name and the folder; names are "
             "case-sensitive on some systems."
         ) from None
     except OSError as error:
@@ -103,7 +107,7 @@ def read_header(path: Path) -> LoraHeader:
 
 
 def _metadata_at_start(path: Path, text: bytes, size: int) -> dict[str, str] | None:
-    """The metadata of a header that begins with it, as nearly all do; None for another."""
+    """Return the metadata of a header that begins with it, as nearly all do; None if this one does not."""
     start = _METADATA.match(text)
     if start is None:
         return None
@@ -112,13 +116,13 @@ def _metadata_at_start(path: Path, text: bytes, size: int) -> dict[str, str] | N
     except (ValueError, RecursionError) as error:
         raise not_whole(path, size, f"its metadata cannot be read ({error})") from error
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise not_whole(path, size, "its metadata is not text by name")
+        raise not_whole(path, size, "its metadata does not map names to text")
     return found
 
 
 @contextmanager
 def _opened(path: Path, size: int) -> Iterator[Any]:
-    """The file in the library's hands, which has then checked its header; the body is not read."""
+    """Open a file with the safetensors library, which checks the header; the tensors are not read."""
     try:
         with safe_open(path, "np") as file:
             yield file
@@ -129,15 +133,20 @@ def _opened(path: Path, size: int) -> Iterator[Any]:
 
 
 def _checked_length(path: Path, first: bytes, size: int) -> int:
-    """Of the header, from the first bytes of the file."""
+    """Return the length of the header in bytes, from the first bytes of the file.
+
+    Raises:
+        CrucibleError: the file is of another kind, or not long enough for its header.
+    """
     length = int.from_bytes(first[:8], "little")
     if first[8:9] == b"{" and 8 + length <= size and length <= MAX_HEADER:
         return length
     for beginning, kind in _OTHER_KINDS.items():
         if first.startswith(beginning):
             raise CrucibleError(
-                f"{path} ({size_text(size)}) is not a safetensors file but {kind}, renamed. It was not opened: files "
-                "of other kinds can hold anything, and pickles can run code. Download the LoRA's .safetensors version."
+                f"{path} ({size_text(size)}) is not a safetensors file but {kind}, under the wrong name. It was not "
+                "opened: other kinds of files can contain anything, and pickles can run code. Download the LoRA's "
+                ".safetensors version."
             )
     if size <= 8:
         raise not_whole(path, size, "it ends before its header")
@@ -145,15 +154,16 @@ def _checked_length(path: Path, first: bytes, size: int) -> int:
 
 
 def unreadable(path: Path, error: OSError) -> CrucibleError:
+    """Return the error for a file that the system cannot read."""
     return CrucibleError(
         f"{path} could not be read: {error.strerror or error}. Without it there is no LoRA to use. Check "
-        "that it is a file and that you may read it."
+        "that it is a file and that you have permission to read it."
     )
 
 
 def not_whole(path: Path, size: int, problem: str) -> CrucibleError:
+    """Return the error for a file that is not a complete safetensors file."""
     return CrucibleError(
-        f"{path} ({size_text(size)}) is not a whole safetensors file: {problem}. It was probably "
-        "cut off while downloading or copying, or is another kind of file with this ending. Download or "
-        "copy it again."
+        f"{path} ({size_text(size)}) is not a complete safetensors file: {problem}. Its download or copy was "
+        "probably interrupted, or it is another kind of file with this extension. Download or copy it again."
     )

@@ -1,4 +1,4 @@
-"""Which architecture a LoRA file is for, and which program made it."""
+"""Identify the architecture that a LoRA file is for, and the program that made it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ _PREFIX = re.compile(
     r"|base_model\.model\.|transformer\.|unet\.)+"
 )
 _CROSS_ATTENTION = {128: ("demo",), 768: ("sd15",), 1024: ("sd2", "sd2_v"), 2048: ("sdxl",)}
-"""UNets by the width of the text embeddings. Others (1280: SDXL's refiner) have no row."""
+"""UNet architectures by the width of their text embeddings. Other widths (1280: SDXL's refiner) are not supported."""
 
 
 def identify(shapes: Shapes, metadata: Mapping[str, str]) -> Architecture | None:
-    """The architecture that a LoRA is for; the first of `candidates`, None where nothing tells."""
+    """Return the architecture that a LoRA is for: the first of `candidates`, or None if there is none."""
     return next(iter(candidates(shapes, metadata)), None)
 
 
 def candidates(shapes: Shapes, metadata: Mapping[str, str]) -> tuple[Architecture, ...]:
-    """The architectures that a LoRA can be for, the likeliest first.
+    """Return the architectures that a LoRA can be for, the most likely first.
 
-    Keys and shapes decide. Some architectures have the same layers (Flux.1 and Chroma, Anima and Cosmos-Predict2): then
-    the metadata does, and where it does not either, there are several. It is also asked where the keys are unknown.
+    Keys and shapes decide. Some architectures have the same layers (Flux.1 and Chroma, Anima and Cosmos-Predict2): the
+    metadata decides between them, and if it does not, all of them are returned. The metadata also decides alone if the
+    keys are unknown.
+
+    Args:
+        shapes: the shape of each tensor, by key.
+        metadata: the file's metadata.
     """
     ids = _from_keys(shapes)
     stated = _from_metadata(metadata)
@@ -38,7 +43,7 @@ def candidates(shapes: Shapes, metadata: Mapping[str, str]) -> tuple[Architectur
 
 
 def trainer_name(metadata: Mapping[str, str]) -> str:
-    """The program that made a file, as far as its metadata tells; empty where it does not."""
+    """Return the name of the program that made a file, according to its metadata; empty if it is unknown."""
     if version := metadata.get("crucible.version"):
         return f"LoRA Crucible {version}"
     if software := _object(metadata.get("software")):
@@ -75,7 +80,7 @@ def _from_metadata(metadata: Mapping[str, str]) -> set[str]:
 
 
 class _Layers:
-    """The layers of a file by name, in one spelling: without prefix, with underscores."""
+    """The layers of a file by name, all spelled alike: without prefix, with underscores."""
 
     def __init__(self, shapes: Shapes) -> None:
         self.originals = layer_sizes(shapes)
@@ -89,15 +94,15 @@ class _Layers:
         }
 
     def any(self, pattern: str) -> bool:
-        """Whether a layer's name has this in it."""
+        """Return whether the pattern occurs in any layer's name."""
         return any(re.search(pattern, name) for name in self.sizes)
 
     def inputs(self, pattern: str) -> set[int]:
-        """How many inputs such layers have."""
+        """Return the numbers of inputs of the layers whose names contain the pattern."""
         return {columns for name, (_, columns) in self.sizes.items() if columns and re.search(pattern, name)}
 
     def ratios(self, pattern: str) -> set[float]:
-        """Outputs per input of such layers."""
+        """Return the ratios of outputs to inputs of the layers whose names contain the pattern."""
         return {
             rows / columns
             for name, (rows, columns) in self.sizes.items()
@@ -105,7 +110,7 @@ class _Layers:
         }
 
     def last(self, pattern: str) -> int:
-        """The highest number that follows such a name; -1 if there is none."""
+        """Return the highest number that follows the pattern in a layer's name; -1 if there is none."""
         found = (re.search(rf"{pattern}_(\d+)", name) for name in self.sizes)
         return max((int(match[1]) for match in found if match), default=-1)
 
@@ -132,11 +137,11 @@ def _from_keys(shapes: Shapes) -> tuple[str, ...]:
 def _unet(layers: _Layers) -> tuple[str, ...]:
     if widths := layers.inputs(r"attn2_to_[kv]$"):
         return _CROSS_ATTENTION.get(max(widths), ())
-    if layers.any(r"_transformer_blocks_[1-9]"):  # only SDXL has several in a row
+    if layers.any(r"_transformer_blocks_[1-9]"):  # only SDXL has several in one layer
         return ("sdxl",)
     if of_text := _text_encoders(layers):
         return of_text
-    # SDXL has three levels, and no attention at the first.
+    # SDXL has only three levels, and no attention at the first.
     if layers.any(r"^(input_blocks_([12]|10|11)_1|output_blocks_(9|10|11)|down_blocks_(0_att|3)|up_blocks_3)_?"):
         return ("sd15", "sd2", "sd2_v")
     return ("sdxl", "sd15", "sd2", "sd2_v")
@@ -216,5 +221,5 @@ def _lumina(layers: _Layers) -> tuple[str, ...]:
 
 
 def architecture_names(architectures: Iterable[Architecture]) -> str:
-    """For people: "Flux.1 or Chroma"."""
-    return " or ".join(row.name for row in architectures) or "an architecture that the file does not tell"
+    """Return the names of architectures as shown to users: "Flux.1 or Chroma"."""
+    return " or ".join(row.name for row in architectures) or "an unknown architecture"

@@ -1,8 +1,8 @@
-"""The name of a layer in a LoRA file.
+"""Layer names in LoRA files.
 
-Files have kohya's form: "lora_unet_" and the layer's path with underscores. Whose path differs by
-architecture: diffusers' for SD1.5, the original code's (sgm) for SDXL and Flux.1. Both kinds of base model
-write the same keys: the one for diffusers gets them here, the one for ComfyUI from ComfyUI's own map.
+Files in kohya's format name a layer by "lora_unet_" and its path with underscores. Whose path it is depends on
+the architecture: diffusers' for SD1.5, the original code's (sgm) for SDXL and Flux.1. Both kinds of base model
+write the same keys: the diffusers one gets them here, the ComfyUI one from ComfyUI's own map.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _IN_BLOCK = re.compile(
 
 
 def kohya_key(path: str) -> str:
-    """The key of a layer whose path already has the file's names."""
+    """Return the key of a layer whose path already uses the file's names."""
     return PREFIX + path.replace(".", "_")
 
 
@@ -50,53 +50,53 @@ def file_key(
     layers_per_block: int = 2,
     attention_up_blocks: Collection[int] | None = None,
 ) -> str:
-    """The key of a layer of a diffusers UNet, without suffix: "lora_unet_input_blocks_4_1_proj_in".
+    """Return the key of a layer of a diffusers UNet, without suffix: "lora_unet_input_blocks_4_1_proj_in".
 
     Args:
-        architecture: row of the format table.
-        path: module path inside the UNet.
+        architecture: the architecture of the UNet.
+        path: the module's path inside the UNet.
         layers_per_block, attention_up_blocks: as for `diffusers_unet_to_sgm`.
 
     Raises:
-        ValueError: there is no rule from diffusers' names to the file's. (For Flux.1, diffusers splits layers
-            that the file has as one.)
+        ValueError: diffusers' names cannot be converted to those of the file. (For Flux.1, diffusers splits layers
+            that the file stores as one.)
     """
     if architecture.naming == "diffusers":
         return kohya_key(path)
     if architecture.id == "sdxl":
         return kohya_key(diffusers_unet_to_sgm(path, layers_per_block, attention_up_blocks))
-    raise ValueError(f"No rule leads from diffusers' {path!r} to a key of a LoRA for {architecture.name}.")
+    raise ValueError(f"There is no rule to convert diffusers' {path!r} to a LoRA key for {architecture.name}.")
 
 
 def is_of_text_encoder(key: str) -> bool:
-    """Whether a key of a file names a layer of a text encoder."""
+    """Return whether a key of a file names a layer of a text encoder."""
     return key.startswith(("lora_te", "text_encoder"))
 
 
 def text_encoder_key(prefix: str, path: str) -> str:
-    """The key of a layer of transformers' CLIPTextModel: "lora_te1_text_model_encoder_layers_0_mlp_fc1".
+    """Return the key of a layer of transformers' CLIPTextModel: "lora_te1_text_model_encoder_layers_0_mlp_fc1".
 
     Args:
-        prefix: lora_te where there is one text encoder, else lora_te1, lora_te2.
-        path: module path; transformers from 5.0 on leave out `text_model`.
+        prefix: "lora_te" for a single text encoder; otherwise "lora_te1", "lora_te2".
+        path: the module's path, with or without `text_model`, which transformers 5.0 and later leave out.
     """
     return f"{prefix}_text_model_{path.removeprefix('text_model.').replace('.', '_')}"
 
 
 def diffusers_unet_to_sgm(path: str, layers_per_block: int, attention_up_blocks: Collection[int] | None = None) -> str:
-    """The sgm name of a layer of a diffusers UNet2DConditionModel, for any number of blocks.
+    """Return the sgm name of a layer of a diffusers UNet2DConditionModel, for any number of blocks.
 
-    Sgm counts one list of input blocks (the first convolution, then each block's layers and its downsampler)
-    and one of output blocks (one more layer per block; the upsampler is part of the block's last layer).
+    sgm numbers all input blocks in one list (the first convolution, then each block's layers and its downsampler)
+    and all output blocks in another (one more layer per block; the upsampler is part of the block's last layer).
 
     Args:
-        path: "down_blocks.1.attentions.0.proj_in"; a trailing ".weight" or ".bias" is not part of it.
-        layers_per_block: of the UNet's config.
-        attention_up_blocks: indices of the up blocks that have attentions, which decides the place of their
-            upsampler. None means all that have an upsampler, as in SDXL; SD1.5 has (1, 2, 3).
+        path: the module's path, such as "down_blocks.1.attentions.0.proj_in", without ".weight" or ".bias".
+        layers_per_block: the value of this name in the UNet's config.
+        attention_up_blocks: the indices of the up blocks that have attention, which determines the position of
+            their upsampler. None means all that have an upsampler, as in SDXL; for SD1.5 it is (1, 2, 3).
 
     Raises:
-        ValueError: no such layer in this kind of UNet.
+        ValueError: this kind of UNet has no such layer.
     """
     if path in _OUTSIDE_BLOCKS:
         return _OUTSIDE_BLOCKS[path]

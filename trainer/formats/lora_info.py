@@ -1,4 +1,4 @@
-"""What a person wants to know of a LoRA before using it, as plain text."""
+"""Summarize a LoRA as plain text for somebody who wants to use it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ from .trigger_words import MOST_STRENGTH, plain, read_sidecars, trigger_words
 ENDING = ".safetensors"
 
 _RANKS = ("r", "unet.r", "transformer.r")
-"""The rank in diffusers' own metadata, as a model and as a pipeline write it."""
+"""Names of the rank in diffusers' own metadata, as models and pipelines write it."""
 
 
 @dataclass(frozen=True)
 class LoraInfo:
-    """
+    """The facts about a LoRA that matter for using it.
+
     Attributes:
-        name: as in the list of LoRAs; empty if it has none.
-        size: of the tensors, in bytes.
-        architectures: that it can be for; empty if nothing tells.
+        name: the name in ComfyUI's list of LoRAs; empty if it has none.
+        size: the size of the tensors in bytes.
+        architectures: the architectures that it can be for; empty if they are unknown.
+        facts: its algorithms, ranks, alphas and number of layers.
+        trainer: the program that made it; empty if it is unknown.
         trigger_words, trigger_source: the words, and where they were found.
-        strength, strength_source: a good one to start from, and why.
-        notes: sentences about files beside it that could not be read.
+        strength, strength_source: a good strength to start with, and why.
+        notes: sentences about files next to it that could not be read.
     """
 
     name: str
@@ -46,14 +49,14 @@ class LoraInfo:
     notes: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """One fact per line."""
+        """Return the summary as text, one fact per line."""
         lines = [
             f"{self.name or 'The connected LoRA'} ({size_text(self.size)})",
             f"Made for: {architecture_names(self.architectures)}",
             f"Kind: {_kind(self.facts)}",
             *([f"Trained with: {self.trainer}"] if self.trainer else []),
             self._trigger_line(),
-            f"Strength to start from: {self.strength:g} ({self.strength_source})",
+            f"Strength to start with: {self.strength:g} ({self.strength_source})",
             *([f"In A1111 and Forge: {self.prompt_tag}"] if self.name else []),
             *self.notes,
         ]
@@ -61,22 +64,25 @@ class LoraInfo:
 
     @property
     def prompt_tag(self) -> str:
-        """What A1111 takes in a prompt, which knows a LoRA by the file's name without folder and ending."""
+        """The tag that loads the LoRA in an A1111 prompt, which names it without folder and file extension."""
         return f"<lora:{Path(self.name.replace(chr(92), '/')).name.removesuffix(ENDING)}:{self.strength:g}>"
 
     def _trigger_line(self) -> str:
         if not self.trigger_words:
-            return "Trigger words: the file tells none"
+            return "Trigger words: none found in the file"
         return f"Trigger words: {', '.join(self.trigger_words)} ({self.trigger_source})"
 
 
 def lora_info(
     tensors: Mapping[str, Tensor], name: str, metadata: Mapping[str, str], path: Path | None = None
 ) -> LoraInfo:
-    """Everything that keys, shapes, metadata and the files beside a LoRA tell.
+    """Collect what the keys, shapes and metadata of a LoRA and the files next to it reveal.
 
     Args:
-        path: of its file, beside which other tools' notes may lie; None if it has none.
+        tensors: the LoRA's tensors by key.
+        name: the name in ComfyUI's list of LoRAs; empty if it has none.
+        metadata: the file's metadata.
+        path: the LoRA's file, next to which other tools may keep notes; None if it has no file.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     alphas = [
@@ -90,11 +96,11 @@ def lora_info(
     if preferred is not None and preferred.strength is not None:
         strength, why = preferred.strength, f"from {preferred.file}"
     elif not alphas and (scale := scale_in_diffusers(metadata)) is not None:
-        strength, why = scale, "as strong as 1 in diffusers: ComfyUI does not read the alpha that this file tells it"
+        strength, why = scale, "the same as 1 in diffusers, whose alpha ComfyUI does not read"
     elif "crucible.version" in metadata:
-        strength, why = 1.0, "as in its training's samples; 0.6 to 0.8 if it takes over the picture"
+        strength, why = 1.0, "as in the samples of its training; 0.6 to 0.8 if it dominates the image"
     else:
-        strength, why = 0.8, "a general rule; 0.6 to 1.0 is usual"
+        strength, why = 0.8, "a rule of thumb; 0.6 to 1.0 is usual"
     return LoraInfo(
         name=plain(name),
         size=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
@@ -110,15 +116,17 @@ def lora_info(
 
 
 def scale_in_diffusers(metadata: Mapping[str, str]) -> float | None:
-    """alpha / rank (for rsLoRA alpha / √rank) that diffusers takes from the metadata it writes, and nothing else reads;
-    None where it is 1 or there is none."""
+    """Return the alpha / rank (alpha / √rank for rsLoRA) in diffusers' own metadata, which no other program reads.
+
+    Returns None if it is 1 or missing.
+    """
     try:
         found = json.loads(metadata.get("lora_adapter_metadata", ""))
         part = next(name.removesuffix("r") for name in found if name in _RANKS)
         rank, alpha = float(found[f"{part}r"]), float(found[f"{part}lora_alpha"])
         scale = round(alpha / (math.sqrt(rank) if found.get(f"{part}use_rslora") else rank), 4)
     except (ArithmeticError, KeyError, RecursionError, StopIteration, TypeError, ValueError):
-        return None  # files can hold anything
+        return None  # files can contain anything
     return scale if 0 < scale <= MOST_STRENGTH and scale != 1 else None
 
 
@@ -126,7 +134,7 @@ def _kind(facts: AdapterFacts) -> str:
     parts = [" and ".join(facts.algorithms) or "unknown"]
     if facts.ranks:
         parts.append(_values("rank", facts.ranks))
-        parts.append(_values("alpha", facts.alphas) if facts.alphas else "no alpha (the same as the rank)")
+        parts.append(_values("alpha", facts.alphas) if facts.alphas else "no alpha (so it equals the rank)")
     return ", ".join([*parts, f"{facts.layers} layer{'' if facts.layers == 1 else 's'}"])
 
 
@@ -137,20 +145,20 @@ def _values(what: str, found: tuple[float, ...]) -> str:
 
 
 def strengths_note(strengths: Mapping[str, float]) -> str:
-    """What to lower where the strengths of all LoRAs on a model add up to more than 1; empty otherwise.
+    """Return advice on what to lower if the strengths of all LoRAs on a model add up to more than 1; empty otherwise.
 
     Args:
-        strengths: on the model, by name.
+        strengths: the strength of each LoRA on the model, by name.
     """
     total = sum(map(abs, strengths.values()))
     if total <= 1 + 1e-9:
         return ""
     if len(strengths) == 1:
         ((name, strength),) = strengths.items()
-        return f"{name} has strength {strength:g}. Above 1 a LoRA easily distorts the picture: lower it when it does."
+        return f"{name} has strength {strength:g}. Above 1, a LoRA easily distorts the image; lower it if that happens."
     lowered = ", ".join(f"{name} to {strength / total:.2f}" for name, strength in strengths.items())
     largest = max(strengths, key=lambda name: abs(strengths[name]))
     return (
-        f"The strengths of the {len(strengths)} LoRAs add up to {total:g}. Above 1 they easily distort the picture: "
-        f"when they do, lower {largest} first, or all of them in proportion ({lowered})."
+        f"The strengths of the {len(strengths)} LoRAs add up to {total:g}. Above 1, they easily distort the image; "
+        f"if that happens, lower {largest} first, or all of them in proportion ({lowered})."
     )

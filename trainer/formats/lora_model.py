@@ -1,4 +1,4 @@
-"""A LoRA in memory, as ComfyUI's LORA_MODEL sockets carry it."""
+"""LoRAs in memory, as ComfyUI's LORA_MODEL sockets carry them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .lora_file import read_lora
 
 
 class LoraModel(dict[str, Tensor]):
-    """A LoRA's state dict, which is all that ComfyUI's own nodes want, that also knows its name and metadata."""
+    """A LoRA's state dict, which is all that ComfyUI's own nodes need, with the LoRA's name and metadata."""
 
     def __init__(
         self, tensors: Mapping[str, Tensor], name: str = "", metadata: Mapping[str, str] | None = None
@@ -23,8 +23,10 @@ class LoraModel(dict[str, Tensor]):
 
 
 def load_lora(path: Path, name: str) -> LoraModel:
-    """A LoRA from its file. The last few are kept in memory, as graphs are run again and again; a file that changed is
-    read anew. Nobody may change the tensors.
+    """Load a LoRA from its file.
+
+    The last few LoRAs are kept in memory, because workflows are run again and again; a file that has changed is read
+    again. Callers must not modify the tensors.
 
     Raises:
         CrucibleError: as `read_lora`.
@@ -32,7 +34,7 @@ def load_lora(path: Path, name: str) -> LoraModel:
     try:
         status = path.stat()
     except OSError:
-        return LoraModel(*_named(path, name))  # which says what is wrong with the file
+        return LoraModel(*_named(path, name))  # raises an error that says what is wrong with the file
     return _load(path, name, status.st_mtime_ns, status.st_size)
 
 

@@ -1,4 +1,4 @@
-"""LORA_STACK: LoRAs by name with two strengths each, as stacker nodes of many packs hand them on."""
+"""The LORA_STACK type: LoRAs by name with two strengths each, as the stacker nodes of many packs exchange them."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from ..errors import CrucibleError
 
 @dataclass(frozen=True)
 class StackEntry:
-    """A LoRA as the list of LoRAs has it, and its strengths on model and text encoder."""
+    """The name of a LoRA in ComfyUI's list of LoRAs, and its strengths on the model and the text encoder."""
 
     name: str
     strength_model: float
     strength_clip: float
 
     def as_tuple(self) -> tuple[str, float, float]:
-        """As the socket carries it."""
+        """Return the entry as the socket carries it: (name, strength_model, strength_clip)."""
         return self.name, self.strength_model, self.strength_clip
 
 
 def read_stack(stack: Any, listed: Sequence[str]) -> list[StackEntry]:
-    """The LoRAs of a stack, whoever made it.
+    """Read the LoRAs of a stack from any node pack.
 
-    Rows may be lists; rows without a LoRA (None, "None", "") are left out, as other packs mean them. A name may lack
-    its ending or its folder, or have backslashes, where it is clear which file is meant.
+    Rows may be lists; rows without a LoRA (None, "None", "") are skipped, as other packs intend. A name may lack its
+    extension or folder, or have backslashes, as long as it is clear which file is meant.
 
     Args:
-        stack: what came through the socket; None is an empty one.
+        stack: the value that came through the socket; None is an empty stack.
         listed: ComfyUI's list of LoRAs.
 
     Raises:
-        CrucibleError: it is no such list, a row is none of name and two strengths, or a name is not in the list.
+        CrucibleError: the value is not a list, a row is not a name with two strengths, or a name is not in the list.
     """
     if stack is None:
         return []
     if not isinstance(stack, list | tuple):
         raise CrucibleError(
-            f"What is connected to lora_stack is no LoRA stack but {_shown(stack)}. A stack is a list of rows (name, "
+            f"The input lora_stack is not a LoRA stack but {_shown(stack)}. A stack is a list of rows (name, "
             "strength_model, strength_clip). Connect the lora_stack of a LoRA stacker or of Load LoRA (Crucible)."
         )
     entries = []
@@ -51,23 +51,24 @@ def read_stack(stack: Any, listed: Sequence[str]) -> list[StackEntry]:
         if not isinstance(row, list | tuple) or len(row) != 3 or not isinstance(row[0], str):
             raise CrucibleError(
                 f"Row {number} of the LoRA stack is {_shown(row)}, not (name, strength_model, strength_clip), so it is "
-                "not clear which LoRA to apply how strongly. Use another stacker node, or one Load LoRA per LoRA."
+                "unclear which LoRA to apply at which strength. Use another stacker node, or one Load LoRA node per "
+                "LoRA."
             )
         name, *strengths = row
         if not all(_is_strength(strength) for strength in strengths):
             raise CrucibleError(
                 f"Row {number} of the LoRA stack gives {name!r} the strengths {_shown(strengths)}, which are not two "
-                "numbers, so it cannot be applied. Correct them in the node that the stack comes from."
+                "numbers, so it cannot be applied. Correct them in the node that makes the stack."
             )
         entries.append(StackEntry(listed_name(name, listed), *map(float, strengths)))
     return entries
 
 
 def listed_name(name: str, listed: Sequence[str]) -> str:
-    """The entry of ComfyUI's list of LoRAs that `name` means.
+    """Return the entry of ComfyUI's list of LoRAs that `name` refers to.
 
     Raises:
-        CrucibleError: none, or more than one.
+        CrucibleError: no entry matches, or more than one.
     """
     wanted = name.replace("\\", "/")
     spellings = {wanted, f"{wanted}.safetensors"}
@@ -78,13 +79,13 @@ def listed_name(name: str, listed: Sequence[str]) -> str:
         return found[0]
     if found:
         raise CrucibleError(
-            f"The LoRA {name!r} can be any of {', '.join(sorted(found)[:5])}, so none was taken. Give the name with "
-            "its folder and ending."
+            f"The LoRA {name!r} could be any of {', '.join(sorted(found)[:5])}, so none was chosen. Give the name with "
+            "its folder and extension."
         )
     raise CrucibleError(
         f"The LoRA {name!r} is not in ComfyUI's list of LoRAs, so it cannot be applied. It was deleted, renamed or "
-        "moved, or the stack was made on another computer. Put the file into models/loras, press R, and choose it "
-        "again where the stack comes from."
+        "moved, or the stack was made on another computer. Put the file into models/loras, press R to refresh the "
+        "list, and choose it again in the node that makes the stack."
     )
 
 

@@ -1,8 +1,8 @@
-"""What a LoRA file says about itself.
+"""The metadata of LoRA files.
 
-ss_* keys and their values follow kohya's sd-scripts, modelspec.* keys the Stability.AI Model Metadata
-Standard 1.0.0 (github.com/Stability-AI/ModelSpec), crucible.* keys are ours. All values are text. Paths are
-cut to their last part: the file is shared, and the folders on the trainer's disk are nobody's business.
+ss_* keys and their values follow kohya's sd-scripts, modelspec.* keys follow the Stability.AI Model Metadata
+Standard 1.0.0 (github.com/Stability-AI/ModelSpec), and crucible.* keys are our own. All values are text. Paths
+are reduced to their last part, because LoRA files are shared and the folders on the trainer's disk are private.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from typing import Any
 from ..config import ObjectiveSettings
 from .architectures import Architecture
 
-# Keys of the config that differ between two runs of the same training.
+# Config keys that differ between two runs of the same training.
 _NOT_IN_CONFIG = frozenset({"output_dir", "output_name"})
 
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """A finished (or stopped) run, in plain values.
+    """The facts about a finished or stopped run that its LoRA's metadata contains, as plain values.
 
-    `steps` counts optimizer steps done, `max_train_steps` those planned; `epoch` and `epochs` likewise.
-    `batches_per_epoch` counts micro-batches. `session` is a number that no other run has. Times are Unix seconds.
-    `captions` has one entry per training image. `text_encoder_learning_rate` is None where the text encoder is not
-    trained. `prediction_type` is "epsilon", "v_prediction" or another word; empty leaves it out. `prior_loss_weight` is
-    that of regularization images. `version` is this program's, `config` the resolved config.
+    `steps` is the number of optimizer steps done, `max_train_steps` the number planned; the same goes for `epoch` and
+    `epochs`. `batches_per_epoch` counts micro-batches. `session` is a number that no other run has. Times are Unix
+    seconds. `captions` has one entry per training image. `text_encoder_learning_rate` is None if the text encoder is
+    not trained. `prediction_type` is "epsilon", "v_prediction" or another name; if empty, it is omitted.
+    `prior_loss_weight` is the loss weight of regularization images. `version` is the version of this package, and
+    `config` is the resolved config.
     """
 
     output_name: str
@@ -74,7 +75,7 @@ class TrainingFacts:
 
 
 def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str, str]:
-    """The metadata of a LoRA file. Two runs with one seed differ in times, name and session only.
+    """Build the metadata of a LoRA file. Two runs with the same seed only differ in times, name and session.
 
     `write_lora` adds the hash of the tensors.
     """
@@ -148,7 +149,7 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
 
 
 def _network(algorithm: str) -> dict[str, Any]:
-    """kohya's trainer has LoRA only; the others are LyCORIS'."""
+    """Return the metadata that names the algorithm: kohya's own module for LoRA, LyCORIS for all others."""
     if algorithm in ("lora", "rslora"):
         return {"network_module": "networks.lora"}
     arguments = {"algo": "lora", "dora_wd": "True"} if algorithm == "dora" else {"algo": algorithm}
@@ -156,7 +157,7 @@ def _network(algorithm: str) -> dict[str, Any]:
 
 
 def _objective(settings: ObjectiveSettings) -> dict[str, Any]:
-    """Without Huber's limit, which means something else in kohya's formula."""
+    """Return the metadata of the loss. Huber's limit is omitted, because it means something else in kohya's formula."""
     return {
         "noise_offset": settings.noise_offset or None,
         "min_snr_gamma": settings.min_snr_gamma if settings.loss_weighting == "min_snr" else None,
@@ -166,7 +167,7 @@ def _objective(settings: ObjectiveSettings) -> dict[str, Any]:
 
 
 def tag_frequency(captions: Iterable[str]) -> dict[str, int]:
-    """How many times each comma-separated part of the captions occurs, in lower case, most frequent first."""
+    """Count how often each comma-separated part of the captions occurs, in lower case, most frequent first."""
     parts = (part.strip().lower() for caption in captions for part in caption.split(","))
     counts = Counter(part for part in parts if part)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -181,7 +182,7 @@ def _last_part(path: str) -> str:
 
 
 def _shareable(value: Any) -> Any:
-    """A config value without the folders of an absolute path."""
+    """Return a config value; if it is an absolute path, only its last part."""
     if not isinstance(value, (str, PurePath)):
         return value
     text = str(value)

@@ -1,9 +1,9 @@
-"""The names that programs have for the layers of one architecture, without a model at hand.
+"""The names that programs use for the layers of an architecture, available without loading a model.
 
-ComfyUI and the original trainers call a layer by the original code's name ("double_blocks.0.img_attn.qkv"), diffusers
-by its own, and where diffusers has a layer in parts ("transformer_blocks.0.attn.to_q" and so on) by several. The
-architectures that diffusers calls as the original does, or that nobody writes LoRAs for by diffusers' names, have no
-table: their layers are known by the name that the file has.
+ComfyUI and the original trainers use the original code's name ("double_blocks.0.img_attn.qkv"). diffusers uses its own,
+or several where it splits a layer into parts ("transformer_blocks.0.attn.to_q" and so on). Architectures for which
+diffusers keeps the original names, or for which nobody writes LoRAs with diffusers' names, have no table: their layers
+keep the name that the file has.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from .architectures import Architecture
 from .layer_names import diffusers_unet_to_sgm, kohya_key, text_encoder_key
 
 BLOCKS = 128
-"""More than any model has of one kind."""
+"""The number of blocks of one kind that tables cover, more than any model has."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a name belongs: a layer, or a run of its outputs.
+    """The place that a name refers to: a layer, or a range of its outputs.
 
     Attributes:
-        key: of the layer, as adapters have it in memory (kohya's form).
-        first, count, of: the outputs from first/of on, count/of of them all.
-        reorder: from the rows that the name's owner has to those of the layer, where they are in another order.
+        key: the layer's key as in memory (kohya's format).
+        first, count, of: the range of outputs, which starts at first/of and covers count/of of them.
+        reorder: a function that puts rows from the order of the program with this name into the layer's order; None
+            if the order is the same.
     """
 
     key: str
@@ -41,22 +42,23 @@ class Place:
 
     @property
     def is_whole(self) -> bool:
+        """Whether the place is the whole layer."""
         return self.count == self.of
 
     def rows(self, total: int) -> slice:
-        """Which of a layer's `total` outputs."""
+        """Return the range as a slice of the layer's `total` outputs."""
         return slice(self.first * total // self.of, (self.first + self.count) * total // self.of)
 
 
 @dataclass(frozen=True)
 class LayerNames:
-    """A layer by its names.
+    """The names of one layer.
 
     Attributes:
-        key: in memory.
-        native: "diffusion_model.double_blocks.0.img_attn.qkv": what ComfyUI's loader knows.
-        diffusers: name and place of each part: "transformer.transformer_blocks.0.attn.to_q".
-        kernel: height and width of a UNet's convolution; 0 for other layers.
+        key: the layer's key in memory.
+        native: the name that ComfyUI's loader knows: "diffusion_model.double_blocks.0.img_attn.qkv".
+        diffusers: the name and place of each part in diffusers: "transformer.transformer_blocks.0.attn.to_q".
+        kernel: the height and width of a UNet convolution's kernel; 0 for other layers.
     """
 
     key: str
@@ -67,14 +69,17 @@ class LayerNames:
 
 @cache
 def layer_names(architecture: Architecture) -> dict[str, LayerNames]:
-    """By key; empty where the architecture has no table. More layers than a model has, for any size of it."""
+    """Return the names of an architecture's layers, by key; empty if it has no table.
+
+    They include more layers than any model has, to cover models of every size.
+    """
     found = [*_denoiser(architecture), *_text_encoders(architecture)]
     return {names.key: names for names in found}
 
 
 @cache
 def places(architecture: Architecture) -> Mapping[str, Place]:
-    """Every spelling, without its prefix and with underscores for dots, of the layers that have a table."""
+    """Return the place of every name in an architecture's table, by the name as `flat` spells it."""
     found: dict[str, Place] = {}
     for names in layer_names(architecture).values():
         spellings = [(names.native, Place(names.key)), *names.diffusers]
@@ -83,7 +88,7 @@ def places(architecture: Architecture) -> Mapping[str, Place]:
 
 
 def place_of(name: str, architecture: Architecture) -> Place | None:
-    """Where the layer of a name in a file is; None where the name is not known."""
+    """Return the place that a layer name in a file refers to; None if the name is unknown."""
     return places(architecture).get(flat(name))
 
 
@@ -102,8 +107,11 @@ _OLD_ATTENTION = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out"
 
 
 def flat(name: str) -> str:
-    """One spelling for all: no prefix of a program, underscores for dots, "te1:" and "te2:" before text encoders."""
-    if name.startswith("base_model.model.text_model."):  # peft's, of one model alone
+    """Return a layer name in a spelling that all programs share.
+
+    Program prefixes are removed, dots become underscores, and names of text encoders start with "te1:" or "te2:".
+    """
+    if name.startswith("base_model.model.text_model."):  # written by peft for the text encoder alone
         name = "text_encoder." + name.removeprefix("base_model.model.")
     for text_encoder, prefixes in _TEXT_ENCODERS.items():
         for prefix in prefixes:
@@ -123,7 +131,7 @@ def _flat_in_clip(name: str) -> str:
 
 
 def swap_halves(rows: Tensor) -> Tensor:
-    """diffusers has scale and shift in the other order than the original code."""
+    """Swap the halves of the rows: diffusers and the original code store scale and shift in opposite order."""
     return torch.cat(rows.chunk(2)[::-1])
 
 
@@ -152,8 +160,8 @@ def _denoiser(architecture: Architecture) -> Iterator[LayerNames]:
 
 
 _SHARES = {"linear1": (1, 1, 1, 4)}
-"""Of the outputs, where a layer's parts are not of one size: Flux's single blocks have a feed-forward of four times
-their width."""
+"""The relative sizes of a layer's parts where they are not equal, by the end of the layer's name: the feed-forward part
+of Flux's single blocks is four times as wide as the others."""
 
 _DOUBLE_BLOCKS = """
 double_blocks.#.img_attn.qkv transformer_blocks.#.attn.to_q transformer_blocks.#.attn.to_k transformer_blocks.#.attn.to_v
@@ -310,8 +318,8 @@ _TABLES = {
     "qwen_image": _rows(_QWEN_IMAGE),
     "wan": _rows(_WAN),
 }
-"""A layer a line: its native name, and diffusers' for it or its parts where they are others. # is the number of a
-block, ~ rows whose halves are in the other order."""
+"""The layers of each architecture, one per line: the native name, then diffusers' name for the layer or its parts if it
+differs. # stands for the block number, ~ for rows whose halves are swapped."""
 
 _SD1 = (4, 2, (1, 2, 3), 1)
 _UNETS: dict[str, tuple[int, int, tuple[int, ...] | None, int]] = {
@@ -321,7 +329,7 @@ _UNETS: dict[str, tuple[int, int, tuple[int, ...] | None, int]] = {
     "sdxl": (3, 2, None, 10),
     "demo": (2, 1, None, 1),
 }
-"""Blocks, layers in each, which up blocks have attentions, and the deepest transformer."""
+"""For each UNet: the number of blocks, of layers in each, the up blocks with attention, and the deepest transformer."""
 
 _IN_ATTENTION = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_k", "attn2.to_v")
 _IN_TRANSFORMER = (*_IN_ATTENTION, "attn2.to_out.0", "ff.net.0.proj", "ff.net.2", "norm1", "norm2", "norm3")
@@ -332,7 +340,7 @@ _AROUND = (
 )
 _KERNELS = {**dict.fromkeys(("conv_in", "conv_out", "conv1", "conv2", "conv"), 3), "conv_shortcut": 1}
 _CONVOLVED_PROJECTIONS = ("sd15", "demo")
-"""Whose transformers begin and end with a convolution over single pixels; those of others with a linear layer."""
+"""Architectures whose transformers begin and end with a 1x1 convolution; those of others have linear layers there."""
 
 
 def _unet(
@@ -365,7 +373,7 @@ _CLIPS: dict[str, tuple[tuple[str, str], ...]] = {
     **dict.fromkeys(("sdxl", "sd3"), (("lora_te1", "clip_l"), ("lora_te2", "clip_g"))),
     "flux1": (("lora_te1", "clip_l"),),
 }
-"""kohya's and ComfyUI's names of the CLIPs of an architecture. T5 and language models have the names of the file."""
+"""kohya's and ComfyUI's names of each architecture's CLIP models. T5 and language models keep the names of the file."""
 
 _CLIP_LAYERS = 32
 _IN_CLIP = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")

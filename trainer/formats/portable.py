@@ -1,8 +1,8 @@
-"""From what is trained to what the file holds, where an architecture's LoRA files are in PEFT's form.
+"""Convert trained adapters to PEFT's format, for the architectures whose LoRA files use it.
 
-Adapters are always trained and named in kohya's form, by ComfyUI's layers. In PEFT's form a layer has the name that
-other programs know, no alpha (it is multiplied into lora_B, so that programs that ignore alpha scale right), and a
-layer that others have in parts, such as a fused query, key and value, is cut into them.
+Adapters are always trained and named in kohya's format, with ComfyUI's layers. In PEFT's format, a layer has the name
+that other programs know and no alpha (it is multiplied into lora_B, so that programs that ignore alpha scale
+correctly). A layer that others split, such as a fused query, key and value, is cut into parts.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ A, B = ".lora_A.weight", ".lora_B.weight"
 
 @dataclass(frozen=True)
 class Part:
-    """A layer, or a part of its outputs, in a file.
+    """A layer, or a part of its outputs, as a file stores it.
 
     Attributes:
-        name: "transformer.transformer_blocks.0.attn.to_q"
-        rows: which rows of the layer's weight it has, in its own order; None is all of them as they are.
+        name: the name in the file: "transformer.transformer_blocks.0.attn.to_q".
+        rows: the rows of the layer's weight that the part has, in the part's order; None for all rows in their order.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Part:
 
 
 def to_portable(state_dict: Mapping[str, Tensor], parts: Mapping[str, Sequence[Part]]) -> dict[str, Tensor]:
-    """A LoRA in PEFT's form.
+    """Convert a LoRA from kohya's format to PEFT's.
 
     Args:
-        state_dict: in kohya's form: a layer's key, which has no dot, and a suffix.
-        parts: of each layer, by its key. Layers without, which are those of text encoders, and those with other tensors
-            than a LoRA's or DoRA's stay as they are: nothing reads LoHa or LoKr in another form than LyCORIS's.
+        state_dict: the tensors in kohya's format; each key is a layer's key, which has no dot, and a suffix.
+        parts: the parts of each layer, by the layer's key. Layers without parts, and layers with other tensors than
+            those of a LoRA or DoRA, stay unchanged: no program reads LoHa or LoKr in another format than LyCORIS's.
 
     Raises:
-        ValueError: a DoRA's scales are per input, and the layer is to be cut by outputs.
+        ValueError: a DoRA has scales per input, and its layer would be cut by outputs.
     """
     layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state_dict.items():
@@ -64,12 +64,12 @@ def _cut(layer: str, tensors: Mapping[str, Tensor], rows: Tensor | None) -> dict
     scaled = (up.float() * scale).to(up.dtype)
     if rows is not None:
         scaled = scaled[rows]
-        used = (scaled != 0).any(dim=0)  # a layer that was joined of parts has a share of the rank for each
+        used = (scaled != 0).any(dim=0)  # in a layer joined from parts, each part has its own share of the rank
         if used.any():
             down, scaled = down[used], scaled[:, used]
     cut = {A: down.clone(), B: scaled}
     if (dora := tensors.get(DORA_SCALE)) is not None:
         if rows is not None and dora.shape[0] != up.shape[0]:
-            raise ValueError(f"{layer} has a dora_scale per input {tuple(dora.shape)}; its outputs cannot be divided.")
+            raise ValueError(f"{layer} has a dora_scale per input {tuple(dora.shape)}, so it cannot be cut by outputs.")
         cut[DORA_SCALE] = dora.clone() if rows is None else dora[rows]
     return {suffix: tensor.to(memory_format=torch.contiguous_format) for suffix, tensor in cut.items()}

@@ -1,7 +1,7 @@
-"""Safetensors files as parts to be written one after the other.
+"""Safetensors files as parts that are written one after the other.
 
-The library's `save` joins them in memory first, and holds Python's lock meanwhile: seconds for a large file, in which a
-run in another thread takes no step. It also writes metadata in random order (safetensors issue 584).
+The library's `save` first joins them in memory and holds Python's GIL meanwhile: for a large file, that stalls a
+training run in another thread for seconds. It also writes metadata in random order (safetensors issue 584).
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ _NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""As the format has them (github.com/huggingface/safetensors, "Format")."""
+"""The names of the dtypes in safetensors headers (github.com/huggingface/safetensors, "Format")."""
 
 BYTES = {name: dtype.itemsize for dtype, name in _NAMES.items()}
-"""Of an element."""
+"""The number of bytes of one element, by the dtype's name in the header."""
 
 
 def data_parts(tensors: Mapping[str, Tensor]) -> dict[str, memoryview]:
-    """The bytes of each tensor, in the order in which a file has them: large elements first, which keeps all aligned,
+    """Return the bytes of each tensor, in the order of a file: larger elements first, which keeps all of them aligned,
     then by name. Tensors on the CPU are not copied."""
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     return {name: data_of(tensors[name]) for name in names}
 
 
 def data_of(tensor: Tensor) -> memoryview:
-    """A tensor's bytes."""
+    """Return the bytes of a tensor."""
     return tensor.detach().to("cpu").reshape(-1).view(torch.uint8).numpy().data
 
 
 def hash_of(data: Mapping[str, memoryview]) -> str:
-    """SHA-256 of `data_parts`, as sshs_model_hash and modelspec.hash_sha256 have it."""
+    """Return the SHA-256 of `data_parts`, as sshs_model_hash and modelspec.hash_sha256 contain it."""
     digest = hashlib.sha256()
     for part in data.values():
         digest.update(part)
@@ -60,20 +60,23 @@ def hash_of(data: Mapping[str, memoryview]) -> str:
 def file_parts(
     tensors: Mapping[str, Tensor], data: Mapping[str, memoryview], metadata: Mapping[str, str] | None = None
 ) -> list[bytes | memoryview]:
-    """A whole file. Same tensors and metadata give the same bytes.
+    """Return the parts of a whole file. The same tensors and metadata give the same bytes.
 
     Args:
-        data: `data_parts` of the tensors.
+        tensors: the tensors by name.
+        data: the `data_parts` of the tensors.
+        metadata: the file's metadata; None for a file without any.
     """
     entries = {name: (_NAMES[tensors[name].dtype], tensors[name].shape, len(part)) for name, part in data.items()}
     return [header(entries, metadata), *data.values()]
 
 
 def header(entries: Mapping[str, tuple[str, Sequence[int], int]], metadata: Mapping[str, str] | None = None) -> bytes:
-    """What a file begins with.
+    """Return the bytes that a file begins with: the length of the header, and the header itself.
 
     Args:
-        entries: type ("F16"), shape and bytes of each tensor, in the order of their data.
+        entries: the type ("F16"), shape and number of bytes of each tensor, in the order of their data.
+        metadata: the file's metadata; None for a file without any.
     """
     described: dict[str, Any] = {}
     begin = 0
@@ -83,7 +86,7 @@ def header(entries: Mapping[str, tuple[str, Sequence[int], int]], metadata: Mapp
     described = dict(sorted(described.items()))
     if metadata is not None:
         described = {"__metadata__": dict(sorted(metadata.items())), **described}
-    # "replace": half a surrogate pair, as in a folder name that is no UTF-8, would make the file unreadable.
+    # "replace": a lone surrogate, as in a folder name that is not UTF-8, would make the file unreadable.
     text = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

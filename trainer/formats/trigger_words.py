@@ -1,4 +1,4 @@
-"""The words that make a LoRA act, from the file's metadata or from files that other tools keep beside it."""
+"""Find the trigger words of a LoRA in its metadata, or in files that other tools keep next to it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from pathlib import Path
 from typing import Any
 
 MAX_WORDS, MAX_LENGTH = 20, 300
-"""Of trigger words, and of one in characters. Files can hold anything."""
+"""The most trigger words that are read, and the most characters of one; files can contain anything."""
 
 MOST_STRENGTH = 20
-"""More is no strength but a mistake."""
+"""The largest plausible strength; anything above is a mistake."""
 
 MAX_SIDECAR = 10_000_000
-"""Bytes. Those of Civitai hold a model's whole page, which is a hundredth of this."""
+"""The largest file of notes, in bytes, that is read. Civitai's contain a model's whole page, about 1% of this."""
 
 NEARLY_EVERY = 0.9
-"""The share of captions that a trigger word stands in: some tools leave it out of a few."""
+"""The share of captions that must contain a trigger word; some tools leave it out of a few."""
 
 MAX_TAGS, MIN_CAPTIONS = 3, 3
-"""More tags in common describe the pictures rather than name their subject, and in two pictures anything is common."""
+"""The most tags in common, as more describe the images rather than name their subject, and the fewest captions, as two
+images have almost anything in common."""
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What the file beside a LoRA says: A1111's <name>.json, or <name>.civitai.info of several tools.
+    """The contents of a file of notes next to a LoRA: A1111's <name>.json, or the <name>.civitai.info of several tools.
 
     Attributes:
-        trigger_words: may be empty. strength: the one that its owner prefers.
-        problem: why the file was left aside, as a sentence; empty if it was read.
+        file: the name of the file.
+        trigger_words: the trigger words; may be empty.
+        strength: the strength that the LoRA's owner prefers; None if the file has none.
+        problem: a sentence that says why the file was skipped; empty if it was read.
     """
 
     file: str
@@ -42,20 +45,20 @@ class Sidecar:
 
 
 def plain(text: str, limit: int = MAX_LENGTH) -> str:
-    """On one line, without control characters and marks that turn the direction of writing, cut to `limit`."""
-    # Half a surrogate pair (Cs) cannot be sent to the browser.
+    """Return text on one line, without control characters and writing direction marks, cut to `limit` characters."""
+    # A lone surrogate (Cs) cannot be sent to the browser.
     kept = (" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text[: 4 * limit])
     flat = " ".join("".join(kept).split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 
 def sidecar_paths(lora: Path) -> tuple[Path, Path]:
-    """Where other tools keep their notes about a LoRA."""
+    """Return the paths where other tools keep their notes about a LoRA."""
     return lora.with_suffix(".json"), lora.with_suffix(".civitai.info")
 
 
 def read_sidecars(lora: Path) -> list[Sidecar]:
-    """Those that are there. A broken one is no error: it belongs to another tool."""
+    """Read the existing notes about a LoRA. A broken file is not an error, because it belongs to another tool."""
     return [_read(path) for path in sidecar_paths(lora) if path.is_file()]
 
 
@@ -70,9 +73,9 @@ def _read(path: Path) -> Sidecar:
     except OSError as error:
         return Sidecar(name, problem=f"{name} could not be read: {error.strerror or error}.")
     except (ValueError, RecursionError):
-        return Sidecar(name, problem=f"{name} was left aside: it is not the JSON text that it should be.")
+        return Sidecar(name, problem=f"{name} was skipped: it is not valid JSON.")
     if not isinstance(found, dict):
-        return Sidecar(name, problem=f"{name} was left aside: it holds no notes about a LoRA.")
+        return Sidecar(name, problem=f"{name} was skipped: it contains no notes about a LoRA.")
     listed = found.get("trainedWords")
     words = [found.get("activation text"), *(listed if isinstance(listed, list) else [])]
     return Sidecar(name, _clean(word for word in words if isinstance(word, str)), _strength(found))
@@ -82,13 +85,13 @@ def _strength(found: Mapping[str, Any]) -> float | None:
     value = found.get("preferred weight")
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if 0 < abs(value) <= MOST_STRENGTH else None  # A1111 writes 0 where none was set
+    return float(value) if 0 < abs(value) <= MOST_STRENGTH else None  # A1111 writes 0 if none was set
 
 
 def trigger_words(metadata: Mapping[str, str], sidecars: Iterable[Sidecar] = ()) -> tuple[tuple[str, ...], str]:
-    """The words, and where they were found, for people; both empty where nothing tells.
+    """Return the trigger words, and where they were found as shown to users; both are empty if none were found.
 
-    What the trainer wrote comes first, then the user's own note, then what stands in nearly every caption.
+    The trainer's entry in the metadata comes first, then the user's own notes, then tags in nearly every caption.
     """
     if words := _clean([metadata.get("modelspec.trigger_phrase", "")]):
         return words, "from the file"
@@ -96,12 +99,12 @@ def trigger_words(metadata: Mapping[str, str], sidecars: Iterable[Sidecar] = ())
         if sidecar.trigger_words:
             return sidecar.trigger_words, f"from {sidecar.file}"
     if words := _clean(_common_tags(metadata)):
-        return words, "in nearly all captions that it was trained with"
+        return words, "in nearly all captions that it was trained on"
     return (), ""
 
 
 def _clean(words: Iterable[str]) -> tuple[str, ...]:
-    """Single words or phrases, each once. Several can be written as one with commas."""
+    """Return the words or phrases without surrounding commas and spaces, each once. An entry may list several."""
     parts = (re.sub(r"^[,\s]+|[,\s]+$", "", plain(word)) for word in words)
     return tuple(dict.fromkeys(part for part in parts if part))[:MAX_WORDS]
 
@@ -118,8 +121,10 @@ def _common_tags(metadata: Mapping[str, str]) -> list[str]:
 
 
 def _tagged_folders(metadata: Mapping[str, str]) -> Iterator[tuple[dict[str, Any], int]]:
-    """How often each tag occurs in a folder, and the folder's images (0 if it is not said), as kohya's trainer writes
-    them: ss_tag_frequency with ss_dataset_dirs, or both in each entry of ss_datasets."""
+    """Yield how often each tag occurs in a folder, and the folder's number of images (0 if it is unknown).
+
+    kohya's trainer writes them as ss_tag_frequency with ss_dataset_dirs, or as both in each entry of ss_datasets.
+    """
     datasets = _parsed(metadata.get("ss_datasets"))
     parts = [(metadata.get("ss_tag_frequency"), metadata.get("ss_dataset_dirs"))]
     if isinstance(datasets, list):
@@ -136,7 +141,7 @@ def _tagged_folders(metadata: Mapping[str, str]) -> Iterator[tuple[dict[str, Any
 
 
 def _parsed(value: Any) -> Any:
-    """Of JSON text; anything else as it is."""
+    """Parse JSON text, with None for invalid text; return anything else unchanged."""
     if not isinstance(value, str):
         return value
     try:

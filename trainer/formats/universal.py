@@ -1,4 +1,4 @@
-"""Any LoRA's tensors, whoever wrote the file, as layers in the form that this package has in memory."""
+"""Convert LoRA files from any trainer to layers in the format that this package uses in memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .names import Place, flat
 
 @dataclass(frozen=True)
 class Layers:
-    """A LoRA by layers.
+    """The layers of a LoRA.
 
     Attributes:
-        layers: tensors by key in memory and suffix.
-        dotted: names with dots that the file has for layers of no known name, by key in memory.
-        leftover: keys of the file that are no part of an adapter.
+        layers: the tensors by key in memory and suffix.
+        dotted: the dotted names that the file has for layers without a known name, by key in memory.
+        leftover: keys of the file that do not belong to an adapter.
     """
 
     layers: dict[str, LayerTensors]
@@ -34,15 +34,15 @@ class Layers:
 def read_layers(tensors: Mapping[str, Tensor], place_of: Callable[[str], Place | None]) -> Layers:
     """Sort a file's tensors into layers.
 
-    A layer that the file has in parts is joined: exactly, as a LoRA or LoHa of a higher rank, or as a whole difference
-    where its method has no such form (LoKr). Missing parts are zero.
+    A layer that the file stores in parts is joined exactly: as a LoRA or LoHa of a higher rank, or as a full difference
+    if its method does not allow that (LoKr). Missing parts are zero.
 
     Args:
-        tensors: by key, as any trainer writes them.
-        place_of: where the layer of a name is; `names.place_of`, or ComfyUI's own map.
+        tensors: the tensors by key, as any trainer writes them.
+        place_of: a function that returns the place of a layer name: `names.place_of`, or ComfyUI's own map.
 
     Raises:
-        CrucibleError: two keys are for the same weights, a layer is broken, or parts do not go together.
+        CrucibleError: two keys are for the same weights, a layer is broken, or its parts cannot be joined.
     """
     adapters, leftover = split_keys(tensors)
     parts: dict[str, list[tuple[Place, LayerTensors]]] = {}
@@ -59,7 +59,7 @@ def read_layers(tensors: Mapping[str, Tensor], place_of: Callable[[str], Place |
 
 
 def split_keys(tensors: Mapping[str, Tensor]) -> tuple[dict[str, LayerTensors], list[str]]:
-    """The tensors by a layer's name in the file and suffix in memory, and keys that have no known suffix."""
+    """Return the tensors by the layer's name in the file and suffix in memory, and the keys without a known suffix."""
     adapters: dict[str, LayerTensors] = {}
     leftover = []
     for key, tensor in tensors.items():
@@ -70,27 +70,28 @@ def split_keys(tensors: Mapping[str, Tensor]) -> tuple[dict[str, LayerTensors], 
         layer, suffix = adapters.setdefault(parts[0], {}), suffix_in_memory(parts[1])
         if suffix in layer:
             raise _twice(key)
-        # Nothing can be computed with numbers of one byte.
+        # PyTorch does not compute with one-byte floats.
         layer[suffix] = tensor.half() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
     return adapters, leftover
 
 
 def _require_whole(name: str, adapter: LayerTensors) -> None:
-    """
+    """Check that the tensors of a layer are complete and fit together.
+
     Raises:
-        CrucibleError: one of a layer's tensors is missing, or does not go with the others.
+        CrucibleError: a tensor is missing, or does not fit the others.
     """
     shapes = {suffix: tensor if suffix == ALPHA else tensor.to("meta") for suffix, tensor in adapter.items()}
     shapes.pop(DORA_SCALE, None)
     if (DOWN in shapes) == (UP in shapes) and kind_of(shapes) == "other":
-        return  # a method that is not known here may be whole
+        return  # of an unknown method, which may well be complete
     try:
         delta_weight(shapes)
     except (KeyError, RuntimeError, IndexError, CrucibleError) as error:
         found = ", ".join(f"{suffix} {tuple(one.shape)}" for suffix, one in adapter.items())
         raise CrucibleError(
-            f"{name} is broken: its tensors ({found}) make no layer, because one is missing or has another shape than "
-            "it must. Download or copy the LoRA again."
+            f"{name} is broken: its tensors ({found}) do not form a layer, because one is missing or has the wrong "
+            "shape. Download or copy the LoRA again."
         ) from error
 
 
@@ -105,12 +106,15 @@ def _joined(key: str, parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTenso
     kinds = {kind_of(adapter) for _, adapter in parts}
     if "other" in kinds or (kinds & {"dora"} and not (kinds == {"dora"} and all(taken))):
         raise CrucibleError(
-            f"{key} is in the file in parts ({', '.join(sorted(kinds))}), which cannot be put together without the "
-            "base model, so the file cannot be used here. Ask for a LoRA, LoHa or LoKr, or convert it with the "
+            f"{key} is stored in parts ({', '.join(sorted(kinds))}) that cannot be joined without the base model, so "
+            "the file cannot be used here. Look for a LoRA, LoHa or LoKr version, or convert the file with the "
             "program that made it."
         )
     if any(".diff_b" in adapter for _, adapter in parts):
-        raise CrucibleError(f"{key} is in the file in parts that have biases (diff_b), which no other program reads.")
+        raise CrucibleError(
+            f"{key} is stored in parts that have biases (diff_b), which no other program reads, so the file cannot be "
+            "used here. Convert it with the program that made it."
+        )
     adapters = [(place, _in_order(place, adapter)) for place, adapter in parts]
     if kinds <= {"lora", "dora"} and not any(MIDDLE in adapter for _, adapter in adapters):
         return _joined_loras(adapters)
@@ -120,7 +124,7 @@ def _joined(key: str, parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTenso
 
 
 def _in_order(place: Place, adapter: LayerTensors) -> LayerTensors:
-    """With the rows as the layer has them."""
+    """Return the adapter with its rows in the layer's order."""
     if place.reorder is None:
         return adapter
     by_output = {UP, DORA_SCALE, ".hada_w1_a", ".hada_w2_a", ".diff", ".w_norm", ".b_norm"}
@@ -133,7 +137,7 @@ def _in_order(place: Place, adapter: LayerTensors) -> LayerTensors:
 
 
 def _total(parts: Sequence[tuple[Place, LayerTensors]], suffix: str) -> int:
-    """Outputs of the whole layer, from those of a part."""
+    """Return the number of outputs of the whole layer, computed from one of its parts."""
     place, adapter = parts[0]
     return adapter[suffix].shape[0] * place.of // place.count
 
@@ -161,7 +165,7 @@ def _joined_loras(parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:
 
 
 def _joined_lohas(parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:
-    """(A₁B₁) ∘ (A₂B₂) of all rows: block-diagonal A, B below one another."""
+    """Join parts into one LoHa, (A₁B₁) ∘ (A₂B₂): each A is block-diagonal, each B has those of the parts stacked."""
     total = _total(parts, ".hada_w1_a")
     rank = sum(adapter[".hada_w1_b"].shape[0] for _, adapter in parts)
     joined: LayerTensors = {ALPHA: torch.tensor(float(rank))}
@@ -189,6 +193,6 @@ def _joined_differences(parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTen
 
 def _twice(key: str) -> CrucibleError:
     return CrucibleError(
-        f"The file has the weights of {key} twice, under two names, so it is not clear which of them count. It was "
-        "probably put together from two files. Use one of these."
+        f"The file has the weights of {key} twice, under two names, so it is unclear which of them to use. It was "
+        "probably combined from two files. Use one of those instead."
     )

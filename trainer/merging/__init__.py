@@ -1,1 +1,1 @@
-"""Several LoRAs as one, another rank, or baked into a checkpoint."""
+"""Merge several LoRAs into one, bake them into a checkpoint, or change their rank."""

@@ -1,4 +1,4 @@
-"""LoRAs as they come from files or sockets, made ready to be merged, resized or converted."""
+"""Prepare LoRAs from files or sockets for merging, resizing or converting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .merge import Ingredient
 
 @dataclass(frozen=True)
 class Strengths:
-    """Of a LoRA in a stack."""
+    """A LoRA of a stack, with its strengths on the model and the text encoders."""
 
     lora: LoraModel
     model: float
@@ -27,11 +27,11 @@ class Strengths:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the tensors as a file has them: sshs_model_hash of files that this package wrote."""
+        """The SHA-256 of the tensors in file order, which is sshs_model_hash in files that this package wrote."""
         return hash_of(data_parts(self.lora))
 
     def record(self) -> dict[str, Any]:
-        """For the metadata of what is made of it."""
+        """Return the entry for this LoRA in the metadata of a file made from it."""
         return {
             "name": self.lora.name,
             "sha256": self.digest,
@@ -41,10 +41,10 @@ class Strengths:
 
 
 def architecture_of_all(loras: Sequence[LoraModel]) -> Architecture:
-    """The architecture that all are for; the row "unknown" where no file tells.
+    """Return the architecture that all LoRAs are for; the one named "unknown" if no file reveals it.
 
     Raises:
-        CrucibleError: they are for different ones.
+        CrucibleError: the LoRAs are for different architectures.
     """
     common: tuple[Architecture, ...] = ()
     first: LoraModel | None = None
@@ -54,8 +54,8 @@ def architecture_of_all(loras: Sequence[LoraModel]) -> Architecture:
         if not both and found:
             assert first is not None
             raise CrucibleError(
-                f"{first.name} is for {architecture_names(common)}, and {lora.name} for {architecture_names(found)}. "
-                "LoRAs of different base models cannot be merged; leave one of them out."
+                f"{first.name} is for {architecture_names(common)}, and {lora.name} is for "
+                f"{architecture_names(found)}. LoRAs for different base models cannot be merged; leave one of them out."
             )
         if found and not common:
             first = lora
@@ -64,16 +64,21 @@ def architecture_of_all(loras: Sequence[LoraModel]) -> Architecture:
 
 
 def layers_of(lora: LoraModel, architecture: Architecture) -> Layers:
-    """A LoRA by layers, as the tables of names know them.
+    """Sort a LoRA into layers, by the table of names of its architecture.
 
     Raises:
-        CrucibleError: it is a LoRA of another trainer's that cannot be put together.
+        CrucibleError: as `read_layers`.
     """
     resolve: Callable[[str], Place | None] = partial(place_of, architecture=architecture)
     return read_layers(lora, resolve)
 
 
 def ingredients(stack: Sequence[Strengths], architecture: Architecture) -> list[Ingredient]:
+    """Prepare the LoRAs of a stack for `merge` or `bake`.
+
+    Raises:
+        CrucibleError: as `read_layers`.
+    """
     return [
         Ingredient(one.lora.name, layers_of(one.lora, architecture), one.model, one.clip, one.digest) for one in stack
     ]

@@ -1,4 +1,4 @@
-"""LoRAs baked into a checkpoint."""
+"""Bake LoRAs into a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from .merge import BaseWeight, Ingredient, JointLayer, layers_of_all
 from .recipe import Recipe
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types of weights that something can be added to."""
+"""The types of checkpoint weights that changes can be added to."""
 
 
 @dataclass(frozen=True)
 class Baked:
-    """
+    """The result of baking LoRAs into a checkpoint.
+
     Attributes:
-        path, size: of the new file, in bytes.
-        changed: how many of its tensors.
-        unplaced: keys of layers of the LoRAs that the checkpoint does not have.
+        path, size: the new file, and its size in bytes.
+        changed: the number of tensors that were changed.
+        unplaced: the keys of the LoRAs' layers that the checkpoint does not have.
     """
 
     path: Path
@@ -44,20 +45,23 @@ class Baked:
     unplaced: tuple[str, ...]
 
     def text(self) -> str:
-        """For people."""
+        """Return the result as text for the user."""
         lines = [f"Baked into {self.path} ({size_text(self.size)}): {self.changed} tensors changed."]
         if self.unplaced:
             some = ", ".join(self.unplaced[:3])
-            lines.append(f"Left out, for the checkpoint has no such layer: {len(self.unplaced)} ({some}).")
+            lines.append(f"Skipped, because the checkpoint has no such layer: {len(self.unplaced)} ({some}).")
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class _Target:
-    """Rows of a checkpoint's tensor, first/of on and 1/of of them, and the outputs of a layer that they are.
+    """A range of rows of a checkpoint's tensor, and the outputs of a layer that they correspond to.
 
     Attributes:
-        transposed: the tensor has columns for rows.
+        place: the outputs of the layer.
+        first, of: the range of rows, which starts at first/of and covers 1/of of them.
+        is_bias: whether the tensor is the layer's bias rather than its weight.
+        transposed: whether the tensor stores rows as columns.
     """
 
     place: Place
@@ -67,7 +71,7 @@ class _Target:
     transposed: bool = False
 
     def part_of(self, tensor: Tensor) -> Tensor:
-        """These rows, as a view."""
+        """Return these rows of the tensor as a view."""
         rows = tensor.T if self.transposed else tensor
         return rows[self.first * len(rows) // self.of : (self.first + 1) * len(rows) // self.of]
 
@@ -82,18 +86,24 @@ def bake(
     metadata: Mapping[str, str],
     progress: Callable[[int, int], None] | None = None,
 ) -> Baked:
-    """Add what LoRAs do to the weights of a checkpoint, and write it anew, tensor by tensor.
+    """Add the changes of LoRAs to the weights of a checkpoint, and write the result tensor by tensor.
 
-    Exact up to the checkpoint's precision, whatever the method: no rank is involved. Checkpoints in the form of the
-    original code or of ComfyUI, with or without CLIP text encoders, and single models of diffusers are known.
+    The result is exact up to the checkpoint's precision with every method, because no rank is involved. Checkpoints in
+    the original code's or ComfyUI's format, with or without CLIP text encoders, and single models of diffusers are
+    supported.
 
     Args:
-        metadata: is added to the checkpoint's own.
-        progress: gets tensors written and in all; may raise to stop.
+        checkpoint: the file to read, which stays unchanged.
+        ingredients: the LoRAs and their strengths.
+        recipe: how the LoRAs are merged.
+        architecture: the architecture that the LoRAs are for.
+        output: the file to write.
+        metadata: entries to add to the checkpoint's own metadata.
+        progress: a function called with the number of tensors written and of all tensors; it may raise to stop.
 
     Raises:
-        CrucibleError: the checkpoint is none, is quantized where it would change, has no layer of the LoRAs, or the
-            file cannot be written.
+        CrucibleError: the file is not a checkpoint, is quantized where it would change, has no layer of the LoRAs, or
+            the output cannot be written.
     """
     found = read_header(checkpoint)
     targets = {name: list(_targets(name, architecture)) for name in found.entries}
@@ -127,7 +137,10 @@ def bake(
 
 @contextmanager
 def base_weights(checkpoint: Path, architecture: Architecture) -> Iterator[BaseWeight]:
-    """The weights of a checkpoint's layers, float32, by key in memory; not of layers that it has in several tensors."""
+    """Open a checkpoint and yield a function that returns a layer's weight, in float32, by the layer's key in memory.
+
+    The function returns None for layers that the checkpoint does not have or stores in several tensors.
+    """
     found = {
         target.place.key: (name, target)
         for name in read_header(checkpoint).entries
@@ -161,8 +174,8 @@ def _changed(tensor: Tensor, target: _Target, layer: JointLayer, name: str) -> T
     if rows.numel() != part.numel():
         raise CrucibleError(
             f"{layer.names} cannot be baked into this checkpoint: {name} is {' x '.join(map(str, tensor.shape))}, and "
-            f"the change of {layer.key} is {' x '.join(map(str, change.shape))}. It was made for a model of another "
-            "size; choose a checkpoint of that one."
+            f"the change to {layer.key} is {' x '.join(map(str, change.shape))}. It was made for a model of a "
+            "different size; choose a checkpoint of that model."
         )
     part += rows.reshape(part.shape)
     return changed.to(tensor.dtype)
@@ -184,8 +197,8 @@ def _require_fitting(
     unknown = [name for name, (dtype, _) in entries.items() if dtype not in BYTES]
     for name in (*quantized, *unknown):
         raise CrucibleError(
-            f"{checkpoint.name} is quantized: {name} is {entries[name][0]}, to which nothing can be added without "
-            "losing most of what a LoRA does. Use the checkpoint in fp16, bf16 or fp32."
+            f"{checkpoint.name} is quantized: {name} is {entries[name][0]}, which is too coarse to keep what a LoRA "
+            "adds. Use the checkpoint in fp16, bf16 or fp32."
         )
 
 
@@ -195,17 +208,17 @@ _CLIPS = (
     ("cond_stage_model.model.transformer.", "text_encoder."),
     ("conditioner.embedders.1.model.transformer.", "text_encoder_2."),
 )
-"""How checkpoints of SD1.5, SD2 and SDXL call their text encoders."""
+"""The prefixes of text encoders in checkpoints of SD1.5, SD2 and SDXL, and diffusers' prefixes for them."""
 
 _PROJECTION = "conditioner.embedders.1.model.text_projection"
-"""SDXL's second text encoder has this layer transposed."""
+"""A layer that SDXL's second text encoder stores transposed."""
 
 _OPEN_CLIP = {"attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
 _RESBLOCK = re.compile(r"(text_encoder(?:_2)?)\.resblocks\.(\d+)\.(.+)")
 
 
 def _targets(tensor: str, architecture: Architecture) -> Iterator[_Target]:
-    """What a checkpoint's tensor is to a LoRA."""
+    """Yield the layers of LoRAs that change a checkpoint's tensor."""
     if tensor == _PROJECTION:
         yield _Target(Place("lora_te2_text_projection"), transposed=True)
         return

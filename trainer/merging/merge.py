@@ -1,4 +1,4 @@
-"""Several LoRAs as one."""
+"""Merge several LoRAs into one."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from .recipe import Recipe
 from .refactor import factors_of, lora_of, lora_of_matrix, thin_svd, truncated, weight_shape
 
 RANK_OF_OTHERS = 64
-"""What a LoHa, LoKr, DoRA or difference counts for where the rank of the result is not given: their own is higher than
-their size would let think."""
+"""The rank that a LoHa, LoKr, DoRA or difference counts for if the rank of the result is not given; their effective
+rank is higher than their size suggests."""
 
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A LoRA that is to be merged.
+    """A LoRA to be merged.
 
     Attributes:
-        digest: SHA-256 of its tensors; decides the order, so that the order in which they are given does not matter.
+        digest: the SHA-256 of its tensors; LoRAs are merged in this order, so the order in which they are given does
+            not matter.
     """
 
     name: str
@@ -41,17 +42,20 @@ class Ingredient:
     digest: str
 
     def strength(self, key: str) -> float:
+        """Return the strength on a layer, which is a text encoder's or the model's."""
         return self.strength_clip if names_text_encoder(key) else self.strength_model
 
 
 @dataclass(frozen=True)
 class Merged:
-    """
+    """The result of merging or resizing LoRAs.
+
     Attributes:
-        errors: how far each layer is from what it should be, as a share of its length (0 is exact); only layers that
-            were brought to a lower rank.
-        total_error: of all layers together.
-        left_out: keys of the files that are no part of an adapter.
+        lora: the layers of the result.
+        errors: the relative error of each layer that was reduced to a lower rank (0 is exact): the norm of what was
+            lost, divided by the norm of the exact ΔW.
+        total_error: the relative error of all layers together.
+        left_out: keys of the files that do not belong to an adapter.
     """
 
     lora: Layers
@@ -60,26 +64,26 @@ class Merged:
     left_out: tuple[str, ...] = ()
 
     def error_text(self) -> str:
-        """How exact the result is, in all and layer by layer."""
+        """Describe how exact the result is, overall and layer by layer."""
         lines = [f"  {error:6.1%}  {key}" for key, error in sorted(self.errors.items(), key=lambda item: -item[1])]
         if lines:
             lines = [
-                f"Lost by the lower rank: {self.total_error:.1%} of the whole, as a share of the length of what was to "
-                f"be (0 % is exact). Of the {len(lines)} layers that lost something, the worst first:",
+                f"Lost by the lower rank: {self.total_error:.1%} of the whole (relative error; 0% is exact). The "
+                f"{len(lines)} layers that lost something, worst first:",
                 *lines,
             ]
         else:
-            lines = ["No layer lost anything by its rank: each does exactly what was asked."]
+            lines = ["No layer lost anything by its rank: each one does exactly what was asked for."]
         if self.left_out:
             some = ", ".join(self.left_out[:3])
-            lines.append(f"Left out, for they are no part of a layer: {len(self.left_out)} keys ({some}).")
+            lines.append(f"Skipped, because they do not belong to any layer: {len(self.left_out)} keys ({some}).")
         return "\n".join(lines)
 
 
 CPU = torch.device("cpu")
 
 BaseWeight = Callable[[str], Tensor | None]
-"""The base model's weight of a layer, by key in memory; None where there is none."""
+"""A function that returns the base model's weight of a layer, by key in memory; None if there is no such weight."""
 
 
 @torch.no_grad()
@@ -90,22 +94,25 @@ def merge(
     progress: Callable[[int, int], None] | None = None,
     device: torch.device = CPU,
 ) -> Merged:
-    """One LoRA that does what all do together, layer by layer: no more than one layer's full weights are in memory.
+    """Merge LoRAs into one that does what all of them do together.
 
-    Linear: Σ strength · ΔW, exact by concatenating the factors. TIES (Yadav et al. 2023, arXiv:2306.01708), DARE (Yu et
-    al. 2023, arXiv:2311.03099) and magnitude pruning are peft's, on the ΔW of each layer.
+    This goes layer by layer, so the full weights of only one layer are in memory at a time. Linear: Σ strength · ΔW,
+    exact because the factors are concatenated. TIES (Yadav et al. 2023, arXiv:2306.01708), DARE (Yu et al. 2023,
+    arXiv:2311.03099) and magnitude pruning: peft's implementations, applied to the ΔW of each layer.
 
     Args:
-        base_weight: needed for DoRAs.
-        progress: gets layers done and in all; may raise to stop.
-        device: where a layer is computed; on the CPU where that has no memory for it.
+        ingredients: the LoRAs and their strengths.
+        recipe: the method and its settings.
+        base_weight: the base model's weights; required for DoRAs.
+        progress: a function called with the number of layers done and of all layers; it may raise to stop.
+        device: the device for computing; layers for which it does not have enough memory are computed on the CPU.
 
     Raises:
-        CrucibleError: nothing to merge, a DoRA without its base model, or LoRAs of different models.
+        CrucibleError: there is nothing to merge, a DoRA lacks its base model, or the LoRAs are for different models.
     """
     layers, errors = {}, {}
     squares = lost = 0.0
-    # The largest first: what they free holds the results of the others, and the process does not grow.
+    # Largest first: the memory that they free then holds the results of the others, so the process does not grow.
     joint = sorted(layers_of_all(ingredients, recipe, base_weight), key=lambda layer: -layer.size)
     for number, layer in enumerate(joint):
         if progress is not None:
@@ -125,9 +132,10 @@ def merge(
 
 
 def rank_too_low(rank: int) -> CrucibleError:
+    """Return the error for a rank below 1."""
     return CrucibleError(
-        f"The rank is {rank}, but a layer needs at least 1 to be changed at all. Give a higher one, say 16, or leave "
-        "it out."
+        f"The rank is {rank}, but a layer needs at least 1 to be changed at all. Set a higher rank, such as 16, or "
+        "leave it out."
     )
 
 
@@ -138,10 +146,10 @@ def _on(device: torch.device, adapter: LayerTensors) -> LayerTensors:
 def layers_of_all(
     ingredients: Sequence[Ingredient], recipe: Recipe, base_weight: BaseWeight | None = None
 ) -> Iterator[JointLayer]:
-    """Each layer that any of them changes, by key.
+    """Yield each layer that any of the LoRAs changes, ordered by key.
 
     Raises:
-        CrucibleError: there is none, or the recipe is no good.
+        CrucibleError: there is no LoRA with a strength, or the recipe is invalid.
     """
     used = sorted(
         (one for one in ingredients if one.strength_model or one.strength_clip),
@@ -166,7 +174,7 @@ def layers_of_all(
 
 
 class JointLayer:
-    """One layer, and what each LoRA has for it."""
+    """One layer, with the adapters that the LoRAs have for it."""
 
     def __init__(
         self,
@@ -181,34 +189,35 @@ class JointLayer:
 
     @property
     def names(self) -> str:
-        """Of the LoRAs that have this layer, for people."""
+        """The names of the LoRAs that have this layer, as shown to users."""
         return " and ".join(dict.fromkeys(one.name for one, _ in [*self._parts, *self._biases]))
 
     @property
     def size(self) -> int:
-        """Of what the LoRAs have here, in numbers."""
+        """The number of values that the LoRAs have for this layer."""
         return sum(tensor.numel() for _, adapter in self._parts for tensor in adapter.values())
 
     @property
     def has_weight(self) -> bool:
+        """Whether a LoRA changes the layer's weight."""
         return bool(self._parts)
 
     @property
     def has_bias(self) -> bool:
+        """Whether a LoRA changes the layer's bias."""
         return bool(self._biases)
 
     def bias(self) -> Tensor | None:
-        """What is to be added to the layer's bias, (out,), float32; None for nothing."""
+        """Compute the change to the layer's bias, (out,), float32; None if there is none."""
         self._require_one_shape([tuple(bias.shape) for _, bias in self._biases])
         return self._combined(self._biases) if self._biases else None
 
     def delta(self, device: torch.device = CPU) -> Tensor | None:
-        """What is to be added to the layer's weight, of its shape, float32; None for nothing."""
+        """Compute the change to the layer's weight, in the weight's shape, float32; None if there is none."""
         return self._combined(list(self._deltas(device))) if self._parts else None
 
     def as_lora(self, device: torch.device = CPU) -> tuple[LayerTensors, float, float | None]:
-        """The layer of the result, the square of the length of what it should do, and how far it is from that as a
-        share of the length: None where nothing was lost."""
+        """Return the merged layer, the squared norm of the exact ΔW, and the relative error (None if it is exact)."""
         bias = self.bias()
         layer = {} if bias is None else {".diff_b": bias}
         if not self._parts:
@@ -230,7 +239,10 @@ class JointLayer:
         return layer | lora, square, error
 
     def _factors(self, device: torch.device) -> tuple[Tensor, Tensor, tuple[int, ...]] | None:
-        """All LoRAs as one: (out, ranks), (ranks, in), and the shape of the weight; None where one is no LoRA."""
+        """Return all LoRAs as one pair of factors, (out, ranks) and (ranks, in), and the shape of the layer's weight.
+
+        Returns None if one of them is not a plain LoRA.
+        """
         found = [factors_of(_on(device, adapter)) for _, adapter in self._parts]
         factors = [pair for pair in found if pair is not None]
         if len(factors) < len(found):
@@ -253,11 +265,11 @@ class JointLayer:
             yield one, delta.reshape(shapes[0])
 
     def _combined(self, deltas: Sequence[tuple[Ingredient, Tensor]]) -> Tensor:
-        """By the method; a LoRA that has nothing here has no say, as in peft."""
-        # The sign belongs to the values, so that it counts where signs are compared.
+        """Combine changes by the recipe's method. LoRAs without this layer are not counted, as in peft."""
+        # The sign of a strength is moved into the values, because some methods compare their signs.
         signed = [delta.float() * math.copysign(1.0, one.strength(self.key)) for one, delta in deltas]
         device = signed[0].device
-        if self._recipe.method.startswith("dare"):  # whose random numbers would be others on another device
+        if self._recipe.method.startswith("dare"):  # its random numbers would differ on another device
             signed = [delta.to(CPU) for delta in signed]
         weights = torch.tensor([abs(one.strength(self.key)) for one, _ in deltas], device=signed[0].device)
         return self._by_method(signed, weights).to(device)
@@ -265,7 +277,7 @@ class JointLayer:
     def _by_method(self, signed: list[Tensor], weights: Tensor) -> Tensor:
         recipe = self._recipe
         with global_seed(derived_seed(recipe.seed, self.key), weights.device), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a density of 1
+            warnings.simplefilter("ignore")  # peft warns about a density of 1
             match recipe.method:
                 case "linear":
                     return merge_utils.task_arithmetic(signed, weights)
@@ -284,10 +296,10 @@ class JointLayer:
 
     def _require_one_shape(self, shapes: Sequence[tuple[int, ...]]) -> None:
         for shape in shapes[1:]:
-            # A convolution over single pixels is a linear layer, and trainers differ in what they make of it.
+            # A 1x1 convolution is a linear layer, and trainers differ in the shape that they give it.
             if shapes[0][0] != shape[0] or math.prod(shapes[0]) != math.prod(shape):
                 first, other = (" x ".join(map(str, one)) for one in (shapes[0], shape))
                 raise CrucibleError(
                     f"{self.names} are for different base models: {self.key} is {first} in one and {other} in another. "
-                    "Merge LoRAs for the same architecture only."
+                    "Only merge LoRAs for the same architecture."
                 )

@@ -1,4 +1,4 @@
-"""How LoRAs are merged."""
+"""Settings for merging LoRAs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ MAJORITY_SIGNS: tuple[MajoritySign, ...] = get_args(MajoritySign)
 
 @dataclass(frozen=True)
 class Recipe:
-    """
+    """The method for merging LoRAs, and its settings.
+
     Attributes:
-        rank: of the result; None: as high as it must be to lose nothing (linear), or the sum of the ranks.
-        density: what share of each LoRA's values is kept, above 0 to 1; not for linear.
-        majority_sign: for TIES and DARE-TIES: which sign wins where they differ, that of the sum or of more of them.
-        seed: of the values that DARE drops.
+        rank: the rank of the result; None: as high as needed to lose nothing (linear), or the sum of the ranks.
+        density: the share of each LoRA's values that is kept, above 0 and at most 1; not used by linear.
+        majority_sign: the sign that TIES and DARE-TIES choose where signs differ: that of the sum ("total"), or the
+            more frequent one ("frequency").
+        seed: the random seed for the values that DARE drops.
     """
 
     method: Method = "linear"
@@ -29,7 +31,7 @@ class Recipe:
     seed: int = 0
 
     def facts(self) -> dict[str, Any]:
-        """What counts for the method, for the metadata of the result."""
+        """Return the settings that the method uses, for the metadata of the result."""
         facts: dict[str, Any] = {"method": self.method, "rank": self.rank}
         if self.method != "linear":
             facts["density"] = self.density

@@ -1,4 +1,4 @@
-"""Matrices as products of two thin ones."""
+"""Factor matrices into products of two thin ones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from ..formats.lora_file import DOWN, MIDDLE, UP, LayerTensors, lora_layer
 from ..seeding import global_seed
 
 OVERSAMPLING = 16
-"""More directions than asked for, for the randomized decomposition (Halko et al. 2011, arXiv:0909.4061)."""
+"""The number of directions that the randomized decomposition computes in addition to those asked for (Halko et al.
+2011, arXiv:0909.4061)."""
 
 POWER_ITERATIONS = 4
 
 
 def factors_of(adapter: LayerTensors) -> tuple[Tensor, Tensor] | None:
-    """A LoRA as (out, rank) and (rank, in · kernel), float32, whose product is ΔW; None for other methods."""
+    """Return a LoRA as two factors whose product is ΔW: (out, rank) and (rank, in · kernel), float32.
+
+    Returns None for other methods.
+    """
     if kind_of(adapter) != "lora":
         return None
     plain = without_middle(adapter)
@@ -27,7 +31,7 @@ def factors_of(adapter: LayerTensors) -> tuple[Tensor, Tensor] | None:
 
 
 def thin_svd(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Singular values and vectors of up @ down, exactly, without the product: U (out, r), S (r,), V (r, in)."""
+    """Compute the exact SVD of up @ down without forming the product: U (out, r), S (r,), V (r, in)."""
     left, left_small = torch.linalg.qr(up)
     right, right_small = torch.linalg.qr(down.T)
     u, s, v = torch.linalg.svd(left_small @ right_small.T, full_matrices=False)
@@ -35,8 +39,11 @@ def thin_svd(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def dense_svd(matrix: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The same of a matrix (out, in). Where only the first `rank` are asked for and these are few, by the randomized
-    method, which is many times faster and of the same result to a fraction of a percent; from a seed of its own."""
+    """Compute the SVD of a matrix (out, in): U (out, r), S (r,), V (r, in).
+
+    If only the first `rank` directions are asked for and these are few, the randomized method is used, which is many
+    times faster and as good to a fraction of a percent. It has a seed of its own, so results are repeatable.
+    """
     wanted = min(matrix.shape) if rank is None else rank + OVERSAMPLING
     if 4 * wanted >= min(matrix.shape):
         u, s, v = torch.linalg.svd(matrix, full_matrices=False)
@@ -47,7 +54,7 @@ def dense_svd(matrix: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]
 
 
 def rank_for_energy(singular_values: Tensor, energy: float) -> int:
-    """The smallest rank that keeps this share of the sum of squares; at least 1."""
+    """Return the smallest rank that keeps this share of the sum of squared singular values; at least 1."""
     squares = singular_values.double().square()
     if not squares.sum():
         return 1
@@ -56,10 +63,14 @@ def rank_for_energy(singular_values: Tensor, energy: float) -> int:
 
 
 def as_lora(u: Tensor, s: Tensor, v: Tensor, rank: int, shape: Sequence[int]) -> LayerTensors:
-    """The first `rank` singular directions as a LoRA with alpha = rank, the values shared evenly by both factors.
+    """Return the first `rank` singular directions as a LoRA with alpha = rank.
+
+    Each factor gets the square roots of the singular values.
 
     Args:
-        shape: of the layer's weight: (out, in) or (out, in, kernel height, kernel width).
+        u, s, v: the SVD, as `thin_svd` and `dense_svd` return it.
+        rank: the number of directions to keep.
+        shape: the shape of the layer's weight: (out, in) or (out, in, kernel height, kernel width).
     """
     rank = min(rank, len(s))
     root = s[:rank].sqrt()
@@ -69,8 +80,11 @@ def as_lora(u: Tensor, s: Tensor, v: Tensor, rank: int, shape: Sequence[int]) ->
 def truncated(
     u: Tensor, s: Tensor, v: Tensor, rank: int, shape: Sequence[int]
 ) -> tuple[LayerTensors, float, float | None]:
-    """`as_lora` of a whole decomposition, the square of ΔW's length, and the error as a share of the length: None where
-    nothing was lost."""
+    """Truncate the SVD of a ΔW to a rank.
+
+    Returns:
+        the LoRA as from `as_lora`, the squared norm of ΔW, and the relative error (None if nothing was lost).
+    """
     squares = s.double().square()
     square = float(squares.sum())
     error = None
@@ -80,15 +94,18 @@ def truncated(
 
 
 def lora_of(up: Tensor, down: Tensor, shape: Sequence[int]) -> LayerTensors:
-    """A LoRA whose ΔW is up @ down, of a weight of this shape."""
+    """Return a LoRA with ΔW = up @ down, for a weight of this shape."""
     rank = up.shape[1]
     up, down = up.to("cpu"), down.to("cpu")
     return lora_layer(down.reshape(rank, *shape[1:]), up.reshape(len(up), rank, *[1] * (len(shape) - 2)), rank)
 
 
 def lora_of_matrix(delta: Tensor, rank: int) -> tuple[LayerTensors, float, float | None]:
-    """The best LoRA of a rank for a ΔW (out, in, …), the square of ΔW's length, and the error as a share of the length:
-    None where nothing was lost."""
+    """Approximate a ΔW (out, in, …) by the best LoRA of a rank.
+
+    Returns:
+        the LoRA, the squared norm of ΔW, and the relative error (None if nothing was lost).
+    """
     flat = delta.flatten(1)
     square = float(flat.double().square().sum())
     rank = min(rank, *flat.shape)
@@ -101,6 +118,6 @@ def lora_of_matrix(delta: Tensor, rank: int) -> tuple[LayerTensors, float, float
 
 
 def weight_shape(adapter: LayerTensors) -> tuple[int, ...]:
-    """Of the layer's weight, from a LoRA."""
+    """Return the shape of a layer's weight, from a LoRA on the layer."""
     down, middle = adapter[DOWN], adapter.get(MIDDLE)
     return (len(adapter[UP]), down.shape[1], *(down if middle is None else middle).shape[2:])

@@ -1,4 +1,4 @@
-"""A LoRA with another rank."""
+"""Resize LoRAs to another rank."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ from .refactor import dense_svd, factors_of, lora_of_matrix, rank_for_energy, th
 
 @torch.no_grad()
 def resize(lora: Layers, rank: int | None = None, energy: float | None = None) -> Merged:
-    """A LoRA of the rank, or, layer by layer, of the smallest rank that keeps a share of the energy (the sum of squares
-    of ΔW, up to 1). LoHa, LoKr and whole differences become LoRA.
+    """Resize a LoRA to a rank, or each layer to the smallest rank that keeps a share of its energy.
+
+    LoHa, LoKr and full differences become LoRA.
+
+    Args:
+        lora: the layers to resize.
+        rank: the new rank of all layers; None if `energy` decides it.
+        energy: the share of the sum of squares of ΔW to keep, above 0 and at most 1.
 
     Raises:
-        CrucibleError: a rank or an energy that is none, or a DoRA.
+        CrucibleError: the rank or the energy is out of range, or a layer is a DoRA.
     """
     if rank is not None and rank < 1:
         raise rank_too_low(rank)
     if energy is not None and not 0 < energy <= 1:
         raise CrucibleError(
-            f"The energy is {energy}, but it is the share of each layer that is kept, so it must be above 0 and at "
-            "most 1. 0.95 is usual."
+            f"The energy is {energy}, but it is the share of each layer to keep, so it must be above 0 and at most 1. "
+            "0.95 is usual."
         )
     layers: dict[str, LayerTensors] = {}
     errors: dict[str, float] = {}
@@ -45,11 +51,11 @@ def resize(lora: Layers, rank: int | None = None, energy: float | None = None) -
 def _resized(
     key: str, adapter: LayerTensors, rank: int | None, energy: float | None
 ) -> tuple[LayerTensors, float, float | None]:
-    """A layer, the square of ΔW's length, and the error as a share of the length: None where nothing was lost."""
+    """Return the resized layer, the squared norm of its ΔW, and the relative error (None if nothing was lost)."""
     if DORA_SCALE in adapter:
         raise CrucibleError(
-            f"{key} has a dora_scale: a DoRA of another rank is another DoRA, with a scale that depends on the base "
-            "model. Merge it with that model instead (python -m trainer merge … --base MODEL --rank 16)."
+            f"{key} has a dora_scale: it is a DoRA, whose scale depends on the base model and would be wrong at "
+            "another rank. Merge it with that model instead (python -m trainer merge … --base MODEL --rank 16)."
         )
     rest = {suffix: tensor for suffix, tensor in adapter.items() if suffix in BIASES}
     weights = {suffix: tensor for suffix, tensor in adapter.items() if suffix not in BIASES}

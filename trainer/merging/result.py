@@ -1,4 +1,4 @@
-"""Files of LoRAs that were made of others."""
+"""Write LoRA files that are made from other LoRAs."""
 
 from __future__ import annotations
 
@@ -27,22 +27,27 @@ _OF_THE_BASE = (
     *("ss_base_model_version", "ss_sd_model_name", "ss_sd_model_hash", "ss_v2"),
     *("modelspec.prediction_type", "modelspec.resolution", "crucible.base_model"),
 )
-"""Kept where all parents that have it agree."""
+"""Metadata about the base model, which is kept if all parents that have it agree."""
 
 
 _OF_THE_FILE = ("lora_adapter_metadata", "sshs_legacy_hash", "sshs_model_hash", "modelspec.hash_sha256", "format")
-"""Not true of another file; diffusers would take ranks and alphas from the first."""
+"""Metadata that would be wrong for the new file; diffusers would take ranks and alphas from the first of these."""
 
 
 def metadata_of(
     name: str, stack: Sequence[Strengths], lora: Layers, architecture: Architecture, made_by: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Metadata of a LoRA that was made of others: parents with hashes and strengths, trigger words joined. Where it was
-    made of one alone, what that says of its training stays.
+    """Return the metadata of a LoRA that was made from others.
+
+    It lists the parents with hashes and strengths, and the trigger words of all. If there is only one parent, the
+    metadata about its training is kept.
 
     Args:
-        lora: the result.
-        made_by: what was done, for crucible.made_by: {"method": "ties", "density": 0.5}.
+        name: the name of the new LoRA.
+        stack: the parents and their strengths.
+        lora: the layers of the new LoRA.
+        architecture: the architecture that it is for.
+        made_by: how it was made, for crucible.made_by: {"method": "ties", "density": 0.5}.
     """
     parents = [one.lora.metadata for one in stack]
     found: dict[str, str] = {}
@@ -61,11 +66,11 @@ def metadata_of(
     if {kind_of(layer) for layer in lora.layers.values()} == {"lora"}:
         rank, alpha = max((len(layer[DOWN]), len(layer[DOWN]) * scale_of(layer)) for layer in lora.layers.values())
         found |= {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": f"{alpha:g}"}
-        found.pop("ss_network_args", None)  # of another algorithm
+        found.pop("ss_network_args", None)  # can be those of another algorithm
     return found | {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": name,
-        "modelspec.description": f"Made with LoRA Crucible of {', '.join(one.lora.name for one in stack)}.",
+        "modelspec.description": f"Made with LoRA Crucible from {', '.join(one.lora.name for one in stack)}.",
         "modelspec.date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "ss_output_name": name,
         "crucible.version": __version__,
@@ -84,14 +89,20 @@ def save(
     form: Form = "auto",
     dtype: torch.dtype | None = None,
 ) -> LoraModel:
-    """Write a LoRA that was made of others.
+    """Write a LoRA that was made from others, and return it.
 
     Args:
-        dtype: None: that of the others.
+        path: the file to write.
+        lora: the layers of the new LoRA.
+        stack: the parents and their strengths.
+        architecture: the architecture that it is for.
+        made_by: how it was made, for crucible.made_by.
+        form: the format of the file.
+        dtype: the precision of the file; None for that of the parents.
 
     Raises:
-        CrucibleError: the form has no place for a layer, a value does not fit into the precision, or the file cannot be
-            written.
+        CrucibleError: the format has no name for a layer, a value does not fit into the precision, or the file cannot
+            be written.
     """
     metadata = metadata_of(path.stem, stack, lora, architecture, made_by)
     tensors = to_form(lora, architecture, form, dtype or dtype_of(*(one.lora for one in stack)))
@@ -108,8 +119,10 @@ def merge_to_file(
     dtype: torch.dtype | None = None,
     device: torch.device = CPU,
 ) -> tuple[LoraModel, str]:
-    """Merge LoRAs into a new file; returns the result, and what was done, for people. For the arguments see `merge` and
-    `save`.
+    """Merge LoRAs into a new file. For the arguments see `merge` and `save`.
+
+    Returns:
+        the merged LoRA, and a report for the user.
 
     Raises:
         CrucibleError: as `merge` and `save`.

@@ -1,4 +1,4 @@
-"""LoRA layers with another rank or alpha that do the same, or as much of it as the rank allows."""
+"""Change the rank or alpha of LoRA layers while keeping their effect as far as the rank allows."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from .refactor import thin_svd
 def resized(
     layers: Mapping[str, LayerTensors], rank: int | None, alpha: float | None, rank_stabilized: bool, seed: int
 ) -> tuple[dict[str, LayerTensors], float | None]:
-    """LoRA and DoRA layers with this rank and alpha; the others as they are.
+    """Give LoRA and DoRA layers this rank and alpha; other layers stay unchanged.
 
-    A lower rank keeps the largest singular values of ΔW. A higher one adds directions that have no effect yet, and can
-    get one: random in, zero out.
+    A lower rank keeps the largest singular values of ΔW. A higher one adds directions that have no effect yet but can
+    learn one: random in `DOWN`, zero in `UP`.
 
     Args:
-        rank, alpha: None: as each layer has it; for alpha, as large beside the rank as it has it.
-        rank_stabilized: whether alpha is divided by the square root of the rank.
-        seed: of the random directions.
+        layers: the layers by key.
+        rank: the new rank; None keeps each layer's rank.
+        alpha: the new alpha; None keeps each layer's ratio of alpha to rank.
+        rank_stabilized: whether alpha is divided by the square root of the rank instead of the rank.
+        seed: the seed of the random directions.
 
     Returns:
-        the layers, and how much of all ΔW was left out, as a share of its length; None where no rank was changed.
+        the layers, and the norm of what was lost, as a share of the norm of all ΔW; None if no rank was changed.
     """
     result = dict(layers)
     before = lost = 0.0
@@ -62,7 +64,7 @@ def resized(
 
 
 def _truncated(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best factors of a lower rank for up @ down (Eckart and Young 1936), and all its singular values."""
+    """Return the best factors of a lower rank for up @ down (Eckart and Young 1936), and all its singular values."""
     u, values, v = thin_svd(up, down)
     root = values.sqrt()
     if (missing := rank - len(values)) > 0:  # the layer itself is smaller than the rank

@@ -1,4 +1,4 @@
-"""Training that starts from a LoRA file, of any trainer, instead of from zero."""
+"""Training that continues from a LoRA file, made by any trainer, instead of starting from zero."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from ..merging.to_rank import resized
 from .base import BaseModel
 
 DECIDED_BY_FILE = ("lora_rank", "lora_alpha", "target_modules")
-"""Settings that are the file's where they are on auto."""
+"""Settings that take the file's value if they are on auto."""
 
 MOST_RANK, MOST_ALPHA = 512, 1024.0
-"""What the settings can say."""
+"""The largest rank and alpha that the settings allow."""
 
 SHOWN = 3
-"""Names that a message lists."""
+"""The number of names that a message lists."""
 
 _TITLES = {"lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr"}
 
 _UNTRAINABLE = {
-    ".diff_b": "differences of biases",
-    ".diff": "whole differences",
+    ".diff_b": "bias differences",
+    ".diff": "full differences",
     ".w_norm": "norms",
     ".b_norm": "norms",
     ".lora_B.bias": "biases",
-    ".lora_magnitude_vector": "DoRA in PEFT's form",
+    ".lora_magnitude_vector": "DoRA in PEFT's format",
     ".a1": "GLoRA",
     ".oft_blocks": "OFT",
     ".oft_diag": "OFT",
     ".boft_blocks": "BOFT",
-    ".lokr_t2": "LoKr in Tucker's form",  # for which ComfyUI's loader logs an error and goes on without
+    ".lokr_t2": "LoKr in Tucker form",  # ComfyUI's loader logs an error and skips it
 }
-"""What nothing can be trained on, by suffixes without "default" and "weight"."""
+"""The methods that cannot be trained further, by suffix without "default" and "weight"."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Continued:
     """A LoRA that a run starts from.
 
     Attributes:
-        name: of its file, without the ending.
-        sha256: of the whole file.
-        layers: what training starts from, by file key, float32.
-        rank, alpha: of most layers.
-        algorithm: of most layers.
-        trigger_word: that the file names; or "".
-        notes: sentences about it.
+        name: the name of its file, without extension.
+        sha256: the hash of the whole file.
+        layers: the layers that training starts from, by file key, float32.
+        rank, alpha: the rank and alpha of most layers.
+        algorithm: the algorithm of most layers.
+        trigger_word: the trigger word that the file names, or "".
+        notes: sentences for the report.
     """
 
     name: str
@@ -73,14 +73,14 @@ class Continued:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """For the file of what becomes of it."""
+        """The entry about this LoRA in the metadata of the LoRA trained from it."""
         return {"crucible.continued_from": json.dumps({"name": self.name, "sha256": self.sha256}, ensure_ascii=False)}
 
     def settings(self, config: TrainingConfig) -> TrainingConfig:
-        """The config with what the file decides.
+        """Return the config with the settings that the file decides.
 
         Raises:
-            CrucibleError: settings that the file's algorithm does not have.
+            CrucibleError: the config has settings that the file's algorithm does not support.
         """
         plain_rslora = config.algorithm == "rslora" and self.algorithm == "lora"
         decided = {
@@ -99,14 +99,14 @@ class Continued:
 
 
 def continued_from(config: TrainingConfig, base_model: BaseModel) -> Continued | None:
-    """The LoRA that `continue_from` names; None where it names none.
+    """Load the LoRA that `continue_from` names; return None if it is empty.
 
-    Its layers, ranks, alphas and algorithm stay as they are. Only where `lora_rank` or `lora_alpha` is set, LoRA and
-    DoRA layers are brought to it first, by SVD where the rank falls.
+    Layers, ranks, alphas and algorithm are kept. Only if `lora_rank` or `lora_alpha` is set are LoRA and DoRA layers
+    converted to it first, by SVD if the rank decreases.
 
     Raises:
-        CrucibleError: there is no such file; it is for another base model; it has methods that cannot be trained, or
-            values that are no numbers; or settings contradict it.
+        CrucibleError: the file does not exist, is for another base model, uses methods that cannot be trained, or has
+            NaN or infinite weights; or settings contradict it.
     """
     if not config.continue_from:
         return None
@@ -125,25 +125,25 @@ def continued_from(config: TrainingConfig, base_model: BaseModel) -> Continued |
     rank, alpha = _usual_rank_and_alpha(layers)
     if rank > MOST_RANK:
         raise CrucibleError(
-            f"{path} has rank {rank}, and {MOST_RANK} is the most that can be trained here. Set lora_rank, to have it "
+            f"{path} has rank {rank}, but {MOST_RANK} is the highest that can be trained. Set lora_rank to have it "
             "resized first."
         )
     trigger_word = metadata.get("modelspec.trigger_phrase", "").strip()
     notes = [_what_it_is(path.stem, layers)]
     if lost is not None:
-        without = f", which left out {lost:.1%} of what it does" if lost else ""
+        without = f", which lost {lost:.1%} of its effect" if lost else ""
         notes.append(f"It was resized to rank {rank} before the first step{without}.")
     notes += _on_settings(config, layers)
     left_out = [*unplaced, *lora.leftover]
     if left_out:
         notes.append(
-            f"{len(left_out)} of its parts have no place on {base_model.name}, or one of another size, and were left "
-            f"out: {_shown(left_out)}."
+            f"{len(left_out)} of its parts were skipped, because {base_model.name} does not have them or has them in a "
+            f"different size: {_shown(left_out)}."
         )
     if trigger_word:
         notes.append(
-            f'Its trigger word "{trigger_word}" goes on into the new file where the dataset names none; captions are '
-            "trained as they are."
+            f'Its trigger word "{trigger_word}" is kept in the new file if the dataset has none; captions are used '
+            "unchanged."
         )
     return Continued(
         path.stem,
@@ -160,13 +160,16 @@ def continued_from(config: TrainingConfig, base_model: BaseModel) -> Continued |
 def _with_a_place(
     path: Path, made_for: str, layers: Mapping[str, LayerTensors], base_model: BaseModel
 ) -> tuple[dict[str, LayerTensors], list[str]]:
-    """The layers that the model has, and the keys of the others.
+    """Return the layers that the model has, and the keys of the others.
 
     Args:
-        made_for: the file's architecture, for people.
+        path: the LoRA's file.
+        made_for: the name of the file's architecture, as shown to users.
+        layers: the layers of the file.
+        base_model: the model to train on.
 
     Raises:
-        CrucibleError: it has fewer than half of them.
+        CrucibleError: the model has fewer than half of the layers.
     """
     shapes = base_model.layer_shapes()
     known = [key for key in layers if key in shapes]
@@ -179,7 +182,7 @@ def _with_a_place(
 
 
 def _fits(adapter: LayerTensors, shape: tuple[int, ...]) -> bool:
-    """Whether its ΔW is of a weight's shape; also where the method is unknown here."""
+    """Return whether the adapter's ΔW has the shape of a weight; also True for unknown methods."""
     parts = {
         suffix: tensor if suffix == ALPHA else tensor.to("meta")
         for suffix, tensor in adapter.items()
@@ -189,39 +192,40 @@ def _fits(adapter: LayerTensors, shape: tuple[int, ...]) -> bool:
         found = delta_weight(parts).shape
     except CrucibleError:
         return True
-    except RuntimeError:  # factors that do not go together
+    except RuntimeError:  # the shapes of the factors do not match
         return False
     return len(found) > 1 and found[0] == shape[0] and found.numel() == math.prod(shape)
 
 
 def _misfit(path: Path, made_for: str, layers: int, known: int, placed: int, base_model: BaseModel) -> str:
-    sizes = f", and {known - placed} of these are of another size" if known > placed else ""
+    sizes = f", and {known - placed} of these have a different size" if known > placed else ""
     return (
-        f"{path} cannot be continued on {base_model.name} ({base_model.architecture.name}): that has {known} of its "
-        f"{layers} layers{sizes}. It is for {made_for}. Train on the model that it was made for, or on one derived "
-        "from that, or leave continue_from empty."
+        f"{path} cannot be continued on {base_model.name} ({base_model.architecture.name}), which has {known} of its "
+        f"{layers} layers{sizes}. It is for {made_for}. Train on the model that it was made for or on one derived "
+        "from it, or leave continue_from empty."
     )
 
 
 def _require_trainable(path: Path, layers: Mapping[str, LayerTensors]) -> None:
-    """
+    """Check that all layers use methods that can be trained.
+
     Raises:
-        CrucibleError: some layers are of a method that nothing can be trained on.
+        CrucibleError: some layers use another method.
     """
     others = {key: found for key, layer in layers.items() if (found := _untrainable(layer))}
     if not others:
         return
-    todo = f"Make a LoRA of it first: python -m trainer resize {path.name} --rank 32."
+    todo = f"Convert it to a LoRA first: python -m trainer resize {path.name} --rank 32."
     if any(kind_of(layers[key]) in ("other", "dora") for key in others):
         todo = "Apply it to the model with a LoRA loader instead, and train a new LoRA on top of it."
     raise CrucibleError(
         f"{path} has {', '.join(sorted(set(others.values())))} in {len(others)} of its {len(layers)} layers "
-        f"({_shown(others)}), which cannot be trained on: LoRA, DoRA, LoHa and LoKr can. {todo}"
+        f"({_shown(others)}), which cannot be trained further; only LoRA, DoRA, LoHa and LoKr can. {todo}"
     )
 
 
 def _untrainable(layer: LayerTensors) -> str:
-    """What cannot be trained of a layer, in words; or ""."""
+    """Return the name of the method in a layer that cannot be trained, as shown to users; "" if there is none."""
     suffixes = [suffix.removesuffix(".weight").removesuffix(".default") for suffix in layer]
     found = dict.fromkeys(_UNTRAINABLE[suffix] for suffix in suffixes if suffix in _UNTRAINABLE)
     if found:
@@ -230,12 +234,13 @@ def _untrainable(layer: LayerTensors) -> str:
     if DORA_SCALE in layer and kind != "dora":
         return "LoHa or LoKr with DoRA"
     if kind == "dora" and len(layer[DORA_SCALE]) != len(layer[UP]):
-        return "DoRA by inputs"
+        return "DoRA with scales per input"
     return "" if kind in _TITLES else "an unknown method"
 
 
 def _require_agreement(path: Path, layers: Mapping[str, LayerTensors], config: TrainingConfig) -> None:
-    """
+    """Check that the config does not contradict the file.
+
     Raises:
         CrucibleError: the config asks for another algorithm, or for a rank or alpha that these layers cannot be given.
     """
@@ -244,8 +249,8 @@ def _require_agreement(path: Path, layers: Mapping[str, LayerTensors], config: T
     titles = " and ".join(_TITLES[kind] for kind in sorted(kinds))
     if config.algorithm != "lora" and asked not in kinds:
         raise CrucibleError(
-            f"algorithm is {config.algorithm}, but {path} is {titles}, and continued training keeps what a file has. "
-            f"Set algorithm back to lora, which leaves that to the file, or leave continue_from empty."
+            f"algorithm is {config.algorithm}, but {path} is {titles}, and continued training keeps the algorithm of "
+            f"the file. Set algorithm back to lora, which lets the file decide, or leave continue_from empty."
         )
     for key, layer in layers.items():
         rank = rank_of(layer)
@@ -258,13 +263,13 @@ def _require_agreement(path: Path, layers: Mapping[str, LayerTensors], config: T
             if wanted is not None and not math.isclose(wanted, has, rel_tol=1e-3):
                 raise CrucibleError(
                     f"{name} is {wanted:g}, but {key} in {path} has {has:g}, and a {_TITLES[kind_of(layer)]} cannot be "
-                    f"resized. Leave {name} on auto, or make a LoRA of it first: python -m trainer resize {path.name} "
-                    "--rank 32."
+                    f"resized. Leave {name} on auto, or convert the file to a LoRA first: python -m trainer resize "
+                    f"{path.name} --rank 32."
                 )
 
 
 def _usual_rank_and_alpha(layers: Mapping[str, LayerTensors]) -> tuple[int, float]:
-    """Of most layers. LoKr of whole matrices have none, and count as rank 1 where there are no others."""
+    """Return the rank and alpha of most layers; rank 1 if all are LoKr of whole matrices, which have no rank."""
     found = Counter((rank, rank * scale_of(layer)) for layer in layers.values() if (rank := rank_of(layer)) is not None)
     rank, alpha = found.most_common(1)[0][0] if found else (1, 1.0)
     return rank, alpha if 0 < alpha <= MOST_ALPHA else float(rank)
@@ -279,8 +284,8 @@ def _what_it_is(name: str, layers: Mapping[str, LayerTensors]) -> str:
     ranks = sorted({rank for layer in layers.values() if (rank := rank_of(layer)) is not None})
     by_layer = f"ranks {ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else f"rank {ranks[0]}" if ranks else "no rank"
     return (
-        f"Continued from {name}: {kinds}, {by_layer}, {len(layers)} layers. These, with their alphas, are the file's, "
-        "and so is the first sample."
+        f"Continued from {name}: {kinds}, {by_layer}, {len(layers)} layers. Training started from these and their "
+        "alphas, and the first sample shows what the file did before."
     )
 
 
@@ -288,13 +293,13 @@ def _on_settings(config: TrainingConfig, layers: Mapping[str, LayerTensors]) -> 
     of_text = [is_of_text_encoder(key) for key in layers]
     ignored = [name for name in ("target_modules", "layer_patterns") if getattr(config, name)]
     if all(of_text):
-        yield "The file has a part for the text encoder only, so the layers of the model itself start from zero."
+        yield "The file only has layers for the text encoder, so the layers of the model itself start from zero."
     elif ignored:
-        yield f"{' and '.join(ignored)}: without effect, because the layers are those of the file."
+        yield f"{' and '.join(ignored)}: no effect, because the layers are those of the file."
     if any(of_text) and not config.train_text_encoder:
-        yield "train_text_encoder is on, because the file has a part for the text encoder."
+        yield "train_text_encoder was switched on, because the file has layers for the text encoder."
     if config.train_text_encoder and not any(of_text):
-        yield "The file has no part for the text encoder, so that one starts from zero."
+        yield "The file has no layers for the text encoder, so the text encoder starts from zero."
 
 
 def _shown(names: Iterable[str]) -> str:

@@ -204,7 +204,7 @@ def test_step_0_of_every_spelling(tmp_path: Path, architecture: str, spelling: s
     expected = errors(models.base_model(patched(model, changes)), samples)
     base_model = models.base_model(model)
     lora = continued(base_model, tmp_path / "x.safetensors")
-    assert "left out" not in " ".join(lora.notes)
+    assert "skipped" not in " ".join(lora.notes)
     spec = AdapterSpec(4, 4.0, 0.0, "attention", start=lora.layers)
     with base_model.session("fp32"), base_model.attached(spec, False) as adapters, torch.no_grad():
         adapters.initialise(1)

@@ -1,4 +1,4 @@
-"""Every algorithm trains, saves and leaves the model as it was, without ComfyUI too."""
+"""Every algorithm trains, saves and leaves the model unchanged, without ComfyUI too."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_each_algorithm_has_the_keys_that_loaders_look_for(tmp_path: Path, algor
 
 
 def test_the_alpha_of_rslora_is_what_readers_need(tmp_path: Path) -> None:
-    """They scale by alpha / rank, it by alpha / sqrt(rank)."""
+    """Programs that read the file scale by alpha / rank, while rslora scales by alpha / sqrt(rank)."""
     tensors, _ = read_lora(train(tmp_path, algorithm="rslora", lora_rank=16, lora_alpha=2).files.lora)
     assert {tensor.item() for key, tensor in tensors.items() if key.endswith(".alpha")} == {2 * 16**0.5}
 

@@ -1,4 +1,4 @@
-"""Which layers are attention and which feed-forward, over all architectures."""
+"""Attention and feed-forward layers are recognized in all architectures."""
 
 import pytest
 from lora_crucible.adapters.layer_kinds import is_attention, is_feed_forward

@@ -1,4 +1,4 @@
-"""Which layers a user's words stand for."""
+"""The layers that users choose by kind or by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA files from LoRA files, on the command line."""
+"""The commands that make LoRA files from LoRA files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def layers(seed: int, rank: int) -> Layers:
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """One as kohya's trainer writes it, and one as diffusers does."""
+    """Two LoRA files, one as kohya's trainer writes it and one as diffusers does."""
     one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
     write_lora(one, to_form(layers(1, 4), SD15, "kohya"), {"modelspec.trigger_phrase": "zwx style"})
     write_lora(other, to_form(layers(2, 3), SD15, "diffusers"), {"modelspec.trigger_phrase": "qqq person"})
@@ -214,7 +214,7 @@ def test_a_checkpoint_of_another_size(files, tmp_path, capsys):
 
 def test_what_into_does_not_heed(files, tmp_path, capsys):
     arguments = ["merge", str(files[0]), "--into", str(files[1]), "--output", str(tmp_path / "no.safetensors")]
-    assert "--rank and --save_precision are for a LoRA" in error_of(capsys, *arguments, "--rank", "4")
+    assert "--rank and --save_precision are for LoRAs" in error_of(capsys, *arguments, "--rank", "4")
 
 
 def test_what_is_no_part_of_a_layer_is_told(files, tmp_path, capsys):
@@ -229,7 +229,7 @@ def test_a_dora_is_not_made_one_of_diffusers(files, tmp_path, capsys):
     tensors, _ = read_lora(files[0])
     write_lora(files[0], tensors | {f"{QUERY}.dora_scale": torch.ones(640, 1)}, {})
     told = error_of(capsys, "convert", str(files[0]), "--to", "diffusers", "--output", str(tmp_path / "x.safetensors"))
-    assert "dora layers, and diffusers reads LoRA only" in told
+    assert "dora layers, but diffusers only reads LoRA" in told
 
 
 def test_pefts_dora_is_not_taken_for_a_lora(files, tmp_path, capsys):
@@ -261,7 +261,7 @@ def test_loras_of_different_models(files, tmp_path, capsys):
     write_lora(flux, {f"lora_unet_double_blocks_0_img_mod_lin{suffix}": t for suffix, t in layer.items()}, {})
     told = error_of(capsys, "merge", str(files[0]), str(flux), "--output", str(tmp_path / "no.safetensors"))
     assert "one.safetensors is for Stable Diffusion 1.5" in told
-    assert "flux.safetensors for Flux.1" in told
+    assert "flux.safetensors is for Flux.1" in told
     assert not (tmp_path / "no.safetensors").exists()
 
 
@@ -275,7 +275,7 @@ def test_nothing_is_needed_that_comfyui_does_not_bring(files, tmp_path, capsys, 
 @pytest.mark.parametrize("written", ["{}:", "{}:much", "{}:0.5:0.5:0.5", "{}:nan", "{}:inf"])
 def test_a_strength_that_is_none(files, tmp_path, capsys, written):
     told = error_of(capsys, "merge", written.format(files[0]), "--output", str(tmp_path / "no.safetensors"))
-    assert "is no LoRA with a strength" in told
+    assert "is not a LoRA with a strength" in told
     assert "mine.safetensors:0.7" in told
 
 

@@ -1,4 +1,4 @@
-"""Files that lie: each is refused in little memory, with what is wrong with it."""
+"""Files that lie about their contents: each is refused without using much memory, with an error that says why."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def entry(begin, end, shape=(2, 4), dtype="F32"):
 
 
 def write(path, header, body=bytes(64), length=None):
-    """A safetensors file of any header: an object, or its text."""
+    """Write a safetensors file with any header, given as an object or as its text."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + body)
     return path
@@ -34,7 +34,7 @@ def path(tmp_path):
 
 
 def refused(path, match):
-    """Before the body is read, in the message that users see."""
+    """Check that a file is refused before its tensors are read, with a message that names it."""
     tracemalloc.start()
     try:
         with pytest.raises(CrucibleError, match=match) as caught:
@@ -66,20 +66,20 @@ def test_metadata_wherever_it_stands(path):
 
 
 def test_the_body_of_a_large_file_is_not_read_for_its_header(path):
-    """Ten gigabytes, on disks that can have holes in files."""
+    """The file has ten gigabytes, on disks that support sparse files."""
     size = 10 * 2**30
     write(path, {DOWN: entry(0, size, (size // 4,))}, b"")
     try:
         os.truncate(path, path.stat().st_size + size)
     except OSError:
-        pytest.skip("no room for a file with holes")
+        pytest.skip("no room for a sparse file")
     assert read_header(path).shapes == {DOWN: (size // 4,)}
 
 
 @pytest.mark.parametrize("claimed", [2**30, MAX_HEADER + 1, 2**63, 2**64 - 1, 200])
 def test_a_header_that_claims_more_than_there_is(path, claimed):
     write(path, {DOWN: entry(0, 64)}, length=claimed)
-    refused(path, f"not a whole safetensors file: its header claims {claimed:,} bytes")
+    refused(path, f"not a complete safetensors file: its header claims {claimed:,} bytes")
 
 
 def test_a_header_of_more_bytes_than_anything_reads(path):
@@ -93,36 +93,36 @@ def test_a_header_of_more_bytes_than_anything_reads(path):
     [
         pytest.param({DOWN: entry(-32, 0)}, id="negative offsets"),
         pytest.param({DOWN: entry(32, 0)}, id="ends before it begins"),
-        pytest.param({DOWN: entry(0, 2**62)}, id="ends far behind the file"),
-        pytest.param({DOWN: entry(0, 64, (2**62, 2**62))}, id="shape beyond all numbers"),
+        pytest.param({DOWN: entry(0, 2**62)}, id="ends far beyond the file"),
+        pytest.param({DOWN: entry(0, 64, (2**62, 2**62))}, id="shape that overflows"),
         pytest.param({DOWN: entry(0, 64, (-2, -8))}, id="negative shape"),
         pytest.param({DOWN: entry(0, 32), UP: entry(0, 32)}, id="the same bytes twice"),
         pytest.param({DOWN: entry(0, 40, (10,)), UP: entry(32, 64)}, id="overlap"),
         pytest.param({DOWN: entry(0, 28, (7,)), UP: entry(32, 64)}, id="gap"),
-        pytest.param({DOWN: entry(0, 32)}, id="bytes of no tensor"),
-        pytest.param({DOWN: entry(0, 64)}, id="shape of other bytes"),
+        pytest.param({DOWN: entry(0, 32)}, id="bytes without a tensor"),
+        pytest.param({DOWN: entry(0, 64)}, id="shape that does not match the bytes"),
         pytest.param({DOWN: entry(0, 64, (16,), "F99")}, id="unknown type"),
-        pytest.param({DOWN: entry(0, 64, (16,)), "__metadata__": {"a": {"b": "c"}}}, id="metadata that is no text"),
+        pytest.param({DOWN: entry(0, 64, (16,)), "__metadata__": {"a": {"b": "c"}}}, id="metadata that is not text"),
         pytest.param({DOWN: entry(0, 64, (16,)), "__metadata__": ["a"]}, id="metadata that is a list"),
-        pytest.param({"__metadata__": {"a": 1}, DOWN: entry(0, 64, (16,))}, id="metadata first, and no text"),
-        pytest.param({"__metadata__": {}, "__metadata__ ": {}}, id="an entry that is no tensor"),
-        pytest.param({DOWN: "x"}, id="no entry"),
+        pytest.param({"__metadata__": {"a": 1}, DOWN: entry(0, 64, (16,))}, id="metadata first, and not text"),
+        pytest.param({"__metadata__": {}, "__metadata__ ": {}}, id="an entry that is not a tensor"),
+        pytest.param({DOWN: "x"}, id="not an entry"),
         pytest.param(b'{"' + DOWN.encode() + b'":', id="cut off"),
-        pytest.param(b'{"\xff":1}', id="no UTF-8"),
+        pytest.param(b'{"\xff":1}', id="not UTF-8"),
         pytest.param(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}", id="deeply nested"),
         pytest.param(b'{"__metadata__":{"a":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}}", id="deep metadata"),
     ],
 )
 def test_headers_that_lie(path, header):
     write(path, header)
-    refused(path, "not a whole safetensors file")
+    refused(path, "not a complete safetensors file")
 
 
 def test_the_same_key_twice(path):
-    """No two readers agree on which one counts."""
+    """Programs do not agree on which of them counts."""
     one, other = (json.dumps(entry(*span)) for span in ((0, 32), (32, 64)))
     write(path, f'{{"{DOWN}":{one},"{DOWN}":{other}}}'.encode())
-    refused(path, "not a whole safetensors file")
+    refused(path, "not a complete safetensors file")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_the_same_key_twice(path):
         (pickle.dumps({"a": 1}), "a Python pickle"),
         (b"GGUF\x03\0\0\0" + bytes(100), "a GGUF file"),
         (b"<!DOCTYPE html><html>Not found</html>", "a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
     ],
 )
 def test_other_kinds_of_files_under_this_ending(path, content, kind):
@@ -153,7 +153,7 @@ def test_a_pickle_is_not_run(path, tmp_path):
 
 
 def test_a_legacy_pickle_whose_first_bytes_are_a_headers_length(path):
-    """Protocol 2 begins with the bytes 80 02, which is the length 640 of an honest header."""
+    """Pickle protocol 2 begins with the bytes 80 02, which can also be the length (640) of a valid header."""
     text = json.dumps({DOWN: entry(0, 64, (16,))}).encode()
     write(path, text + b" " * (640 - len(text)))
     assert path.read_bytes().startswith(b"\x80\x02")
@@ -170,9 +170,9 @@ def test_what_is_no_file(tmp_path):
         pipe = tmp_path / "pipe.safetensors"
         os.mkfifo(pipe)
     except (AttributeError, OSError):
-        pytest.skip("neither links nor pipes here")
+        pytest.skip("no symbolic links or pipes on this system")
     refused(loop, "could not be read")
-    refused(pipe, "could not be read: it is no ordinary file")
+    refused(pipe, "could not be read: it is not a regular file")
 
 
 @pytest.mark.parametrize(
@@ -203,5 +203,6 @@ def test_weights_that_are_no_numbers(path, dtype, value):
     down = torch.ones(2, 4)
     down[1, 2] = value
     save_file({DOWN: down.to(dtype), UP: torch.ones(4, 2).to(dtype)}, path)
-    with pytest.raises(CrucibleError, match=rf"is broken: 1 of the 8 values of {DOWN} are not finite.*earlier save"):
+    said = rf"is broken: 1 of the 8 values of {DOWN} are NaN or infinite.*earlier checkpoint"
+    with pytest.raises(CrucibleError, match=said):
         read_lora(path)

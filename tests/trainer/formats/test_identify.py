@@ -1,4 +1,4 @@
-"""LoRA files as their trainers name the keys, with the real models' sizes."""
+"""LoRA files are identified by the keys that each trainer writes and the layer sizes of the real models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OLD = ("_lora.down.weight", "_lora.up.weight")
 
 
 def lora(layers, suffixes=KOHYA, rank=4):
-    """Shapes of a file, from outputs and inputs of each layer."""
+    """Return the shapes in a file, from the outputs and inputs of each layer."""
     down, up = suffixes
     shapes = {}
     for layer, (rows, columns) in layers.items():
@@ -145,7 +145,7 @@ CASES = {
 def test_keys_and_shapes_tell_the_architecture(name):
     shapes, expected = CASES[name]
     assert identify(shapes, {}).id == expected
-    # What is stated does not matter where the keys decide.
+    # The metadata does not matter if the keys decide.
     assert identify(shapes, {"ss_base_model_version": "auraflow"}).id == expected
 
 
@@ -181,7 +181,7 @@ def test_unknown_keys():
 def test_in_words():
     shapes, _ = CASES["kohya Flux.1"]
     assert architecture_names(candidates(shapes, {})) == "Flux.1 or Chroma"
-    assert "does not tell" in architecture_names(())
+    assert "unknown architecture" in architecture_names(())
 
 
 @pytest.mark.parametrize(

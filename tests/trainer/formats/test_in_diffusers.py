@@ -1,4 +1,4 @@
-"""Files loaded by diffusers' own loader into a fresh model."""
+"""LoRA files loaded by diffusers' own loader into a fresh model."""
 
 import re
 
@@ -68,7 +68,7 @@ def output(unet):
 
 
 def with_adapters(architecture, targets):
-    """A UNet with random LoRA layers, and these by file key."""
+    """Return a UNet with random LoRA layers, and these layers by file key."""
     unet = make_unet(architecture)
     adaptable = [name for name, module in unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     chosen = [name for name in adaptable if re.search(TARGETS[targets], name)]
@@ -89,7 +89,7 @@ def with_adapters(architecture, targets):
 @pytest.mark.parametrize("architecture", LOADERS)
 def test_a_loaded_file_gives_the_trained_output(tmp_path, architecture, targets):
     if targets.startswith("every") and Version(diffusers.__version__) < Version("0.39"):
-        pytest.skip("diffusers before 0.39 reads no LoRA of the UNet's first and last convolution")
+        pytest.skip("diffusers before 0.39 cannot load a LoRA on the UNet's first and last convolution")
     trained, layers = with_adapters(architecture, targets)
     path = tmp_path / "lora.safetensors"
     write_lora(path, to_state_dict(layers, torch.float32), {"modelspec.title": "x"})
@@ -107,9 +107,9 @@ def test_a_loaded_file_gives_the_trained_output(tmp_path, architecture, targets)
 
 @pytest.mark.parametrize("architecture", LOADERS)
 def test_a_loha_made_a_lora(tmp_path, architecture):
-    """Files of LoHa have convolutions flattened, and diffusers reads LoRA only, on convolutions as such."""
+    """LoHa files flatten convolutions, but diffusers only reads LoRA with the shape of the convolution."""
     if Version(diffusers.__version__) < Version("0.39"):
-        pytest.skip("diffusers before 0.39 reads no LoRA of the UNet's first and last convolution")
+        pytest.skip("diffusers before 0.39 cannot load a LoRA on the UNet's first and last convolution")
     expected, fresh, lohas = make_unet(architecture), make_unet(architecture), {}
     for path, module in expected.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -143,7 +143,7 @@ def test_the_alpha_that_diffusers_writes(tmp_path, writes):
         )
     tensors, metadata = read_lora(next(tmp_path.glob("*.safetensors")))
     if "lora_adapter_metadata" not in metadata:
-        pytest.skip("this diffusers does not write it yet")
+        pytest.skip("this version of diffusers does not write it")
     assert not any("alpha" in key for key in tensors)
     assert scale_in_diffusers(metadata) == 0.5
 
@@ -189,7 +189,7 @@ def test_a_file_that_diffusers_refuses_is_an_error(tmp_path):
 
 
 def test_flux_files_resolve_in_diffusers(tmp_path):
-    # Full width, because diffusers' conversion has Flux.1's sizes written in; without weights.
+    # Full width, because diffusers' conversion has Flux.1's sizes hard-coded; without weights, to save memory.
     with torch.device("meta"):
         model = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
     width, mlp = 3072, 4 * 3072

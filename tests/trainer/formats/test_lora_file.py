@@ -156,7 +156,7 @@ def test_truncated_and_foreign_files_are_named(tmp_path, state_dict):
     whole = path.read_bytes()
     for content in (b"", whole[:4], whole[:40], whole[:-1], whole + b"x", b"no header at all", bytes(1000)):
         path.write_bytes(content)
-        with pytest.raises(CrucibleError, match=re.escape(str(path)) + r".*not a whole safetensors file"):
+        with pytest.raises(CrucibleError, match=re.escape(str(path)) + r".*not a complete safetensors file"):
             read_lora(path)
 
 

@@ -26,7 +26,7 @@ def test_what_a_person_wants_to_know():
         "Kind: LoRA, rank 4, alpha 2, 1 layer",
         "Trained with: kohya's trainer (sd-scripts or musubi-tuner)",
         "Trigger words: ohwx woman (from the file)",
-        "Strength to start from: 0.8 (a general rule; 0.6 to 1.0 is usual)",
+        "Strength to start with: 0.8 (a rule of thumb; 0.6 to 1.0 is usual)",
         "In A1111 and Forge: <lora:ohwx:0.8>",
     ]
 
@@ -35,10 +35,10 @@ def test_what_a_file_does_not_tell():
     bare = {"x.lora_A.weight": torch.ones(8, 4), "x.lora_B.weight": torch.ones(4, 8)}
     assert lines(bare, "", {}) == [
         "The connected LoRA (256 bytes)",
-        "Made for: an architecture that the file does not tell",
-        "Kind: LoRA, rank 8, no alpha (the same as the rank), 1 layer",
-        "Trigger words: the file tells none",
-        "Strength to start from: 0.8 (a general rule; 0.6 to 1.0 is usual)",
+        "Made for: an unknown architecture",
+        "Kind: LoRA, rank 8, no alpha (so it equals the rank), 1 layer",
+        "Trigger words: none found in the file",
+        "Strength to start with: 0.8 (a rule of thumb; 0.6 to 1.0 is usual)",
     ]
 
 
@@ -73,15 +73,15 @@ def test_an_alpha_that_only_diffusers_reads(told, strength):
     without_alpha = {"x.lora_A.weight": torch.ones(16, 4), "x.lora_B.weight": torch.ones(4, 16)}
     found = lora_info(without_alpha, "a", metadata)
     assert found.strength == strength
-    assert ("ComfyUI does not read" in found.strength_source) == (strength != 0.8)
+    assert ("alpha ComfyUI does not read" in found.strength_source) == (strength != 0.8)
     assert lora_info(tensors(), "a", metadata).strength == 0.8
 
 
 @pytest.mark.parametrize(
     ("metadata", "note", "strength", "why"),
     [
-        ({}, None, 0.8, "a general rule"),
-        ({"crucible.version": "1"}, None, 1.0, "training's samples"),
+        ({}, None, 0.8, "a rule of thumb"),
+        ({"crucible.version": "1"}, None, 1.0, "samples of its training"),
         ({"crucible.version": "1"}, {"preferred weight": 0.65}, 0.65, "from a.json"),
     ],
 )
@@ -98,7 +98,7 @@ def test_the_strength_to_start_from(tmp_path, metadata, note, strength, why):
 def test_a_broken_note_is_told(tmp_path):
     path = tmp_path / "a.safetensors"
     path.with_suffix(".json").write_text("{")
-    assert lines(tensors(), "a.safetensors", {}, path)[-1].startswith("a.json was left aside")
+    assert lines(tensors(), "a.safetensors", {}, path)[-1].startswith("a.json was skipped")
 
 
 def test_hostile_metadata_stays_short_and_plain():

@@ -1,4 +1,4 @@
-"""The text of a LoRA stack: what is read from it, and what is said about mistakes."""
+"""The text of a LoRA stack: reading of its rows, and error messages for mistakes."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ GOOD = '{"name": "ink.safetensors", "strength_model": 1}'
 @pytest.mark.parametrize(
     ("text", "facts"),
     [
-        ("ink.safetensors", ["no valid JSON", "line 1, column 1", "Write a list like"]),
-        ('[{"name": "ink.safetensors",}]', ["no valid JSON", "line 1", "Write a list like"]),
-        (GOOD, ["and not a list", "ink.safetensors"]),
-        (f'[{GOOD}, "oil.safetensors"]', ["Row 2", '"oil.safetensors", and not an object']),
+        ("ink.safetensors", ["not valid JSON", "line 1, column 1", "Write a list like"]),
+        ('[{"name": "ink.safetensors",}]', ["not valid JSON", "line 1", "Write a list like"]),
+        (GOOD, ["which is not a list", "ink.safetensors"]),
+        (f'[{GOOD}, "oil.safetensors"]', ["Row 2", '"oil.safetensors", which is not an object']),
         ('[{"strength_model": 1}]', ["Row 1", "has no name"]),
         ('[{"name": "ink.safetensors"}]', ["Row 1", "ink.safetensors", "has no strength_model"]),
         (f'[{GOOD}, {{"name": "", "strength_model": 1}}]', ["Row 2", "names no file", "switch it off"]),

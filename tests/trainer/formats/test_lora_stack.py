@@ -42,7 +42,7 @@ def test_a_name_that_is_not_in_the_list(written):
 
 
 def test_a_name_of_several_files():
-    with pytest.raises(CrucibleError, match=r"can be any of a/x.safetensors, b/x.safetensors.*its folder"):
+    with pytest.raises(CrucibleError, match=r"could be any of a/x.safetensors, b/x.safetensors.*its folder"):
         listed_name("x", ["a/x.safetensors", "b/x.safetensors"])
     assert listed_name("x", ["a/x.safetensors", "x.safetensors"]) == "x.safetensors"
 
@@ -50,8 +50,8 @@ def test_a_name_of_several_files():
 @pytest.mark.parametrize(
     ("stack", "message"),
     [
-        ("cat.safetensors", "no LoRA stack but 'cat.safetensors'"),
-        ({"cat": 1.0}, "no LoRA stack but"),
+        ("cat.safetensors", "not a LoRA stack but 'cat.safetensors'"),
+        ({"cat": 1.0}, "not a LoRA stack but"),
         ([("cat", 1.0, 1.0), ("cat", 1.0)], r"Row 2 of the LoRA stack is \('cat', 1.0\)"),
         ([("cat", 1.0, 1.0, True)], "Row 1"),
         ([(3, 1.0, 1.0)], "Row 1"),

@@ -1,4 +1,4 @@
-"""From kohya's form to PEFT's."""
+"""Conversion of LoRAs from kohya's format to PEFT's."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def change(file, name):
 
 
 def test_alpha_is_in_the_weights():
-    """Programs that know no alpha scale by one."""
+    """Programs that ignore alpha use a scale of one."""
     lora = layer("lora_unet_a", 4, alpha=0.5)
     file = to_portable(lora, {"lora_unet_a": [Part("diffusion_model.a")]})
     assert file.keys() == {"diffusion_model.a.lora_A.weight", "diffusion_model.a.lora_B.weight"}

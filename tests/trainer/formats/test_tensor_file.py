@@ -25,7 +25,7 @@ def written(tensors, metadata=None):
 
 
 def entries(content):
-    """Dtype, shape and bytes of each tensor in a file."""
+    """Return the dtype, shape and bytes of each tensor in a file."""
     length = int.from_bytes(content[:8], "little")
     data = content[8 + length :]
     return {

@@ -33,7 +33,7 @@ def test_tags_of_nearly_every_caption():
 @pytest.mark.parametrize(
     "metadata",
     [
-        kohya({f"tag {n}": 20 for n in range(4)}, 20),  # as in sets of one kind of picture
+        kohya({f"tag {n}": 20 for n in range(4)}, 20),  # as in datasets with one kind of image
         kohya({"a": 2, "b": 2}, 2),
         kohya({"a": "many"}, 20),
         {"ss_tag_frequency": "not json"},
@@ -72,10 +72,10 @@ def test_a_preferred_strength(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"{", "is not the JSON text"),
-        (b"\xff\xfe{}", "is not the JSON text"),
-        (b"[" * 200_000, "is not the JSON text"),
-        (b'["a"]', "holds no notes"),
+        (b"{", "is not valid JSON"),
+        (b"\xff\xfe{}", "is not valid JSON"),
+        (b"[" * 200_000, "is not valid JSON"),
+        (b'["a"]', "contains no notes"),
         (b" " * (MAX_SIDECAR + 1), "is larger than 10 MB"),
     ],
 )

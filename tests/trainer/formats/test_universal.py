@@ -1,4 +1,4 @@
-"""Files of other trainers as layers: what is joined, what is kept as it is, and what is refused."""
+"""LoRA files from other trainers as layers: what is joined, what stays unchanged, and what is refused."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_cores_save_lora_with_biases():
 
 
 def test_text_encoders_without_a_table_stay_as_they_are():
-    """OneTrainer's T5 for Flux."""
+    """OneTrainer writes such layers for Flux's T5."""
     name = "lora_te2_encoder_block_0_layer_0_SelfAttention_q"
     file = {f"{name}{DOWN}": torch.randn(2, 8), f"{name}{UP}": torch.randn(8, 2)}
     assert to_form(read(file, FLUX), FLUX, "kohya").keys() == file.keys()
@@ -89,16 +89,16 @@ def test_an_architecture_without_a_table_keeps_the_names_that_it_has():
     flat = to_form(lora, HIDREAM, "kohya")
     assert to_form(read(flat, HIDREAM), HIDREAM, "auto").keys() == flat.keys()
     for file in (flat, peft(dotted)):
-        with pytest.raises(CrucibleError, match="no known name in the form diffusers for HiDream"):
+        with pytest.raises(CrucibleError, match="no known name in the diffusers format for HiDream"):
             to_form(read(file, HIDREAM), HIDREAM, "diffusers")
 
 
 def test_names_of_diffusers_that_have_no_table_are_not_made_kohyas():
-    """Which no program would know."""
+    """No program would know them by kohya's names."""
     dotted = "transformer.double_layers.0.attn.to_q"
     lora = read(peft(dotted), PIXART)
     assert to_form(lora, PIXART, "auto").keys() == peft(dotted).keys()
-    with pytest.raises(CrucibleError, match="no known name in the form kohya for PixArt"):
+    with pytest.raises(CrucibleError, match="no known name in the kohya format for PixArt"):
         to_form(lora, PIXART, "kohya")
 
 
@@ -146,7 +146,7 @@ def test_pefts_file_of_a_text_encoder():
 
 
 def test_a_difference_of_what_is_no_weight_keeps_its_name():
-    """ComfyUI knows it by this one alone."""
+    """ComfyUI only knows it by this name."""
     key = "diffusion_model.blocks.0.modulation.diff"
     for form in ("auto", "kohya", "comfyui"):
         assert to_form(read({key: torch.ones(6)}, WAN), WAN, form).keys() == {key}
@@ -160,7 +160,7 @@ def test_the_same_layer_by_two_suffixes():
 
 def test_a_dora_of_which_parts_are_missing():
     file = peft(PARTS[0]) | {f"{PARTS[0]}.dora_scale": torch.ones(8, 1)}
-    with pytest.raises(CrucibleError, match=f"{QKV} is in the file in parts .dora.*base model"):
+    with pytest.raises(CrucibleError, match=f"{QKV} is stored in parts .dora.*base model"):
         read(file, FLUX)
 
 

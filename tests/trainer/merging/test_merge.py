@@ -93,7 +93,7 @@ def test_each_method_is_pefts(method, majority_sign, monkeypatch):
         model.add_adapter(name, config)
     layer = model.base_model.model[0]
     loras = {name: lora_layer(layer.lora_A[name].weight, layer.lora_B[name].weight, 2.0) for name in names}
-    for dare in ("dare_linear", "dare_ties"):  # which drop the same values from the same seed
+    for dare in ("dare_linear", "dare_ties"):  # with the same seed, they drop the same values
         monkeypatch.setattr(f"peft.tuners.lora.model.{dare}", seeded(getattr(merge_utils, dare)))
     model.add_weighted_adapter(
         list(names),

@@ -20,7 +20,7 @@ def test_the_thin_way_is_the_exact_one():
 
 
 def test_the_randomized_way_is_nearly_as_good():
-    """On a matrix like a merged one: a few directions that count, and many that count little."""
+    """The matrix is like a merged one: a few directions matter, and many matter little."""
     decay = torch.cat([torch.linspace(10, 1, 20), torch.full((380,), 0.05)])
     left, right = torch.linalg.qr(torch.randn(500, 400))[0], torch.linalg.qr(torch.randn(400, 400))[0]
     matrix = left * decay @ right.T

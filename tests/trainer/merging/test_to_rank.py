@@ -1,4 +1,4 @@
-"""LoRA layers of another rank or alpha."""
+"""LoRA layers that are given another rank or alpha."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_a_higher_rank_or_another_alpha_does_the_same(layers, rank, alpha, rank_
 
 
 def test_new_directions_can_be_learned(layers):
-    """Were both factors zero there, neither would ever get a gradient."""
+    """If both factors were zero there, neither would ever get a gradient."""
     found, _ = resized(layers, 9, None, False, 1)
     assert found["linear"][DOWN][6:].abs().min() > 0
     assert not found["linear"][UP][:, 6:].any()

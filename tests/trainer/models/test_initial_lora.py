@@ -1,4 +1,4 @@
-"""Runs that start from a LoRA file."""
+"""Training runs that continue from a LoRA file."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def drawn_loha(out: int, inputs: tuple[int, ...], rank: int) -> dict[str, Tensor
 
 
 def drawn_lokr(out: int, inputs: tuple[int, ...], rank: int) -> dict[str, Tensor]:
-    """In factors of 4, as LyCORIS' setting `factor` makes them."""
+    """Return a LoKr in factors of 4, as LyCORIS makes them with its setting `factor`."""
     first = 4 if out % 4 == 0 and inputs[0] % 4 == 0 else 1
     columns = torch.Size(inputs).numel() // first
     parts = {".lokr_w1": draw(first, first), ALPHA: torch.tensor(2.0)}
@@ -94,7 +94,7 @@ METHODS = {"lora": drawn_lora, "dora": drawn_dora, "loha": drawn_loha, "lokr": d
 
 
 def written(base_model, path: Path, method: str = "lora", match: str = "attn", rank=None, metadata=None) -> Path:
-    """A file for the layers whose key has `match` in it; of the given rank, or of ranks of their own."""
+    """Write a file for the layers whose key contains `match`, with the given rank, or with different ranks."""
     torch.manual_seed(1)
     tensors = {}
     for number, (key, shape) in enumerate(base_model.layer_shapes().items()):
@@ -187,7 +187,7 @@ def test_a_run_keeps_the_files_layers_and_ranks(base_model, dataset, tmp_path):
 
 
 def test_the_first_sample_is_the_files_and_the_base_without_it_is_what_counts(base_model, dataset, tmp_path):
-    """The samples begin with what the file does; effect and drift are against the base without any LoRA."""
+    """The first sample shows the file's effect; effect and drift are relative to the base model without any LoRA."""
     first = train(base_model, dataset, tmp_path / "a", save_precision="fp32", learning_rate=0.02)
     values = {"continue_from": str(first.files.lora), "learning_rate": 1e-9, "measure": "always"}
     second = train(base_model, dataset, tmp_path / "b", **values)
@@ -208,7 +208,7 @@ def test_an_interrupted_run_goes_on(base_model, dataset, tmp_path):
     assert "Went on after step 2" in parts.report
     one, other = read_lora(whole.files.lora)[0], read_lora(parts.files.lora)[0]
     assert all(torch.equal(one[key], other[key]) for key in one)
-    # It is known again by what the file holds, wherever that lies.
+    # The run is recognized by the contents of the LoRA file, wherever that is.
     moved = file.rename(tmp_path / "moved.safetensors")
     again = train(base_model, dataset, tmp_path / "parts", **{**values, "continue_from": str(moved)})
     assert "Nothing was trained" in again.report
@@ -227,7 +227,7 @@ def test_another_file_is_another_run(base_model, dataset, tmp_path):
 
 
 def test_the_written_config_gives_the_same_run(base_model, dataset, tmp_path):
-    """Ranks that differ from layer to layer are not made one by it."""
+    """Ranks that differ from layer to layer stay different."""
     file = written(base_model, tmp_path / "mine.safetensors")
     result = train(base_model, dataset, tmp_path, continue_from=str(file))
     config = read_config(result.files.folder / "config.yaml")
@@ -247,11 +247,11 @@ def test_a_rank_that_is_asked_for(base_model, samples, tmp_path, rank, exact):
     )
     assert same == exact
     assert any(f"resized to rank {rank}" in note for note in lora.notes)
-    assert any("left out" in note for note in lora.notes) is not exact
+    assert any("which lost" in note for note in lora.notes) is not exact
 
 
 def test_the_settings_that_a_lora_was_trained_with_change_nothing(base_model, dataset, tmp_path):
-    """So that a config file is continued by adding the one line."""
+    """So a config file can be continued by adding a single line."""
     for values in (
         {"algorithm": "rslora", "lora_rank": 9, "lora_alpha": 3.0},
         {"algorithm": "lokr", "lora_rank": 3, "lora_alpha": 2.0, "target_modules": "attention"},
@@ -292,7 +292,7 @@ def test_a_file_for_a_model_of_another_size_is_refused(base_model, tmp_path):
             if key.endswith(DOWN):
                 tensors[key] = torch.cat([tensors[key]] * 2, dim=1)
 
-    with pytest.raises(CrucibleError, match="are of another size"):
+    with pytest.raises(CrucibleError, match="have a different size"):
         start_of(base_model, rewritten(file, file, widen))
 
 
@@ -308,7 +308,7 @@ def test_a_few_layers_too_many_are_named(base_model, tmp_path):
     before = start_of(base_model, file)
     after = start_of(base_model, rewritten(file, file, add))
     assert before.layers.keys() == after.layers.keys()
-    note = next(note for note in after.notes if "left out" in note)
+    note = next(note for note in after.notes if "were skipped" in note)
     assert "lora_unet_elsewhere" in note
     assert "bundle_emb.word" in note
 
@@ -316,8 +316,8 @@ def test_a_few_layers_too_many_are_named(base_model, tmp_path):
 @pytest.mark.parametrize(
     ("suffixes", "named", "todo"),
     [
-        ({".diff": (8, 8)}, "whole differences", "python -m trainer resize"),
-        ({".diff_b": (8,), DOWN: (2, 8), UP: (8, 2)}, "differences of biases", "LoRA"),
+        ({".diff": (8, 8)}, "full differences", "python -m trainer resize"),
+        ({".diff_b": (8,), DOWN: (2, 8), UP: (8, 2)}, "bias differences", "LoRA"),
         ({f".{part}.weight": (2, 2) for part in ("a1", "a2", "b1", "b2")}, "GLoRA", "on top of it"),
         ({".oft_blocks": (2, 4, 4)}, "OFT", "on top of it"),
         (
@@ -325,7 +325,7 @@ def test_a_few_layers_too_many_are_named(base_model, tmp_path):
             "Tucker",
             "resize",
         ),
-        ({DOWN: (2, 8), UP: (8, 2), DORA_SCALE: (1, 8)}, "DoRA by inputs", "on top of it"),
+        ({DOWN: (2, 8), UP: (8, 2), DORA_SCALE: (1, 8)}, "DoRA with scales per input", "on top of it"),
     ],
 )
 def test_methods_that_cannot_be_trained(base_model, tmp_path, suffixes, named, todo):
@@ -344,7 +344,7 @@ def test_files_that_are_none(base_model, tmp_path):
     )
     write_lora(tmp_path / "none.safetensors", {"conv_in.weight": draw(2, 2)}, {})
     for path, said in (
-        (broken, "are not finite numbers"),
+        (broken, "are NaN or infinite"),
         (tmp_path / "none.safetensors", "holds no LoRA"),
         (tmp_path / "x.pt", "not a .safetensors file"),
         (tmp_path / "nowhere.safetensors", "There is no file"),
@@ -375,5 +375,5 @@ def test_what_has_no_effect_is_said(base_model, tmp_path):
         base_model, written(base_model, tmp_path / "x.safetensors"), target_modules="linear", train_text_encoder=True
     )
     notes = " ".join(lora.notes)
-    assert "target_modules: without effect" in notes
-    assert "no part for the text encoder, so that one starts from zero" in notes
+    assert "target_modules: no effect" in notes
+    assert "no layers for the text encoder, so the text encoder starts from zero" in notes

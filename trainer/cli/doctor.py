@@ -54,7 +54,7 @@ def _examine_system() -> Section:
     section.rows += [
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
         ("Python", f"{platform.python_version()}, {path_text(sys.executable)}"),
-        ("LoRA Crucible", f"{__version__}, {path_text(Path(__file__).absolute().parent.parent)}"),
+        ("LoRA Crucible", f"{__version__}, {path_text(Path(__file__).absolute().parents[2])}"),
     ]
     if sys.version_info < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import CrucibleError
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 """The folder of this package."""
 
 

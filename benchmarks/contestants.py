@@ -203,14 +203,14 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
     trainer()
     from lora_crucible.adapters.adapters import AdapterSpec
     from lora_crucible.config import TrainingConfig
-    from lora_crucible.data.batch_sampler import BatchOrder
-    from lora_crucible.memory.step_memory import Memory
-    from lora_crucible.models.base import CachedSample
+    from lora_crucible.data.batch_sampler import BatchSampler
+    from lora_crucible.memory.step_memory import StepMemory
+    from lora_crucible.models.base import CachedExample
     from lora_crucible.models.comfyui.model import ComfyUIBaseModel
     from lora_crucible.models.diffusion.inputs import Inputs, Latent
-    from lora_crucible.monitoring.anomalies import Trouble
+    from lora_crucible.monitoring.anomalies import AnomalyDetector
     from lora_crucible.optim.optimizers import ParameterGroup
-    from lora_crucible.optim.stepper import Optimization
+    from lora_crucible.optim.stepper import OptimizerStepper
     from lora_crucible.training.loop import train
 
     config = TrainingConfig(
@@ -240,15 +240,15 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
                 scaled = model.model.process_latent_in(latent).clone()
                 caption = partial(str, CAPTION) if with_text else partial(list, [[context.clone(), {}]])
                 inputs = Inputs((partial(Latent, scaled),), (caption,))
-                samples.append(CachedSample("random", tuple(scaled.shape), inputs))
-            order = BatchOrder([sample.group for sample in samples], row["batch"], 1, SEED)
+                samples.append(CachedExample("random", tuple(scaled.shape), inputs))
+            order = BatchSampler([sample.group for sample in samples], row["batch"], 1, SEED)
             with base_model.attached(spec, row["gradient_checkpointing"]) as adapters:
                 adapters.initialise(SEED)
                 parameters = adapters.parameters()
                 groups = [ParameterGroup("model", parameters, config.learning_rate)]
-                optimization = Optimization(groups, config, torch.amp.GradScaler("cpu", enabled=False))
-                trouble = Trouble(config, "fp32", lambda: 1.0)
-                memory = Memory(base_model, samples, order, config)
+                optimization = OptimizerStepper(groups, config, torch.amp.GradScaler("cpu", enabled=False))
+                trouble = AnomalyDetector(config, "fp32", lambda: 1.0)
+                memory = StepMemory(base_model, samples, order, config)
                 hooks = {"on_step": watch.step, "go_back": fail}
                 with memory.watched(optimization):
                     train(base_model.losses, optimization, samples, order, config, memory, trouble, **hooks)

@@ -74,7 +74,7 @@ def step_time(result: dict[str, Any]) -> None:
     """
     import torch
     from lora_crucible.hardware.device_memory import INTERVAL, PeakMeter
-    from lora_crucible.monitoring.anomalies import Trouble
+    from lora_crucible.monitoring.anomalies import AnomalyDetector
 
     seconds: dict[bool, list[float]] = {True: [], False: []}
     last = 0.0
@@ -89,12 +89,12 @@ def step_time(result: dict[str, Any]) -> None:
             seconds[with_everything].append(now - last)
         last = now
 
-    judge = Trouble.judge
-    Trouble.judge = lambda self, step, gradients: judge(self, step, gradients) if step % 2 == 0 else "go on"
+    judge = AnomalyDetector.judge
+    AnomalyDetector.judge = lambda self, step, gradients: judge(self, step, gradients) if step % 2 == 0 else "go on"
     try:
         demo_run(after_step, max_train_steps=STEPS, checkpoints_kept=0)
     finally:
-        Trouble.judge = judge
+        AnomalyDetector.judge = judge
     with PeakMeter(torch.device("cpu")) as meter:
         started = time.perf_counter()
         for _ in range(LOOKS):

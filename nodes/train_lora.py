@@ -113,11 +113,11 @@ def _hooks():
     """Return hooks that drive ComfyUI's progress bar and show samples on the node; they raise on Cancel."""
     import comfy.utils
 
-    from ..trainer.training.run import Hooks
+    from ..trainer.events.callbacks import Callbacks
 
     bar = comfy.utils.ProgressBar(1)
     side = 768  # larger samples are shrunk, and the tiny ones of the demo enlarged
-    return Hooks(
+    return Callbacks(
         preparing=lambda done, total, what: bar.update_absolute(done, total),
         stepped=lambda report, steps: bar.update_absolute(report.step, steps),
         sampled=lambda step, steps, picture: bar.update_absolute(step, steps, ("PNG", picture, side)),

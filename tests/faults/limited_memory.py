@@ -15,9 +15,9 @@ from pathlib import Path
 from trainer.config import parse_config
 from trainer.config.data_settings import DataSettings
 from trainer.data.images.dataset import load_dataset
+from trainer.events.callbacks import Callbacks
 from trainer.models.diffusers.model import DiffusersBaseModel
 from trainer.training.resume import train_or_resume
-from trainer.training.run import Hooks
 
 SETTINGS = {
     "max_train_steps": 3,
@@ -46,5 +46,5 @@ def limit_after_the_first_step(report, steps) -> None:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     dataset = load_dataset(DataSettings(train_data_dir="demo", resolution=192, allow_upscaling=True))
-    hooks = Hooks(stepped=limit_after_the_first_step)
+    hooks = Callbacks(stepped=limit_after_the_first_step)
     print(train_or_resume(DiffusersBaseModel("demo"), dataset, parse_config(SETTINGS), folder, folder, hooks).report)

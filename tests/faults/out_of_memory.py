@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lora_crucible.models.base import BaseModel, CachedSample
+from lora_crucible.models.base import BaseModel, CachedExample
 from lora_crucible.seeding import derived_seed
 
 SEED = 42
@@ -41,7 +41,7 @@ class Faults:
         self._base_model = base_model
         self._most_offloads = most_offloads
         self._planned: dict[str, list[Callable[[], bool]]] = {}
-        self.fits: Callable[[Sequence[CachedSample]], bool] = lambda rows: True
+        self.fits: Callable[[Sequence[CachedExample]], bool] = lambda rows: True
         self.checkpointing, self.offloaded = False, 0
         self.happened: list[str] = []
         self.passes: list[int] = []
@@ -105,7 +105,7 @@ class Faults:
             yield adapters
             handle.remove()
 
-    def _on_losses(self, rows: Sequence[CachedSample], seeds: Sequence[int], *args: Any) -> Any:
+    def _on_losses(self, rows: Sequence[CachedExample], seeds: Sequence[int], *args: Any) -> Any:
         self._seeds = tuple(seeds)
         if not torch.is_grad_enabled():
             if self._run_out("validation"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..data.images.dataset import Dataset
     from ..events.step import StepReport
     from ..models.base import BaseModel
-    from ..training.run import RunResult
+    from ..training.trainer import RunResult
 
 
 COMMANDS = "demo | train | check | caption | merge | resize | convert | doctor"
@@ -159,8 +159,8 @@ def _run(config: TrainingConfig, dataset: Dataset, retrain: bool) -> RunResult:
     """Train with a progress bar; the LoRA and a folder of its name with everything else go to output_dir."""
     from tqdm import tqdm
 
+    from ..events.callbacks import Callbacks
     from ..training.resume import train_or_resume
-    from ..training.run import Hooks
     from .interrupt import asked_to_stop
 
     folder = Path(config.output_dir).expanduser()
@@ -181,7 +181,9 @@ def _run(config: TrainingConfig, dataset: Dataset, retrain: bool) -> RunResult:
             bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)
             bar.update()
 
-        return train_or_resume(base_model, dataset, config, folder, folder, Hooks(preparing, stepped), retrain=retrain)
+        return train_or_resume(
+            base_model, dataset, config, folder, folder, Callbacks(preparing, stepped), retrain=retrain
+        )
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ import torch
 from ..seeding import generator
 
 
-class BatchOrder:
+class BatchSampler:
     """Passes over all samples, without repeats inside a pass, in batches of samples that fit into one tensor.
 
     Args:

@@ -21,8 +21,8 @@ from ..data.images.samples import fixed_samples
 from ..events.step import StepReport
 from ..memory.retry import retried
 from ..messages.wording import counted
-from ..models.base import BaseModel, CachedSample, Progress, RowLosses, Sampling
-from ..monitoring.hard_images import ImageWatch
+from ..models.base import BaseModel, CachedExample, Progress, RowLosses, Sampling
+from ..monitoring.hard_images import HardExamples
 from ..monitoring.loss_swings import Swing
 from ..planning.resolve import usual_learning_rate
 from .early_stopping import EarlyStopping, StoppedEarly
@@ -43,7 +43,7 @@ ROUNDS_WITHOUT_VALIDATION = 2
 """Measurements of the training images, beside the first: enough to see whether they are still being learned."""
 
 
-class Guard:
+class Evaluator:
     """
     Args:
         samples: what is sampled during the training; the pictures that are measured are made likewise.
@@ -60,7 +60,7 @@ class Guard:
         self.rounds: list[Round] = []
         self.stopped_early = False
         self.swing: Swing | None = None
-        self._watch = ImageWatch(image.name for image in dataset.images)
+        self._watch = HardExamples(image.name for image in dataset.images)
         self._early_stopping = EarlyStopping(config.early_stopping_patience, config.early_stopping_threshold)
         self._trained = 0.0
         self._step = 0
@@ -109,7 +109,7 @@ class Guard:
         self._adapters, self._weights_for_use = adapters, weights_for_use
         self._best: tuple[Round, list[Tensor]] | None = None
 
-    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int]) -> RowLosses:
+    def losses(self, rows: Sequence[CachedExample], seeds: Sequence[int]) -> RowLosses:
         """The base model's, with hard images weighted down if the config says so."""
         losses = self._base_model.losses(rows, seeds)
         return self._watch.weighted(losses, rows) if self._config.downweight_hard_images else losses

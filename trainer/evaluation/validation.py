@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..models.base import CachedSample, RowLosses
+from ..models.base import CachedExample, RowLosses
 from ..seeding import derived_seed
 
 TIMESTEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -18,7 +18,7 @@ TIMESTEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
 MOST_IMAGES = 16
 """Images that are measured on each side; with fixed noise more would cost time and change little."""
 
-Losses = Callable[[Sequence[CachedSample], Sequence[int], Sequence[float]], RowLosses]
+Losses = Callable[[Sequence[CachedExample], Sequence[int], Sequence[float]], RowLosses]
 """A base model's `losses`."""
 
 
@@ -60,8 +60,8 @@ class Validation:
     def __init__(
         self,
         losses: Losses,
-        held_out: Sequence[CachedSample],
-        training: Sequence[CachedSample],
+        held_out: Sequence[CachedExample],
+        training: Sequence[CachedExample],
         batch_size: int,
         seed: int,
     ) -> None:
@@ -87,7 +87,7 @@ class Validation:
         return Round(step, trained, statistics.fmean(training), mean, held_out or training)
 
     @torch.no_grad()
-    def _errors(self, samples: Sequence[CachedSample]) -> tuple[float, ...]:
+    def _errors(self, samples: Sequence[CachedExample]) -> tuple[float, ...]:
         """The mean error at each timestep."""
         groups: dict[Hashable, list[tuple[int, int]]] = {}
         for index, sample in enumerate(samples):

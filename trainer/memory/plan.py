@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from ..models.base import BaseModel, CachedSample
+from ..models.base import BaseModel, CachedExample
 
 STATE_BYTES = {
     "adamw": 8.0,  # two moments in float32
@@ -58,16 +58,16 @@ def smaller(plan: MemoryPlan, base_model: BaseModel) -> tuple[MemoryPlan, str] |
     return None
 
 
-def largest_batch(samples: Sequence[CachedSample], batch_size: int) -> list[CachedSample]:
+def largest_batch(samples: Sequence[CachedExample], batch_size: int) -> list[CachedExample]:
     """Of all batches that can occur, the one that needs most memory."""
-    groups: dict[Hashable, list[CachedSample]] = {}
+    groups: dict[Hashable, list[CachedExample]] = {}
     for sample in samples:
         groups.setdefault(sample.group, []).append(sample)
     batches = [members[:batch_size] for members in groups.values()]
     return max(batches, key=lambda batch: sum(sample.size for sample in batch))
 
 
-def largest_number_of_rows(samples: Sequence[CachedSample], batch_size: int) -> int:
+def largest_number_of_rows(samples: Sequence[CachedExample], batch_size: int) -> int:
     """In any batch."""
     groups: dict[Hashable, int] = {}
     for sample in samples:

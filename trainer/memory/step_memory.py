@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import ResolvedConfig
-from ..data.batch_sampler import BatchOrder
+from ..data.batch_sampler import BatchSampler
 from ..errors import CrucibleError
 from ..events.step import StepReport
 from ..hardware.device_memory import PeakMeter, forget_tensors
 from ..hardware.memory_holders import largest_holder
 from ..messages.wording import counted, size_text
-from ..models.base import BaseModel, CachedSample
-from ..optim.stepper import Optimization
+from ..models.base import BaseModel, CachedExample
+from ..optim.stepper import OptimizerStepper
 from ..planning.lower_resolution import LEAST
 from .plan import (
     STATE_BYTES,
@@ -50,7 +50,7 @@ class Expected:
     seconds: float
 
 
-class Memory:
+class StepMemory:
     """
     Args:
         samples: what the run trains on, in the batches of `order`.
@@ -60,7 +60,7 @@ class Memory:
     """
 
     def __init__(
-        self, base_model: BaseModel, samples: Sequence[CachedSample], order: BatchOrder, config: ResolvedConfig
+        self, base_model: BaseModel, samples: Sequence[CachedExample], order: BatchSampler, config: ResolvedConfig
     ) -> None:
         self._base_model, self._samples, self._config = base_model, samples, config
         self._rows_per_step = len(samples) / order.steps_per_epoch
@@ -72,7 +72,7 @@ class Memory:
         self._seconds: list[float] = []
 
     @contextmanager
-    def watched(self, optimization: Optimization) -> Iterator[None]:
+    def watched(self, optimization: OptimizerStepper) -> Iterator[None]:
         """While it is open, memory is measured. The adapters are attached."""
         self._optimization = optimization
         self._device = optimization.device
@@ -105,7 +105,7 @@ class Memory:
             try:
                 expected = self._measure()
             except Exception as error:
-                self.give_way(error, PROBE)
+                self.handle_oom(error, PROBE)
                 continue
             finally:
                 self._optimization.forget_gradients()
@@ -149,14 +149,14 @@ class Memory:
         share = self._rows_per_step * mean / sum(sample.size for sample in rows)
         return Expected(peak + to_come, available, seconds * share)
 
-    def _timed_pass(self, rows: Sequence[CachedSample]) -> tuple[int, int, float]:
+    def _timed_pass(self, rows: Sequence[CachedExample]) -> tuple[int, int, float]:
         """Bytes at most and before it, and seconds."""
         self._meter.reset()
         now, started = self._meter.now, time.perf_counter()
         self._pass(rows)
         return self._meter.peak, now, time.perf_counter() - started
 
-    def _pass(self, rows: Sequence[CachedSample]) -> None:
+    def _pass(self, rows: Sequence[CachedExample]) -> None:
         losses = self._base_model.losses(rows, range(len(rows)))
         self._optimization.backward(losses.values.sum())
         losses.values.detach().cpu()  # waits for the device
@@ -168,7 +168,7 @@ class Memory:
         numbers = sum(weight.numel() for weight in self._optimization.parameters)
         return int(numbers * STATE_BYTES[self._config.optimizer])
 
-    def give_way(self, error: Exception, step: int) -> None:
+    def handle_oom(self, error: Exception, step: int) -> None:
         """After an error in a step, which is to be done again: plan for less, if it was lack of memory.
 
         Args:

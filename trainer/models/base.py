@@ -53,7 +53,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class CachedSample:
+class CachedExample:
     """A training sample as the base model wants it. `inputs` is the base model's own; `group` tells which samples
     can share a batch; `name` is what the user calls it; `size` is what it costs beside the others (its pixels)."""
 
@@ -146,7 +146,7 @@ class BaseModel(ABC):
         caption_dropout: float,
         progress: Progress,
         live_captions: bool = False,
-    ) -> list[CachedSample]:
+    ) -> list[CachedExample]:
         """Run every image and caption that the cache does not hold through the frozen encoders, once.
 
         Args:
@@ -221,7 +221,7 @@ class BaseModel(ABC):
 
     @abstractmethod
     def losses(
-        self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
+        self, rows: Sequence[CachedExample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
     ) -> RowLosses:
         """The loss of each row.
 

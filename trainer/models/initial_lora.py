@@ -49,7 +49,7 @@ _UNTRAINABLE = {
 
 
 @dataclass(frozen=True)
-class Continued:
+class InitialLora:
     """A LoRA that a run starts from.
 
     Attributes:
@@ -98,7 +98,7 @@ class Continued:
         return config
 
 
-def continued_from(config: TrainingConfig, base_model: BaseModel) -> Continued | None:
+def load_initial_lora(config: TrainingConfig, base_model: BaseModel) -> InitialLora | None:
     """Load the LoRA that `continue_from` names; return None if it is empty.
 
     Layers, ranks, alphas and algorithm are kept. Only if `lora_rank` or `lora_alpha` is set are LoRA and DoRA layers
@@ -145,7 +145,7 @@ def continued_from(config: TrainingConfig, base_model: BaseModel) -> Continued |
             f'Its trigger word "{trigger_word}" is kept in the new file if the dataset has none; captions are used '
             "unchanged."
         )
-    return Continued(
+    return InitialLora(
         path.stem,
         hashlib.sha256(path.read_bytes()).hexdigest(),
         layers,

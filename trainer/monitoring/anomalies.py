@@ -16,7 +16,7 @@ from ..errors import CrucibleError
 from ..events.step import Gradients
 from ..messages.wording import counted, listed
 from ..optim.stepper import CAREFUL_GRAD_NORM
-from .error_baseline import UsualErrors
+from .error_baseline import ErrorBaseline
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Spike:
         return f"step {self.step} ({self.what} {self.times:.0f} times the usual, with {listed(self.images)})"
 
 
-class Trouble:
+class AnomalyDetector:
     """
     Args:
         precision: of the computation, for people.
@@ -96,7 +96,7 @@ class Trouble:
         self.spikes: list[Spike] = []
         self._norms: deque[float] = deque(maxlen=WINDOW)
         self._errors: deque[float] = deque(maxlen=WINDOW)
-        self._usual = UsualErrors()
+        self._usual = ErrorBaseline()
         self._missed: set[str] = set()
         self._in_a_row = 0
 

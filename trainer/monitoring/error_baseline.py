@@ -20,7 +20,7 @@ HORIZON = 50
 SMALLEST_ERROR = 1e-12
 
 
-class UsualErrors:
+class ErrorBaseline:
     """The mean logarithm of the latest errors in each bin of the noise schedule."""
 
     def __init__(self) -> None:

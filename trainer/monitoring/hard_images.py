@@ -16,8 +16,8 @@ import torch
 
 from ..events.step import RowResult
 from ..messages.wording import listed
-from ..models.base import CachedSample, RowLosses
-from .error_baseline import UsualErrors
+from ..models.base import CachedExample, RowLosses
+from .error_baseline import ErrorBaseline
 
 WINDOW = 16
 """Times an image is shown that its error is averaged over. One has a spread of about 40 %, so 16 have 10 %."""
@@ -48,7 +48,7 @@ class _Track:
         return len(self.latest) == WINDOW
 
 
-class ImageWatch:
+class HardExamples:
     """Follows the images of a run.
 
     Args:
@@ -57,7 +57,7 @@ class ImageWatch:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._tracks = {name: _Track() for name in names}
-        self._usual = UsualErrors()
+        self._usual = ErrorBaseline()
         self._hard: list[str] | None = None
 
     def add(self, rows: Sequence[RowResult]) -> None:
@@ -112,7 +112,7 @@ class ImageWatch:
         limit = max(math.log(CLEAR), OUTLIER * spread)
         return [name for name, value in logarithms.items() if abs(value) >= limit]
 
-    def weighted(self, losses: RowLosses, rows: Sequence[CachedSample]) -> RowLosses:
+    def weighted(self, losses: RowLosses, rows: Sequence[CachedExample]) -> RowLosses:
         """The losses of a batch, those of hard images times `HARD_WEIGHT`."""
         hard = set(self.hard())
         weights = [HARD_WEIGHT if row.name in hard else 1.0 for row in rows]

@@ -19,7 +19,7 @@ CAREFUL_GRAD_NORM = 0.5
 """Longest gradient of a run that is slowed down."""
 
 
-class Optimization:
+class OptimizerStepper:
     """The trained weights with their optimizer, schedule, gradient scaling and clipping, and moving average.
 
     Args:
@@ -42,7 +42,7 @@ class Optimization:
         self._is_unscaled = False
         self._rates = [group.learning_rate for group in groups]
         self._given_grad_norm = self._max_grad_norm = config.max_grad_norm
-        self.is_between = False
+        self.mid_step = False
         # Its weights in training and its result are two different points.
         self._schedule_free = config.optimizer == "schedule_free_adamw"
         if self._schedule_free:
@@ -81,7 +81,7 @@ class Optimization:
     def step(self) -> dict[str, float]:
         """Change the weights by the clipped gradients and forget these. The learning rates used, by group."""
         rates = effective_learning_rates(self.optimizer)
-        self.is_between = True
+        self.mid_step = True
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self._is_unscaled = False
@@ -92,7 +92,7 @@ class Optimization:
         self.optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
             self._average.step(self.parameters)
-        self.is_between = False
+        self.mid_step = False
         return rates
 
     def skip(self) -> dict[str, float]:
@@ -155,7 +155,7 @@ class Optimization:
         """Go on from a `state` of weights of the same shapes and the same optimizer, at the learning rates of the
         config and of this run's schedule, which may be a longer one than that of the state."""
         self.forget_gradients()
-        self.is_between = False
+        self.mid_step = False
         for weight, value in zip(self.parameters, state["weights"], strict=True):
             weight.copy_(value)
         # The optimizer would change the tensors of the state where they are on its device already.

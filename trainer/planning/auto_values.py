@@ -22,7 +22,7 @@ DEMO_VALUES: dict[str, Any] = {
 """For the demo model, far smaller than any real one. Its warmup is the longest, as MOST_WARMUP_STEPS."""
 
 
-class Choices:
+class AutoValues:
     """Chosen values and their reasons; what the user set stays, and the demo model has values of its own."""
 
     def __init__(self, config: TrainingConfig, architecture: str) -> None:

@@ -11,7 +11,7 @@ from ..data.images.dataset import Dataset, split_dataset
 from ..data.images.likely_purpose import likely_purpose
 from ..data.images.samples import Sample, training_samples
 from .advice import notes
-from .auto_values import Choices
+from .auto_values import AutoValues
 from .presets import choose_validation_percent
 from .resolve import Resolved, resolve
 
@@ -77,6 +77,6 @@ def _with_validation(config: TrainingConfig, dataset: Dataset, model: ModelFacts
     if dataset.settings.validation_percent is not None:
         return dataset
     count = len(dataset.images) + len(dataset.validation)
-    percent = choose_validation_percent(Choices(config, model.architecture), count)
+    percent = choose_validation_percent(AutoValues(config, model.architecture), count)
     settings = dataset.settings.model_copy(update={"validation_percent": percent})
     return split_dataset(replace(dataset, settings=settings))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..config.facts import DatasetFacts, ModelFacts
 from ..config.schema import Purpose
-from .auto_values import Choices
+from .auto_values import AutoValues
 
 FEW_IMAGES = 15
 """Under this, images are soon known by heart."""
@@ -57,7 +57,7 @@ PRESETS: dict[Purpose, Preset] = {
 }
 
 
-def choose_purpose(choices: Choices, dataset: DatasetFacts) -> Purpose:
+def choose_purpose(choices: AutoValues, dataset: DatasetFacts) -> Purpose:
     """The purpose, which the captions speak for where the user names none."""
     purpose = choices.config.purpose
     if purpose == "auto":
@@ -66,7 +66,7 @@ def choose_purpose(choices: Choices, dataset: DatasetFacts) -> Purpose:
     return purpose
 
 
-def choose_adapter(choices: Choices, purpose: Purpose, images: int) -> None:
+def choose_adapter(choices: AutoValues, purpose: Purpose, images: int) -> None:
     """Rank, alpha and layers."""
     preset = PRESETS[purpose]
     reason = f"{preset.rank_reason}, with {_images(images)}" if len(preset.ranks) > 1 else preset.rank_reason
@@ -84,7 +84,7 @@ def choose_adapter(choices: Choices, purpose: Purpose, images: int) -> None:
     choices.take("target_modules", "attention_and_feed_forward", "learned more than attention alone on the demo")
 
 
-def choose_objective(choices: Choices, purpose: Purpose, model: ModelFacts) -> None:
+def choose_objective(choices: AutoValues, purpose: Purpose, model: ModelFacts) -> None:
     """What noise levels and captions count."""
     preset = PRESETS[purpose]
     if model.prediction_type == "flow":
@@ -98,7 +98,7 @@ def choose_objective(choices: Choices, purpose: Purpose, model: ModelFacts) -> N
         choices.set("timestep_sampling", "logit_normal" if flow else "uniform", reason)
 
 
-def choose_validation_percent(choices: Choices, images: int) -> float:
+def choose_validation_percent(choices: AutoValues, images: int) -> float:
     """How many of `images`, trained and kept ones together, are kept for validation."""
     if choices.config.purpose == "quick_test":
         percent, reason = 0.0, "a test run needs none"

@@ -9,7 +9,7 @@ from ..config.facts import DatasetFacts, ModelFacts
 from ..config.optimizer_defaults import OPTIMIZER_DEFAULTS
 from ..config.resolved import ResolvedConfig
 from ..config.schema import Purpose, TrainingConfig
-from .auto_values import DEMO_VALUES, Choices
+from .auto_values import DEMO_VALUES, AutoValues
 from .presets import (
     choose_adapter,
     choose_objective,
@@ -49,7 +49,7 @@ def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) ->
     """
     if dataset.images < 1:
         raise ValueError("there must be an image to train")
-    choices = Choices(config, model.architecture)
+    choices = AutoValues(config, model.architecture)
     purpose = choose_purpose(choices, dataset)
     choose_adapter(choices, purpose, dataset.images)
     resolution = choices.take("resolution", model.native_resolution, "what the model was made for")
@@ -86,7 +86,7 @@ def usual_learning_rate(config: TrainingConfig, architecture: str) -> tuple[floa
     return float(f"{rate * defaults.learning_rate:.6g}"), f"{defaults.reason} on {models}"
 
 
-def _choose_optimization(choices: Choices, purpose: Purpose, architecture: str) -> None:
+def _choose_optimization(choices: AutoValues, purpose: Purpose, architecture: str) -> None:
     """Chooses what suits the optimizer."""
     config = choices.config
     defaults = OPTIMIZER_DEFAULTS[config.optimizer]
@@ -104,7 +104,7 @@ def _choose_optimization(choices: Choices, purpose: Purpose, architecture: str) 
         choices.take("lr_scheduler", "cosine", "the last steps are small, so that the loss settles")
 
 
-def _choose_text_encoder_rate(choices: Choices) -> None:
+def _choose_text_encoder_rate(choices: AutoValues) -> None:
     rate = choices.value("learning_rate")
     if choices.config.optimizer == "prodigy":
         choices.take("text_encoder_learning_rate", rate, "Prodigy finds one learning rate for all parts")
@@ -112,7 +112,7 @@ def _choose_text_encoder_rate(choices: Choices) -> None:
         choices.take("text_encoder_learning_rate", rate / 2, "half of the model's, as text encoders overfit sooner")
 
 
-def _choose_validation(choices: Choices, percent: float, steps: int) -> None:
+def _choose_validation(choices: AutoValues, percent: float, steps: int) -> None:
     every = math.ceil(steps / VALIDATIONS)
     if percent:
         choices.take("validate_every_n_steps", every, f"{min(steps, VALIDATIONS)} times in the run")

@@ -7,7 +7,7 @@ import math
 from ..config.facts import DatasetFacts
 from ..config.schema import Purpose
 from ..errors import CrucibleError
-from .auto_values import Choices
+from .auto_values import AutoValues
 
 EFFECTIVE_BATCH = 4
 """Batch size times accumulation that is aimed at; the loss of single images swings too much."""
@@ -24,7 +24,7 @@ TEST_STEPS = 50
 MOST_WARMUP_STEPS = 100
 
 
-def choose_batch(choices: Choices, images: int, resolution: int) -> int:
+def choose_batch(choices: AutoValues, images: int, resolution: int) -> int:
     """Chooses batch size and accumulation; returns their product."""
     accumulation = choices.config.gradient_accumulation_steps
     if accumulation is not None:
@@ -42,7 +42,7 @@ def choose_batch(choices: Choices, images: int, resolution: int) -> int:
     return int(batch * choices.take("gradient_accumulation_steps", accumulation, reason))
 
 
-def choose_steps(choices: Choices, purpose: Purpose, dataset: DatasetFacts, effective_batch: int) -> int:
+def choose_steps(choices: AutoValues, purpose: Purpose, dataset: DatasetFacts, effective_batch: int) -> int:
     """Chooses the number of optimizer steps, from the epochs where these are given."""
     config, shown = choices.config, dataset.samples_per_epoch
     steps_per_epoch = math.ceil(shown / effective_batch)
@@ -63,7 +63,7 @@ def choose_steps(choices: Choices, purpose: Purpose, dataset: DatasetFacts, effe
     return int(choices.take("max_train_steps", steps, reason))
 
 
-def choose_warmup(choices: Choices, steps: int) -> None:
+def choose_warmup(choices: AutoValues, steps: int) -> None:
     """
     Raises:
         CrucibleError: the warmup is as long as the run or longer.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 log = logging.getLogger(__name__)
 
 
-class Extras:
+class BestEffort:
     """Log, samples, pictures and report: one that fails never ends the training.
 
     Attributes:

@@ -6,7 +6,7 @@ import time
 
 from .. import __version__
 from ..config import ResolvedConfig
-from ..data.batch_sampler import BatchOrder
+from ..data.batch_sampler import BatchSampler
 from ..data.images.dataset import Dataset
 from ..formats.metadata import TrainingFacts
 from ..models.base import BaseModel
@@ -20,7 +20,7 @@ def lora_facts(
     identity: str,
     dataset: Dataset,
     config: ResolvedConfig,
-    order: BatchOrder,
+    order: BatchSampler,
     *,
     trigger_word: str,
     optimizer: str,

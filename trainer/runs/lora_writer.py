@@ -7,14 +7,14 @@ from pathlib import Path
 
 from ..adapters.adapters import Adapters
 from ..config import ResolvedConfig
-from ..data.batch_sampler import BatchOrder
+from ..data.batch_sampler import BatchSampler
 from ..data.images.dataset import Dataset
-from ..evaluation.evaluator import Guard
+from ..evaluation.evaluator import Evaluator
 from ..formats.lora_file import to_state_dict, write_lora
 from ..formats.lora_model import LoraModel
 from ..formats.metadata import build_metadata
 from ..models.base import DTYPES, BaseModel, Precision
-from ..models.initial_lora import Continued
+from ..models.initial_lora import InitialLora
 from .lora_facts import lora_facts
 from .paths import RunFiles
 from .report import SavedLora
@@ -34,11 +34,11 @@ class LoraSaver:
         identity: str,
         dataset: Dataset,
         config: ResolvedConfig,
-        order: BatchOrder,
+        order: BatchSampler,
         files: RunFiles,
-        guard: Guard,
+        guard: Evaluator,
         precision: Precision,
-        continued: Continued | None,
+        continued: InitialLora | None,
     ) -> None:
         self._base_model, self._identity, self._dataset = base_model, identity, dataset
         self._config, self._order, self._precision = config, order, precision

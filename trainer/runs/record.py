@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..files.atomic import write_whole
 from ..models.base import BaseModel
-from ..models.initial_lora import Continued
+from ..models.initial_lora import InitialLora
 from ..planning.plan import Plan
 from .checkpoint import VERSION
 from .paths import RunFiles
@@ -82,7 +82,7 @@ class RunRecord:
     continued: str = ""
 
     @classmethod
-    def of(cls, base_model: BaseModel, plan: Plan, continued: Continued | None) -> RunRecord:
+    def of(cls, base_model: BaseModel, plan: Plan, continued: InitialLora | None) -> RunRecord:
         values = plan.resolved.values
         settings = json.loads(values.model_dump_json(exclude=set(MAY_CHANGE)))
         base = f"{base_model.identity()}|{base_model.encoders_identity()}"

@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 
 from ..config import ResolvedConfig
-from ..data.batch_sampler import BatchOrder
+from ..data.batch_sampler import BatchSampler
 from ..events.step import Gradients, RowResult, StepReport
-from ..memory.step_memory import Memory
-from ..models.base import CachedSample, RowLosses
-from ..monitoring.anomalies import Trouble
-from ..optim.stepper import Optimization
+from ..memory.step_memory import StepMemory
+from ..models.base import CachedExample, RowLosses
+from ..monitoring.anomalies import AnomalyDetector
+from ..optim.stepper import OptimizerStepper
 from ..seeding import derived_seed
 
-Losses = Callable[[Sequence[CachedSample], Sequence[int]], RowLosses]
+Losses = Callable[[Sequence[CachedExample], Sequence[int]], RowLosses]
 """A base model's `losses`."""
 
 
 def train(
     losses: Losses,
-    optimization: Optimization,
-    samples: Sequence[CachedSample],
-    order: BatchOrder,
+    optimization: OptimizerStepper,
+    samples: Sequence[CachedExample],
+    order: BatchSampler,
     config: ResolvedConfig,
-    memory: Memory,
-    trouble: Trouble,
+    memory: StepMemory,
+    trouble: AnomalyDetector,
     *,
     first_step: int = 0,
     on_step: Callable[[StepReport], None],
@@ -57,9 +57,9 @@ def train(
             if action != "go back":
                 rates = optimization.skip() if action == "skip" else optimization.step()
         except Exception as error:
-            memory.give_way(error, step + 1)
+            memory.handle_oom(error, step + 1)
             optimization.forget_gradients()
-            if optimization.is_between:  # its state is of no use
+            if optimization.mid_step:  # its state is of no use
                 step = go_back()
             continue
         if action == "go back":
@@ -81,8 +81,8 @@ def train(
 
 def _gradients(
     losses: Losses,
-    optimization: Optimization,
-    samples: Sequence[CachedSample],
+    optimization: OptimizerStepper,
+    samples: Sequence[CachedExample],
     batches: Sequence[Sequence[int]],
     seed: int,
     step: int,

@@ -16,14 +16,14 @@ from ..data.images.dataset import Dataset
 from ..files.pictures import side_by_side, to_picture
 from ..memory.retry import retried
 from ..models.base import BaseModel, Sampling
-from ..runs.best_effort import Extras
+from ..runs.best_effort import BestEffort
 from ..runs.paths import RunFiles
 
 BY_DEFAULT = 2
 """Captions that are drawn when the user names no prompts."""
 
 
-class Samples:
+class PreviewSamples:
     """
     Attributes:
         sampling: what is drawn.
@@ -31,7 +31,7 @@ class Samples:
     """
 
     def __init__(
-        self, base_model: BaseModel, dataset: Dataset, config: ResolvedConfig, files: RunFiles, extras: Extras
+        self, base_model: BaseModel, dataset: Dataset, config: ResolvedConfig, files: RunFiles, extras: BestEffort
     ) -> None:
         self._base_model, self._files, self._extras = base_model, files, extras
         self.sampling = _sampling(config, dataset)

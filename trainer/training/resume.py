@@ -14,18 +14,20 @@ from filelock import FileLock, Timeout
 from ..config import TrainingConfig
 from ..data.images.dataset import Dataset
 from ..errors import CrucibleError
+from ..events.callbacks import Callbacks
 from ..files.atomic import require_writable
 from ..files.names import check_output_name, nowhere
 from ..formats.lora_file import read_lora
 from ..formats.lora_model import LoraModel
 from ..models.base import BaseModel
-from ..models.initial_lora import continued_from
+from ..models.initial_lora import load_initial_lora
 from ..planning.plan import make_plan
 from ..runs.checkpoint import Checkpoints, read_state
 from ..runs.log import read_log
 from ..runs.paths import LOG, RunFiles
 from ..runs.record import RunRecord, known_runs, lora_session
-from .run import Hooks, RunResult, run_training
+from .run import run_training
+from .trainer import RunResult
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def train_or_resume(
     config: TrainingConfig,
     lora_folder: Path,
     runs_folder: Path,
-    hooks: Hooks | None = None,
+    callbacks: Callbacks | None = None,
     *,
     retrain: bool = False,
     is_listed: Callable[[str], bool] = nowhere,
@@ -59,7 +61,7 @@ def train_or_resume(
     dataset.require_trainable()
     known = known_runs(lora_folder, runs_folder)
     number = 1 + max((other.number for _, other in known), default=0)
-    continued = continued_from(config, base_model)
+    continued = load_initial_lora(config, base_model)
     decided = config if continued is None else continued.settings(config)
     plan = make_plan(decided, dataset, base_model.facts)
     record = replace(RunRecord.of(base_model, plan, continued), number=number)
@@ -83,7 +85,7 @@ def train_or_resume(
         if start.earlier and start.earlier != files:
             files.take_history(start.earlier)
         notes = (start.note,) if start.note else ()
-        result = run_training(base_model, dataset, config, files, hooks, start.state, notes, continued)
+        result = run_training(base_model, dataset, config, files, callbacks, start.state, notes, continued)
         try:
             record.write(files, finished=True)
         except CrucibleError as error:  # all is there, and the next time shows it

@@ -10,16 +10,15 @@ from typing import Any
 from ..config import TrainingConfig
 from ..data.images.dataset import Dataset
 from ..errors import CrucibleError
+from ..events.callbacks import Callbacks
 from ..hardware.device_memory import forget_tensors
 from ..memory.step_memory import NothingFits
 from ..models.base import BaseModel
-from ..models.initial_lora import Continued
+from ..models.initial_lora import InitialLora
 from ..planning.lower_resolution import limited, next_lower
 from ..planning.plan import Plan, make_plan
 from ..runs.paths import RunFiles
-from .trainer import Hooks, RunResult, Training
-
-__all__ = ["Hooks", "RunResult", "run_training"]
+from .trainer import RunResult, Training
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +28,10 @@ def run_training(
     dataset: Dataset,
     config: TrainingConfig,
     files: RunFiles,
-    hooks: Hooks | None = None,
+    callbacks: Callbacks | None = None,
     start: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
-    continued: Continued | None = None,
+    continued: InitialLora | None = None,
 ) -> RunResult:
     """Train a LoRA, save it, and read the file back through the base model's loader.
 
@@ -53,7 +52,7 @@ def run_training(
         warnings = base_model.warnings()
         for warning in warnings:
             log.warning(warning)
-        _train(base_model, dataset, config, hooks or Hooks(), start, (*notes, *warnings), result, continued)
+        _train(base_model, dataset, config, callbacks or Callbacks(), start, (*notes, *warnings), result, continued)
     except BaseException as error:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
         if start is None and not result.losses:
             files.give_up()
@@ -72,11 +71,11 @@ def _train(
     base_model: BaseModel,
     dataset: Dataset,
     config: TrainingConfig,
-    hooks: Hooks,
+    callbacks: Callbacks,
     start: dict[str, Any] | None,
     notes: Sequence[str],
     result: RunResult,
-    continued: Continued | None,
+    continued: InitialLora | None,
 ) -> None:
     """Fill the result, at a lower resolution where memory leaves no other way and the config allows it."""
     identity = base_model.identity()
@@ -90,7 +89,7 @@ def _train(
         plan = replace(plan, notes=(*notes, *plan.notes))
         try:
             with base_model.session(config.mixed_precision) as precision:
-                training = Training(base_model, identity, plan, config, precision, hooks, result, continued)
+                training = Training(base_model, identity, plan, config, precision, callbacks, result, continued)
                 training.train(start)
             return
         except NothingFits as error:

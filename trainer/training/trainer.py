@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..adapters.adapters import Adapters, AdapterSpec
 from ..config import ResolvedConfig, TrainingConfig
-from ..data.batch_sampler import BatchOrder
+from ..data.batch_sampler import BatchSampler
 from ..data.cache import TensorCache
 from ..errors import CrucibleError
 from ..evaluation.early_stopping import StoppedEarly
-from ..evaluation.evaluator import Guard
+from ..evaluation.evaluator import Evaluator
 from ..evaluation.validation import Round
 from ..evaluation.verdict import Verdict
+from ..events.callbacks import Callbacks
 from ..events.step import StepReport
 from ..formats.lora_model import LoraModel
 from ..hardware.slow_step_causes import likely_cause
 from ..memory.retry import again, retried
-from ..memory.step_memory import Memory
+from ..memory.step_memory import StepMemory
 from ..memory.storage import require_room
 from ..models.base import BaseModel, Precision
-from ..models.initial_lora import DECIDED_BY_FILE, Continued
-from ..monitoring.anomalies import Trouble
+from ..models.initial_lora import DECIDED_BY_FILE, InitialLora
+from ..monitoring.anomalies import AnomalyDetector
 from ..monitoring.loss_swings import find_swing
 from ..monitoring.step_time import Pace
 from ..optim.optimizers import parameter_groups
-from ..optim.stepper import Optimization
+from ..optim.stepper import OptimizerStepper
 from ..planning.plan import Plan
-from ..runs.best_effort import Extras
+from ..runs.best_effort import BestEffort
 from ..runs.checkpoint import Checkpoint, Checkpoints
 from ..runs.log import RunLog, read_log
 from ..runs.lora_writer import LoraSaver
@@ -43,21 +42,9 @@ from ..runs.paths import RunFiles
 from ..runs.plots import can_plot, save_training_plot
 from ..runs.report import SavedLora, cache_text, training_report
 from .loop import train
-from .previews import Samples
+from .previews import PreviewSamples
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """How a run talks to whoever started it. Each may raise to stop the run, which then keeps what was trained."""
-
-    preparing: Callable[[int, int, str], None] = lambda done, total, what: None
-    """(images done, of how many, what is done with them)"""
-    stepped: Callable[[StepReport, int], None] = lambda report, steps: None
-    """(the step, of how many)"""
-    sampled: Callable[[int, int, Image.Image], None] = lambda step, steps, picture: None
-    """(after which step, of how many, the samples side by side)"""
 
 
 @dataclass
@@ -93,17 +80,17 @@ class Training:
         plan: Plan,
         asked: TrainingConfig,
         precision: Precision,
-        hooks: Hooks,
+        callbacks: Callbacks,
         result: RunResult,
-        continued: Continued | None,
+        continued: InitialLora | None,
     ) -> None:
         config, dataset = plan.resolved.values, plan.dataset
         self.base_model = base_model
         self.dataset = dataset
         self.notes = plan.notes
-        self.extras = Extras()
+        self.extras = BestEffort()
         self.precision = precision
-        self.hooks = hooks
+        self.callbacks = callbacks
         self.result = result
         self.reasons = plan.resolved.reasons | base_model.prepare_losses(config)
         self.start_layers = {} if continued is None else continued.layers
@@ -112,19 +99,19 @@ class Training:
         self.inputs = again(
             base_model,
             lambda: base_model.cache_inputs(
-                plan.samples, cache, config.caption_dropout_rate, hooks.preparing, config.train_text_encoder
+                plan.samples, cache, config.caption_dropout_rate, callbacks.preparing, config.train_text_encoder
             ),
         )
         groups = [sample.group for sample in self.inputs]
-        self.order = BatchOrder(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
+        self.order = BatchSampler(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
         if asked.epochs:
             config = config.model_copy(update={"max_train_steps": asked.epochs * self.order.steps_per_epoch})
         self.config: ResolvedConfig = config
         files = result.files
-        self.samples = Samples(base_model, dataset, config, files, self.extras)
+        self.samples = PreviewSamples(base_model, dataset, config, files, self.extras)
         sampling = self.samples.sampling
-        self.guard = Guard(base_model, dataset, config, sampling)
-        again(base_model, lambda: self.guard.encode(cache, hooks.preparing))
+        self.guard = Evaluator(base_model, dataset, config, sampling)
+        again(base_model, lambda: self.guard.encode(cache, callbacks.preparing))
         again(base_model, lambda: base_model.prepare_sampling([sampling, *self.guard.samplings.values()]))
         base_model.release_encoders()
         self.cache_text = cache_text(cache)
@@ -136,7 +123,7 @@ class Training:
         with self.extras.writing("The config"):
             files.write_config(written, dataset.not_in_folder)
         self.checkpoints = Checkpoints(files.checkpoints, config.checkpoints_kept)
-        self.memory = Memory(base_model, self.inputs, self.order, config)
+        self.memory = StepMemory(base_model, self.inputs, self.order, config)
         self.saver = LoraSaver(
             base_model, identity, dataset, config, self.order, files, self.guard, precision, continued
         )
@@ -157,7 +144,7 @@ class Training:
             except StoppedEarly:
                 pass
             except BaseException as stop:
-                if self.optimization.is_between or not self.optimization.is_finite():
+                if self.optimization.mid_step or not self.optimization.is_finite():
                     self._go_back()
                 if self.step:
                     self._keep(stop)
@@ -178,10 +165,10 @@ class Training:
         adapters.load(self.start_layers)
         groups = parameter_groups(adapters, config)
         scaler = torch.amp.GradScaler(adapters.device.type, enabled=self.precision.compute is torch.float16)
-        self.optimization = Optimization(groups, config, scaler)
+        self.optimization = OptimizerStepper(groups, config, scaler)
         self.guard.start(adapters, self.optimization.weights_for_use)
         self.saver.start(adapters, self.optimization.optimizer_name)
-        self.trouble = Trouble(config, self.precision.name, lambda: self.optimization.loss_scale)
+        self.trouble = AnomalyDetector(config, self.precision.name, lambda: self.optimization.loss_scale)
         self.pace = Pace(lambda: likely_cause(adapters.device))
         self.trained_seconds, self.training_started = 0.0, time.monotonic()
         self.room = require_room(self.result.files.folder, adapters.size, config)
@@ -252,7 +239,7 @@ class Training:
             self.log.write_curves(report)
         self.guard.after_step(report)
         self.pace.add(report, self.memory.plan)
-        self.hooks.stepped(report, self.config.max_train_steps)
+        self.callbacks.stepped(report, self.config.max_train_steps)
         self._do_what_is_due()
 
     def _do_what_is_due(self) -> None:
@@ -273,7 +260,7 @@ class Training:
     def _sample(self) -> None:
         picture = self.samples.draw(self.adapters, self.step)
         if picture is not None:
-            self.hooks.sampled(self.step, self.config.max_train_steps, picture)
+            self.callbacks.sampled(self.step, self.config.max_train_steps, picture)
 
     def _measure_pictures(self) -> None:
         seconds = self.samples.seconds_per_sampling_step
@@ -285,7 +272,7 @@ class Training:
     def _write_checkpoint(self) -> None:
         """Of the current state, unless there is one. A disk, or memory, that has no room for it does not end the
         run."""
-        if self.checkpoints.last_step == self.step or self.optimization.is_between:
+        if self.checkpoints.last_step == self.step or self.optimization.mid_step:
             return
         if not self.optimization.is_finite():
             return  # the next step will find it out, and needs a good state to go back to

@@ -13,7 +13,7 @@ import torch
 from lora_crucible.data.cache import TensorCache
 from lora_crucible.data.images.dataset import Dataset
 from lora_crucible.data.images.samples import training_samples
-from lora_crucible.models.base import CachedSample
+from lora_crucible.models.base import CachedExample
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.models.diffusion.inputs import Inputs, Latent
 
@@ -76,7 +76,7 @@ def base_model(model: Any) -> ComfyUIBaseModel:
 
 def random_samples(
     model: Any, count: int, *, channels: int, context: int, pooled: int | None, size: int = 8, tokens: int = 77
-) -> list[CachedSample]:
+) -> list[CachedExample]:
     """Return samples like those of `cache_inputs`, but with random latents and text embeddings."""
     samples = []
     for index in range(count):
@@ -85,13 +85,13 @@ def random_samples(
         extra = {} if pooled is None else {"pooled_output": torch.randn(1, pooled, generator=draw)}
         encoded = [[torch.randn(1, tokens, context, generator=draw), extra]]
         inputs = Inputs((partial(Latent, latent),), (partial(list, encoded),))
-        samples.append(CachedSample(f"{index}.png", latent.shape, inputs))
+        samples.append(CachedExample(f"{index}.png", latent.shape, inputs))
     return samples
 
 
-def encoded_samples(base_model: Any, dataset: Dataset, resolution: int = 64) -> list[CachedSample]:
+def encoded_samples(base_model: Any, dataset: Dataset, resolution: int = 64) -> list[CachedExample]:
     return base_model.cache_inputs(training_samples(dataset, resolution), TensorCache(None), 0.0, lambda *_: None)
 
 
-def latent_of(sample: CachedSample) -> torch.Tensor:
+def latent_of(sample: CachedExample) -> torch.Tensor:
     return sample.inputs.draw(0)[0].values

@@ -18,7 +18,7 @@ from lora_crucible.formats.lora_file import ALPHA, DOWN, MIDDLE, UP, to_state_di
 from lora_crucible.formats.names import place_of
 from lora_crucible.models.comfyui import naming
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
-from lora_crucible.models.initial_lora import Continued, continued_from
+from lora_crucible.models.initial_lora import InitialLora, load_initial_lora
 from safetensors.torch import save_file
 from tiny_architectures import TINY
 from torch import Tensor
@@ -127,13 +127,13 @@ def errors(base_model, samples) -> Tensor:
         return base_model.losses(samples, [1, 2]).errors
 
 
-def continued(base_model, path: Path, **settings) -> Continued:
-    found = continued_from(parse_config({"continue_from": str(path), **settings}), base_model)
+def continued(base_model, path: Path, **settings) -> InitialLora:
+    found = load_initial_lora(parse_config({"continue_from": str(path), **settings}), base_model)
     assert found is not None
     return found
 
 
-def at_step_0(base_model, lora: Continued, samples, saved: Path | None = None) -> Tensor:
+def at_step_0(base_model, lora: InitialLora, samples, saved: Path | None = None) -> Tensor:
     """Return the errors of the model when training from a file starts, and save the LoRA at that point if asked."""
     of_text = any(key.startswith("lora_te") for key in lora.layers)
     spec = AdapterSpec(4, 4.0, 0.0, "attention", start=lora.layers, text_encoder=of_text)

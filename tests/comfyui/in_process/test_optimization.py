@@ -8,7 +8,8 @@ from lora_crucible.config import parse_config
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.runs.paths import RunFiles
-from lora_crucible.training.run import RunResult, run_training
+from lora_crucible.training.run import run_training
+from lora_crucible.training.trainer import RunResult
 
 SETTINGS = {
     "max_train_steps": 4,

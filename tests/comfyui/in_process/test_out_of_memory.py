@@ -10,7 +10,8 @@ from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.comfyui import memory
 from lora_crucible.models.comfyui.model import OFFLOADING_STEPS, ComfyUIBaseModel
 from lora_crucible.runs.paths import RunFiles
-from lora_crucible.training.run import RunResult, run_training
+from lora_crucible.training.run import run_training
+from lora_crucible.training.trainer import RunResult
 from out_of_memory import Faults, lack_of_memory
 
 SETTINGS = {

@@ -15,7 +15,7 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.models.comfyui.shifting import own_shift
 from lora_crucible.models.comfyui.support import objective_of
 from lora_crucible.models.diffusion.objective import (
-    Objective,
+    PredictionType,
     noisy_latent,
     prediction_from_denoised,
     shifted,
@@ -24,10 +24,10 @@ from lora_crucible.models.diffusion.objective import (
 from tiny_architectures import TINY
 
 KINDS = {
-    ModelType.EPS: Objective.EPSILON,
-    ModelType.V_PREDICTION: Objective.VELOCITY,
-    ModelType.FLOW: Objective.FLOW,
-    ModelType.FLUX: Objective.FLOW,
+    ModelType.EPS: PredictionType.EPSILON,
+    ModelType.V_PREDICTION: PredictionType.VELOCITY,
+    ModelType.FLOW: PredictionType.FLOW,
+    ModelType.FLUX: PredictionType.FLOW,
 }
 
 
@@ -43,7 +43,7 @@ def test_objective_of_each_kind(kind):
     draw = torch.Generator().manual_seed(0)
     latent, noise, prediction = torch.randn(3, 5, 4, 8, 8, generator=draw).unbind()
     sigma = torch.tensor([0.05, 0.2, 0.5, 0.8, 0.99])
-    if objective is not Objective.FLOW:
+    if objective is not PredictionType.FLOW:
         sigma = model_sampling.sigma(torch.tensor([5.0, 100.0, 400.0, 700.0, 999.0]))
 
     noisy = noisy_latent(objective, latent, noise, sigma)

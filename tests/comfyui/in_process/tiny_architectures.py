@@ -15,7 +15,7 @@ import comfy.supported_models
 import models
 import torch
 from comfy.model_base import ModelType
-from lora_crucible.models.base import CachedSample
+from lora_crucible.models.base import CachedExample
 from lora_crucible.models.diffusion.inputs import Inputs, Latent
 
 TEXT = 48
@@ -62,16 +62,16 @@ class Tiny:
         with self.while_building():
             return models.build(partial(kind, **self.options), config_class, dict(self.config))
 
-    def samples(self, count: int) -> list[CachedSample]:
+    def samples(self, count: int) -> list[CachedExample]:
         """Return random samples like those of `cache_inputs`."""
         return [self._sample(index) for index in range(count)]
 
-    def _sample(self, index: int) -> CachedSample:
+    def _sample(self, index: int) -> CachedExample:
         draw = torch.Generator().manual_seed(index)
         latent = torch.randn(self.latent, generator=draw)
         encoded = [[torch.randn(1, TOKENS, TEXT, generator=draw), self.extra(draw)]]
         inputs = Inputs((partial(Latent, latent),), (partial(list, encoded),))
-        return CachedSample(f"{index}.png", latent.shape, inputs)
+        return CachedExample(f"{index}.png", latent.shape, inputs)
 
 
 def pooled(width: int) -> Extra:

@@ -15,7 +15,8 @@ from lora_crucible.formats.layer_names import is_of_text_encoder
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.runs.paths import RunFiles
-from lora_crucible.training.run import RunResult, run_training
+from lora_crucible.training.run import run_training
+from lora_crucible.training.trainer import RunResult
 from peft.tuners.lora import LoraLayer
 
 SUFFIXES = {

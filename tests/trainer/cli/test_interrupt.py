@@ -11,9 +11,10 @@ import torch
 from lora_crucible.cli.main import main
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.run import Hooks, RunResult
+from lora_crucible.training.trainer import RunResult
 from processes import assert_whole, start_training, wait_until
 
 CONFIG = """\
@@ -80,7 +81,7 @@ class Broken(RuntimeError):
 VALUES = {"max_train_steps": 5, "batch_size": 4, "sample_steps": 1, "sample_every_n_steps": 2, "measure": "never"}
 
 
-def train(base_model, folder: Path, hooks: Hooks | None = None) -> RunResult:
+def train(base_model, folder: Path, hooks: Callbacks | None = None) -> RunResult:
     dataset = load_dataset(DataSettings(train_data_dir="demo"))
     return train_or_resume(base_model, dataset, parse_config(VALUES), folder, folder, hooks)
 
@@ -104,12 +105,12 @@ def fail_at(number: int):
 @pytest.mark.parametrize(
     ("hooks", "done"),
     [
-        (lambda: Hooks(preparing=fail_at(2)), 0),
-        (lambda: Hooks(stepped=fail_at(3)), 3),
-        (lambda: Hooks(sampled=fail_at(1)), 0),
-        (lambda: Hooks(sampled=fail_at(2)), 2),
-        (lambda: Hooks(sampled=fail_at(3)), 4),
-        (lambda: Hooks(sampled=fail_at(4)), 5),
+        (lambda: Callbacks(preparing=fail_at(2)), 0),
+        (lambda: Callbacks(stepped=fail_at(3)), 3),
+        (lambda: Callbacks(sampled=fail_at(1)), 0),
+        (lambda: Callbacks(sampled=fail_at(2)), 2),
+        (lambda: Callbacks(sampled=fail_at(3)), 4),
+        (lambda: Callbacks(sampled=fail_at(4)), 5),
     ],
     ids=["preparing", "stepped", "first sample", "sample between", "another between", "last sample"],
 )
@@ -119,7 +120,7 @@ def test_an_error_in_a_hook_loses_nothing(base_model, whole, tmp_path, hooks, do
     assert [path.name for path in tmp_path.glob("*.safetensors")] == (["lora.safetensors"] if done else [])
     assert_whole(tmp_path)
     steps = []
-    parts = train(base_model, tmp_path, Hooks(stepped=lambda report, _: steps.append(report.step)))
+    parts = train(base_model, tmp_path, Callbacks(stepped=lambda report, _: steps.append(report.step)))
     assert steps == list(range(done + 1, 6))
     first, second = read_lora(whole.files.lora)[0], read_lora(parts.files.lora)[0]
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -17,10 +17,12 @@ from lora_crucible.data.images.dataset import Dataset, load_dataset
 from lora_crucible.data.images.samples import fixed_samples
 from lora_crucible.demo import DATASET_DIR
 from lora_crucible.evaluation.validation import Validation
+from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.runs.paths import RunFiles
-from lora_crucible.training.run import Hooks, RunResult, run_training
+from lora_crucible.training.run import run_training
+from lora_crucible.training.trainer import RunResult
 from PIL import Image
 
 QUICK = {
@@ -44,7 +46,7 @@ def dataset() -> Dataset:
     return replace(whole, images=whole.images[:5])
 
 
-def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, **values) -> RunResult:
+def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **values) -> RunResult:
     files = RunFiles.claim("lora", folder, folder)
     return run_training(base_model, dataset, parse_config({**QUICK, **values}), files, hooks)
 
@@ -176,7 +178,7 @@ def test_cancelling_keeps_the_better_state_and_gives_no_verdict_on_the_length(ba
 
     settings = {"max_train_steps": 60, "validate_every_n_steps": 2}
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Hooks(stepped=stop_after_five), **settings)
+        train(base_model, dataset, tmp_path, Callbacks(stepped=stop_after_five), **settings)
     report = (tmp_path / "lora" / "report.txt").read_text()
     assert "cancelled after 5 of 60 steps" in report
     assert "No verdict. The run was ended before it was done" in report

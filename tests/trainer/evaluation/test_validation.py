@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from lora_crucible.evaluation.validation import TIMESTEPS, Validation
-from lora_crucible.models.base import CachedSample, RowLosses
+from lora_crucible.models.base import CachedExample, RowLosses
 from torch import nn
 
 
@@ -18,7 +18,7 @@ class Model:
         self.parameter = nn.Parameter(torch.tensor(0.0))
         self.calls: list[list[tuple[str, int, float]]] = []
 
-    def losses(self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float]) -> RowLosses:
+    def losses(self, rows: Sequence[CachedExample], seeds: Sequence[int], timesteps: Sequence[float]) -> RowLosses:
         self.calls.append([(row.name, *more) for row, *more in zip(rows, seeds, timesteps, strict=True)])
         assert len({row.group for row in rows}) == 1
         levels = torch.tensor(timesteps)
@@ -26,8 +26,8 @@ class Model:
         return RowLosses(values, values.detach(), levels)
 
 
-def sample(number: float, group: str = "square") -> CachedSample:
-    return CachedSample(f"{number}.png", group, torch.tensor(number))
+def sample(number: float, group: str = "square") -> CachedExample:
+    return CachedExample(f"{number}.png", group, torch.tensor(number))
 
 
 def test_errors_are_means_over_images_and_timesteps():

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from lora_crucible.memory.plan import MemoryPlan, largest_batch, largest_number_of_rows
-from lora_crucible.models.base import CachedSample
+from lora_crucible.models.base import CachedExample
 
 
-def samples(**groups: tuple[int, int]) -> list[CachedSample]:
+def samples(**groups: tuple[int, int]) -> list[CachedExample]:
     """Of each group so many, each of such a size."""
     return [
-        CachedSample(f"{group}{index}", group, None, size)
+        CachedExample(f"{group}{index}", group, None, size)
         for group, (count, size) in groups.items()
         for index in range(count)
     ]

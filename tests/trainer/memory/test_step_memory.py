@@ -13,11 +13,12 @@ import torch
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
+from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.memory import storage as room
-from lora_crucible.memory.step_memory import Memory
+from lora_crucible.memory.step_memory import StepMemory
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.run import Hooks, RunResult
+from lora_crucible.training.trainer import RunResult
 from out_of_memory import Faults
 
 STEPS = 4
@@ -53,7 +54,7 @@ def faults(base_model, monkeypatch):
     return Faults(base_model, monkeypatch)
 
 
-def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, **values) -> RunResult:
+def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **values) -> RunResult:
     return train_or_resume(base_model, dataset, parse_config({**QUICK, **values}), folder, folder, hooks)
 
 
@@ -169,7 +170,7 @@ def test_when_nothing_is_left_the_state_is_kept_and_the_error_says_what_would_fi
                 faults.fits = lambda rows: False
 
         with pytest.raises(CrucibleError) as error:
-            train(base_model, dataset, tmp_path, Hooks(stepped=cannot_go_on), batch_size=1)
+            train(base_model, dataset, tmp_path, Callbacks(stepped=cannot_go_on), batch_size=1)
     message = str(error.value)
     assert re.match(r"Step 3 ran out of memory at \d+\.\d .B, and there is no way left", message)
     assert "The smallest plan that was tried: 1 at a time, gradient checkpointing on" in message
@@ -208,7 +209,7 @@ def test_a_run_that_goes_on_keeps_its_plan(base_model, dataset, tmp_path, undist
     with monkeypatch.context() as patched:
         Faults(base_model, patched).at_step("forward", 1)
         with pytest.raises(KeyboardInterrupt):
-            train(base_model, dataset, tmp_path / "parts", Hooks(stepped=stop))
+            train(base_model, dataset, tmp_path / "parts", Callbacks(stepped=stop))
     faults = Faults(base_model, monkeypatch)
     parts = train(base_model, dataset, tmp_path / "parts")
     assert faults.passes[-4:] == [2] * 4
@@ -222,13 +223,13 @@ def test_the_memory_setting_may_change_when_a_run_goes_on(base_model, dataset, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Hooks(stepped=stop))
+        train(base_model, dataset, tmp_path, Callbacks(stepped=stop))
     assert "Went on after step 2" in train(base_model, dataset, tmp_path, memory="500 GB").report
 
 
 def test_the_measured_step_changes_nothing(base_model, dataset, tmp_path, undisturbed, monkeypatch):
     expected = undisturbed(lora_dropout=0.2)
-    monkeypatch.setattr(Memory, "probe", lambda self: None)
+    monkeypatch.setattr(StepMemory, "probe", lambda self: None)
     result = train(base_model, dataset, tmp_path, lora_dropout=0.2)
     assert result.losses == expected.losses
     assert distance(result, expected) == 0

@@ -16,12 +16,13 @@ from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.config.yaml_file import read_config
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
+from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.delta import delta_weight
 from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, lora_layer, read_lora, write_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
-from lora_crucible.models.initial_lora import continued_from
+from lora_crucible.models.initial_lora import load_initial_lora
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.run import Hooks, RunResult
+from lora_crucible.training.trainer import RunResult
 from torch import Tensor
 
 QUICK = {
@@ -49,15 +50,15 @@ class Stop(BaseException):
     pass
 
 
-def stop_after(step: int) -> Hooks:
+def stop_after(step: int) -> Callbacks:
     def stepped(report, steps):
         if report.step == step:
             raise Stop
 
-    return Hooks(stepped=stepped)
+    return Callbacks(stepped=stepped)
 
 
-def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, **values) -> RunResult:
+def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **values) -> RunResult:
     config = parse_config({**QUICK, **values})
     return train_or_resume(base_model, dataset, config, folder, folder, hooks)
 
@@ -113,7 +114,7 @@ def rewritten(source: Path, path: Path, change) -> Path:
 
 
 def start_of(base_model, path: Path, **values):
-    return continued_from(parse_config({"continue_from": str(path), **values}), base_model)
+    return load_initial_lora(parse_config({"continue_from": str(path), **values}), base_model)
 
 
 def cached(base_model, dataset, cache_folder: Path):
@@ -367,7 +368,7 @@ def test_settings_that_contradict_the_file(base_model, tmp_path, method, values,
     file = written(base_model, tmp_path / "x.safetensors", method, rank=3)
     config = parse_config({"continue_from": str(file), **values})
     with pytest.raises(CrucibleError, match=said):
-        continued_from(config, base_model).settings(config)
+        load_initial_lora(config, base_model).settings(config)
 
 
 def test_what_has_no_effect_is_said(base_model, tmp_path):

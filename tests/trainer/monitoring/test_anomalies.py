@@ -9,15 +9,15 @@ import pytest
 import torch
 from lora_crucible.errors import CrucibleError
 from lora_crucible.events.step import Gradients, RowResult
-from lora_crucible.monitoring.anomalies import ENOUGH, MOST_IN_A_ROW, MOST_RETURNS, WINDOW, Trouble
+from lora_crucible.monitoring.anomalies import ENOUGH, MOST_IN_A_ROW, MOST_RETURNS, WINDOW, AnomalyDetector
 
 GOOD = 0.5
 
 
 @pytest.fixture
 def trouble(complete):
-    def make(precision: str = "fp32", scale: float = 1.0, **values) -> Trouble:
-        return Trouble(complete(**{"learning_rate": 2e-4} | values), precision, lambda: scale)
+    def make(precision: str = "fp32", scale: float = 1.0, **values) -> AnomalyDetector:
+        return AnomalyDetector(complete(**{"learning_rate": 2e-4} | values), precision, lambda: scale)
 
     return make
 
@@ -33,7 +33,7 @@ def broken(names: str = "a", losses: tuple[float, ...] = (math.nan,)) -> Gradien
     return gradients(math.nan, names, losses)
 
 
-def used_to(trouble: Trouble, steps: int = ENOUGH, names: str = "z") -> Trouble:
+def used_to(trouble: AnomalyDetector, steps: int = ENOUGH, names: str = "z") -> AnomalyDetector:
     for step in range(steps):
         assert trouble.judge(step + 1, gradients(names=names)) == "go on"
     return trouble
@@ -55,7 +55,7 @@ def test_gradients_that_are_no_numbers_go_back_and_name_all_images(trouble):
 
 
 def test_learning_rate_is_halved_with_a_stop_at_5e_5(trouble):
-    def rates(watch: Trouble, start: float) -> list[float]:
+    def rates(watch: AnomalyDetector, start: float) -> list[float]:
         found = []
         for step in range(MOST_RETURNS):
             watch.judge(step + 1, broken())
@@ -74,7 +74,7 @@ def test_scaled_gradients_may_overflow_while_the_scale_is_high(trouble):
     assert trouble("fp16", scale=65536.0).judge(1, broken()) == "go back"
 
 
-def stop(watch: Trouble, what: Gradients, good_step: int = 7) -> str:
+def stop(watch: AnomalyDetector, what: Gradients, good_step: int = 7) -> str:
     """The error in which trouble without end ends."""
     for step in range(MOST_RETURNS):
         watch.judge(step + 1, what)

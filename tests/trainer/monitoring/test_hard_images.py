@@ -5,18 +5,18 @@ from __future__ import annotations
 import random
 
 import torch
-from lora_crucible.models.base import CachedSample, RowLosses
-from lora_crucible.monitoring.hard_images import HARD_WEIGHT, ImageWatch
+from lora_crucible.models.base import CachedExample, RowLosses
+from lora_crucible.monitoring.hard_images import HARD_WEIGHT, HardExamples
 from lora_crucible.training.loop import RowResult
 
 NAMES = [f"{number:02}.png" for number in range(12)]
 
 
-def watched(of: dict[str, tuple[float, float]], shows: int = 40, names: list[str] = NAMES) -> ImageWatch:
+def watched(of: dict[str, tuple[float, float]], shows: int = 40, names: list[str] = NAMES) -> HardExamples:
     """Errors that fall while the images are learned and depend on the noise a hundredfold, those of `of` multiplied by
     its numbers, the first at the start, the second at the end."""
     draw = random.Random(0)
-    watch = ImageWatch(names)
+    watch = HardExamples(names)
     for show in range(shows):
         for name in names:
             timestep = draw.random()
@@ -68,7 +68,7 @@ def test_other_images_and_errors_that_are_no_numbers_do_not_count():
 
 def test_hard_images_count_half_while_they_are_hard():
     watch = watched({"07.png": (3.0, 3.0)})
-    rows = [CachedSample(name, "all", None) for name in ("06.png", "07.png")]
+    rows = [CachedExample(name, "all", None) for name in ("06.png", "07.png")]
     losses = RowLosses(torch.tensor([2.0, 2.0]), torch.tensor([1.0, 1.0]), torch.zeros(2))
     weighted = watch.weighted(losses, rows)
     assert weighted.values.tolist() == [2.0, 2.0 * HARD_WEIGHT]

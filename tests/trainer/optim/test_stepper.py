@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from lora_crucible.optim.optimizers import ParameterGroup
-from lora_crucible.optim.stepper import Optimization
+from lora_crucible.optim.stepper import OptimizerStepper
 from torch import nn
 
 
 @pytest.fixture
 def optimization(complete):
-    def make(scaled: bool = False, **values) -> Optimization:
+    def make(scaled: bool = False, **values) -> OptimizerStepper:
         draw = torch.Generator().manual_seed(1)
         parameters = [nn.Parameter(torch.randn(4, 3, generator=draw)) for _ in range(2)]
         optimizer = values.get("optimizer")
@@ -20,12 +20,12 @@ def optimization(complete):
             values = {name: value for name, value in values.items() if name not in ("lr_scheduler", "ema_decay")}
         config = complete(**{"learning_rate": rate, "max_train_steps": 40, "lr_warmup_steps": 0} | values)
         groups = [ParameterGroup("model", parameters, config.learning_rate)]
-        return Optimization(groups, config, torch.amp.GradScaler("cpu", enabled=scaled))
+        return OptimizerStepper(groups, config, torch.amp.GradScaler("cpu", enabled=scaled))
 
     return make
 
 
-def steps(optimization: Optimization, count: int, first: int = 0):
+def steps(optimization: OptimizerStepper, count: int, first: int = 0):
     """Follow gradients that are the same in every test."""
     for step in range(first, first + count):
         draw = torch.Generator().manual_seed(step)
@@ -38,7 +38,7 @@ def steps(optimization: Optimization, count: int, first: int = 0):
         optimization.step()
 
 
-def values(optimization: Optimization) -> list[torch.Tensor]:
+def values(optimization: OptimizerStepper) -> list[torch.Tensor]:
     return [weight.detach().clone() for weight in optimization.parameters]
 
 
@@ -71,7 +71,7 @@ def test_a_cancelled_sample_leaves_the_weights_in_training(optimization):
     assert same(values(trained), before)
 
 
-def _cancel_in_use(trained: Optimization) -> None:
+def _cancel_in_use(trained: OptimizerStepper) -> None:
     with trained.weights_for_use():
         raise KeyboardInterrupt
 
@@ -128,7 +128,7 @@ def test_schedule_free_shows_its_warmup(optimization):
 def test_gradients_of_all_parts_are_clipped_together(complete):
     parts = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
     groups = [ParameterGroup("model", parts[:1], 0.1), ParameterGroup("text_encoder", parts[1:], 0.1)]
-    trained = Optimization(groups, complete(max_grad_norm=1.0), torch.amp.GradScaler("cpu", enabled=False))
+    trained = OptimizerStepper(groups, complete(max_grad_norm=1.0), torch.amp.GradScaler("cpu", enabled=False))
     trained.backward(3 * parts[0].sum() + 4 * parts[1].sum())
     assert trained.clip_gradients().item() == pytest.approx(5)
     assert [part.grad.item() for part in parts] == pytest.approx([0.6, 0.8])
@@ -186,7 +186,7 @@ def test_all_parts_are_slowed_down_and_clipped_harder(complete):
     parts = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
     groups = [ParameterGroup("model", parts[:1], 0.1), ParameterGroup("text encoder", parts[1:], 0.04)]
     config = complete(lr_scheduler="constant", lr_warmup_steps=0)
-    trained = Optimization(groups, config, torch.amp.GradScaler("cpu", enabled=False))
+    trained = OptimizerStepper(groups, config, torch.amp.GradScaler("cpu", enabled=False))
     trained.slow_down(0.25)
     for part in parts:
         part.grad = torch.ones(1)

@@ -9,12 +9,13 @@ import pytest
 from lora_crucible.config import parse_config
 from lora_crucible.config.data_settings import DataSettings
 from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.memory.step_memory import NothingFits
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.planning import lower_resolution
 from lora_crucible.planning.lower_resolution import limited, next_lower
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.run import Hooks, RunResult
+from lora_crucible.training.trainer import RunResult
 from out_of_memory import Faults
 
 SETTINGS = {
@@ -55,7 +56,7 @@ def base_model(small_model, monkeypatch):
     return model
 
 
-def train(base_model, dataset, folder, hooks: Hooks | None = None, **values) -> RunResult:
+def train(base_model, dataset, folder, hooks: Callbacks | None = None, **values) -> RunResult:
     return train_or_resume(base_model, dataset, parse_config({**SETTINGS, **values}), folder, folder, hooks)
 
 
@@ -80,7 +81,7 @@ def test_in_the_middle_of_a_run_it_goes_on_from_there(base_model, dataset, tmp_p
         if report.step == 2:
             base_model.faults.fits = lambda rows: rows[0].size <= 48**2
 
-    hooks = Hooks(stepped=memory_is_taken)
+    hooks = Callbacks(stepped=memory_is_taken)
     result = train(base_model, dataset, tmp_path, hooks, allow_lower_resolution=True)
     lines = [json.loads(line) for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
@@ -94,7 +95,7 @@ def test_an_interrupted_run_goes_on_at_the_lower_resolution(base_model, dataset,
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Hooks(stepped=interrupt), allow_lower_resolution=True)
+        train(base_model, dataset, tmp_path, Callbacks(stepped=interrupt), allow_lower_resolution=True)
     base_model.faults.passes.clear()
     result = train(base_model, dataset, tmp_path, allow_lower_resolution=True)
     assert "Went on after step 1" in result.report

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from lora_crucible.runs.best_effort import Extras
+from lora_crucible.runs.best_effort import BestEffort
 
 
 def test_a_failure_is_named_once_and_kept_for_the_report(caplog):
-    extras = Extras()
+    extras = BestEffort()
     for text in ("full", "still full"):
         with extras.writing("The log"):
             raise OSError(text)
@@ -23,7 +23,7 @@ def test_a_failure_is_named_once_and_kept_for_the_report(caplog):
 
 
 def test_ctrl_c_is_no_failure():
-    extras = Extras()
+    extras = BestEffort()
     with pytest.raises(KeyboardInterrupt), extras.writing("The log"):
         raise KeyboardInterrupt
     assert not extras.notes

@@ -13,9 +13,10 @@ import pytest
 import torch
 from lora_crucible.config import parse_config
 from lora_crucible.data.cache import TensorCache
+from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.run import Hooks, RunResult
+from lora_crucible.training.trainer import RunResult
 
 YEAR = 365 * 24 * 3600
 QUICK = {"max_train_steps": 6, "batch_size": 2, "sample_steps": 1, "save_steps": 2, "measure": "never"}
@@ -31,7 +32,7 @@ def train(base_model, dataset, folder: Path, stop_after: int = 0, retrain: bool 
             raise Stop
 
     config = parse_config(QUICK)
-    return train_or_resume(base_model, dataset, config, folder, folder, Hooks(stepped=stepped), retrain=retrain)
+    return train_or_resume(base_model, dataset, config, folder, folder, Callbacks(stepped=stepped), retrain=retrain)
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from disks import SmallDisk
 from lora_crucible.cli.main import main
 from lora_crucible.config import parse_config
 from lora_crucible.errors import CrucibleError
+from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.training import resume as resuming
-from lora_crucible.training.run import Hooks, RunResult
+from lora_crucible.training.trainer import RunResult
 from processes import assert_whole
 
 STEPS = 6
@@ -53,7 +54,7 @@ def whole(base_model, dataset, tmp_path_factory) -> RunResult:
     return train(base_model, dataset, tmp_path_factory.mktemp("whole"))
 
 
-def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, steps: int = STEPS) -> RunResult:
+def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, steps: int = STEPS) -> RunResult:
     config = parse_config({**QUICK, "max_train_steps": steps})
     return resuming.train_or_resume(base_model, dataset, config, folder, folder, hooks)
 
@@ -65,13 +66,13 @@ def assert_same(one: RunResult, other: RunResult) -> None:
     assert one.losses == other.losses
 
 
-def at_steps(**calls) -> Hooks:
+def at_steps(**calls) -> Callbacks:
     """Calls something after steps, by number (`step_3=...`)."""
 
     def stepped(report, steps) -> None:
         calls.get(f"step_{report.step}", lambda: None)()
 
-    return Hooks(stepped=stepped)
+    return Callbacks(stepped=stepped)
 
 
 def logged(result: RunResult) -> list[int]:
@@ -87,7 +88,7 @@ def test_full_until_the_end_it_goes_on_from_the_last_checkpoint(base_model, data
     kept = sorted(path.name for path in (disk.folder / "lora" / "checkpoints").iterdir())
     disk.free()
     steps: list[int] = []
-    result = train(base_model, dataset, disk.folder, Hooks(stepped=lambda report, _: steps.append(report.step)))
+    result = train(base_model, dataset, disk.folder, Callbacks(stepped=lambda report, _: steps.append(report.step)))
     assert steps == list(range(int(kept[-1].removeprefix("step_")) + 1, STEPS + 1))
     assert kept[-1] >= "step_000002"
     assert_same(result, whole)
@@ -122,7 +123,7 @@ def test_full_when_the_lora_is_there_the_rest_is_left_out(base_model, dataset, d
         if step == STEPS:
             disk.fill()
 
-    result = train(base_model, dataset, disk.folder, Hooks(sampled=sampled))
+    result = train(base_model, dataset, disk.folder, Callbacks(sampled=sampled))
     assert_same(result, whole)
     assert "The report could not be written" not in result.report  # it was, before the last sample
     disk.free()
@@ -137,7 +138,7 @@ def test_full_while_encoding_the_cache_stays_in_memory(base_model, dataset, disk
         if done == 11:
             disk.free()
 
-    result = train(base_model, dataset, disk.folder, Hooks(preparing=preparing))
+    result = train(base_model, dataset, disk.folder, Callbacks(preparing=preparing))
     assert_same(result, whole)
     assert caplog.text.count("What was encoded cannot be kept in") == 1
     assert not list((disk.folder / ".cache").glob("??/*.tmp"))

@@ -9,15 +9,15 @@ from functools import partial
 import pytest
 import torch
 from lora_crucible.config import ObjectiveSettings
-from lora_crucible.data.batch_sampler import BatchOrder
+from lora_crucible.data.batch_sampler import BatchSampler
 from lora_crucible.events.step import StepReport
-from lora_crucible.memory.step_memory import Memory
-from lora_crucible.models.base import CachedSample, RowLosses
+from lora_crucible.memory.step_memory import StepMemory
+from lora_crucible.models.base import CachedExample, RowLosses
 from lora_crucible.models.diffusion.model import diffusion_losses
-from lora_crucible.models.diffusion.objective import Objective
-from lora_crucible.monitoring.anomalies import ENOUGH, Trouble
+from lora_crucible.models.diffusion.objective import PredictionType
+from lora_crucible.monitoring.anomalies import ENOUGH, AnomalyDetector
 from lora_crucible.optim.optimizers import ParameterGroup
-from lora_crucible.optim.stepper import Optimization
+from lora_crucible.optim.stepper import OptimizerStepper
 from lora_crucible.training.loop import train
 from torch import nn
 
@@ -40,7 +40,7 @@ class Distance:
     def is_out_of_memory(self, error: BaseException) -> bool:
         return False
 
-    def losses(self, rows: list[CachedSample], seeds: list[int]) -> RowLosses:
+    def losses(self, rows: list[CachedExample], seeds: list[int]) -> RowLosses:
         values = torch.stack([(self.parameter - row.inputs) ** 2 for row in rows])
         return RowLosses(values, values.detach(), torch.tensor([row.inputs / 10 for row in rows]))
 
@@ -52,10 +52,10 @@ class Denoiser(Distance):
         super().__init__()
         self.settings = ObjectiveSettings(**settings)
 
-    def losses(self, rows: list[CachedSample], seeds: list[int]) -> RowLosses:
+    def losses(self, rows: list[CachedExample], seeds: list[int]) -> RowLosses:
         latents = torch.stack([torch.full((4, 4, 4), row.inputs / 8) for row in rows])
         return diffusion_losses(
-            Objective.EPSILON,
+            PredictionType.EPSILON,
             latents,
             seeds,
             lambda timestep: 0.03 + timestep / 100,
@@ -64,7 +64,7 @@ class Denoiser(Distance):
         )
 
 
-class InOrder(BatchOrder):
+class InOrder(BatchSampler):
     """The samples as they come, so that each has the same place in a step, and the same noise, however it is cut."""
 
     def step(self, step: int) -> list[list[int]]:
@@ -77,16 +77,16 @@ def trained(complete):
         batch_size: int,
         accumulation: int,
         model: Distance | None = None,
-        order: type = BatchOrder,
+        order: type = BatchSampler,
         back_to: int | None = None,
         **values,
     ):
         model = model or Distance()
-        samples = [CachedSample(f"{value}.png", "all", value) for value in VALUES]
+        samples = [CachedExample(f"{value}.png", "all", value) for value in VALUES]
         settings = {"max_train_steps": 20, "learning_rate": 0.1, "lr_warmup_steps": 4, "weight_decay": 0.0}
         config = complete(**settings | values)
         groups = [ParameterGroup("model", [model.parameter], config.learning_rate)]
-        optimization = Optimization(groups, config, torch.amp.GradScaler("cpu", enabled=False))
+        optimization = OptimizerStepper(groups, config, torch.amp.GradScaler("cpu", enabled=False))
         reports: list[StepReport] = []
         states = {0: optimization.state()}
 
@@ -100,8 +100,8 @@ def trained(complete):
             return back_to
 
         batches = order(["all"] * 4, batch_size, accumulation, seed=1)
-        memory = Memory(model, samples, batches, complete(batch_size=4))  # of four it never cuts a batch
-        trouble = Trouble(config, "fp32", lambda: optimization.loss_scale)
+        memory = StepMemory(model, samples, batches, complete(batch_size=4))  # of four it never cuts a batch
+        trouble = AnomalyDetector(config, "fp32", lambda: optimization.loss_scale)
         hooks = {"on_step": on_step, "go_back": go_back}
         with memory.watched(optimization):
             train(lambda *rows: model.losses(*rows), optimization, samples, batches, config, memory, trouble, **hooks)
@@ -114,7 +114,7 @@ def trained(complete):
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "prodigy", "schedule_free_adamw"])
 @pytest.mark.parametrize(
     ("model", "order"),
-    [(Distance, BatchOrder), (partial(Denoiser, loss_weighting="min_snr", loss_type="huber"), InOrder)],
+    [(Distance, BatchSampler), (partial(Denoiser, loss_weighting="min_snr", loss_type="huber"), InOrder)],
     ids=["plain", "weighted"],
 )
 def test_accumulated_batches_equal_one_large_batch(trained, optimizer, model, order):
@@ -170,7 +170,7 @@ class Spoiled(Distance):
         super().__init__()
         self.calls, self.call, self.by = 0, call, by
 
-    def losses(self, rows: list[CachedSample], seeds: list[int]) -> RowLosses:
+    def losses(self, rows: list[CachedExample], seeds: list[int]) -> RowLosses:
         self.calls += 1
         losses = super().losses(rows, seeds)
         return replace(losses, values=losses.values * (self.by if self.calls == self.call else 1))

@@ -12,10 +12,11 @@ from filelock import FileLock
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.errors import CrucibleError
+from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.runs.log import read_log
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.run import Hooks, RunResult
+from lora_crucible.training.trainer import RunResult
 
 STEPS = 8
 QUICK = {
@@ -64,7 +65,7 @@ class Steps:
 
 def train(base_model, dataset, folder: Path, steps: Steps | None = None, retrain: bool = False, **values) -> RunResult:
     config = parse_config({**QUICK, **values})
-    hooks = Hooks(stepped=steps or Steps())
+    hooks = Callbacks(stepped=steps or Steps())
     return train_or_resume(base_model, dataset, config, folder, folder, hooks, retrain=retrain)
 
 

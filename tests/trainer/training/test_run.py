@@ -12,10 +12,12 @@ import yaml
 from lora_crucible.config import parse_config
 from lora_crucible.config.yaml_file import read_config
 from lora_crucible.errors import CrucibleError
+from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.runs.paths import RunFiles
-from lora_crucible.training.run import Hooks, RunResult, run_training
+from lora_crucible.training.run import run_training
+from lora_crucible.training.trainer import RunResult
 
 QUICK = {"max_train_steps": 4, "batch_size": 4, "sample_steps": 2, "sample_every_n_steps": 99, "save_precision": "fp32"}
 TIMES_AND_NAMES = {
@@ -33,7 +35,7 @@ def base_model():
     return DiffusersBaseModel("demo")
 
 
-def train(base_model, dataset, folder: Path, hooks: Hooks | None = None, **values) -> RunResult:
+def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **values) -> RunResult:
     files = RunFiles.claim("lora", folder, folder)
     return run_training(base_model, dataset, parse_config({**QUICK, **values}), files, hooks)
 
@@ -102,7 +104,7 @@ def test_stopping_keeps_what_was_trained(base_model, dataset, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Hooks(stepped=stop_after_three), max_train_steps=50)
+        train(base_model, dataset, tmp_path, Callbacks(stepped=stop_after_three), max_train_steps=50)
     tensors, metadata = read_lora(tmp_path / "lora.safetensors")
     assert metadata["ss_steps"] == "3"
     assert any(tensor.abs().max() > 0 for key, tensor in tensors.items() if "lora_up" in key)
@@ -114,9 +116,9 @@ def test_stopping_before_the_first_step_leaves_nothing(base_model, dataset, tmp_
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Hooks(preparing=stop))
+        train(base_model, dataset, tmp_path, Callbacks(preparing=stop))
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Hooks(sampled=stop))
+        train(base_model, dataset, tmp_path, Callbacks(sampled=stop))
     assert [entry.name for entry in tmp_path.iterdir()] == [".cache"]
 
 
@@ -180,7 +182,14 @@ def test_cancelling_keeps_the_averaged_weights(base_model, dataset, tmp_path):
 
     for decay in (0.0, 0.9):
         with pytest.raises(KeyboardInterrupt):
-            train(base_model, dataset, tmp_path / str(decay), Hooks(stepped=stop_after_four), ema_decay=decay, **STEADY)
+            train(
+                base_model,
+                dataset,
+                tmp_path / str(decay),
+                Callbacks(stepped=stop_after_four),
+                ema_decay=decay,
+                **STEADY,
+            )
     assert_lags_behind(tmp_path / "0.9" / "lora.safetensors", tmp_path / "0.0" / "lora.safetensors")
 
 
@@ -221,7 +230,7 @@ def test_a_doubtful_base_model_is_named_before_anything_is_encoded(base_model, d
 
     monkeypatch.setattr(base_model, "warnings", lambda: ("This is sdxl_turbo.",))
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Hooks(preparing=encode))
+        train(base_model, dataset, tmp_path, Callbacks(preparing=encode))
     assert "Worth knowing:\n  This is sdxl_turbo." in train(base_model, dataset, tmp_path).report
 
 

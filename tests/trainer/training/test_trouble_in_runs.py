@@ -13,16 +13,18 @@ import pytest
 import torch
 from lora_crucible.config import parse_config
 from lora_crucible.errors import CrucibleError
+from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
-from lora_crucible.models.base import CachedSample, RowLosses
+from lora_crucible.models.base import CachedExample, RowLosses
 from lora_crucible.monitoring import anomalies as trouble
-from lora_crucible.optim.stepper import Optimization
+from lora_crucible.optim.stepper import OptimizerStepper
 from lora_crucible.runs import log as run_log
 from lora_crucible.runs.checkpoint import Checkpoints
 from lora_crucible.runs.paths import RunFiles
 from lora_crucible.seeding import derived_seed
 from lora_crucible.training import trainer as training
-from lora_crucible.training.run import Hooks, RunResult, run_training
+from lora_crucible.training.run import run_training
+from lora_crucible.training.trainer import RunResult
 
 SETTINGS = {
     "max_train_steps": 10,
@@ -48,12 +50,12 @@ class Faults:
         self._losses = losses
         self._places = {derived_seed(5, "row", step, row): (step + 1, row) for step in range(steps) for row in range(8)}
         self.tried: list[int] = []
-        self.loss: Callable[[int, CachedSample], float] = lambda step, row: 1.0
+        self.loss: Callable[[int, CachedExample], float] = lambda step, row: 1.0
         """What the loss of an image is multiplied by."""
         self.gradient: Callable[[int], float] = lambda step: 1.0
         """What the gradients of a step are multiplied by, its loss being as it is."""
 
-    def __call__(self, rows: list[CachedSample], seeds: list[int], timesteps: list[float] | None = None) -> RowLosses:
+    def __call__(self, rows: list[CachedExample], seeds: list[int], timesteps: list[float] | None = None) -> RowLosses:
         if timesteps is not None or seeds[0] not in self._places:  # validation, and the step that is measured first
             return self._losses(rows, seeds, timesteps)
         step, _ = self._places[seeds[0]]
@@ -85,7 +87,7 @@ def faults(base_model, monkeypatch) -> Faults:
 
 @pytest.fixture
 def train(base_model, dataset, tmp_path) -> Callable[..., RunResult]:
-    def trained(name: str = "lora", hooks: Hooks | None = None, **values) -> RunResult:
+    def trained(name: str = "lora", hooks: Callbacks | None = None, **values) -> RunResult:
         files = RunFiles.claim(name, tmp_path, tmp_path)
         return run_training(base_model, dataset, parse_config({**SETTINGS, **values}), files, hooks)
 
@@ -139,7 +141,7 @@ def test_each_time_lowers_the_learning_rate_again(train, faults):
 
 def test_repeated_trouble_ends_the_run_with_the_lora_of_the_good_state(train, faults, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train("good", Hooks(stepped=interrupt_after(6)))
+        train("good", Callbacks(stepped=interrupt_after(6)))
     faults.loss = times(99, math.nan, faults)
     with pytest.raises(CrucibleError, match=r"loss of step 8 was nan") as error:
         train()
@@ -166,7 +168,7 @@ def interrupt_after(step: int) -> Callable[..., None]:
 def test_one_bad_image_is_named(train, faults):
     bad: list[str] = []
 
-    def spoil(step: int, row: CachedSample) -> float:
+    def spoil(step: int, row: CachedExample) -> float:
         if step == 8 and (not bad or row.name == bad[0]):
             bad[:] = [row.name]
             return math.nan
@@ -206,7 +208,7 @@ def test_a_spike_is_skipped_and_changes_no_weight(train, faults, soon):
 
 def test_a_run_without_trouble_is_as_one_without_the_watch(train, faults, monkeypatch):
     watched = train("watched", lora_dropout=0.1)
-    monkeypatch.setattr(trouble.Trouble, "judge", lambda *_: "go on")
+    monkeypatch.setattr(trouble.AnomalyDetector, "judge", lambda *_: "go on")
     plain = train("plain", lora_dropout=0.1)
     assert watched.losses == plain.losses
     assert all(torch.equal(watched.lora[key], plain.lora[key]) for key in plain.lora)
@@ -226,7 +228,7 @@ def test_trouble_and_interruption_together_end_as_trouble_alone(train, faults, b
     whole = train("whole")
     with_trouble()
     with pytest.raises(KeyboardInterrupt):
-        train("parts", Hooks(stepped=interrupt_after(8)))
+        train("parts", Callbacks(stepped=interrupt_after(8)))
     files = RunFiles.of(whole.files.folder.parent / "parts", whole.files.folder.parent, "1")
     _, state = Checkpoints(files.checkpoints, 1).latest()
     parts = run_training(base_model, dataset, parse_config(SETTINGS), files, start=state)
@@ -243,7 +245,7 @@ def test_trouble_and_interruption_together_end_as_trouble_alone(train, faults, b
 
 def poison_after(monkeypatch, number: int) -> None:
     """A weight is no number after that many steps of the optimizer."""
-    step, count = Optimization.step, []
+    step, count = OptimizerStepper.step, []
 
     def poisoned(optimization):
         found = step(optimization)
@@ -253,7 +255,7 @@ def poison_after(monkeypatch, number: int) -> None:
                 optimization.parameters[3].flatten()[0] = math.nan
         return found
 
-    monkeypatch.setattr(Optimization, "step", poisoned)
+    monkeypatch.setattr(OptimizerStepper, "step", poisoned)
 
 
 def test_weights_that_are_no_numbers_are_not_kept(train, faults, monkeypatch, tmp_path):
@@ -277,7 +279,7 @@ def test_weights_that_the_last_step_spoils_are_not_the_result(train, faults, mon
 
 def test_a_spoiled_state_is_not_gone_on_from(train, faults, base_model, dataset, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(hooks=Hooks(stepped=interrupt_after(5)))
+        train(hooks=Callbacks(stepped=interrupt_after(5)))
     files = RunFiles.of(tmp_path / "lora", tmp_path, "1")
     _, state = Checkpoints(files.checkpoints, 1).latest()
     state["optimization"]["weights"][0].fill_(math.nan)
@@ -290,7 +292,7 @@ def test_a_spoiled_state_is_not_gone_on_from(train, faults, base_model, dataset,
 def test_spoiled_moments_of_the_optimizer_end_the_run(train, faults, base_model, dataset, tmp_path):
     """Every step from this state makes the weights no numbers: it is not tried forever."""
     with pytest.raises(KeyboardInterrupt):
-        train(hooks=Hooks(stepped=interrupt_after(5)))
+        train(hooks=Callbacks(stepped=interrupt_after(5)))
     before, _ = read_lora(tmp_path / "lora.safetensors")
     files = RunFiles.of(tmp_path / "lora", tmp_path, "1")
     _, state = Checkpoints(files.checkpoints, 1).latest()
@@ -312,7 +314,7 @@ def test_an_error_in_a_hook_leaves_checkpoint_and_lora(train, faults, tmp_path, 
             raise RuntimeError("the disk of the progress bar is full")
 
     with pytest.raises(RuntimeError, match="progress bar"):
-        train(hooks=Hooks(**{hook: fail}), sample_every_n_steps=5)
+        train(hooks=Callbacks(**{hook: fail}), sample_every_n_steps=5)
     assert read_lora(tmp_path / "lora.safetensors")[1]["ss_steps"] == "5"
     assert Checkpoints(tmp_path / "lora" / "checkpoints", 1).latest()[0] == 5
     assert "stopped by an error after 5 of 10 steps" in (tmp_path / "lora" / "report.txt").read_text()

@@ -24,10 +24,10 @@ from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES
 from ...formats.names import Place
 from ...formats.portable import to_portable
-from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling
+from ..base import DTYPES, CachedExample, Precision, Progress, RowLosses, Sampling
 from ..diffusion.inputs import Inputs, Latent, cached_samples, stacked
 from ..diffusion.model import DiffusionBaseModel, diffusion_losses
-from ..diffusion.objective import Objective, prediction_from_denoised
+from ..diffusion.objective import PredictionType, prediction_from_denoised
 from . import attaching, conditioning, memory, naming, suitability, support
 from .encoding import ComfyUIEncoders, patched_weights_hash
 from .sampling import sample_picture
@@ -59,7 +59,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         self.architecture = ARCHITECTURES[facts.architecture]
         self.native_resolution = facts.native_resolution
         self.name = type(model.model.model_config).__name__
-        self.objective = Objective(facts.prediction_type)
+        self.objective = PredictionType(facts.prediction_type)
         self.prediction_type = facts.prediction_type
         self._patcher = model
         self._live_text: LiveTextEncoder | None = None
@@ -114,7 +114,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         caption_dropout: float,
         progress: Progress,
         live_captions: bool = False,
-    ) -> list[CachedSample]:
+    ) -> list[CachedExample]:
         def checked(done: int, total: int, what: str) -> None:
             memory.check_interrupt()
             progress(done, total, what)
@@ -199,7 +199,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         return to_portable(state_dict, naming.parts_in_file(self._model.model, self.architecture))
 
     def losses(
-        self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
+        self, rows: Sequence[CachedExample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
     ) -> RowLosses:
         memory.check_interrupt()
         inputs: list[Inputs] = [row.inputs for row in rows]
@@ -261,7 +261,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
             return prediction_from_denoised(self.objective, noisy, denoised, sigma)
 
         def sigma_of(timestep: Tensor) -> Tensor:
-            return timestep if self.objective is Objective.FLOW else sampling.sigma(timestep)
+            return timestep if self.objective is PredictionType.FLOW else sampling.sigma(timestep)
 
         values, mask = stacked(latents, device)
         height, width = (side * patcher.model.latent_format.spacial_downscale_ratio for side in values.shape[-2:])

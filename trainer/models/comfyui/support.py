@@ -9,7 +9,7 @@ import comfy.model_sampling
 import torch
 
 from ...errors import CrucibleError
-from ..diffusion.objective import Objective
+from ..diffusion.objective import PredictionType
 
 _NOT_TRAINABLE = {
     "generates audio and is not trained on images": (
@@ -93,7 +93,7 @@ def _extra_channels(model: Any) -> str:
     return "" if further is None else f"{further.shape[1]} additional channels"
 
 
-def objective_of(model_sampling: Any) -> Objective:
+def objective_of(model_sampling: Any) -> PredictionType:
     """Return the training objective that belongs to a model's sampling object in ComfyUI.
 
     Raises:
@@ -105,12 +105,12 @@ def objective_of(model_sampling: Any) -> Objective:
     ordinary = not isinstance(model_sampling, special) and getattr(model_sampling, "noise_scale", 1.0) == 1.0
     if ordinary:
         if isinstance(model_sampling, kinds.CONST | kinds.COSMOS_RFLOW):
-            return Objective.FLOW
+            return PredictionType.FLOW
         if isinstance(model_sampling, kinds.ModelSamplingDiscrete):
             if isinstance(model_sampling, kinds.V_PREDICTION):
-                return Objective.VELOCITY
+                return PredictionType.VELOCITY
             if isinstance(model_sampling, kinds.EPS):
-                return Objective.EPSILON
+                return PredictionType.EPSILON
     names = "/".join(kind.__name__ for kind in type(model_sampling).__mro__[1:3])
     raise CrucibleError(
         f"This model uses the sampling type {names}, for which no training objective is known, so its LoRA would come "

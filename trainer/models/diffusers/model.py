@@ -38,10 +38,10 @@ from ...formats.layer_names import file_key, text_encoder_key
 from ...formats.lora_file import read_lora
 from ...formats.names import Place, place_of
 from ...hardware.device_memory import out_of_memory_freed
-from ..base import DTYPES, CachedSample, Precision, Progress, RowLosses, Sampling, weights_hash
+from ..base import DTYPES, CachedExample, Precision, Progress, RowLosses, Sampling, weights_hash
 from ..diffusion.inputs import Encoders, Inputs, cached_samples, stacked
 from ..diffusion.model import DiffusionBaseModel, diffusion_losses
-from ..diffusion.objective import Objective
+from ..diffusion.objective import PredictionType
 from .folder import read_folder
 from .verify import unmatched_keys
 
@@ -144,7 +144,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         self.architecture = ARCHITECTURES[folder.facts.architecture]
         self.native_resolution = folder.facts.native_resolution
         self.prediction_type = folder.facts.prediction_type
-        self.objective = Objective(self.prediction_type)
+        self.objective = PredictionType(self.prediction_type)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._trains_text = False
         self._rows = RowSeeds()
@@ -191,7 +191,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         caption_dropout: float,
         progress: Progress,
         live_captions: bool = False,
-    ) -> list[CachedSample]:
+    ) -> list[CachedExample]:
         return cached_samples(samples, self._as_encoders(), cache, caption_dropout, progress, live_captions)
 
     def _encode(self, text: str) -> _Encoded:
@@ -301,7 +301,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         return dict(zip(prefixes, encoders, strict=True))
 
     def losses(
-        self, rows: Sequence[CachedSample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
+        self, rows: Sequence[CachedExample], seeds: Sequence[int], timesteps: Sequence[float] | None = None
     ) -> RowLosses:
         self._check_interrupt()
         inputs: list[Inputs] = [row.inputs for row in rows]

@@ -16,7 +16,7 @@ from ...data.cache import TensorCache
 from ...data.images.samples import Sample, View
 from ...errors import CrucibleError
 from ...seeding import generator
-from ..base import CachedSample, Progress
+from ..base import CachedExample, Progress
 
 SMALLEST_MASK = 1e-3
 """Part of an image that its mask must leave to be trained."""
@@ -83,7 +83,7 @@ def cached_samples(
     dropout: float,
     progress: Progress,
     live_captions: bool = False,
-) -> list[CachedSample]:
+) -> list[CachedExample]:
     """Encode what the cache does not hold, and give each sample its place in it. The same sample object stays one.
 
     Args:
@@ -116,7 +116,7 @@ def cached_samples(
             return lambda: text
         return lambda: _fetched(cache, _caption_key(text, encoders), "a caption")
 
-    made: dict[int, CachedSample] = {}
+    made: dict[int, CachedExample] = {}
     for sample in distinct:
         inputs = Inputs(
             tuple(latent(_view_key(view, encoders), sample.name) for view in sample.views),
@@ -125,7 +125,7 @@ def cached_samples(
             dropout,
             sample.weight,
         )
-        made[id(sample)] = CachedSample(sample.name, sample.size, inputs, sample.size[0] * sample.size[1])
+        made[id(sample)] = CachedExample(sample.name, sample.size, inputs, sample.size[0] * sample.size[1])
     return [made[id(sample)] for sample in samples]
 
 

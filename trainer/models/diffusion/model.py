@@ -14,7 +14,7 @@ from ...seeding import generator
 from ..base import BaseModel, RowLosses
 from .objective import (
     TIMESTEPS,
-    Objective,
+    PredictionType,
     draw_timestep,
     loss_weights,
     noisy_latent,
@@ -31,7 +31,7 @@ PLAIN = ObjectiveSettings()
 class DiffusionBaseModel(BaseModel):
     """A base model that is trained to take noise away."""
 
-    objective: Objective
+    objective: PredictionType
     objective_settings: ObjectiveSettings = PLAIN
 
     @abstractmethod
@@ -44,7 +44,7 @@ class DiffusionBaseModel(BaseModel):
         return self.own_shift(pixels) if given is None else given
 
     def prepare_losses(self, settings: ObjectiveSettings) -> dict[str, str]:
-        flow = self.objective is Objective.FLOW
+        flow = self.objective is PredictionType.FLOW
         if flow and settings.loss_weighting not in (None, "none"):
             raise CrucibleError(
                 f"loss_weighting is {settings.loss_weighting}, but {self.name} is a flow model. This weighting is made "
@@ -66,7 +66,7 @@ class DiffusionBaseModel(BaseModel):
 
 
 def draw_noise(
-    objective: Objective,
+    objective: PredictionType,
     shape: Sequence[int],
     seeds: Sequence[int],
     timesteps: Sequence[float] | None = None,
@@ -90,12 +90,12 @@ def draw_noise(
         noise += settings.noise_offset * torch.stack(means)
     if timesteps is not None:
         shares = torch.tensor(timesteps, dtype=torch.float32)
-        drawn = shares if objective is Objective.FLOW else (shares * TIMESTEPS).floor().clamp(0, TIMESTEPS - 1)
+        drawn = shares if objective is PredictionType.FLOW else (shares * TIMESTEPS).floor().clamp(0, TIMESTEPS - 1)
     return drawn, noise
 
 
 def diffusion_losses(
-    objective: Objective,
+    objective: PredictionType,
     latents: Tensor,
     seeds: Sequence[int],
     sigma_of: Callable[[Tensor], Tensor],
@@ -118,7 +118,7 @@ def diffusion_losses(
         shift: of a flow model's drawn timesteps.
     """
     drawn, noise = draw_noise(objective, latents.shape[1:], seeds, timesteps, settings, shift)
-    shares = drawn if objective is Objective.FLOW else drawn / TIMESTEPS
+    shares = drawn if objective is PredictionType.FLOW else drawn / TIMESTEPS
     drawn, noise = drawn.to(latents.device), noise.to(latents)
     sigma = sigma_of(drawn)
     prediction = predict(noisy_latent(objective, latents, noise, sigma), sigma, drawn)

@@ -25,7 +25,7 @@ MOST_SNR = 1000.0
 """Signal-to-noise ratio that the debiased weighting counts at most; images without noise have no finite one."""
 
 
-class Objective(Enum):
+class PredictionType(Enum):
     """The quantity a model predicts."""
 
     EPSILON = "epsilon"
@@ -37,7 +37,7 @@ class Objective(Enum):
 
 
 def draw_timestep(
-    objective: Objective,
+    objective: PredictionType,
     generator: torch.Generator,
     settings: ObjectiveSettings | None = None,
     shift: float = 1.0,
@@ -52,7 +52,7 @@ def draw_timestep(
         shift: see `shifted`; of flow alone.
     """
     settings = settings or ObjectiveSettings()
-    flow = objective is Objective.FLOW
+    flow = objective is PredictionType.FLOW
     sampling = settings.timestep_sampling
     if sampling == "auto":
         sampling = "logit_normal" if flow else "uniform"
@@ -98,33 +98,33 @@ def _per_row(sigma: Tensor, like: Tensor) -> Tensor:
     return sigma.to(like).reshape(-1, *[1] * (like.ndim - 1))
 
 
-def noisy_latent(objective: Objective, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+def noisy_latent(objective: PredictionType, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """`latent` and `noise` (batch, channels, ...) at noise level `sigma` (batch,); same shape and dtype."""
     sigma = _per_row(sigma, latent)
-    if objective is Objective.FLOW:
+    if objective is PredictionType.FLOW:
         return torch.lerp(latent, noise, sigma)
     return latent + sigma * noise
 
 
-def target(objective: Objective, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+def target(objective: PredictionType, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """The right answer for a batch; shapes as in `noisy_latent`."""
-    if objective is Objective.EPSILON:
+    if objective is PredictionType.EPSILON:
         return noise
-    if objective is Objective.FLOW:
+    if objective is PredictionType.FLOW:
         return noise - latent
     sigma = _per_row(sigma, latent)
     return (noise - sigma * latent) / (sigma**2 + 1) ** 0.5
 
 
-def prediction_from_denoised(objective: Objective, noisy: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+def prediction_from_denoised(objective: PredictionType, noisy: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
     """What the model predicted, from its estimate of the clean latent (the form in which samplers want it)."""
     sigma = _per_row(sigma, noisy)
-    if objective is Objective.VELOCITY:
+    if objective is PredictionType.VELOCITY:
         return (noisy / (sigma**2 + 1) - denoised) * (sigma**2 + 1) ** 0.5 / sigma
     return (noisy - denoised) / sigma
 
 
-def loss_weights(objective: Objective, sigma: Tensor, settings: ObjectiveSettings) -> Tensor:
+def loss_weights(objective: PredictionType, sigma: Tensor, settings: ObjectiveSettings) -> Tensor:
     """What the squared error of each row counts: noise levels (batch,) to (batch,), float32.
 
     With the signal-to-noise ratio SNR = 1 / sigma^2, noise predictions are weighted by min(SNR, gamma) / SNR (Hang et
@@ -138,7 +138,7 @@ def loss_weights(objective: Objective, sigma: Tensor, settings: ObjectiveSetting
         weight = (settings.min_snr_gamma * noise).clamp(max=1)
     else:
         weight = noise.clamp(min=1 / MOST_SNR).sqrt()
-    return weight / (1 + noise) if objective is Objective.VELOCITY else weight
+    return weight / (1 + noise) if objective is PredictionType.VELOCITY else weight
 
 
 def row_losses(

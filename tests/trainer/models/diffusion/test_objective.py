@@ -12,7 +12,7 @@ from lora_crucible.config import ObjectiveSettings
 from lora_crucible.models.base import RowLosses
 from lora_crucible.models.diffusion.model import diffusion_losses, draw_noise
 from lora_crucible.models.diffusion.objective import (
-    Objective,
+    PredictionType,
     draw_timestep,
     flux_shift,
     loss_weights,
@@ -44,7 +44,7 @@ def sigmas(scheduler):
     return ((1 - signal) / signal).sqrt()
 
 
-@pytest.mark.parametrize("objective", [Objective.EPSILON, Objective.VELOCITY])
+@pytest.mark.parametrize("objective", [PredictionType.EPSILON, PredictionType.VELOCITY])
 def test_noisy_latent_is_that_of_ddpm(objective, tensors, scheduler):
     latent, noise = tensors
     sigma = sigmas(scheduler)
@@ -55,9 +55,9 @@ def test_noisy_latent_is_that_of_ddpm(objective, tensors, scheduler):
 def test_targets_of_noise_and_velocity(tensors, scheduler):
     latent, noise = tensors
     sigma = sigmas(scheduler)
-    assert torch.equal(target(Objective.EPSILON, latent, noise, sigma), noise)
+    assert torch.equal(target(PredictionType.EPSILON, latent, noise, sigma), noise)
     velocity = scheduler.get_velocity(latent, noise, TIMESTEPS)
-    assert torch.allclose(target(Objective.VELOCITY, latent, noise, sigma), velocity, atol=1e-5)
+    assert torch.allclose(target(PredictionType.VELOCITY, latent, noise, sigma), velocity, atol=1e-5)
 
 
 def test_flow_is_a_straight_line_from_latent_to_noise(tensors):
@@ -65,12 +65,12 @@ def test_flow_is_a_straight_line_from_latent_to_noise(tensors):
     scheduler = FlowMatchEulerDiscreteScheduler()
     steps = scheduler.timesteps[[10, 500, 900]]
     sigma = steps / 1000
-    noisy = noisy_latent(Objective.FLOW, latent, noise, sigma)
+    noisy = noisy_latent(PredictionType.FLOW, latent, noise, sigma)
     assert torch.allclose(noisy, scheduler.scale_noise(latent, steps, noise), atol=1e-5)
-    assert torch.equal(target(Objective.FLOW, latent, noise, sigma), noise - latent)
+    assert torch.equal(target(PredictionType.FLOW, latent, noise, sigma), noise - latent)
 
 
-@pytest.mark.parametrize("objective", Objective)
+@pytest.mark.parametrize("objective", PredictionType)
 def test_the_right_answer_denoises_to_the_latent(objective, tensors):
     """prediction -> denoised -> prediction, with the samplers' formulas written out."""
     latent, noise = tensors
@@ -78,7 +78,7 @@ def test_the_right_answer_denoises_to_the_latent(objective, tensors):
     wide = sigma.reshape(-1, 1, 1, 1)
     noisy = noisy_latent(objective, latent, noise, sigma)
     answer = target(objective, latent, noise, sigma)
-    if objective is Objective.VELOCITY:
+    if objective is PredictionType.VELOCITY:
         denoised = noisy / (wide**2 + 1) - answer * wide / (wide**2 + 1).sqrt()
     else:
         denoised = noisy - wide * answer
@@ -88,12 +88,12 @@ def test_the_right_answer_denoises_to_the_latent(objective, tensors):
 
 def test_timesteps_cover_what_they_should():
     draw = torch.Generator().manual_seed(0)
-    steps = [draw_timestep(Objective.EPSILON, draw) for _ in range(4000)]
+    steps = [draw_timestep(PredictionType.EPSILON, draw) for _ in range(4000)]
     assert all(step == int(step) for step in steps)
     assert min(steps) < 10
     assert max(steps) > 990
     assert abs(sum(steps) / len(steps) - 499.5) < 20
-    flow = torch.tensor([draw_timestep(Objective.FLOW, draw) for _ in range(4000)])
+    flow = torch.tensor([draw_timestep(PredictionType.FLOW, draw) for _ in range(4000)])
     assert ((flow > 0) & (flow < 1)).all()
     logits = torch.logit(flow)
     assert abs(logits.mean()) < 0.05
@@ -101,8 +101,8 @@ def test_timesteps_cover_what_they_should():
 
 
 def test_a_rows_noise_depends_on_its_seed_alone():
-    timesteps, noise = draw_noise(Objective.EPSILON, (4, 8, 8), [5, 6, 7])
-    other_timesteps, other_noise = draw_noise(Objective.EPSILON, (4, 8, 8), [9, 6])
+    timesteps, noise = draw_noise(PredictionType.EPSILON, (4, 8, 8), [5, 6, 7])
+    other_timesteps, other_noise = draw_noise(PredictionType.EPSILON, (4, 8, 8), [9, 6])
     assert torch.equal(noise[1], other_noise[1])
     assert timesteps[1] == other_timesteps[1]
     assert not torch.equal(noise[0], other_noise[0])
@@ -117,15 +117,15 @@ def test_loss_is_the_mean_squared_error_of_each_row(tensors):
 def test_a_model_that_answers_right_has_no_loss(tensors):
     latent, _ = tensors
     seeds = [1, 2, 3]
-    _, noise = draw_noise(Objective.EPSILON, latent.shape[1:], seeds)
-    losses = diffusion_losses(Objective.EPSILON, latent, seeds, lambda t: 0.1 + t / 1000, lambda *_: noise)
+    _, noise = draw_noise(PredictionType.EPSILON, latent.shape[1:], seeds)
+    losses = diffusion_losses(PredictionType.EPSILON, latent, seeds, lambda t: 0.1 + t / 1000, lambda *_: noise)
     assert torch.equal(losses.values, torch.zeros(3))
 
 
 def test_fixed_timesteps_have_the_noise_of_drawn_ones(tensors):
     latent, _ = tensors
     seeds = [1, 2, 3]
-    _, noise = draw_noise(Objective.FLOW, latent.shape[1:], seeds)
+    _, noise = draw_noise(PredictionType.FLOW, latent.shape[1:], seeds)
     seen = []
 
     def predict(noisy, sigma, timesteps):
@@ -133,12 +133,12 @@ def test_fixed_timesteps_have_the_noise_of_drawn_ones(tensors):
         return torch.zeros_like(noisy)
 
     losses = diffusion_losses(
-        Objective.FLOW, latent, seeds, lambda t: t, predict, weights=[1, 2, 0.5], timesteps=[0.25, 0.5, 1.0]
+        PredictionType.FLOW, latent, seeds, lambda t: t, predict, weights=[1, 2, 0.5], timesteps=[0.25, 0.5, 1.0]
     )
     assert losses.timesteps.tolist() == [0.25, 0.5, 1.0]
-    assert torch.allclose(seen[0][0], noisy_latent(Objective.FLOW, latent, noise, seen[0][1]))
+    assert torch.allclose(seen[0][0], noisy_latent(PredictionType.FLOW, latent, noise, seen[0][1]))
     assert torch.allclose(losses.values, losses.errors * torch.tensor([1, 2, 0.5]))
-    timesteps, _ = draw_noise(Objective.EPSILON, latent.shape[1:], seeds, [0.0, 0.5, 1.0])
+    timesteps, _ = draw_noise(PredictionType.EPSILON, latent.shape[1:], seeds, [0.0, 0.5, 1.0])
     assert timesteps.tolist() == [0, 500, 999]
 
 
@@ -175,20 +175,20 @@ def test_densities_of_timesteps_are_diffusers(settings, reference):
     expected = torch.cat(
         [compute_density_for_timestep_sampling(batch_size=1, generator=draw, **reference) for _ in range(200)]
     )
-    assert torch.allclose(timesteps_of(Objective.FLOW, 200, **settings), expected, atol=1e-4)
+    assert torch.allclose(timesteps_of(PredictionType.FLOW, 200, **settings), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampling", ["logit_normal", "mode"])
 def test_noise_predictions_have_whole_timesteps_of_the_same_density(sampling):
-    whole = timesteps_of(Objective.EPSILON, timestep_sampling=sampling)
+    whole = timesteps_of(PredictionType.EPSILON, timestep_sampling=sampling)
     assert torch.equal(whole, whole.floor())
     assert 0 <= whole.min() <= whole.max() <= 999
-    flow = timesteps_of(Objective.FLOW, timestep_sampling=sampling)
+    flow = timesteps_of(PredictionType.FLOW, timestep_sampling=sampling)
     assert torch.allclose(whole, (flow * 1000).floor(), atol=1)
 
 
 def test_shift_multiplies_the_odds_of_noise():
-    plain, moved = (timesteps_of(Objective.FLOW, 500, shift) for shift in (1.0, 3.0))
+    plain, moved = (timesteps_of(PredictionType.FLOW, 500, shift) for shift in (1.0, 3.0))
     odds = (plain / (1 - plain)).double()
     assert torch.allclose((moved / (1 - moved)).double(), 3 * odds, rtol=1e-2)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
@@ -206,7 +206,7 @@ def test_shift_by_resolution():
 
 def test_defaults_draw_as_ever():
     """The same seed keeps giving the same LoRA."""
-    timesteps, noise = draw_noise(Objective.EPSILON, (4, 8, 8), [5])
+    timesteps, noise = draw_noise(PredictionType.EPSILON, (4, 8, 8), [5])
     from lora_crucible.seeding import generator
 
     draw = generator(5, "noise")
@@ -228,8 +228,8 @@ def test_weights_are_those_of_the_papers(weighting, scheduler):
     else:
         noise = snr.clamp(max=1000).rsqrt()
         velocity = noise * snr / (snr + 1)
-    assert torch.allclose(loss_weights(Objective.EPSILON, sigma, settings), noise, rtol=1e-3)
-    assert torch.allclose(loss_weights(Objective.VELOCITY, sigma, settings), velocity, rtol=1e-3)
+    assert torch.allclose(loss_weights(PredictionType.EPSILON, sigma, settings), noise, rtol=1e-3)
+    assert torch.allclose(loss_weights(PredictionType.VELOCITY, sigma, settings), velocity, rtol=1e-3)
 
 
 @pytest.mark.parametrize("weighting", ["min_snr", "debiased"])
@@ -237,10 +237,10 @@ def test_noise_and_velocity_predictions_weigh_the_same_error_alike(weighting, te
     """The same wrong picture costs the same, whichever way the model says it."""
     latent, noise = tensors
     sigma = torch.tensor([0.1, 1.0, 8.0])
-    noisy = noisy_latent(Objective.EPSILON, latent, noise, sigma)
+    noisy = noisy_latent(PredictionType.EPSILON, latent, noise, sigma)
     settings = ObjectiveSettings(loss_weighting=weighting)
     costs = []
-    for objective in (Objective.EPSILON, Objective.VELOCITY):
+    for objective in (PredictionType.EPSILON, PredictionType.VELOCITY):
         wrong = prediction_from_denoised(objective, noisy, latent + 0.1, sigma)
         error = row_losses(wrong, target(objective, latent, noise, sigma))
         costs.append(error * loss_weights(objective, sigma, settings))
@@ -266,9 +266,9 @@ def test_masks_weigh_every_kind_of_loss(tensors):
 
 
 def test_noise_offset_moves_whole_channels():
-    plain = draw_noise(Objective.EPSILON, (4, 8, 8), [1, 2])
-    offset = draw_noise(Objective.EPSILON, (4, 8, 8), [1, 2], settings=ObjectiveSettings(noise_offset=0.5))
-    alone = draw_noise(Objective.EPSILON, (4, 8, 8), [2], settings=ObjectiveSettings(noise_offset=0.5))
+    plain = draw_noise(PredictionType.EPSILON, (4, 8, 8), [1, 2])
+    offset = draw_noise(PredictionType.EPSILON, (4, 8, 8), [1, 2], settings=ObjectiveSettings(noise_offset=0.5))
+    alone = draw_noise(PredictionType.EPSILON, (4, 8, 8), [2], settings=ObjectiveSettings(noise_offset=0.5))
     assert torch.equal(plain[0], offset[0])
     difference = offset[1] - plain[1]
     means = difference.mean((2, 3), keepdim=True)
@@ -279,7 +279,7 @@ def test_noise_offset_moves_whole_channels():
 
 def test_weighting_changes_what_is_trained_and_not_the_errors(tensors):
     latent, _ = tensors
-    arguments = (Objective.EPSILON, latent, [1, 2, 3], lambda t: 0.1 + t / 1000, lambda noisy, *_: noisy / 2)
+    arguments = (PredictionType.EPSILON, latent, [1, 2, 3], lambda t: 0.1 + t / 1000, lambda noisy, *_: noisy / 2)
     plain = diffusion_losses(*arguments)
     for settings in ({"loss_weighting": "min_snr", "min_snr_gamma": 1.0}, {"loss_type": "l1"}, {"loss_type": "huber"}):
         other = diffusion_losses(*arguments, settings=ObjectiveSettings(**settings))

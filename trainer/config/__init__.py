@@ -1,4 +1,4 @@
-"""The settings of a training run: their schema, their checks, and the choice of what was left on auto."""
+"""The settings of a training run: their schema, their validation, and the choice of values left on auto."""
 
 from .data_settings import DataSettings
 from .facts import DatasetFacts, ModelFacts

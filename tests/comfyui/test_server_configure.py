@@ -62,7 +62,7 @@ def test_the_purpose_is_the_first_widget(server):
 def test_alone_it_says_what_will_be_decided(server, new_graph):
     texts = configured(server, new_graph(), lora_rank=64)
     assert "Set by hand:\n  lora_rank = 64" in texts["summary"]
-    assert "purpose: by the captions" in texts["summary"]
+    assert "purpose: from the captions" in texts["summary"]
     assert "Connect dataset and model" in texts["summary"]
     assert "close to full fine-tuning" in texts["summary"]
     assert "train_data_dir: path/to/images" in texts["yaml"]

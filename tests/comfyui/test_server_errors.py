@@ -62,10 +62,10 @@ def assert_says(message, *parts):
 @pytest.mark.parametrize(
     ("folder", "facts"),
     [
-        ("empty", ["holds no images; it is empty", "Put images (", ".png"]),
-        ("nested", ["only subfolders that do: inner (1)", "Give one of them", "inner"]),
+        ("empty", ["contains no images; it is empty", "Put images (", ".png"]),
+        ("nested", ["only subfolders that do: inner (1)", "Choose one of them", "inner"]),
         ("uncaptioned", ["1 image has no caption", "one.png", "one.txt", "trigger word"]),
-        ("broken", ["None of the 1 images", "one.png: ", "Replace them"]),
+        ("broken", ["None of the images", "(1 found)", "one.png: ", "Replace them"]),
     ],
 )
 def test_unusable_folder(server, new_graph, bad_folders, folder, facts):
@@ -81,7 +81,7 @@ def test_broken_image_is_left_out_and_named(server, new_graph, bad_folders):
     graph.show("report", dataset["report"])
     graph.add("PreviewImage", "preview", images=dataset["preview"])
     outputs = server.run(graph.prompt)
-    assert_says(outputs.texts["report"], "1 image", "torn.png is left out: ")
+    assert_says(outputs.texts["report"], "1 image", "torn.png was skipped: ")
     assert outputs.pictures["preview"].shape[0] == 1
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C on the command line: a run stops where its state is whole."""
+"""Handling of Ctrl-C on the command line: a run stops where its state is complete."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from contextlib import contextmanager
 from typing import Any
 
 STDERR = 2
-"""Its number in every process."""
+"""The file descriptor of the standard error stream."""
 
 
 @contextmanager
 def asked_to_stop() -> Iterator[Callable[[], None]]:
-    """Yields a function to be called wherever a run may stop: it raises KeyboardInterrupt after Ctrl-C or SIGTERM.
+    """Yield a function to call wherever a run may stop, which raises KeyboardInterrupt after Ctrl-C or SIGTERM.
 
-    A second Ctrl-C ends the process at once, with status 130: files appear whole or not at all, so that nothing can be
-    spoiled. Only in the main thread, where Python lets signals be handled.
+    A second Ctrl-C ends the process at once with status 130; since files are only ever written completely, nothing is
+    damaged. Works only in the main thread, where Python allows signals to be handled.
     """
     asked = False
 
     def ask(number: int, frame: Any) -> None:
         nonlocal asked
-        # Not print: the signal may have come while the progress bar was printing.
+        # Not print, because the signal may have interrupted the progress bar's printing.
         if asked:
-            os.write(STDERR, b"\nStopped without saving. The next start goes on from the last checkpoint.\n")
+            os.write(STDERR, b"\nStopped without saving. The next start resumes from the last checkpoint.\n")
             os._exit(130)
         asked = True
-        os.write(STDERR, b"\nStopping after this batch, and saving. Ctrl-C once more stops at once.\n")
+        os.write(STDERR, b"\nStopping after this batch and saving. Press Ctrl-C again to stop immediately.\n")
 
     def check() -> None:
         if asked:

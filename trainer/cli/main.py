@@ -1,6 +1,6 @@
 """The command line: `python -m trainer demo | train | check | caption | merge | resize | convert | doctor`.
 
-Imports nothing but the standard library at its top, so that it can say which packages are missing.
+Only the standard library is imported when this module loads, so that it can report missing packages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ COMMANDS = "demo | train | check | caption | merge | resize | convert | doctor"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, 1 where something is the user's to mend, 130 after Ctrl-C."""
+    """Run the command line.
+
+    Returns:
+        The exit status: 0 for success, 1 for an error that the user can fix, 130 after Ctrl-C.
+    """
     options = _parser().parse_args(arguments)
     try:
         if options.needs is not None:
@@ -44,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description="Trains LoRA adapters without ComfyUI.")
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train LoRA adapters without ComfyUI.")
     parser.set_defaults(needs=STANDALONE)
     commands = parser.add_subparsers(required=True, metavar=COMMANDS)
 
@@ -53,12 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_retrain(demo)
     demo.set_defaults(command=_demo)
 
-    train = commands.add_parser("train", help="train as a config file says")
+    train = commands.add_parser("train", help="train with the settings of a config file")
     _add_config(train)
     _add_retrain(train)
     train.set_defaults(command=_train)
 
-    check = commands.add_parser("check", help="look at a config file and its images, train nothing")
+    check = commands.add_parser("check", help="check a config file and its images without training")
     _add_config(check)
     check.set_defaults(command=_check)
 
@@ -76,7 +80,7 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 def _add_retrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--retrain", action="store_true", help="train anew, even if the same run is finished or was interrupted"
+        "--retrain", action="store_true", help="train from scratch, even if the same run is finished or was interrupted"
     )
 
 
@@ -102,7 +106,7 @@ def _check(options: argparse.Namespace) -> None:
     if config.continue_from:
         path = Path(config.continue_from).expanduser()
         tensors, metadata = read_lora(path)
-        print(f"\nTo continue from: {lora_info(tensors, path.name, metadata, path).text()}")
+        print(f"\nLoRA to continue from: {lora_info(tensors, path.name, metadata, path).text()}")
     dataset.require_trainable()
     print("\n" + summarise(config, dataset, model.facts, model.warnings).text)
 
@@ -115,15 +119,15 @@ def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Da
     if missing:
         raise CrucibleError(
             f"The config file has no {' and no '.join(missing)}, so there is nothing to train on. Add "
-            f"{' and '.join(f'`{name}: …`' for name in missing)}; the value `demo` stands for what comes with the "
-            "package."
+            f"{' and '.join(f'`{name}: …`' for name in missing)}; the value `demo` stands for the model and the "
+            "images that come with the package."
         )
     assert config.train_data_dir is not None
     return config, _load(config)
 
 
 def _load(config: TrainingConfig) -> Dataset:
-    """The config's dataset, with a progress bar for the images that are opened for the first time."""
+    """Load the dataset of a config, with a progress bar for the images that are opened for the first time."""
     from tqdm import tqdm
 
     from ..data.cache import cache_folder
@@ -142,7 +146,7 @@ def _load(config: TrainingConfig) -> Dataset:
 def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None]) -> BaseModel:
     import transformers.utils.logging
 
-    # What they would say is about parts that are not used here; diffusers' import makes transformers speak.
+    # Their messages concern parts that are not used here. Importing diffusers triggers some from transformers.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     import diffusers.utils.logging
@@ -156,7 +160,7 @@ def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None]) -> 
 
 
 def _run(config: TrainingConfig, dataset: Dataset, retrain: bool) -> RunResult:
-    """Train with a progress bar; the LoRA and a folder of its name with everything else go to output_dir."""
+    """Train with a progress bar; the LoRA, and a folder of the same name with everything else, go to output_dir."""
     from tqdm import tqdm
 
     from ..events.callbacks import Callbacks
@@ -200,7 +204,7 @@ def _demo(options: argparse.Namespace) -> None:
     print("Training a LoRA on the demo model: a new style for its coloured shapes.")
     result = _run(config, _load(config), options.retrain)
     print(result.report)
-    from ..demo.showcase import measure  # after `_base_model`, which keeps the packages quiet
+    from ..demo.showcase import measure  # after `_base_model`, which silences the packages
 
     outcome = measure(result.files.lora)
     picture = result.files.folder / "before_and_after.png"

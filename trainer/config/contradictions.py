@@ -1,4 +1,4 @@
-"""Settings that are right by themselves and fight each other."""
+"""Detection of settings that are valid on their own but contradict each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .optimizer_defaults import OPTIMIZER_DEFAULTS
 from .schema import TrainingConfig
 
 LEAST_FOR_PRODIGY, MOST_FOR_OTHERS = 0.1, 0.5
-"""Learning rates beyond these can only have been meant for the other kind of optimizer."""
+"""Learning rates below the first make no sense with Prodigy, and those above the second only make sense with it."""
 
 ACTS_ONLY_WITH = {
     "min_snr_gamma": ("loss_weighting", "min_snr"),
@@ -17,17 +17,17 @@ ACTS_ONLY_WITH = {
     "lr_scheduler_num_cycles": ("lr_scheduler", "cosine_with_restarts"),
     "lr_scheduler_power": ("lr_scheduler", "polynomial"),
 }
-"""Settings that do nothing unless another has this value."""
+"""Settings that have no effect unless another setting has this value."""
 
 Contradiction = tuple[tuple[str, ...], str]
-"""The settings it is about, and what to say."""
+"""The names of the settings involved, and the message for the user."""
 
 
 def contradictions(config: TrainingConfig, written_as: Mapping[str, str]) -> list[Contradiction]:
-    """What in a config fights.
+    """Return the contradictions between the settings of a config.
 
     Args:
-        written_as: the key that the user wrote for a setting, where he did.
+        written_as: the key under which the user wrote each setting, for those that were written.
     """
 
     def key(name: str) -> str:
@@ -48,14 +48,14 @@ def _of_the_algorithm(config: TrainingConfig, key: Callable[[str], str]) -> list
     chosen = f"{key('algorithm')} = {config.algorithm}"
     if config.lora_dropout:
         text = (
-            f"{key('lora_dropout')} = {config.lora_dropout:g} with {chosen}, whose factors have no common input "
-            "to drop from; set it to 0, or choose lora, rslora or dora"
+            f"{key('lora_dropout')} = {config.lora_dropout:g} with {chosen}, which does not support dropout; set it "
+            "to 0, or choose lora, rslora or dora"
         )
         found.append((("lora_dropout", "algorithm"), text))
     if config.loraplus_ratio != 1:
         text = (
-            f"{key('loraplus_ratio')} = {config.loraplus_ratio:g} with {chosen}, but LoRA+ is made for the two factors "
-            "of a LoRA; set it to 1, or choose lora, rslora or dora"
+            f"{key('loraplus_ratio')} = {config.loraplus_ratio:g} with {chosen}, but LoRA+ only applies to the two "
+            "matrices of a LoRA; set it to 1, or choose lora, rslora or dora"
         )
         found.append((("loraplus_ratio", "algorithm"), text))
     return found
@@ -71,13 +71,13 @@ def _of_the_optimizer(config: TrainingConfig, key: Callable[[str], str]) -> list
     if rate is not None and name == "prodigy" and rate < LEAST_FOR_PRODIGY:
         text = (
             f"{key('learning_rate')} = {rate:g} with {chosen}, which multiplies it by the learning rate that it finds "
-            "itself, so that next to nothing would be learned; set it to 1, or leave it on auto"
+            "itself, so almost nothing would be learned; set it to 1, or leave it on auto"
         )
         found.append((("learning_rate", "optimizer"), text))
     if rate is not None and name != "prodigy" and rate > MOST_FOR_OTHERS:
         text = (
-            f"{key('learning_rate')} = {rate:g} with {chosen} would destroy the LoRA in its first steps, only prodigy "
-            "takes it; leave it on auto"
+            f"{key('learning_rate')} = {rate:g} with {chosen} would ruin the LoRA in its first steps; only prodigy "
+            "can use a rate this high. Leave it on auto"
         )
         found.append((("learning_rate", "optimizer"), text))
     if name == "schedule_free_adamw":
@@ -89,8 +89,8 @@ def _of_the_optimizer(config: TrainingConfig, key: Callable[[str], str]) -> list
             found.append((("lr_scheduler", "optimizer"), text))
         if config.ema_decay:
             text = (
-                f"{key('ema_decay')} = {config.ema_decay:g} with {chosen}, whose result is an average of the weights "
-                "already; set it to 0, or choose another optimizer"
+                f"{key('ema_decay')} = {config.ema_decay:g} with {chosen}, which already averages the weights; set it "
+                "to 0, or choose another optimizer"
             )
             found.append((("ema_decay", "optimizer"), text))
     return found
@@ -108,12 +108,15 @@ def _of_the_warmup(config: TrainingConfig, key: Callable[[str], str]) -> list[Co
 
 
 def _without_effect(config: TrainingConfig, written_as: Mapping[str, str]) -> list[Contradiction]:
-    """Only where the other setting was not written at all: a node shows every widget, whether it acts or not."""
+    """Return settings without effect because the setting that they depend on was not written at all.
+
+    If it was written with another value, nothing is reported: a node always has a value for every widget.
+    """
     return [
         (
             (name,),
-            f"{written_as[name]} = {getattr(config, name):g} acts only with {other} = {value}, which is not set; set "
-            f"it, or remove {written_as[name]}",
+            f"{written_as[name]} = {getattr(config, name):g} only has an effect with {other} = {value}, which is not "
+            f"set; set it, or remove {written_as[name]}",
         )
         for name, (other, value) in ACTS_ONLY_WITH.items()
         if name in written_as and other not in written_as

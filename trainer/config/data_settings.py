@@ -13,29 +13,29 @@ MaskSource = Literal["none", "alpha", "file"]
 
 
 class DataSettings(BaseModel):
-    """What a dataset is made of. Part of every `TrainingConfig`, and carried by every dataset."""
+    """The settings of a dataset, which are part of every `TrainingConfig` and stored with every dataset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train_data_dir: str | None = setting(
         None,
         "Image folder",
-        "Folder with the images and their captions, or `demo`. Subfolders named like kohya's (10_cat) are read too, "
-        "their images shown as often as the number says.",
+        "Folder with the training images and their captions, or `demo` for the built-in dataset. kohya-style "
+        "subfolders (10_cat) are included, and their images are repeated as often as the number says.",
         group="data",
     )
     trigger_word: str = setting(
         "",
         "Trigger word",
-        "The word that will call up what is learned. It is put in front of every caption that does not have it, and "
-        "is the caption of images that have none.",
+        "The word that calls up what the LoRA has learned. It is added to the front of every caption that lacks it, "
+        "and becomes the caption of images that have none.",
         group="data",
     )
     resolution: int | None = setting(
         None,
         "Resolution",
-        "Images are trained at about resolution x resolution pixels, in their own aspect. "
-        "512 for SD1.5, 1024 for SDXL and later.",
+        "Images are trained at about resolution x resolution pixels, in their own aspect ratio: 512 for SD1.5, 1024 "
+        "for SDXL and newer. Lower needs less memory and time, but learns less detail.",
         group="data",
         step=64,
         ge=64,
@@ -44,35 +44,36 @@ class DataSettings(BaseModel):
     caption_source: CaptionSource = setting(
         "auto",
         "Captions from",
-        "auto takes what each image has: a text file of its name (.txt, then .caption), else its line in "
-        "metadata.jsonl or metadata.csv. The image's file name or folder name can be its caption too.",
+        "auto uses what each image has: a text file of the same name (.txt, then .caption), otherwise its line in "
+        "metadata.jsonl or metadata.csv. The image's file name or folder name can serve as the caption too.",
         group="data",
     )
     metadata_path: str | None = setting(
         None,
         "Metadata file",
-        "A metadata.csv or metadata.jsonl that lies elsewhere than in the image folder.",
+        "A metadata.csv or metadata.jsonl file with captions that is not in the image folder.",
         group="data",
         advanced=True,
     )
     missing_captions: Literal["trigger_word", "skip"] = setting(
         "trigger_word",
         "Images without caption",
-        "Give them the trigger word as caption (without a trigger word the training refuses to start), or skip them.",
+        "Use the trigger word as the caption of images that have none (without a trigger word, training does not "
+        "start), or skip these images.",
         group="data",
         advanced=True,
     )
     caption_prefix: str = setting(
-        "", "Caption prefix", "Text that is put in front of every caption.", group="data", advanced=True
+        "", "Caption prefix", "Text added to the front of every caption.", group="data", advanced=True
     )
     caption_suffix: str = setting(
-        "", "Caption suffix", "Text that is put behind every caption.", group="data", advanced=True
+        "", "Caption suffix", "Text added to the end of every caption.", group="data", advanced=True
     )
     captions_per_line: bool = setting(
         False,
         "One caption a line",
-        "Each line of a caption file is a caption of its own, and one of them is drawn each time. Off: the lines are "
-        "one caption.",
+        "Treat each line of a caption file as a separate caption, and draw one of them each time. Off: all lines "
+        "together are one caption.",
         group="data",
         advanced=True,
         aliases=("enable_wildcard",),
@@ -80,14 +81,15 @@ class DataSettings(BaseModel):
     shuffle_caption: bool = setting(
         False,
         "Shuffle tags",
-        "Change the order of the parts between commas each time, so that no tag is tied to its place.",
+        "Shuffle the comma-separated tags of a caption each time it is used, so that no tag depends on its position.",
         group="data",
         advanced=True,
     )
     keep_tokens: int = setting(
         0,
         "Kept tags",
-        "How many tags at the front stay where they are when tags are shuffled. The trigger word always does.",
+        "Number of tags at the start of a caption that stay in place when tags are shuffled. A leading trigger word "
+        "always stays and is not counted.",
         group="data",
         advanced=True,
         step=1,
@@ -97,8 +99,8 @@ class DataSettings(BaseModel):
     caption_dropout_rate: float | None = setting(
         None,
         "Caption dropout",
-        "Share of the times that an image is shown without its caption. 0.05 to 0.1 helps a style to show without "
-        "its trigger word, which auto does for styles.",
+        "Fraction of the time that an image is trained without its caption. 0.05 to 0.1 helps a style work without "
+        "its trigger word; 0 ties what is learned to the captions. auto drops captions only for styles.",
         group="data",
         advanced=True,
         step=0.05,
@@ -108,7 +110,7 @@ class DataSettings(BaseModel):
     repeats: int = setting(
         1,
         "Repeats",
-        "How often an epoch shows each image.",
+        "How many times each image is shown per epoch.",
         group="data",
         advanced=True,
         step=1,
@@ -119,14 +121,14 @@ class DataSettings(BaseModel):
     extra_resolutions: str = setting(
         "",
         "More resolutions",
-        "Every image is trained at these resolutions too, for instance 512, 768.",
+        "Additional resolutions at which every image is trained, for example 512, 768.",
         group="data",
         advanced=True,
     )
     aspect_ratio_buckets: bool = setting(
         True,
         "Aspect buckets",
-        "Train each image in its own aspect ratio. Off: the square in its middle.",
+        "Train each image in its own aspect ratio. Off: crop each to the square in its centre.",
         group="data",
         advanced=True,
         aliases=("enable_bucket",),
@@ -134,8 +136,8 @@ class DataSettings(BaseModel):
     bucket_step: int = setting(
         64,
         "Bucket step",
-        "Every side is a multiple of this many pixels. Smaller steps crop less: down to 8 for SD1.5 and SDXL, 16 for "
-        "most others. For resolutions below 256 it is 16 at most.",
+        "Image sides are multiples of this many pixels. Smaller steps crop less: as low as 8 for SD1.5 and SDXL, 16 "
+        "for most others. For resolutions below 256, at most 16 is used.",
         group="data",
         advanced=True,
         step=8,
@@ -146,14 +148,15 @@ class DataSettings(BaseModel):
     allow_upscaling: bool = setting(
         False,
         "Enlarge small images",
-        "Enlarge images that are smaller than the resolution, instead of training them at their own size.",
+        "Upscale images that are smaller than the resolution instead of training them at their own size. Upscaling "
+        "adds blur, which the LoRA learns.",
         group="data",
         advanced=True,
     )
     horizontal_flip: bool = setting(
         False,
         "Mirror",
-        "Show each image mirrored half of the time. Not for text, faces or anything that has a left and a right.",
+        "Mirror images at random, half of the time. Not for text, faces or anything else whose left and right differ.",
         group="data",
         advanced=True,
         aliases=("flip_aug",),
@@ -161,23 +164,23 @@ class DataSettings(BaseModel):
     random_crop: bool = setting(
         False,
         "Random crop",
-        "Crop images at a random place each time instead of in the middle.",
+        "Crop images at a random position each time instead of at the centre.",
         group="data",
         advanced=True,
     )
     mask_source: MaskSource = setting(
         "none",
         "Masks from",
-        "Train only a part of each image: what its alpha channel covers, or what is white in the file <name>.mask.png "
-        "or <name>-masklabel.png beside it.",
+        "Train only part of each image: the area that its alpha channel covers, or the white area of a mask file "
+        "beside it, named <name>.mask.png or <name>-masklabel.png.",
         group="data",
         advanced=True,
     )
     validation_percent: float | None = setting(
         None,
         "Validation",
-        "Percentage of the images that are not trained, to measure the training by. auto keeps some of 30 images and "
-        "more, when the training starts.",
+        "Percentage of the images to hold out from training and use to detect overfitting. auto holds out some when "
+        "training starts, if there are at least 30 images.",
         group="data",
         advanced=True,
         step=1.0,
@@ -187,7 +190,7 @@ class DataSettings(BaseModel):
     validation_seed: int = setting(
         42,
         "Validation seed",
-        "Another number picks other images for validation.",
+        "Change this to hold out different images for validation.",
         group="data",
         advanced=True,
         step=1,
@@ -197,15 +200,16 @@ class DataSettings(BaseModel):
     reg_data_dir: str | None = setting(
         None,
         "Regularization folder",
-        "Images of what the model should not forget, with captions without the trigger word. They are shown between "
-        "the training images.",
+        "Folder with images of what the model should not forget, captioned without the trigger word. They are mixed "
+        "in with the training images.",
         group="data",
         advanced=True,
     )
     prior_loss_weight: float = setting(
         1.0,
         "Regularization weight",
-        "How much regularization images count against training images.",
+        "Weight of regularization images in the loss, relative to training images. Higher preserves more of what the "
+        "model already knows.",
         group="data",
         advanced=True,
         step=0.1,
@@ -215,7 +219,8 @@ class DataSettings(BaseModel):
     reg_ratio: float = setting(
         1.0,
         "Regularization images",
-        "How many regularization images are shown for each training image.",
+        "Number of regularization images shown for each training image. Higher preserves more of what the model "
+        "already knows.",
         group="data",
         advanced=True,
         step=0.1,
@@ -228,10 +233,14 @@ class DataSettings(BaseModel):
     def _are_resolutions(cls, text: str) -> str:
         for part in text.replace(",", " ").split():
             if not part.isdigit() or not 64 <= int(part) <= 4096:
-                raise ValueError(f"it must be numbers of pixels from 64 to 4096 with commas between; {part} is none")
+                raise ValueError(f"it must be sizes from 64 to 4096 pixels, separated by commas; {part} is not one")
         return text
 
     def resolutions(self, default: int) -> tuple[int, ...]:
-        """All resolutions that images are trained at; `default` is the first where none is set."""
+        """Return all resolutions that images are trained at, without duplicates.
+
+        Args:
+            default: the first resolution if `resolution` is on auto.
+        """
         more = map(int, self.extra_resolutions.replace(",", " ").split())
         return tuple(dict.fromkeys((self.resolution or default, *more)))

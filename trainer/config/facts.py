@@ -1,4 +1,4 @@
-"""What the choice of settings needs to know of a dataset and of a model."""
+"""The facts about a dataset and a model that automatic settings depend on."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from .schema import Purpose
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """
+    """The facts about a dataset that automatic settings depend on.
+
     Attributes:
-        images: that are trained. validation: that are kept apart. The latter may be chosen from both.
-        samples_per_epoch: how many an epoch shows: with repeats, at all resolutions, and regularization images.
-        regularization_per_epoch: how many of these are regularization images.
-        trigger_word: or "".
-        taken_for: the purpose that its captions speak for, with the reason in words.
+        images: the number of training images.
+        samples_per_epoch: the number of samples in an epoch, counting repeats, all resolutions and regularization
+            images.
+        validation: the number of images held out for validation.
+        regularization_per_epoch: the number of samples in an epoch that are regularization images.
+        trigger_word: the trigger word, or an empty string.
+        taken_for: the purpose that the captions suggest, with the reason.
     """
 
     images: int
@@ -23,22 +26,23 @@ class DatasetFacts:
     validation: int = 0
     regularization_per_epoch: int = 0
     trigger_word: str = ""
-    taken_for: tuple[Purpose, str] = ("concept", "nothing is known of the captions")
+    taken_for: tuple[Purpose, str] = ("concept", "nothing is known about the captions")
 
     @property
     def training_share(self) -> float:
-        """Which part of what an epoch shows are training images, above 0 up to 1."""
+        """The fraction of the samples in an epoch that are training images, above 0 and up to 1."""
         return (self.samples_per_epoch - self.regularization_per_epoch) / self.samples_per_epoch
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """
+    """The facts about a base model that automatic settings depend on.
+
     Attributes:
-        architecture: `demo`, `sd15`, `sdxl`, …
-        native_resolution: side in pixels of the images that the model was made for.
-        sample_cfg: guidance scale that suits it.
-        prediction_type: epsilon, v_prediction or flow.
+        architecture: the name of the architecture: `demo`, `sd15`, `sdxl`, …
+        native_resolution: the side length in pixels of the images that the model was made for.
+        sample_cfg: the guidance scale that suits the model.
+        prediction_type: the quantity that the model predicts: `epsilon`, `v_prediction` or `flow`.
     """
 
     architecture: str

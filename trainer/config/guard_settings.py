@@ -1,4 +1,4 @@
-"""The settings that say how a run is watched."""
+"""The settings that say how a run is monitored."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .setting import setting
 
 
 class GuardSettings(BaseModel):
-    """Validation, early stopping, and what is measured of the result. Part of every `TrainingConfig`."""
+    """The settings of validation, early stopping and the final measurement, part of every `TrainingConfig`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     validate_every_n_steps: int | None = setting(
         None,
         "Validate every",
-        "Steps between two measurements on the images that are kept for validation.",
+        "Steps between two measurements of the loss on the validation images.",
         group="validation",
         advanced=True,
         step=1,
@@ -28,8 +28,8 @@ class GuardSettings(BaseModel):
     early_stopping_patience: int = setting(
         3,
         "Early stopping",
-        "The training ends when this many measurements in a row on the validation images were no better than the "
-        "best. 0 never ends it early.",
+        "Stop training after this many validation measurements in a row that do not improve on the best one. Higher "
+        "waits longer; 0 never stops early.",
         group="validation",
         advanced=True,
         step=1,
@@ -39,8 +39,8 @@ class GuardSettings(BaseModel):
     early_stopping_threshold: float = setting(
         0.001,
         "Early stopping threshold",
-        "How much lower than the best the error on the validation images must be to count as better, as a share of "
-        "the best.",
+        "How far the validation loss must fall below the best one to count as an improvement, as a fraction of the "
+        "best. Higher stops sooner.",
         group="validation",
         advanced=True,
         step=0.001,
@@ -50,17 +50,17 @@ class GuardSettings(BaseModel):
     measure: Literal["auto", "always", "never"] = setting(
         "auto",
         "Measure the result",
-        "Draw a few pictures with and without the LoRA at the end, to see how far it drifts from the model, whether it "
-        "copies its images, and whether it needs its trigger word. auto does so unless the run is short or a quick "
-        "test, or the pictures would take more than half of its time.",
+        "Generate a few samples with and without the LoRA at the end, to measure how far it drifts from the model, "
+        "whether it copies the training images and whether it needs its trigger word. auto skips this for short runs "
+        "and quick tests, and when it would take more than half as long as the training.",
         group="validation",
         advanced=True,
     )
     downweight_hard_images: bool = setting(
         False,
         "Count hard images less",
-        "Images whose error stays far above that of the others count half, as long as it does: often their caption is "
-        "wrong, or they do not belong to the rest.",
+        "Halve the weight of images for as long as their loss stays far above that of the others: often their caption "
+        "is wrong, or they do not belong in the dataset.",
         group="validation",
         advanced=True,
     )

@@ -1,4 +1,4 @@
-"""Layers named by the user, with ranks of their own."""
+"""Layers selected by name, optionally with their own rank and alpha."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True)
 class LayerPattern:
-    """Layers by name, with a rank and alpha of their own; None is that of the run.
+    """A selection of layers by name, optionally with their own rank and alpha.
 
     Attributes:
-        name: the end of a layer's path, from a dot on: `attn2.to_k`; or a path with `*` for any letters.
+        name: the end of a layer's path, starting after a dot (`attn2.to_k`), or a whole path with `*` for any
+            characters.
+        rank: the rank of these layers, or None for the run's rank.
+        alpha: the alpha of these layers, or None for the run's alpha.
     """
 
     name: str
@@ -20,16 +23,19 @@ class LayerPattern:
     alpha: float | None = None
 
     def matches(self, path: str) -> bool:
+        """Return whether the pattern selects the layer with this path."""
         if "*" in self.name:
             return fnmatchcase(path, self.name)
         return path == self.name or path.endswith("." + self.name)
 
 
 def parse_patterns(text: str) -> tuple[LayerPattern, ...]:
-    """Patterns as users write them: `attn2.to_k, input_blocks.* rank=4 alpha=2`, with commas or lines between.
+    """Parse layer patterns as users write them, separated by commas or line breaks.
+
+    For example: `attn2.to_k, input_blocks.* rank=4 alpha=2`.
 
     Raises:
-        ValueError: says what is wrong with which pattern.
+        ValueError: a pattern cannot be parsed; the message names it and says what is wrong.
     """
     return tuple(_parsed(part.strip()) for part in re.split(r"[,\n]", text) if part.strip())
 
@@ -45,7 +51,7 @@ def _parsed(text: str) -> LayerPattern:
             values[key] = 0
         if key not in ("rank", "alpha") or not 0 < values[key] <= 1024 or (key == "rank" and values[key] % 1):
             raise ValueError(
-                f"{text!r} is not understood at {option!r}; write a layer's name, then, if they differ from the "
-                "run's, rank=… (a whole number) and alpha=…, for instance: attn2.to_k rank=4 alpha=2"
+                f"{text!r} cannot be read at {option!r}; write a layer's name and then, if they differ from the "
+                "run's, rank=… (a whole number) and alpha=…, for example: attn2.to_k rank=4 alpha=2"
             )
     return LayerPattern(name, int(values["rank"]) if "rank" in values else None, values.get("alpha"))

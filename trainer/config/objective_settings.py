@@ -1,4 +1,4 @@
-"""The settings of what a diffusion model is trained for: how much noise, and what an error costs."""
+"""The settings of the training objective: which noise levels are trained, and how errors are penalised."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ TimestepSampling = Literal["auto", "uniform", "logit_normal", "mode"]
 
 
 class ObjectiveSettings(BaseModel):
-    """What the loss of a noisy image is. Part of every `TrainingConfig`; by itself, auto is plain training."""
+    """The settings that define the loss of a noisy image, part of every `TrainingConfig`.
+
+    Used on their own, without `resolve`, settings on auto stand for the plain objective.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     loss_weighting: LossWeighting | None = setting(
         None,
         "Loss weighting",
-        "How much each noise level counts, for models that predict noise or velocity (SD1.5, SDXL). min_snr holds "
-        "back images with little noise, which learns faster; debiased counts strong noise more, which is for the "
-        "composition. auto is min_snr for styles and concepts, else none.",
+        "How much each noise level counts, for models that predict noise or velocity (SD1.5, SDXL). min_snr gives "
+        "less weight to images with little noise, which learns faster; debiased gives more weight to strong noise, "
+        "which shapes the composition. auto is min_snr for styles and concepts, otherwise none.",
         group="training",
         advanced=True,
         value_aliases={"debiased_estimation": "debiased"},
@@ -31,7 +34,7 @@ class ObjectiveSettings(BaseModel):
     min_snr_gamma: float = setting(
         5.0,
         "Min-SNR gamma",
-        "Signal-to-noise ratio from which min_snr holds images back. Lower holds back more.",
+        "Signal-to-noise ratio above which min_snr reduces the weight of an image. Lower reduces more; 5 is usual.",
         group="training",
         advanced=True,
         step=0.5,
@@ -42,8 +45,8 @@ class ObjectiveSettings(BaseModel):
     loss_type: LossType = setting(
         "mse",
         "Loss",
-        "How an error counts: squared (mse), squared up to a limit and straight beyond (huber), or straight (l1). "
-        "huber and l1 give way less to single odd images.",
+        "How errors are penalised: squared (mse), absolute (l1), or squared up to a limit and linear above it "
+        "(huber). huber and l1 are affected less by outliers.",
         group="training",
         advanced=True,
         value_aliases={"l2": "mse"},
@@ -51,7 +54,7 @@ class ObjectiveSettings(BaseModel):
     huber_delta: float = setting(
         0.1,
         "Huber limit",
-        "Error from which huber counts straight instead of squared.",
+        "Error above which huber is linear instead of squared. Lower is closer to l1, higher to mse.",
         group="training",
         advanced=True,
         step=0.05,
@@ -62,8 +65,8 @@ class ObjectiveSettings(BaseModel):
     noise_offset: float = setting(
         0.0,
         "Noise offset",
-        "Noise that shifts a whole image brighter or darker, so that very bright and dark images can be learned. 0 is "
-        "off, 0.03 to 0.1 is usual for SD1.5 and SDXL.",
+        "Adds noise that makes a whole image brighter or darker, so that very bright and very dark images can be "
+        "learned. 0 turns it off; 0.03 to 0.1 is usual for SD1.5 and SDXL.",
         group="training",
         advanced=True,
         step=0.01,
@@ -73,8 +76,8 @@ class ObjectiveSettings(BaseModel):
     timestep_sampling: TimestepSampling = setting(
         "auto",
         "Noise levels",
-        "Which noise levels are trained most: all alike (uniform), the middle (logit_normal, also called sigmoid) or "
-        "an emphasis of its own (mode). auto is uniform, and logit_normal for flow models.",
+        "Which noise levels are trained most often: all equally (uniform), the middle ones (logit_normal, also called "
+        "sigmoid), or as set by mode_scale (mode). auto is logit_normal for flow models, otherwise uniform.",
         group="training",
         advanced=True,
         value_aliases={"sigmoid": "logit_normal"},
@@ -82,7 +85,7 @@ class ObjectiveSettings(BaseModel):
     logit_mean: float = setting(
         0.0,
         "Logit mean",
-        "Centre of logit_normal: below 0 little noise is trained more, above 0 much noise.",
+        "Centre of logit_normal: below 0 trains low noise more often, above 0 high noise.",
         group="training",
         advanced=True,
         step=0.1,
@@ -92,7 +95,7 @@ class ObjectiveSettings(BaseModel):
     logit_std: float = setting(
         1.0,
         "Logit spread",
-        "Width of logit_normal: lower keeps to the centre.",
+        "Width of logit_normal: lower stays closer to its centre, higher spreads over all noise levels.",
         group="training",
         advanced=True,
         step=0.1,
@@ -103,7 +106,7 @@ class ObjectiveSettings(BaseModel):
     mode_scale: float = setting(
         1.29,
         "Mode scale",
-        "Emphasis of mode: above 0 on the middle, below 0 on the ends.",
+        "Emphasis of mode: above 0 trains the middle noise levels more often, below 0 the lowest and highest.",
         group="training",
         advanced=True,
         step=0.01,
@@ -113,8 +116,8 @@ class ObjectiveSettings(BaseModel):
     timestep_shift: float | None = setting(
         None,
         "Noise shift",
-        "Moves the noise levels of a flow model towards more noise, as larger images need: 3 is usual at 1024 "
-        "pixels, 1 is none. auto does it by image size, as the model samples.",
+        "Shifts the timesteps of a flow model towards more noise, which larger images need: 3 is usual at 1024 "
+        "pixels, 1 is no shift. auto depends on the image size, as it does when the model samples.",
         group="training",
         advanced=True,
         step=0.1,

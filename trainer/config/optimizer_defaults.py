@@ -1,4 +1,4 @@
-"""What each optimizer is usually run with."""
+"""The values that each optimizer is usually run with."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .optimizer_settings import OptimizerName
 
 @dataclass(frozen=True)
 class OptimizerDefaults:
-    """An optimizer's usual values.
+    """The usual values of an optimizer.
 
     Attributes:
-        title: its name for people.
-        learning_rate: as a multiple of AdamW's; of Prodigy, the learning rate itself.
-        reason: for the learning rate.
-        betas: None where it has none.
+        title: the name shown to the user.
+        learning_rate: the learning rate as a multiple of AdamW's; for Prodigy, the learning rate itself.
+        reason: the reason for the learning rate.
+        betas: the usual betas, or None for an optimizer without betas.
     """
 
     title: str
@@ -26,17 +26,17 @@ class OptimizerDefaults:
 
 OPTIMIZER_DEFAULTS: dict[OptimizerName, OptimizerDefaults] = {
     "adamw": OptimizerDefaults("AdamW", 1.0, "usual for AdamW"),
-    # Dettmers et al. 2022 (arXiv:2110.02861): 8-bit states behave as 32-bit ones with the same settings.
-    "adamw_8bit": OptimizerDefaults("8-bit AdamW", 1.0, "as for AdamW"),
+    # Dettmers et al. 2022 (arXiv:2110.02861): 8-bit states behave like 32-bit ones with the same settings.
+    "adamw_8bit": OptimizerDefaults("8-bit AdamW", 1.0, "the same as for AdamW"),
     # Its updates are clipped to a root mean square of 1 (Shazeer & Stern 2018, arXiv:1804.04235, section 6), about
     # the size of AdamW's.
-    "adafactor": OptimizerDefaults("Adafactor", 1.0, "as for AdamW, whose steps are as large", None),
+    "adafactor": OptimizerDefaults("Adafactor", 1.0, "the same as for AdamW, which takes equally large steps,", None),
     # Chen et al. 2023 (arXiv:2302.06675), section 5: 3 to 10 times smaller, because every entry moves by the full rate.
-    "lion": OptimizerDefaults("Lion", 0.2, "a fifth of what is usual for AdamW", (0.9, 0.99)),
+    "lion": OptimizerDefaults("Lion", 0.2, "a fifth of the usual rate for AdamW", (0.9, 0.99)),
     # Mishchenko & Defazio 2024 (arXiv:2306.06101).
     "prodigy": OptimizerDefaults("Prodigy", 1.0, "Prodigy multiplies it by the learning rate that it finds itself"),
-    # Defazio et al. 2024 (arXiv:2405.15682); their README: 1 to 10 times a schedule's rate.
+    # Defazio et al. 2024 (arXiv:2405.15682); their README recommends 1 to 10 times the rate used with a schedule.
     "schedule_free_adamw": OptimizerDefaults(
-        "schedule-free AdamW", 2.0, "twice what is usual for AdamW with a schedule, because it never falls"
+        "schedule-free AdamW", 2.0, "twice the usual rate for AdamW, because it never decays,"
     ),
 }

@@ -1,4 +1,4 @@
-"""The settings of the optimizer and of its learning rate over the run."""
+"""The settings of the optimizer and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ OPTIMIZER_PACKAGES = {
     "prodigy": "prodigyopt",
     "schedule_free_adamw": "schedulefree",
 }
-"""What has to be installed for an optimizer that is not part of torch or transformers, by the name pip knows."""
+"""The package, by its name on PyPI, that provides each optimizer that is not part of torch or transformers."""
 
 
 class OptimizerSettings(BaseModel):
-    """How gradients become changes of the weights."""
+    """The settings of the optimizer, part of every `TrainingConfig`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     optimizer: OptimizerName = setting(
         "adamw",
         "Optimizer",
-        "adamw suits nearly everything. adamw_8bit (CUDA only) and adafactor need less memory. lion takes a fifth of "
-        "the learning rate. prodigy finds the learning rate itself, and schedule_free_adamw needs no schedule. Listed "
-        "are those whose package is installed.",
+        "adamw suits nearly everything. adamw_8bit (CUDA only) and adafactor need less memory. lion needs about a "
+        "fifth of the learning rate. prodigy finds the learning rate itself, and schedule_free_adamw needs no "
+        "schedule. Only optimizers whose package is installed are listed.",
         group="training",
         advanced=True,
         aliases=("optimizer_type", "optim"),
@@ -48,7 +48,8 @@ class OptimizerSettings(BaseModel):
     adam_beta1: float | None = setting(
         None,
         "Beta 1",
-        "Share of the past in the average of the gradients. Usually 0.9.",
+        "Decay of the running average of the gradients (momentum). Higher is smoother but reacts more slowly; 0.9 is "
+        "usual.",
         group="training",
         advanced=True,
         step=0.01,
@@ -58,8 +59,8 @@ class OptimizerSettings(BaseModel):
     adam_beta2: float | None = setting(
         None,
         "Beta 2",
-        "Share of the past in the average of the squared gradients; for lion, in its second average. Usually 0.999, "
-        "0.99 for lion.",
+        "Decay of the running average of the squared gradients, or of the momentum for lion. Higher is smoother but "
+        "reacts more slowly; 0.999 is usual, 0.99 for lion.",
         group="training",
         advanced=True,
         step=0.001,
@@ -69,8 +70,8 @@ class OptimizerSettings(BaseModel):
     lr_scheduler: ScheduleName | None = setting(
         None,
         "Schedule",
-        "How the learning rate changes after the warmup: it stays (constant) or falls to zero. auto is cosine, and "
-        "constant for schedule_free_adamw.",
+        "How the learning rate changes after the warmup: constant keeps it, the others lower it to zero. auto is "
+        "cosine, or constant for schedule_free_adamw.",
         group="training",
         advanced=True,
         aliases=("lr_scheduler_type",),
@@ -79,7 +80,7 @@ class OptimizerSettings(BaseModel):
     lr_scheduler_num_cycles: int = setting(
         1,
         "Restarts",
-        "How often cosine_with_restarts falls from the full learning rate to zero.",
+        "How many times cosine_with_restarts goes from the full learning rate down to zero.",
         group="training",
         advanced=True,
         step=1,
@@ -89,7 +90,7 @@ class OptimizerSettings(BaseModel):
     lr_scheduler_power: float = setting(
         1.0,
         "Power",
-        "Shape of polynomial: 1 falls in a straight line, 2 falls fast first and slowly later.",
+        "Shape of polynomial: 1 falls in a straight line, higher falls faster at first and more slowly later.",
         group="training",
         advanced=True,
         step=0.5,
@@ -99,7 +100,7 @@ class OptimizerSettings(BaseModel):
     lr_warmup_ratio: float | None = setting(
         None,
         "Warmup share",
-        "The warmup as a share of all steps, from 0 to 1, instead of in steps.",
+        "Length of the warmup as a fraction of all steps, instead of in steps: 0.1 is a tenth of the run.",
         group="training",
         advanced=True,
         step=0.01,
@@ -110,8 +111,8 @@ class OptimizerSettings(BaseModel):
     ema_decay: float = setting(
         0.0,
         "Weight averaging",
-        "Samples, validation and the file use an exponential moving average of the weights with this share of the "
-        "past: 0.99 to 0.999 makes the result steadier. 0 is off.",
+        "Use an exponential moving average of the weights for samples, validation and the saved file. 0.99 to 0.999 "
+        "gives a steadier result; higher averages over more steps. 0 turns it off.",
         group="training",
         advanced=True,
         step=0.001,

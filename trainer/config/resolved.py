@@ -8,11 +8,11 @@ from .schema import Purpose, TargetModules, TrainingConfig
 
 
 class ResolvedConfig(TrainingConfig):
-    """A config with nothing left to choose, but `mixed_precision`, which depends on the device, and `timestep_shift`,
-    which is the base model's to choose.
+    """A config with nothing left to choose except `mixed_precision`, which depends on the device, and
+    `timestep_shift`, which the base model chooses.
 
-    The length is always in `max_train_steps` and the warmup in `lr_warmup_steps`; `epochs` and `lr_warmup_ratio` are
-    None: it is a valid config itself. The betas are None for an optimizer without.
+    The length is always in `max_train_steps` and the warmup in `lr_warmup_steps`, while `epochs` and
+    `lr_warmup_ratio` are None, so that it is a valid config itself. The betas are None for an optimizer without betas.
     """
 
     purpose: Purpose

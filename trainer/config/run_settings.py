@@ -1,4 +1,4 @@
-"""The settings that say how a run is kept safe."""
+"""The settings of checkpoints, resuming and memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .setting import setting
 
 
 class RunSettings(BaseModel):
-    """Checkpoints, resuming, memory, and what a run starts from. Part of every `TrainingConfig`."""
+    """The settings of checkpoints, memory and the LoRA to start from, part of every `TrainingConfig`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     save_steps: int | None = setting(
         None,
         "Checkpoint every",
-        "Steps between two checkpoints, from which a run goes on after a crash or Cancel. auto writes one a minute; "
-        "one is always written on Cancel and at the end.",
+        "Steps between two checkpoints, from which a run resumes after a crash or Cancel. auto saves about one a "
+        "minute; one is always saved on Cancel and at the end.",
         group="output",
         advanced=True,
         step=1,
@@ -29,8 +29,8 @@ class RunSettings(BaseModel):
     checkpoints_kept: int = setting(
         2,
         "Checkpoints kept",
-        "How many of the latest checkpoints of a run stay. Of a finished run the last one does, so that it can be "
-        "trained for more steps; with 0 none.",
+        "How many of a run's latest checkpoints to keep. A finished run keeps only the last one, so that it can be "
+        "trained for more steps; with 0 it keeps none.",
         group="output",
         advanced=True,
         step=1,
@@ -41,23 +41,24 @@ class RunSettings(BaseModel):
     resume_from_checkpoint: str | None = setting(
         None,
         "Resume from checkpoint",
-        "Folder of a checkpoint to go on from. Without it the latest checkpoint of the same run is found.",
+        "Folder of a checkpoint to resume from. If empty, the latest checkpoint of the same run is used.",
         group="output",
         advanced=True,
     )
     memory: str = setting(
         "auto",
         "Memory",
-        "auto uses what is free, and makes do with less when it runs out: fewer images at a time, gradient "
-        "checkpointing, more of the model in the computer's own memory. A number of GB, as in 8 GB, is a limit to plan "
-        "for. fixed changes nothing: what does not fit is an error.",
+        "auto uses the memory that is free and adapts when it runs out: fewer images at a time, gradient "
+        "checkpointing, more of the model in system RAM. A number of GB, such as 8 GB, sets a limit. fixed changes "
+        "nothing, and stops with an error if the training does not fit.",
         group="training",
         advanced=True,
     )
     allow_lower_resolution: bool = setting(
         False,
         "Allow lower resolution",
-        "When memory does not suffice in any other way, train at a lower resolution (384 at least) instead.",
+        "If the training does not fit into memory in any other way, lower the resolution (to no less than 384) "
+        "instead of stopping.",
         group="training",
         advanced=True,
     )
@@ -65,8 +66,8 @@ class RunSettings(BaseModel):
     continue_from: str | None = setting(
         None,
         "Continue from",
-        "A LoRA file to start from, of this kind of base model and of any trainer, instead of from zero. Its layers, "
-        "ranks and algorithm stay, unless the rank is set here.",
+        "A LoRA file to start from instead of from scratch, made by any trainer for the same kind of base model. Its "
+        "layers, ranks and algorithm are kept, unless the rank is set here.",
         group="training",
         advanced=True,
     )
@@ -79,10 +80,10 @@ class RunSettings(BaseModel):
             return word
         found = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:gb)?", word)
         if found is None or not float(found[1]):
-            raise ValueError("it must be auto, fixed, or a number of GB above 0, as in 8 GB")
+            raise ValueError("it must be auto, fixed, or a number of GB above 0, such as 8 GB")
         return f"{float(found[1]):g} GB"
 
     @property
     def memory_limit(self) -> int | None:
-        """Bytes that the training may take of the device; None where no number was given."""
+        """The most bytes of the device's memory that training may use, or None if no number was given."""
         return int(float(self.memory.removesuffix(" GB")) * 1e9) if self.memory.endswith(" GB") else None

@@ -1,7 +1,7 @@
 """Every setting of a training run, with its range, default and description.
 
-The one place where settings are defined: node widgets, YAML keys, command line and documentation are made
-from these fields. A field that is None is left to `resolve`, which finds a value for it (auto).
+This is the only place where settings are defined: node widgets, YAML keys, command line and documentation are
+generated from these fields. A field that is None is on auto, and `resolve` chooses a value for it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ TargetModules = Literal["attention", "attention_and_feed_forward", "linear", "li
 
 
 class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSettings, RunSettings):
-    """The settings of one training run. Use `parse_config` for values that a user wrote."""
+    """The settings of one training run. Use `parse_config` to build one from values that a user wrote."""
 
     # Model and output
     base_model: str | None = setting(
         None,
         "Base model",
-        "What the LoRA is trained on: `demo`, or the folder of a diffusers model. In ComfyUI it is the MODEL input.",
+        "The model to train on: `demo`, or the folder of a diffusers model. In ComfyUI it is the MODEL input.",
         group="data",
     )
     output_dir: str = setting(
@@ -53,15 +53,15 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     output_name: str = setting(
         "lora",
         "Name",
-        "File name of the LoRA. An existing file is never overwritten: a number is added.",
+        "File name of the LoRA. Existing files are never overwritten; a number is added instead.",
         group="output",
     )
 
     purpose: Purpose = setting(
         "auto",
         "Purpose",
-        "What the LoRA is for. It decides every setting that is left on auto. auto looks at the images and captions; "
-        "quick_test is a short run that shows in a few minutes whether everything works.",
+        "What the LoRA is for. It determines every setting that is left on auto. auto judges by the captions; "
+        "quick_test is a short run that shows within minutes whether everything works.",
         group="training",
     )
 
@@ -69,8 +69,8 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     lora_rank: int | None = setting(
         None,
         "Rank",
-        "How much the LoRA can learn: 4 to 8 for one subject and few images, 16 to 32 for a rich style and "
-        "many images. A higher rank makes a larger file and overfits sooner.",
+        "How much the LoRA can learn: 4 to 8 for one subject and few images, 16 to 32 for a complex style and many "
+        "images. Higher makes a larger file and overfits sooner.",
         group="adapter",
         step=1,
         aliases=("network_dim",),
@@ -80,7 +80,8 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     lora_alpha: float | None = setting(
         None,
         "Alpha",
-        "Scales the LoRA by alpha / rank. Half the rank to the rank is usual; lower acts like a lower learning rate.",
+        "Scales the LoRA by alpha / rank. Half the rank up to the full rank is usual; lower acts like a lower "
+        "learning rate.",
         group="adapter",
         advanced=True,
         step=0.5,
@@ -91,7 +92,8 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     lora_dropout: float = setting(
         0.0,
         "Dropout",
-        "Share of the LoRA's inputs that is switched off at random in each step. 0.05 to 0.1 slows overfitting.",
+        "Fraction of the LoRA's inputs dropped at random in each step. 0.05 to 0.1 slows overfitting; higher slows "
+        "learning too.",
         group="adapter",
         advanced=True,
         step=0.05,
@@ -101,8 +103,8 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     target_modules: TargetModules | None = setting(
         None,
         "Layers",
-        "Which layers of the model get an adapter. With the feed-forward layers it learns more, in a larger file; "
-        "linear is all linear layers, linear_and_convolution all that can have one.",
+        "Which layers of the model get an adapter. Adding the feed-forward layers learns more, in a larger file; "
+        "linear is all linear layers, linear_and_convolution every layer that can have one.",
         group="adapter",
         advanced=True,
     )
@@ -110,17 +112,17 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     train_text_encoder: bool = setting(
         False,
         "Train text encoder",
-        "Train the text encoders too, which helps a new word to mean something. Needs more memory and time: captions "
-        "are encoded anew in every step.",
+        "Train the text encoders too, which helps the model learn a new word. Needs more memory and time, because "
+        "captions are encoded again in every step.",
         group="adapter",
         advanced=True,
     )
     algorithm: Literal["lora", "rslora", "dora", "loha", "lokr"] = setting(
         "lora",
         "Algorithm",
-        "lora works everywhere. rslora scales by alpha / sqrt(rank), for ranks from 32. dora trains direction and "
-        "length apart: a little better, slower; applied by ComfyUI and Forge only. loha and lokr say more with fewer "
-        "numbers; read by ComfyUI, A1111 and Forge, not by diffusers.",
+        "lora works everywhere. rslora scales by alpha / sqrt(rank), for ranks of 32 and above. dora trains direction "
+        "and magnitude separately: slightly better but slower, and applied only by ComfyUI and Forge. loha and lokr "
+        "get more out of fewer parameters; ComfyUI, A1111 and Forge read them, diffusers does not.",
         group="adapter",
         advanced=True,
         value_aliases={"locon": "lora"},
@@ -128,8 +130,8 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     loraplus_ratio: float = setting(
         1.0,
         "LoRA+ ratio",
-        "How many times larger the learning rate of a LoRA's second factor is than that of its first (LoRA+). 1 is "
-        "off, 4 to 16 learns faster.",
+        "LoRA+: how many times higher the learning rate of a LoRA's second matrix (B) is than that of its first (A). "
+        "1 turns it off; 4 to 16 learns faster.",
         group="adapter",
         advanced=True,
         step=1.0,
@@ -140,8 +142,8 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     layer_patterns: str = setting(
         "",
         "Layers by name",
-        "Train these layers only, one a line, each with a rank and alpha of its own where you like: "
-        "attn2.to_k rank=4 alpha=2. A name is the end of a layer's path; * stands for any letters.",
+        "Train only these layers, one per line, each with its own rank and alpha if you like: attn2.to_k rank=4 "
+        "alpha=2. A name is the end of a layer's path; * matches any characters.",
         group="adapter",
         advanced=True,
         multiline=True,
@@ -151,7 +153,8 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     batch_size: int | None = setting(
         None,
         "Batch size",
-        "Images at a time. More needs more memory; gradient accumulation has the same effect without it.",
+        "Images processed at once. More makes training steadier but needs more memory; gradient accumulation has the "
+        "same effect without it.",
         group="training",
         step=1,
         aliases=("train_batch_size", "per_device_train_batch_size"),
@@ -161,7 +164,8 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     gradient_accumulation_steps: int | None = setting(
         None,
         "Gradient accumulation",
-        "Batches that are averaged into one step. Batch size times this should be 4 to 8.",
+        "Batches averaged into one step. Higher makes training steadier but slower; batch size times this should be 4 "
+        "to 8.",
         group="training",
         advanced=True,
         step=1,
@@ -172,7 +176,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     epochs: int | None = setting(
         None,
         "Epochs",
-        "How often every image is shown. Give this or max_train_steps, not both.",
+        "How many times every image is shown. Set this or max_train_steps, not both.",
         group="training",
         step=1,
         aliases=("num_train_epochs", "max_train_epochs"),
@@ -182,7 +186,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     max_train_steps: int | None = setting(
         None,
         "Steps",
-        "Number of optimizer steps. Give this or epochs, not both.",
+        "Number of optimizer steps. Too few learn too little, too many overfit. Set this or epochs, not both.",
         group="training",
         step=1,
         aliases=("max_steps",),
@@ -192,7 +196,8 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     learning_rate: float | None = setting(
         None,
         "Learning rate",
-        "Size of a step: 0.0002 suits SD1.5, 0.0001 larger models. Halve it when the loss swings.",
+        "How far each step changes the LoRA: 0.0002 suits SD1.5, 0.0001 larger models. Higher learns faster; halve it "
+        "if the loss becomes unstable.",
         group="training",
         step=0.00001,
         gt=0,
@@ -201,7 +206,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     text_encoder_learning_rate: float | None = setting(
         None,
         "Text encoder learning rate",
-        "Learning rate of the text encoders, where they are trained: half of the model's is usual.",
+        "Learning rate of the text encoders, if they are trained. Half of the model's is usual.",
         group="training",
         advanced=True,
         step=0.00001,
@@ -212,7 +217,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     lr_warmup_steps: int | None = setting(
         None,
         "Warmup steps",
-        "Steps in which the learning rate rises from zero to its value: 5 to 10 % of all steps.",
+        "Steps over which the learning rate rises from zero to its full value. 5 to 10 % of all steps is usual.",
         group="training",
         advanced=True,
         step=1,
@@ -223,7 +228,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     weight_decay: float = setting(
         0.01,
         "Weight decay",
-        "Pulls the LoRA's weights towards zero, against overfitting.",
+        "Pulls the LoRA's weights towards zero to reduce overfitting. Higher pulls harder; 0 turns it off.",
         group="training",
         advanced=True,
         step=0.01,
@@ -233,7 +238,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     max_grad_norm: float = setting(
         1.0,
         "Gradient clipping",
-        "Longest gradient that is used as it is; longer ones are shortened to it.",
+        "Gradients with a norm above this are scaled down to it, which prevents sudden jumps. Lower is more cautious.",
         group="training",
         advanced=True,
         step=0.1,
@@ -243,7 +248,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     mixed_precision: Literal["auto", "fp32", "fp16", "bf16"] = setting(
         "auto",
         "Precision",
-        "Number format of the computation; the LoRA itself is always trained in fp32.",
+        "Number format of the computation. The LoRA's own weights are always trained in fp32.",
         group="training",
         advanced=True,
         value_aliases=PRECISION_NAMES,
@@ -251,14 +256,14 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     gradient_checkpointing: bool = setting(
         False,
         "Gradient checkpointing",
-        "Needs much less memory and about a third more time.",
+        "Needs much less memory, but about a third more time.",
         group="training",
         advanced=True,
     )
     seed: int = setting(
         42,
         "Seed",
-        "Start of all random numbers: the same seed gives the same LoRA.",
+        "Seed of all random numbers: the same seed and settings give the same LoRA.",
         group="training",
         step=1,
         ge=0,
@@ -267,7 +272,8 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     cache_size_gb: float = setting(
         20.0,
         "Cache size",
-        "GB on disk that encoded images and captions may take. Beyond it, what was not used for longest is deleted.",
+        "Disk space in GB for the cache of encoded images and captions. When it is exceeded, the entries unused for "
+        "longest are deleted.",
         group="output",
         advanced=True,
         step=1.0,
@@ -277,7 +283,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     save_precision: Literal["fp16", "fp32"] = setting(
         "fp16",
         "Precision of the file",
-        "fp16 halves the file and is enough for use; fp32 loses nothing.",
+        "fp16 halves the file size and is precise enough for use; fp32 saves the weights exactly.",
         group="output",
         advanced=True,
         value_aliases=PRECISION_NAMES,
@@ -287,14 +293,15 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     sample_prompts: str = setting(
         "",
         "Sample prompts",
-        "One prompt a line, drawn while training. Empty: the first captions of the dataset.",
+        "Prompts for the samples drawn during training, one per line. If empty, the first captions of the dataset are "
+        "used.",
         group="samples",
         multiline=True,
     )
     sample_negative_prompt: str = setting(
         "",
         "Negative prompt",
-        "What samples should not show. It acts on models that are sampled with a CFG above 1.",
+        "What samples should not show. Only affects models that are sampled with a CFG above 1.",
         group="samples",
         advanced=True,
         multiline=True,
@@ -302,7 +309,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
     sample_every_n_steps: int | None = setting(
         None,
         "Sample every",
-        "Steps between two rounds of samples.",
+        "Steps between two rounds of samples. Lower shows progress more often, but takes more time.",
         group="samples",
         advanced=True,
         step=1,
@@ -310,12 +317,19 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
         le=1_000_000,
     )
     sample_steps: int = setting(
-        20, "Sampling steps", "Steps of the sampler.", group="samples", advanced=True, step=1, ge=1, le=200
+        20,
+        "Sampling steps",
+        "Sampler steps for each sample. Higher takes more time.",
+        group="samples",
+        advanced=True,
+        step=1,
+        ge=1,
+        le=200,
     )
     sample_cfg: float | None = setting(
         None,
         "Sample CFG",
-        "How closely samples follow their prompt.",
+        "Guidance scale of samples: higher follows the prompt more closely.",
         group="samples",
         advanced=True,
         step=0.5,
@@ -323,10 +337,14 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
         le=100,
     )
     sample_sampler: str = setting(
-        "euler", "Sampler", "Name of the sampler, as in ComfyUI.", group="samples", advanced=True
+        "euler", "Sampler", "The sampler for samples, by its name in ComfyUI.", group="samples", advanced=True
     )
     sample_scheduler: str = setting(
-        "normal", "Scheduler", "Name of the noise schedule, as in ComfyUI.", group="samples", advanced=True
+        "normal",
+        "Scheduler",
+        "The scheduler (noise schedule) for samples, by its name in ComfyUI.",
+        group="samples",
+        advanced=True,
     )
 
     @field_validator("*", mode="before")
@@ -350,7 +368,7 @@ class TrainingConfig(DataSettings, OptimizerSettings, ObjectiveSettings, GuardSe
 
     @property
     def data(self) -> DataSettings:
-        """The settings of the dataset alone."""
+        """The settings of the dataset, without those of the training."""
         return DataSettings(**{name: getattr(self, name) for name in DataSettings.model_fields})
 
     @model_validator(mode="after")
@@ -369,16 +387,16 @@ _LAST = (
     *GuardSettings.model_fields,
     *RunSettings.model_fields,
 )
-"""Newer than the others: saved workflows hold widgets by position, so these follow those that were there."""
+"""Settings that come last because they are newer: saved workflows store widget values by position."""
 
 _described = describe_settings(TrainingConfig)
 SETTINGS: dict[str, Setting] = {
     name: _described[name] for name in (*(name for name in _described if name not in _LAST), *_LAST)
 }
-"""What is known of each field, by its key, in the order of widgets and files."""
+"""The description of each field by its key, in the order of widgets and config files."""
 
 OF_OTHER_NODES = (
     *("base_model", "output_dir", "output_name", "resume_from_checkpoint", "continue_from"),
     *DataSettings.model_fields,
 )
-"""Settings that in ComfyUI are said by Load Dataset, Train LoRA, and the connected model, not by Configure LoRA."""
+"""Settings that, in ComfyUI, come from Load Dataset, Train LoRA or the connected model instead of Configure LoRA."""

@@ -1,4 +1,4 @@
-"""What widgets, documentation and error messages need to know of one field of the config."""
+"""The description of a config field that widgets, documentation and error messages are generated from."""
 
 from __future__ import annotations
 
@@ -15,17 +15,27 @@ Kind = Literal["integer", "number", "choice", "switch", "text"]
 
 @dataclass(frozen=True)
 class Setting:
-    """One field of the config.
+    """The description of one field of the config.
 
     Attributes:
-        kind: integer, number (float), choice, switch (bool) or text.
-        may_be_auto: whether the run can find a value itself: None in the config, absent or `auto` in YAML,
-            `auto_number` in a number widget.
-        minimum, maximum: limits of a number that is not auto; `minimum_excluded` when it must lie above it.
-        step: how far one click on a number widget goes.
-        choices: the values of a choice, `auto` first when it may be auto.
-        aliases: other trainers' names of the key. value_aliases: other spellings of the value.
-        packages: what has to be installed for a choice, by the name pip knows.
+        name: the key of the setting.
+        title: a short label for the widget.
+        description: the tooltip of the widget.
+        group: the section that the setting belongs to.
+        advanced: whether the widget is hidden among the advanced ones.
+        kind: the type of the value: integer, number (float), choice, switch (bool) or text.
+        default: the default value; None stands for auto or, for text, for no value.
+        may_be_auto: whether the run can choose the value itself, which is None in the config, absent or `auto` in
+            YAML, and `auto_number` in a number widget.
+        minimum: the lowest valid number, or its exclusive lower bound if `minimum_excluded` is set.
+        minimum_excluded: whether a number must be above `minimum`.
+        maximum: the highest valid number.
+        step: the increment of a number widget.
+        choices: the valid values of a choice, `auto` first if the run can choose.
+        aliases: the names that other trainers use for the key.
+        value_aliases: pairs of another spelling of a value and the value.
+        multiline: whether a text may have several lines.
+        packages: pairs of a choice and the package, by its name on PyPI, that it needs.
     """
 
     name: str
@@ -48,11 +58,12 @@ class Setting:
 
     @property
     def is_number(self) -> bool:
+        """Whether the value is a number, whole or not."""
         return self.kind in ("integer", "number")
 
     @property
     def widget_default(self) -> Any:
-        """The default as a widget shows it: `auto_number` for an automatic number, `auto` for an automatic choice."""
+        """The default value of the widget: `auto_number` for a number on auto, `auto` for a choice on auto."""
         if self.default is not None:
             return self.default
         if self.is_number:
@@ -61,11 +72,11 @@ class Setting:
 
     @property
     def auto_number(self) -> int:
-        """What stands for auto in a number widget: 0, or -1 where 0 is a value of its own (no warmup, no dropout)."""
+        """The number that stands for auto in a widget: 0, or -1 where 0 is a valid value (no warmup, no dropout)."""
         return -1 if self.minimum == 0 and not self.minimum_excluded else 0
 
     def missing_package(self, choice: Any) -> str | None:
-        """The package that a choice needs, where it is not installed."""
+        """Return the package that a choice needs, or None if it is installed or the choice needs none."""
         package = dict(self.packages).get(choice)
         if package is None or find_spec(package.replace("-", "_")) is not None:
             return None
@@ -73,22 +84,24 @@ class Setting:
 
     @property
     def offered(self) -> list[str]:
-        """The choices that can be used on this machine."""
+        """The choices whose packages are installed."""
         return [choice for choice in self.choices if self.missing_package(choice) is None]
 
     @property
     def widget_minimum(self) -> float | None:
-        """Lowest value of a number widget: the one for auto where there is one."""
+        """The lowest value of a number widget: the number that stands for auto, if the setting may be auto."""
         return self.auto_number if self.may_be_auto else self.minimum
 
     @property
     def expected(self) -> str:
-        """Which values are valid, to follow the words "must be"."""
+        """The description of the valid values, as a phrase that follows "must be"."""
         auto = ", or auto" if self.may_be_auto else ""
         if self.is_number:
             what = "a whole number" if self.kind == "integer" else "a number"
             lower = (
-                f"above {_plain(self.minimum)} up to" if self.minimum_excluded else f"from {_plain(self.minimum)} to"
+                f"above {_plain(self.minimum)} and up to"
+                if self.minimum_excluded
+                else f"from {_plain(self.minimum)} to"
             )
             return f"{what} {lower} {_plain(self.maximum)}{auto}"
         if self.kind == "choice":
@@ -96,11 +109,11 @@ class Setting:
         return "true or false" if self.kind == "switch" else "text"
 
     def read(self, value: Any) -> Any:
-        """Turns a value as people and YAML parsers write it into what pydantic checks against the field.
+        """Convert a value as people and YAML parsers write it into one that pydantic can validate.
 
-        `auto` and an empty text become None where that means auto, numbers may be texts (`2e-4`, `1e3`), a
-        list of prompts becomes lines, one of numbers a text with commas. What cannot be read is handed on as it
-        is, for pydantic to refuse.
+        `auto` and empty text become None where they mean auto, numbers may be text (`2e-4`, `1e3`), a list of prompts
+        becomes lines, and a list of numbers becomes comma-separated text. A value that cannot be converted is returned
+        unchanged, for pydantic to reject.
         """
         if isinstance(value, str):
             value = value.strip()
@@ -140,7 +153,11 @@ def setting(
     packages: dict[str, str] | None = None,
     **limits: Any,
 ) -> Any:
-    """A field of a config class, with what `Setting` needs to know of it; `limits` are pydantic's (ge, gt, le)."""
+    """Declare a field of a config class, with the details that become a `Setting`.
+
+    Args:
+        limits: pydantic's limits of a number: `ge`, `gt` and `le`.
+    """
     extra: dict[str, Any] = {
         "group": group,
         "advanced": advanced,
@@ -154,7 +171,7 @@ def setting(
 
 
 def describe_settings(model: type[BaseModel]) -> dict[str, Setting]:
-    """Reads the settings, in order, from the fields of a config class."""
+    """Return the settings of a config class by name, in the order of its fields."""
     return {name: _describe(name, field) for name, field in model.model_fields.items()}
 
 
@@ -203,7 +220,7 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
 
 def _read_number(value: Any, *, whole: bool) -> Any:
     if isinstance(value, bool):
-        return str(value)  # pydantic would take true for 1
+        return str(value)  # pydantic would accept true as 1
     if isinstance(value, str):
         try:
             value = int(value)

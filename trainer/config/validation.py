@@ -1,4 +1,4 @@
-"""Checks settings as a user gave them, and reports everything that is wrong with them at once."""
+"""Validation of settings as a user wrote them, which reports everything that is wrong at once."""
 
 from __future__ import annotations
 
@@ -15,27 +15,33 @@ from .contradictions import contradictions
 from .schema import SETTINGS, TrainingConfig
 
 LONGEST_VALUE = 60
-"""Characters of a wrong value that are quoted."""
+"""The most characters of a wrong value that a message quotes."""
 
 KEYS = {alias: setting.name for setting in SETTINGS.values() for alias in (setting.name, *setting.aliases)}
-"""Every key that is understood, with the field it stands for."""
+"""Every accepted key, including aliases, with the name of the field that it stands for."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with the settings. `keys` are the keys it concerns, as the user wrote them."""
+    """A mistake in the settings.
+
+    Attributes:
+        keys: the keys concerned, as the user wrote them.
+        text: the message for the user.
+    """
 
     keys: tuple[str, ...]
     text: str
 
 
 def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
-    """Makes a config of values from a file, a command line or a node.
+    """Build a config from values in a file, on a command line or of a node.
 
-    Keys may be aliases, numbers may be texts, `auto` and an absent key are the same.
+    Keys may be aliases and numbers may be text; `auto` means the same as an absent key.
 
     Raises:
-        CrucibleError: names every wrong key and value, with the valid range or the nearest valid key.
+        CrucibleError: a key or value is wrong; the message names all that are, with the valid range or the nearest
+            valid key.
     """
     config, problems = check_values(values)
     if config is None:
@@ -44,16 +50,16 @@ def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
 
 
 def from_widgets(values: Mapping[str, Any]) -> TrainingConfig:
-    """Makes a config of the values of a node's widgets, where a number stands for auto (`Setting.auto_number`).
+    """Build a config from the values of a node's widgets, where a number stands for auto (`Setting.auto_number`).
 
     Raises:
-        CrucibleError: as `parse_config`.
+        CrucibleError: a value is wrong, as in `parse_config`.
     """
     return parse_config({key: value for key, value in values.items() if not is_auto_widget(key, value)})
 
 
 def is_auto_widget(key: str, value: Any) -> bool:
-    """Whether a number widget leaves its value to the run."""
+    """Return whether the value of a number widget stands for auto."""
     setting = SETTINGS.get(KEYS.get(key, ""))
     if setting is None or not setting.is_number or not setting.may_be_auto or isinstance(value, bool):
         return False
@@ -61,7 +67,7 @@ def is_auto_widget(key: str, value: Any) -> bool:
 
 
 def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list[Problem]]:
-    """Returns the config and no problems, or None and every problem that was found."""
+    """Validate values, and return the config and no problems, or None and every problem that was found."""
     problems: list[Problem] = []
     known: dict[str, Any] = {}
     written_as: dict[str, str] = {}
@@ -71,7 +77,7 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
             problems.append(_unknown_key(str(key)))
         elif name in known:
             first = written_as[name]
-            problems.append(Problem((first, key), f"{first} and {key} are two names of one setting; keep one of them"))
+            problems.append(Problem((first, key), f"{first} and {key} are two names of the same setting; keep one"))
         else:
             known[name] = value
             written_as[name] = str(key)
@@ -84,7 +90,7 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
     except ValidationError as error:
         problems += [_wrong_value(dict(details), known, written_as) for details in error.errors()]
         wrong = {details["loc"][0] for details in error.errors()}
-        # The rest can still contradict itself, or want what is not installed.
+        # The other values may still contradict each other, or need a package that is not installed.
         right = {name: key for name, key in written_as.items() if name not in wrong}
         config = TrainingConfig.model_validate({name: value for name, value in known.items() if name in right})
     for names, text in contradictions(config, right):
@@ -96,11 +102,11 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
 def config_error(
     problems: Iterable[Problem], *, source: str = "the settings", lines: Mapping[str, int] | None = None
 ) -> CrucibleError:
-    """Puts problems into one message, in the order of their lines where these are known.
+    """Combine problems into one error, in the order of their lines if these are known.
 
     Args:
-        source: where the settings come from, to follow the word "in".
-        lines: line number by key, as the user wrote it.
+        source: where the settings come from, as a phrase that follows "in".
+        lines: the line number of each key, as the user wrote it.
     """
     numbered = [(min((lines or {}).get(key, 0) for key in p.keys) if p.keys else 0, p.text) for p in problems]
     numbered.sort(key=lambda item: item[0])
@@ -110,18 +116,18 @@ def config_error(
         f"There {'is' if len(texts) == 1 else 'are'} {count} in {source}:\n"
         + "\n".join(texts)
         + "\nNothing was started, because the run would not be the one you asked for. "
-        "Correct this and start again."
+        "Fix the above and start again."
     )
 
 
 def _unknown_key(key: str) -> Problem:
     near = nearest_names(key, KEYS)
-    hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(SETTINGS)}"
+    hint = f"did you mean {near[0]}?" if near else f"the valid keys are {', '.join(SETTINGS)}"
     return Problem((key,), f"{key} is not a known key; {hint}")
 
 
 def read_names_of_layers(known: dict[str, Any], written_as: dict[str, str]) -> None:
-    """Other trainers' target_modules are lists of layers: [q_proj, v_proj]."""
+    """Move a list of layers, which other trainers call `target_modules` ([q_proj, v_proj]), to `layer_patterns`."""
     value = known.get("target_modules")
     if isinstance(value, list | tuple) or (isinstance(value, str) and "," in value):
         known["layer_patterns"] = known.pop("target_modules")
@@ -129,7 +135,7 @@ def read_names_of_layers(known: dict[str, Any], written_as: dict[str, str]) -> N
 
 
 def _two_lengths(epochs: Any, steps: Any, written_as: Mapping[str, str]) -> Problem:
-    """`TrainingConfig` checks this too, but only when every value by itself is right."""
+    """Report that epochs and steps are both set. `TrainingConfig` only checks this once every single value is valid."""
     keys = written_as["epochs"], written_as["max_train_steps"]
     given = f"{keys[0]} = {quoted(epochs)} and {keys[1]} = {quoted(steps)}"
     text = f"{given} both say how long to train; keep one of them"
@@ -142,15 +148,15 @@ def _missing_packages(config: TrainingConfig, written_as: Mapping[str, str]) -> 
         value = getattr(config, name)
         if (package := SETTINGS[name].missing_package(value)) is not None:
             text = (
-                f"{key} = {value}, but the package {package}, which it comes from, is not installed in the Python that "
-                f'runs here; install it with: "{sys.executable}" -m pip install {package}'
+                f"{key} = {value}, but the package {package}, which provides it, is not installed in the Python "
+                f'environment in use; install it with: "{sys.executable}" -m pip install {package}'
             )
             problems.append(Problem((key,), text))
     return problems
 
 
 def _wrong_value(details: dict[str, Any], values: Mapping[str, Any], written_as: Mapping[str, str]) -> Problem:
-    """Turns one of pydantic's errors into a problem, with the value as the user wrote it."""
+    """Convert one of pydantic's errors into a problem that quotes the value as the user wrote it."""
     name = str(details["loc"][0])
     setting = SETTINGS[name]
     value = values[name]
@@ -163,6 +169,6 @@ def _wrong_value(details: dict[str, Any], values: Mapping[str, Any], written_as:
 
 
 def quoted(value: Any) -> str:
-    """A value as it is shown in a message: texts as they were written, anything long cut off."""
+    """Return a value as a message shows it: text as it was written, and anything long cut off."""
     text = value if isinstance(value, str) and value else repr(value)
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"

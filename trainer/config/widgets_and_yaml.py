@@ -1,4 +1,4 @@
-"""Settings between a node's widgets and YAML: what both say becomes one config, and a config becomes text."""
+"""Conversion between a node's widgets, YAML and configs: merging the former into a config, and writing it as YAML."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from .validation import (
 from .yaml_file import read_settings
 
 PLACEHOLDERS = {
-    "base_model": ("path/to/a/model", "the folder of an SD1.5 or SDXL model in diffusers' format, or demo"),
-    "train_data_dir": ("path/to/images", "the folder of the images with their captions, or demo"),
+    "base_model": ("path/to/a/model", "the folder of an SD1.5 or SDXL model in diffusers format, or demo"),
+    "train_data_dir": ("path/to/images", "the folder of the images and their captions, or demo"),
 }
-"""What stands for settings that only the user can know, with a comment."""
+"""The placeholders, each with a comment, for settings that only the user can know."""
 
 OPEN_IN_DATASETS = ("resolution", "caption_dropout_rate", "validation_percent")
-"""Settings that a dataset can leave to the training."""
+"""Settings that a dataset may leave open for the training to decide."""
 
 
 def from_widgets_and_yaml(widgets: Mapping[str, Any], text: str) -> TrainingConfig:
-    """Makes a config of a node's widgets and of pasted YAML.
+    """Build a config from a node's widgets and pasted YAML.
 
-    A key of the YAML wins over a widget that is on auto or at its default.
+    A key in the YAML takes precedence over a widget that is on auto or at its default.
 
     Raises:
-        CrucibleError: the YAML cannot be read, a value is wrong, or a widget and the YAML say different things.
+        CrucibleError: the YAML cannot be read, a value is wrong, or a widget and the YAML disagree.
     """
     if not text.strip():
         return from_widgets(widgets)
@@ -68,13 +68,13 @@ def from_widgets_and_yaml(widgets: Mapping[str, Any], text: str) -> TrainingConf
 
 
 def _leaves_open(key: str, value: Any) -> bool:
-    """Whether YAML names a setting and leaves it on auto."""
+    """Return whether a value in YAML leaves its setting on auto."""
     setting = SETTINGS.get(KEYS.get(key, ""))
     return setting is not None and setting.may_be_auto and setting.read(value) in (None, "auto")
 
 
 def _agree(setting: Setting, widget: Any, written: Any) -> bool:
-    """Whether a widget leaves a setting to the YAML, or says the same; a wrong value is found elsewhere."""
+    """Return whether a widget leaves a setting to the YAML or has the same value; wrong ones are reported elsewhere."""
     if widget == setting.widget_default:
         return True
     try:
@@ -85,9 +85,12 @@ def _agree(setting: Setting, widget: Any, written: Any) -> bool:
 
 
 def split_of_other_nodes(config: TrainingConfig) -> tuple[TrainingConfig, dict[str, Any]]:
-    """The config without what other nodes say, and what was said of that.
+    """Separate a config from the settings that other nodes decide.
 
-    What a dataset can leave to the training stays, and counts where it does.
+    Settings that a dataset may leave open stay in the config, which decides if the dataset does not.
+
+    Returns:
+        The config without those settings, and the values that they had.
     """
     defaults = TrainingConfig()
     said = {
@@ -99,11 +102,11 @@ def split_of_other_nodes(config: TrainingConfig) -> tuple[TrainingConfig, dict[s
 
 
 def to_yaml(config: TrainingConfig, reasons: Mapping[str, str] | None = None, warning: str = "") -> str:
-    """A config file with what differs from the defaults, which trains the same.
+    """Write the settings that differ from the defaults as a config file that trains the same LoRA.
 
     Args:
-        reasons: for values that will be chosen automatically; they follow as comments.
-        warning: a sentence that stands above everything as a comment.
+        reasons: the reasons for values that are chosen automatically, which are added as comments.
+        warning: a remark that is added as a comment at the top.
     """
     defaults = TrainingConfig()
     lines = [f"# {warning}"] if warning else []

@@ -1,4 +1,4 @@
-"""Reads the settings of a training run from YAML."""
+"""Reading the settings of a training run from YAML."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ SETTING_START = re.compile(r"(?:^|(?<=[\s,]))([A-Za-z_]\w*):(?=\s|$)")
 
 @dataclass(frozen=True)
 class WrittenSettings:
-    """Settings as they are written, before the schema has looked at them.
+    """Settings as they were written, before the schema validates them.
 
     Attributes:
-        source: where, to follow the word "in".
-        values, lines: by key; what stands there and in which line.
-        repeated: keys that stand there more than once.
+        source: where the settings come from, as a phrase that follows "in".
+        values: the written value of each key.
+        lines: the line number of each key.
+        repeated: the problems of keys that appear more than once.
     """
 
     source: str
@@ -38,14 +39,14 @@ class WrittenSettings:
 
 
 def read_config(path: str | Path) -> TrainingConfig:
-    """Reads a config file: one `key: value` a line.
+    """Read a config file with one `key: value` per line.
 
-    Values are taken as they stand in the file, and only the schema says what they mean: `2e-4` is a number
-    where one is expected, `no` and `007` stay words where a text is.
+    Values are taken as they are written, and only the schema gives them a meaning: `2e-4` is a number where a number is
+    expected, and `no` and `007` remain text where text is.
 
     Raises:
-        CrucibleError: the file is missing or not such a list, or any of its settings is wrong; then all that
-            is wrong is named, each with its line.
+        CrucibleError: the file is missing or not in this form, or a setting is wrong; the message then names
+            everything that is wrong, each with its line.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -54,9 +55,10 @@ def read_config(path: str | Path) -> TrainingConfig:
 
 
 def checked(written: WrittenSettings) -> TrainingConfig:
-    """
+    """Validate settings that were read, and build a config from them.
+
     Raises:
-        CrucibleError: names everything that is wrong, each with its line.
+        CrucibleError: a setting is wrong; the message names everything that is wrong, each with its line.
     """
     config, problems = check_values(written.values)
     if config is None or written.repeated:
@@ -65,13 +67,13 @@ def checked(written: WrittenSettings) -> TrainingConfig:
 
 
 def read_settings(text: str, source: str) -> WrittenSettings:
-    """Reads one `key: value` a line.
+    """Read settings from text with one `key: value` per line.
 
     Args:
-        source: where the text is from, to follow the word "in".
+        source: where the text comes from, as a phrase that follows "in".
 
     Raises:
-        CrucibleError: it is not such a list.
+        CrucibleError: the text is not in this form.
     """
     root = _parse(text, source)
     values: dict[str, Any] = {}
@@ -81,7 +83,7 @@ def read_settings(text: str, source: str) -> WrittenSettings:
         key = str(_value(key_node))
         line = key_node.start_mark.line + 1
         if key in values:
-            repeated.append(Problem((key,), f"{key} stands in line {lines[key]} and again in line {line}; keep one"))
+            repeated.append(Problem((key,), f"{key} is in line {lines[key]} and again in line {line}; keep one"))
             continue
         values[key], lines[key] = _value(value_node), line
     return WrittenSettings(source, values, lines, tuple(repeated))
@@ -96,23 +98,23 @@ def _parse(text: str, source: str) -> yaml.MappingNode:
         raise _not_yaml(error, text, source) from error
     if root is None:
         raise CrucibleError(
-            f"{_start(source)} is empty, so there is nothing to train. Write one setting a line, "
-            "for instance:\n  train_data_dir: path/to/images"
+            f"{_start(source)} is empty, so there is nothing to train. Write one setting per line, "
+            "for example:\n  train_data_dir: path/to/images"
         )
     if not isinstance(root, yaml.MappingNode):
         raise CrucibleError(
             f"{_start(source)} is not a list of settings{_missing_space(text)}. "
-            "Write one setting a line, with a colon and a space between key and value, for instance:\n"
+            "Write one setting per line, with a colon and a space between key and value, for example:\n"
             "  lora_rank: 8"
         )
     return root
 
 
 def _value(node: yaml.Node, depth: int = 0) -> Any:
-    """The node as plain Python: texts, None, lists and mappings."""
+    """Convert a YAML node to plain Python: text, None, lists and dictionaries."""
     if isinstance(node, yaml.ScalarNode):
         return None if node.style is None and node.value in NULL_WORDS else str(node.value)
-    if depth > 1:  # no setting nests deeper; aliases could nest without end
+    if depth > 1:  # no setting is nested deeper, and aliases could nest endlessly
         return "…"
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, depth + 1) for item in node.value]
@@ -120,7 +122,7 @@ def _value(node: yaml.Node, depth: int = 0) -> Any:
 
 
 def _start(source: str) -> str:
-    """As the first words of a sentence."""
+    """Capitalise a source to start a sentence with it."""
     return source[:1].upper() + source[1:]
 
 
@@ -128,7 +130,7 @@ def _no_file(path: Path) -> CrucibleError:
     path = path.absolute()
     if path.is_dir():
         files = sorted(file.name for file in path.iterdir() if file.suffix.lower() in (".yaml", ".yml"))
-        found = f"The folder holds {', '.join(files[:5])}" if files else "The folder holds no YAML file"
+        found = f"The folder contains {', '.join(files[:5])}" if files else "The folder contains no YAML file"
         return CrucibleError(f"The config file {path} is a folder. {found}. Give the path of a file.")
     return CrucibleError(
         f"The config file {path} does not exist, so there are no settings to train with. "
@@ -137,7 +139,7 @@ def _no_file(path: Path) -> CrucibleError:
 
 
 def _settings_of_one_line(text: str) -> Sequence[re.Match[str]]:
-    """Where known keys start in a text that is all on one line; nothing for a text of several lines."""
+    """Return the places where known keys start in text on a single line; there are none in text on several lines."""
     content = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if len(content) != 1 or content[0].lstrip().startswith("{"):
         return ()
@@ -149,8 +151,8 @@ def _one_line(text: str, source: str) -> CrucibleError:
     starts = [match.start() for match in SETTING_START.finditer(line)]
     settings = [line[a:b].strip(" ,") for a, b in zip(starts, [*starts[1:], None], strict=True)]
     return CrucibleError(
-        f"All settings of {source} stand on one line, which YAML reads as one value. "
-        "Put each on a line of its own:\n" + "\n".join(f"  {setting}" for setting in settings)
+        f"All settings of {source} are on one line, which YAML reads as a single value. "
+        "Put each on its own line:\n" + "\n".join(f"  {setting}" for setting in settings)
     )
 
 
@@ -170,13 +172,13 @@ def _not_yaml(error: yaml.YAMLError, text: str, source: str) -> CrucibleError:
 
 def _hint(problem: str, text: str) -> str:
     if "\\t" in problem or "tab" in problem:
-        return "The line starts with a tab; YAML takes only spaces there."
+        return "The line starts with a tab; YAML only allows spaces there."
     if "escape" in problem:
-        return r"In double quotes a backslash has a meaning of its own; write 'C:\images' in single quotes."
+        return r"In double quotes a backslash has a special meaning; use single quotes, as in 'C:\images'."
     if "mapping values" in problem:
         return (
-            "A line must hold one setting and start where the other lines start; a value with a colon and a "
-            "space in it must stand in quotes."
+            "Every line must contain one setting and start in the same column as the other lines; a value that "
+            "contains a colon and a space must be in quotes."
         )
     if missing := _missing_space(text):
         return f"There is a mistake{missing}."
@@ -184,7 +186,7 @@ def _hint(problem: str, text: str) -> str:
 
 
 def _missing_space(text: str) -> str:
-    """Names the first line that has no space after the colon, which makes a setting a mere word."""
+    """Return a remark on the first line without a space after the colon, which YAML does not read as a setting."""
     for number, line in enumerate(text.splitlines(), start=1):
         match = re.match(r"\s*(\w+):\S", line)
         if match and match[1] in KEYS:

@@ -1,1 +1,1 @@
-"""Reads a dataset: finds the images, pairs them with captions, checks them, and gives their pixels."""
+"""Datasets: finding images, pairing them with captions, checking them, and loading their pixels."""

@@ -1,7 +1,8 @@
-"""What the frozen encoders made of images and captions, on disk, so that it is made once.
+"""An on-disk cache of encoded images and captions, so that the frozen encoders run only once for each.
 
-One safetensors file per entry, named by a hash of everything that it depends on: an entry is either right or not
-there. Files are written beside and renamed, so one that is there is whole, and several runs may share a folder.
+There is one safetensors file per entry, named by a hash of everything that the entry depends on, so an entry is either
+correct or missing. Files are written under a temporary name and then renamed, so an existing file is complete, and
+several runs may share a folder.
 """
 
 from __future__ import annotations
@@ -27,31 +28,33 @@ from ..files.tensor_tree import packed, unpacked
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Of how entries are made. A change of preprocessing must change it."""
+"""The version of the way entries are computed. It must change whenever preprocessing does."""
 
 IN_MEMORY = 2**28
-"""Bytes of entries that are kept in memory."""
+"""The most bytes of entries that are kept in memory."""
 
 KEPT_SECONDS = 24 * 3600
-"""Entries that were used within a day are never deleted: a run may be using them."""
+"""Entries used within this time are never deleted, because a run may be using them."""
 
 TOUCH_SECONDS = 3600
+"""A file's time of last use is only updated when it is older than this."""
 
 
 def cache_folder(runs_folder: Path) -> Path:
-    """Where all runs of a folder share what need not be made again."""
+    """Return the cache folder that all runs of a folder share."""
     return runs_folder / ".cache"
 
 
 class TensorCache:
-    """Nested lists, tuples and dictionaries of tensors and plain values, by key.
+    """A cache of nested lists, tuples and dictionaries of tensors and plain values, by key.
 
     Args:
-        folder: made when something is stored; None keeps everything in memory.
-        limit: bytes on disk above which `clean` deletes what was not used for longest.
+        folder: the folder of the entries, created when the first is stored; None keeps everything in memory.
+        limit: the number of bytes on disk above which `clean` deletes the entries unused for longest.
 
     Attributes:
-        made, found: how many entries were made anew, and found by `holds`.
+        made: the number of entries that were computed.
+        found: the number of entries that `holds` found on disk.
     """
 
     def __init__(self, folder: Path | None, limit: int = 0) -> None:
@@ -64,10 +67,10 @@ class TensorCache:
         self._unwritten: dict[str, Any] = {}
 
     def get(self, key: str, make: Callable[[], Any] | None = None) -> Any:
-        """The entry of a key; what `make` gives where there is none, which is then stored.
+        """Return the entry of a key; if there is none, compute it with `make` and store it.
 
         Raises:
-            KeyError: there is none, and no `make`.
+            KeyError: there is no entry, and `make` is None.
         """
         if key in self._unwritten:
             return self._unwritten[key]
@@ -85,7 +88,10 @@ class TensorCache:
         return value
 
     def holds(self, key: str) -> bool:
-        """Whether the entry is there and whole, and so will stay. Cheap: reads no tensor."""
+        """Return whether the entry of a key exists and is intact, and mark it as used so that it is not deleted.
+
+        This is cheap, because no tensor is read.
+        """
         path = self._path(key)
         if key in self._unwritten or key in self._memory:
             return True
@@ -110,21 +116,21 @@ class TensorCache:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                # Copies, because memory that is mapped to the file keeps it from being replaced on Windows.
+                # Copied, because Windows does not allow a memory-mapped file to be replaced.
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
                 structure = json.loads(file.metadata()["structure"])
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
-            return None  # not there, or damaged: it is made anew
+            return None  # missing or damaged, so it is computed again
         _touch(path)
         return unpacked(structure, tensors)
 
     def _write(self, key: str, value: Any) -> Any:
-        """Returns the value as it will be read: the layout of its tensors in memory decides over their last bits."""
+        """Store a value, and return it as it is read back: the memory layout of tensors affects the last bits."""
         path = self._path(key)
         tensors: dict[str, Tensor] = {}
         try:
             structure = json.dumps(packed(value, tensors))
-        except TypeError:  # something that no file can hold
+        except TypeError:  # it contains something that cannot be stored in a file
             path = None
         if path is None:
             self._unwritten[key] = value
@@ -135,8 +141,9 @@ class TensorCache:
         except (OSError, SafetensorError) as error:
             if not self._unwritten:
                 log.warning(
-                    "What was encoded cannot be kept in %s, and stays in memory: %s. The run goes on, and the next "
-                    "one encodes it again. Free some space on that disk, or allow writing there.",
+                    "Encoded images and captions cannot be saved to %s, so they are kept in memory: %s. This run "
+                    "continues, but the next one has to encode them again. Free some disk space, or make the folder "
+                    "writable.",
                     self.folder,
                     error,
                 )
@@ -154,27 +161,27 @@ class TensorCache:
             self._bytes -= dropped
 
     def size(self) -> int:
-        """Bytes on disk."""
+        """Return the size of the cache on disk in bytes."""
         return sum(size for _, size, _ in self._entries())
 
     def clean(self) -> int:
-        """Deletes the entries that were not used for longest, until the rest is within the limit.
+        """Delete the entries unused for longest until the rest is within the limit.
 
         Returns:
-            Bytes on disk afterwards; above the limit when more than that was used within a day.
+            The size on disk in bytes afterwards, which is above the limit if more than that was used within a day.
         """
         entries = sorted(self._entries(), key=lambda entry: entry[2])
         total = sum(size for _, size, _ in entries)
         for path, size, used in entries:
             if total <= self.limit or time.time() - used < KEPT_SECONDS:
                 break
-            with suppress(OSError):  # another program has it open, or writing there is not permitted
+            with suppress(OSError):  # another program has it open, or the folder is not writable
                 path.unlink(missing_ok=True)
                 total -= size
         return total
 
     def _entries(self) -> list[tuple[Path, int, float]]:
-        """Path, bytes and time of last use of each file, also of those that a killed process left half-written."""
+        """Return path, bytes and time of last use of each file, including incomplete ones left by killed processes."""
         found = []
         for path in self.folder.glob("??/*") if self.folder is not None else ():
             try:
@@ -198,7 +205,7 @@ def _save(path: Path, tensors: dict[str, Tensor], structure: str) -> None:
 
 
 def _touch(path: Path) -> None:
-    """Note that the file was used."""
+    """Record that a file was used, by its modification time."""
     try:
         if time.time() - path.stat().st_mtime > TOUCH_SECONDS:
             os.utime(path)

@@ -40,5 +40,5 @@ class Finding:
 
 
 def by_weight(findings: Sequence[Finding]) -> list[Finding]:
-    """Heaviest first; among equals, in the order they were found."""
+    """Sort findings from most to least severe, keeping the order among equals."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))

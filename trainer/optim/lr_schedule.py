@@ -1,4 +1,4 @@
-"""How the learning rate changes over a run."""
+"""Schedules of the learning rate over a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from ..config import ResolvedConfig
 
 
 def make_schedule(optimizer: Optimizer, config: ResolvedConfig) -> LambdaLR | None:
-    """diffusers' schedule of the config's name, with its warmup; None for an optimizer that has its own warmup and
-    needs no schedule."""
+    """Create the schedule that the config names, with its warmup, using diffusers.
+
+    Returns:
+        The schedule, or None for an optimizer that has its own warmup and needs no schedule.
+    """
     if config.optimizer == "schedule_free_adamw":
         return None
     warmup, steps = config.lr_warmup_steps, config.max_train_steps
     schedule: LambdaLR
     if config.lr_scheduler == "polynomial":
-        # By itself it ends at 1e-7, and refuses learning rates that are no larger.
+        # By default it ends at 1e-7, and rejects learning rates that are not above that.
         schedule = get_polynomial_decay_schedule_with_warmup(
             optimizer, warmup, steps, lr_end=0.0, power=config.lr_scheduler_power
         )

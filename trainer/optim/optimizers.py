@@ -1,4 +1,4 @@
-"""The optimizers, from the libraries that they come from."""
+"""Optimizers, created from the libraries that provide them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..formats.layer_names import is_of_text_encoder
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Weights that are trained with one learning rate; `name` is what the log calls them."""
+    """A group of weights that are trained with the same learning rate; the log uses its `name`."""
 
     name: str
     parameters: Sequence[nn.Parameter]
@@ -26,8 +26,11 @@ class ParameterGroup:
 
 
 def parameter_groups(adapters: Adapters, config: ResolvedConfig) -> list[ParameterGroup]:
-    """Model and text encoders, each with its own learning rate; with LoRA+ (Hayou et al. 2024, arXiv:2402.12354) also
-    apart by factor, B with `loraplus_ratio` times the rate of A."""
+    """Group the weights of adapters by learning rate: those of the model and those of the text encoders.
+
+    With LoRA+ (Hayou et al. 2024, arXiv:2402.12354), matrices A and B are separate groups too, and B has
+    `loraplus_ratio` times the learning rate of A.
+    """
     groups: dict[str, list[nn.Parameter]] = {}
     rates: dict[str, float] = {}
     for key, part, parameter in adapters.named_parameters():
@@ -42,10 +45,10 @@ def parameter_groups(adapters: Adapters, config: ResolvedConfig) -> list[Paramet
 
 
 def make_optimizer(groups: Sequence[ParameterGroup], config: ResolvedConfig) -> Optimizer:
-    """The optimizer that the config names, with a parameter group (and its `name`) for each of `groups`.
+    """Create the optimizer that the config names, with a parameter group (and its `name`) for each of `groups`.
 
     Raises:
-        CrucibleError: the optimizer cannot train these groups, or not on this device.
+        CrucibleError: the optimizer cannot train these groups, or cannot run on this device.
     """
     parameters: list[dict[str, Any]] = [
         {
@@ -62,7 +65,7 @@ def make_optimizer(groups: Sequence[ParameterGroup], config: ResolvedConfig) -> 
     if config.optimizer == "adafactor":
         from transformers.optimization import Adafactor
 
-        # Its own steps would take the place of the learning rate and its schedule.
+        # Relative steps would replace the learning rate and its schedule.
         return Adafactor(parameters, lr=config.learning_rate, scale_parameter=False, relative_step=False)
     if config.optimizer == "adamw_8bit":
         _require_cuda(groups)
@@ -77,16 +80,16 @@ def make_optimizer(groups: Sequence[ParameterGroup], config: ResolvedConfig) -> 
         _require_one_rate(groups)
         from prodigyopt import Prodigy
 
-        # Both are its authors' advice for diffusion models; without the safeguard a warmup misleads its estimate.
+        # Its authors recommend both for diffusion models; without the safeguard, a warmup distorts its estimate.
         return Prodigy(parameters, use_bias_correction=True, safeguard_warmup=True, **settings)
     from schedulefree import AdamWScheduleFree
 
-    # Its average of the weights has to know the warmup.
+    # Its weight averaging depends on the warmup.
     return AdamWScheduleFree(parameters, warmup_steps=config.lr_warmup_steps, **settings)
 
 
 def effective_learning_rates(optimizer: Optimizer) -> dict[str, float]:
-    """How far the next step goes, by the name of the group: Prodigy's estimate is part of it."""
+    """Return the learning rate of the next step by the name of the group, including Prodigy's own estimate."""
     return {group["name"]: group["lr"] * group.get("d", 1.0) for group in optimizer.param_groups}
 
 
@@ -94,8 +97,8 @@ def _require_cuda(groups: Sequence[ParameterGroup]) -> None:
     device = groups[0].parameters[0].device
     if device.type != "cuda":
         raise CrucibleError(
-            f"optimizer is adamw_8bit, but the training runs on {device.type}, and 8-bit AdamW is made for CUDA. Set "
-            "optimizer to adamw, or to adafactor, which needs little memory on every device."
+            f"optimizer is adamw_8bit, but the training runs on {device.type}, and 8-bit AdamW only works on CUDA. Set "
+            "optimizer to adamw, or to adafactor, which needs little memory on any device."
         )
 
 
@@ -103,6 +106,6 @@ def _require_one_rate(groups: Sequence[ParameterGroup]) -> None:
     if len({group.learning_rate for group in groups}) > 1:
         rates = ", ".join(f"{group.name} {group.learning_rate:g}" for group in groups)
         raise CrucibleError(
-            f"optimizer is prodigy, but the parts of the LoRA have learning rates of their own ({rates}). Prodigy "
-            "finds one learning rate for all of them. Give all parts the same, or choose another optimizer."
+            f"optimizer is prodigy, but the parts of the LoRA have different learning rates ({rates}). Prodigy finds "
+            "one learning rate for all of them. Set the same rate for all parts, or choose another optimizer."
         )

@@ -1,4 +1,4 @@
-"""What is worth saying about settings before a run: nothing that is wrong, but much that surprises people later."""
+"""Notes about settings that are valid but often surprise people later, shown before a run starts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ NEARLY_FULL_RANK = 64
 LEAST_RESOLUTION = 384
 MANY_TIMES_THE_RATE = 5
 MANY_VIEWINGS = 200
-"""How often an image can be shown before most LoRAs know it by heart."""
+"""How many times an image can be shown before most LoRAs have memorised it."""
 
 CLIP_ARCHITECTURES = frozenset({"sd15", "sd2", "sd2_v", "sdxl"})
-"""Whose text encoders are small enough to be trained with profit."""
+"""Architectures whose text encoders are small enough for training them to pay off."""
 
 
 def notes(
     config: TrainingConfig, dataset: DatasetFacts | None = None, model: ModelFacts | None = None
 ) -> tuple[str, ...]:
-    """Sentences for people; fewer where settings are still on auto, or dataset and model are unknown."""
+    """Return notes for the user; fewer while settings are still on auto, or the dataset or model is unknown."""
     found = [*_of_the_file(config), *_of_the_strength(config, model), *_of_the_steps(config, dataset, model)]
     if isinstance(config, ResolvedConfig) and dataset is not None and model is not None:
         found += _of_the_text_encoder(config, dataset, model)
@@ -33,26 +33,26 @@ def notes(
 
 def _of_the_file(config: TrainingConfig) -> Iterator[str]:
     if config.algorithm == "dora":
-        yield "algorithm = dora: applied by ComfyUI and Forge only; diffusers leaves its scales out."
+        yield "algorithm = dora: fully applied only by ComfyUI and Forge; diffusers ignores its scales."
     if config.algorithm in ("loha", "lokr"):
-        yield f"algorithm = {config.algorithm}: read by ComfyUI, A1111 and Forge, not by diffusers."
+        yield f"algorithm = {config.algorithm}: read by ComfyUI, A1111 and Forge, but not by diffusers."
 
 
 def _of_the_strength(config: TrainingConfig, model: ModelFacts | None) -> Iterator[str]:
     rank, alpha = config.lora_rank, config.lora_alpha
     if rank is not None and rank >= NEARLY_FULL_RANK:
-        yield f"lora_rank = {rank}: close to full fine-tuning, and overfits small sets. 8 to 32 is usual."
+        yield f"lora_rank = {rank}: close to full fine-tuning, and overfits small datasets. 8 to 32 is usual."
     if rank is not None and alpha is not None and config.algorithm != "rslora" and not rank / 2 <= alpha <= rank:
-        acts = f"{alpha / rank:.2g} times its strength"
-        yield f"lora_alpha = {alpha:g} with lora_rank = {rank}: the LoRA acts at {acts}. 0.5 to 1 is usual."
+        scale = f"alpha / rank = {alpha / rank:.2g}"
+        yield f"lora_alpha = {alpha:g} with lora_rank = {rank}: the LoRA is scaled by {scale}. 0.5 to 1 is usual."
     if config.learning_rate is not None and model is not None:
         usual, _ = usual_learning_rate(config, model.architecture)
         times = config.learning_rate / usual
         named = OPTIMIZER_DEFAULTS[config.optimizer].title
         if times >= MANY_TIMES_THE_RATE:
             yield (
-                f"learning_rate = {config.learning_rate:g}: {times:.0f} times what is usual for {named} on this model, "
-                "so the loss may swing or the pictures break; halve it if they do."
+                f"learning_rate = {config.learning_rate:g}: {times:.0f} times the usual value for {named} on this "
+                "model. If the loss becomes unstable or the samples fall apart, halve it."
             )
 
 
@@ -60,21 +60,21 @@ def _of_the_steps(config: TrainingConfig, dataset: DatasetFacts | None, model: M
     batch, accumulation, steps = config.batch_size, config.gradient_accumulation_steps, config.max_train_steps
     if batch is not None and accumulation is not None and batch * accumulation < EFFECTIVE_BATCH:
         yield (
-            f"batch_size = {batch} with gradient_accumulation_steps = {accumulation}: steps on fewer than "
-            f"{EFFECTIVE_BATCH} images swing. Accumulation makes up for it without more memory: "
+            f"batch_size = {batch} with gradient_accumulation_steps = {accumulation}: training on fewer than "
+            f"{EFFECTIVE_BATCH} images per step is noisy. More accumulation helps without more memory: set "
             f"gradient_accumulation_steps = {-(-EFFECTIVE_BATCH // batch)}."
         )
     small_model = model is not None and model.native_resolution < LEAST_RESOLUTION
     if config.resolution is not None and config.resolution < LEAST_RESOLUTION and not small_model:
-        yield f"resolution = {config.resolution}: under {LEAST_RESOLUTION} pixels too little is left of an image."
+        yield f"resolution = {config.resolution}: below {LEAST_RESOLUTION} pixels, images lose too much detail."
     if config.purpose == "quick_test":
-        yield "purpose = quick_test: this LoRA shows that everything works; it is not meant for use."
+        yield "purpose = quick_test: this run only shows that everything works; its LoRA is not meant for use."
     if dataset is not None and steps is not None and batch is not None and accumulation is not None:
         shown = steps * batch * accumulation * dataset.training_share / dataset.images
         if shown >= MANY_VIEWINGS:
             yield (
-                f"Every image is shown about {shown:.0f} times, which is enough to learn many of them by heart: more "
-                "images help more than more steps."
+                f"Every image is shown about {shown:.0f} times, which is enough to memorise many of them. More images "
+                "would help more than more steps."
             )
 
 
@@ -83,6 +83,6 @@ def _of_the_text_encoder(config: ResolvedConfig, dataset: DatasetFacts, model: M
         return
     if config.purpose in ("character", "object", "concept"):
         yield (
-            f'train_text_encoder is off, which is enough most of the time. Switch it on if "{dataset.trigger_word}" '
-            "does not call up what was learned: it helps a new word to mean something, for more memory and time."
+            f'train_text_encoder is off, which is usually fine. Turn it on if "{dataset.trigger_word}" does not call '
+            "up what was learned: it helps the model learn a new word, but needs more memory and time."
         )

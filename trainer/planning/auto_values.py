@@ -1,4 +1,4 @@
-"""Collects what is chosen for settings that were left on auto."""
+"""The values chosen for settings that were left on auto."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ DEMO_VALUES: dict[str, Any] = {
     "resolution": 64,
     "validation_percent": 0.0,
 }
-"""For the demo model, far smaller than any real one. Its warmup is the longest, as MOST_WARMUP_STEPS."""
+"""Values for the demo model, which is far smaller than any real one. Its warmup is an upper limit, like
+MOST_WARMUP_STEPS."""
 
 
 class AutoValues:
-    """Chosen values and their reasons; what the user set stays, and the demo model has values of its own."""
+    """Chosen values and the reasons for them. Values set by the user are kept, and the demo model has its own."""
 
     def __init__(self, config: TrainingConfig, architecture: str) -> None:
         self.config = config
@@ -32,14 +33,14 @@ class AutoValues:
         self.reasons: dict[str, str] = {}
 
     def value(self, name: str) -> Any:
-        """What the user set or what was chosen; None before that."""
+        """Return the value that the user set or that was chosen for a setting, or None if there is neither yet."""
         return self.values.get(name, getattr(self.config, name))
 
     def take(self, name: str, value: Any, reason: str, *, most: int | None = None) -> Any:
-        """Choose a value, unless the user or the demo model has one.
+        """Choose a value for a setting, unless the user or the demo model provides one, and return the value in effect.
 
         Args:
-            most: of a batch: no more than all images.
+            most: the number of images, which limits a batch size.
         """
         given = getattr(self.config, name)
         if given is not None:
@@ -47,11 +48,11 @@ class AutoValues:
         if name in self.own_values:
             value, reason = self.own_values[name], "suits the demo model"
         if most is not None and value > most:
-            value, reason = most, "all images"
+            value, reason = most, "the dataset has no more images"
         return self.set(name, value, reason)
 
     def set(self, name: str, value: Any, reason: str) -> Any:
-        """Choose a value, whatever was there."""
+        """Choose a value for a setting, replacing any earlier one, and return it."""
         self.values[name] = value
         self.reasons[name] = f"{value:g}: {reason}" if isinstance(value, float) else f"{value}: {reason}"
         return value

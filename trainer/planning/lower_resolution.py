@@ -1,4 +1,4 @@
-"""Training at a lower resolution than was asked for, when memory leaves no other way."""
+"""Training at a lower resolution than requested, if it does not fit into memory otherwise."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from ..config import ResolvedConfig
 from ..data.images.dataset import Dataset
 
 LEAST = 384
-"""Below it, models of 512 and more pixels learn little that is of use."""
+"""The lowest resolution to fall back to; below it, models made for 512 pixels or more learn little of use."""
 
 STEP = 64
-"""Resolutions are multiples of it."""
+"""The number of pixels that lowered resolutions are multiples of."""
 
 
 def next_lower(config: ResolvedConfig) -> int | None:
-    """About three quarters of a config's resolution; None where that is too low, or not allowed."""
+    """Return about three quarters of a config's resolution, or None if that is too low or not allowed."""
     lower = max(LEAST, config.resolution * 3 // 4 // STEP * STEP)
     return lower if config.allow_lower_resolution and lower < config.resolution else None
 
 
 def limited(dataset: Dataset, resolution: int) -> Dataset:
-    """A dataset that is trained at a resolution, and at no higher one beside."""
+    """Return a dataset that is trained at the given resolution, and at no extra resolution above it."""
     settings = dataset.settings
     more = [str(one) for one in settings.resolutions(resolution)[1:] if one < resolution]
     lower = {"resolution": resolution, "extra_resolutions": ", ".join(more)}

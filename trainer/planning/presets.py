@@ -1,4 +1,4 @@
-"""What suits each purpose: how much a LoRA has to learn, and what it should not tie to its trigger word."""
+"""The settings that suit each purpose: how much a LoRA has to learn, and how closely it follows its captions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from ..config.schema import Purpose
 from .auto_values import AutoValues
 
 FEW_IMAGES = 15
-"""Under this, images are soon known by heart."""
+"""With fewer images than this, a LoRA soon memorises them."""
 
 SPARED_FROM = 30
-"""Images from which on some can be spared for validation."""
+"""The number of images from which some can be held out for validation."""
 
 SPARED_PERCENT, MOST_SPARED = 10.0, 16
-"""Of the images that are kept for validation; more of them would not be measured."""
+"""The percentage of images to hold out for validation, and their highest number; more would not be measured."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What a purpose prefers.
+    """The settings that suit a purpose.
 
     Attributes:
-        ranks: (from so many images on, rank), in order.
-        rank_reason: why these ranks.
-        loss_weighting: of models that predict noise or velocity, with the reason.
-        caption_dropout: with the reason.
+        ranks: pairs of the least number of images and the rank used from there on, in ascending order.
+        rank_reason: why these ranks suit the purpose.
+        loss_weighting: the weighting for models that predict noise or velocity, with the reason.
+        caption_dropout: the caption dropout rate, with the reason.
     """
 
     ranks: tuple[tuple[int, int], ...]
@@ -35,30 +35,29 @@ class Preset:
     caption_dropout: tuple[float, str]
 
     def rank(self, images: int) -> int:
+        """Return the rank for a number of images."""
         return [rank for least, rank in self.ranks if images >= least][-1]
 
 
-_ALL_LEVELS = ("none", "every noise level counts alike, so that fine detail such as a face is learned in full")
-# Hang et al. 2023 (arXiv:2303.09556): gradients of noise levels fight each other; gamma 5 is theirs.
-_BALANCED = ("min_snr", "noise levels pull less against each other, which suits a look of the whole picture")
-_NO_DROPOUT = (0.0, "what is learned should answer to its captions alone")
-_SOME_DROPOUT = (0.1, "shown without caption now and then, a style takes hold in any prompt")
+_ALL_LEVELS = ("none", "every noise level counts equally, so that fine detail such as a face is learned in full")
+# Hang et al. 2023 (arXiv:2303.09556): gradients of different noise levels conflict; gamma 5 is the paper's value.
+_BALANCED = ("min_snr", "noise levels conflict less, which suits the look of a whole image")
+_NO_DROPOUT = (0.0, "what is learned should respond only to its captions")
+_SOME_DROPOUT = (0.1, "trained without captions now and then, a style works in any prompt")
 
 PRESETS: dict[Purpose, Preset] = {
-    "character": Preset(((0, 8), (100, 16)), "enough for faces and figures", _ALL_LEVELS, _NO_DROPOUT),
-    "style": Preset(
-        ((0, 12), (30, 16), (300, 32)), "a style touches everything in a picture", _BALANCED, _SOME_DROPOUT
-    ),
+    "character": Preset(((0, 8), (100, 16)), "enough for a face or a figure", _ALL_LEVELS, _NO_DROPOUT),
+    "style": Preset(((0, 12), (30, 16), (300, 32)), "a style affects the whole image", _BALANCED, _SOME_DROPOUT),
     "object": Preset(
-        ((0, 4), (15, 8), (100, 16)), "one thing, and little else, is to be learned", _ALL_LEVELS, _NO_DROPOUT
+        ((0, 4), (15, 8), (100, 16)), "there is little more than one thing to learn", _ALL_LEVELS, _NO_DROPOUT
     ),
-    "concept": Preset(((0, 8), (100, 16), (300, 32)), "the middle way", _BALANCED, _NO_DROPOUT),
-    "quick_test": Preset(((0, 8),), "enough to see that something is learned", _ALL_LEVELS, _NO_DROPOUT),
+    "concept": Preset(((0, 8), (100, 16), (300, 32)), "a middle course", _BALANCED, _NO_DROPOUT),
+    "quick_test": Preset(((0, 8),), "enough to show that something is learned", _ALL_LEVELS, _NO_DROPOUT),
 }
 
 
 def choose_purpose(choices: AutoValues, dataset: DatasetFacts) -> Purpose:
-    """The purpose, which the captions speak for where the user names none."""
+    """Return the purpose, choosing the one that the captions suggest if the user named none."""
     purpose = choices.config.purpose
     if purpose == "auto":
         purpose, reason = dataset.taken_for
@@ -67,28 +66,28 @@ def choose_purpose(choices: AutoValues, dataset: DatasetFacts) -> Purpose:
 
 
 def choose_adapter(choices: AutoValues, purpose: Purpose, images: int) -> None:
-    """Rank, alpha and layers."""
+    """Choose rank, alpha and target layers."""
     preset = PRESETS[purpose]
-    reason = f"{preset.rank_reason}, with {_images(images)}" if len(preset.ranks) > 1 else preset.rank_reason
+    reason = f"{preset.rank_reason} ({_images(images)})" if len(preset.ranks) > 1 else preset.rank_reason
     rank = choices.take("lora_rank", preset.rank(images), reason)
     if choices.config.algorithm == "rslora":
         choices.take(
-            "lora_alpha", rank / 2, "half the rank, because rslora divides by the square root of the rank only"
+            "lora_alpha", rank / 2, "half the rank, because rslora divides by only the square root of the rank"
         )
     elif images < FEW_IMAGES:
         choices.take(
-            "lora_alpha", rank / 2, f"half the rank: gentler, because {_images(images)} are soon known by heart"
+            "lora_alpha", rank / 2, f"half the rank: gentler, because {_images(images)} can be memorised quickly"
         )
     else:
-        choices.take("lora_alpha", float(rank), "the same as the rank, so that the LoRA acts at full scale")
-    choices.take("target_modules", "attention_and_feed_forward", "learned more than attention alone on the demo")
+        choices.take("lora_alpha", float(rank), "the same as the rank, so that the LoRA acts at full strength")
+    choices.take("target_modules", "attention_and_feed_forward", "learned more than attention alone on the demo model")
 
 
 def choose_objective(choices: AutoValues, purpose: Purpose, model: ModelFacts) -> None:
-    """What noise levels and captions count."""
+    """Choose loss weighting, caption dropout and timestep sampling."""
     preset = PRESETS[purpose]
     if model.prediction_type == "flow":
-        choices.take("loss_weighting", "none", "flow models choose by their timesteps instead")
+        choices.take("loss_weighting", "none", "flow models use timestep sampling for this instead")
     else:
         choices.take("loss_weighting", *preset.loss_weighting)
     choices.take("caption_dropout_rate", *preset.caption_dropout)
@@ -99,14 +98,18 @@ def choose_objective(choices: AutoValues, purpose: Purpose, model: ModelFacts) -
 
 
 def choose_validation_percent(choices: AutoValues, images: int) -> float:
-    """How many of `images`, trained and kept ones together, are kept for validation."""
+    """Choose and return the percentage of images to hold out for validation.
+
+    Args:
+        images: the number of training and validation images together.
+    """
     if choices.config.purpose == "quick_test":
-        percent, reason = 0.0, "a test run needs none"
+        percent, reason = 0.0, "a quick test needs none"
     elif images < SPARED_FROM:
-        percent, reason = 0.0, f"{_images(images)} are too few to spare any; {SPARED_FROM} would do"
+        percent, reason = 0.0, f"with {_images(images)} there are none to spare; {SPARED_FROM} would be enough"
     else:
         percent = min(SPARED_PERCENT, round(100 * MOST_SPARED / images, 1))
-        reason = f"of {_images(images)} some can be spared to measure the training by"
+        reason = f"{_images(images)} are enough to hold some out"
     return float(choices.take("validation_percent", percent, reason))
 
 

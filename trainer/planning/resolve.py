@@ -1,4 +1,4 @@
-"""Finds a value for every setting that was left on auto, and says why."""
+"""The choice of a value, with the reason for it, for every setting that was left on auto."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from .presets import (
 from .run_length import choose_batch, choose_steps, choose_warmup
 
 SMALL_MODELS = frozenset({"sd15", "sd2", "sd2_v"})
-"""Architectures that take the higher of the two usual learning rates of AdamW."""
+"""Architectures that get the higher of the two usual learning rates for AdamW."""
 
 TEST_RATE = 2
-"""How many times the usual learning rate a quick test has, so that its few steps show."""
+"""The factor on the learning rate of a quick test, so that its few steps have a visible effect."""
 
 VALIDATIONS = 10
-"""Measurements in a run: enough for early stopping to wait for three and still save time."""
+"""The number of validation measurements in a run: enough for early stopping to wait for three and still save time."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings that are complete.
+    """A complete config, with the reasons for the values that were chosen.
 
     Attributes:
         values: the complete config.
-        reasons: for each setting that was auto, its value and the reason for it in words.
+        reasons: the chosen value and the reason for it, for each setting that was on auto.
     """
 
     values: ResolvedConfig
@@ -42,17 +42,18 @@ class Resolved:
 
 
 def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) -> Resolved:
-    """Replaces every auto value by one that fits the purpose, the dataset and the model.
+    """Replace every auto value with one that suits the purpose, the dataset and the model.
 
     Raises:
-        CrucibleError: the warmup is as long as the run or longer.
+        CrucibleError: the warmup would last as long as the run or longer.
+        ValueError: the dataset has no training images.
     """
     if dataset.images < 1:
-        raise ValueError("there must be an image to train")
+        raise ValueError("the dataset has no training images")
     choices = AutoValues(config, model.architecture)
     purpose = choose_purpose(choices, dataset)
     choose_adapter(choices, purpose, dataset.images)
-    resolution = choices.take("resolution", model.native_resolution, "what the model was made for")
+    resolution = choices.take("resolution", model.native_resolution, "the resolution that the model was made for")
     choose_objective(choices, purpose, model)
     percent = choose_validation_percent(choices, dataset.images + dataset.validation)
     effective_batch = choose_batch(choices, dataset.images, resolution)
@@ -63,9 +64,9 @@ def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) ->
     steps = choose_steps(choices, purpose, dataset, effective_batch)
     choose_warmup(choices, steps)
     if purpose == "quick_test":
-        choices.take("sample_every_n_steps", steps, "only before and after the test")
+        choices.take("sample_every_n_steps", steps, "only before and after the quick test")
         if config.measure == "auto":
-            choices.set("measure", "never", "a test run is not for use")
+            choices.set("measure", "never", "the LoRA of a quick test is not meant for use")
     else:
         choices.take("sample_every_n_steps", max(1, steps // 4), "a quarter of the steps")
     _choose_validation(choices, percent, steps)
@@ -76,7 +77,7 @@ def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) ->
 
 
 def usual_learning_rate(config: TrainingConfig, architecture: str) -> tuple[float, str]:
-    """What suits the optimizer and the model, with the reason."""
+    """Return the usual learning rate for the optimizer and the model, with the reason."""
     defaults = OPTIMIZER_DEFAULTS[config.optimizer]
     if config.optimizer == "prodigy":
         return defaults.learning_rate, defaults.reason
@@ -87,13 +88,13 @@ def usual_learning_rate(config: TrainingConfig, architecture: str) -> tuple[floa
 
 
 def _choose_optimization(choices: AutoValues, purpose: Purpose, architecture: str) -> None:
-    """Chooses what suits the optimizer."""
+    """Choose the learning rate, betas and schedule that suit the optimizer."""
     config = choices.config
     defaults = OPTIMIZER_DEFAULTS[config.optimizer]
     if config.learning_rate is None:
         rate, reason = usual_learning_rate(config, architecture)
         if purpose == "quick_test" and config.optimizer != "prodigy":
-            rate, reason = TEST_RATE * rate, f"{TEST_RATE} times what is {reason}, so that a short test shows"
+            rate, reason = TEST_RATE * rate, f"{TEST_RATE} times the usual rate ({reason}), for a visible effect"
         choices.set("learning_rate", rate, reason)
     if defaults.betas is not None:
         for name, beta in zip(("adam_beta1", "adam_beta2"), defaults.betas, strict=True):
@@ -101,7 +102,7 @@ def _choose_optimization(choices: AutoValues, purpose: Purpose, architecture: st
     if config.optimizer == "schedule_free_adamw":
         choices.take("lr_scheduler", "constant", "schedule-free AdamW averages the weights instead")
     else:
-        choices.take("lr_scheduler", "cosine", "the last steps are small, so that the loss settles")
+        choices.take("lr_scheduler", "cosine", "small steps at the end let the loss settle")
 
 
 def _choose_text_encoder_rate(choices: AutoValues) -> None:
@@ -109,12 +110,12 @@ def _choose_text_encoder_rate(choices: AutoValues) -> None:
     if choices.config.optimizer == "prodigy":
         choices.take("text_encoder_learning_rate", rate, "Prodigy finds one learning rate for all parts")
     else:
-        choices.take("text_encoder_learning_rate", rate / 2, "half of the model's, as text encoders overfit sooner")
+        choices.take("text_encoder_learning_rate", rate / 2, "half of the model's, since text encoders overfit sooner")
 
 
 def _choose_validation(choices: AutoValues, percent: float, steps: int) -> None:
     every = math.ceil(steps / VALIDATIONS)
     if percent:
-        choices.take("validate_every_n_steps", every, f"{min(steps, VALIDATIONS)} times in the run")
+        choices.take("validate_every_n_steps", every, f"{min(steps, VALIDATIONS)} times during the run")
     elif choices.config.validate_every_n_steps is None:
-        choices.values["validate_every_n_steps"] = every  # without validation images it means nothing
+        choices.values["validate_every_n_steps"] = every  # has no effect without validation images

@@ -1,4 +1,4 @@
-"""How many images a step averages, and how many steps a run has."""
+"""The choice of the effective batch size, the number of steps and the warmup."""
 
 from __future__ import annotations
 
@@ -10,74 +10,77 @@ from ..errors import CrucibleError
 from .auto_values import AutoValues
 
 EFFECTIVE_BATCH = 4
-"""Batch size times accumulation that is aimed at; the loss of single images swings too much."""
+"""The batch size times gradient accumulation to aim for; gradients of fewer images are too noisy."""
 
 LEAST_STEPS, MOST_STEPS = 500, 2000
-"""Optimizer steps at the effective batch of 4; a smaller batch gets more steps, for as many images shown."""
+"""The range of optimizer steps at an effective batch size of 4; with a smaller one there are more steps, so that the
+same number of images is shown."""
 
 EPOCHS = 8
-"""Of many images. Few are shown more often, so that the run has its least number of steps."""
+"""The number of epochs for a large dataset. A small one gets more, so that the run has at least LEAST_STEPS steps."""
 
 TEST_STEPS = 50
-"""Of a quick test: a minute or a few on a GPU."""
+"""The number of steps in a quick test, which takes one to a few minutes on a GPU."""
 
 MOST_WARMUP_STEPS = 100
+"""The most warmup steps that are chosen automatically."""
 
 
 def choose_batch(choices: AutoValues, images: int, resolution: int) -> int:
-    """Chooses batch size and accumulation; returns their product."""
+    """Choose batch size and gradient accumulation, and return their product, the effective batch size."""
     accumulation = choices.config.gradient_accumulation_steps
     if accumulation is not None:
         batch = math.ceil(EFFECTIVE_BATCH / accumulation)
-        reason = f"with the accumulation of {accumulation}, {EFFECTIVE_BATCH} images a step"
+        reason = f"with gradient accumulation {accumulation}, at least {EFFECTIVE_BATCH} images per step"
     elif resolution <= 512:
-        batch, reason = 2, f"two images of {resolution} pixels fit most devices"
+        batch, reason = 2, f"two images of {resolution} pixels fit into memory on most devices"
     else:
-        batch, reason = 1, f"images of {resolution} pixels need much memory"
+        batch, reason = 1, f"images of {resolution} pixels need a lot of memory"
     batch = choices.take("batch_size", batch, reason, most=images)
     accumulation = math.ceil(EFFECTIVE_BATCH / batch)
-    reason = f"{batch * accumulation} images a step, because steps on fewer than {EFFECTIVE_BATCH} swing"
+    reason = f"{batch * accumulation} images per step, because training on fewer than {EFFECTIVE_BATCH} is noisy"
     if accumulation == 1:
-        reason = f"the batch of {batch} is large enough"
+        reason = f"a batch of {batch} is large enough"
     return int(batch * choices.take("gradient_accumulation_steps", accumulation, reason))
 
 
 def choose_steps(choices: AutoValues, purpose: Purpose, dataset: DatasetFacts, effective_batch: int) -> int:
-    """Chooses the number of optimizer steps, from the epochs where these are given."""
+    """Choose and return the number of optimizer steps, computed from the epochs if they are set."""
     config, shown = choices.config, dataset.samples_per_epoch
     steps_per_epoch = math.ceil(shown / effective_batch)
     if config.epochs is not None:
-        reason = f"{config.epochs} epochs of {shown} images, {effective_batch} images a step"
+        reason = f"{config.epochs} epochs of {shown} images, {effective_batch} images per step"
         return int(choices.set("max_train_steps", config.epochs * steps_per_epoch, reason))
     if purpose == "quick_test" and config.max_train_steps is None:
         return int(choices.set("max_train_steps", TEST_STEPS, "enough to see whether everything works"))
-    # Regularization images come on top of what is to be learned.
+    # Regularization images teach nothing new, so their share of the steps is added.
     scale = EFFECTIVE_BATCH / min(effective_batch, EFFECTIVE_BATCH) / dataset.training_share
     least, most = math.ceil(LEAST_STEPS * scale), math.ceil(MOST_STEPS * scale)
     steps, reason = EPOCHS * steps_per_epoch, f"{EPOCHS} epochs of {shown} images"
     if steps < least:
         steps = least
-        reason = f"the least that a LoRA needs; every image is shown {steps / steps_per_epoch:.0f} times"
+        reason = f"the minimum for a LoRA; every image is shown {steps / steps_per_epoch:.0f} times"
     elif steps > most:
-        steps, reason = most, f"more is seldom better; every image is shown {steps / steps_per_epoch:.1f} times"
+        steps, reason = most, f"more is rarely better; every image is shown {steps / steps_per_epoch:.1f} times"
     return int(choices.take("max_train_steps", steps, reason))
 
 
 def choose_warmup(choices: AutoValues, steps: int) -> None:
-    """
+    """Choose the number of warmup steps.
+
     Raises:
-        CrucibleError: the warmup is as long as the run or longer.
+        CrucibleError: the warmup would last as long as the run or longer.
     """
     ratio, warmup = choices.config.lr_warmup_ratio, choices.config.lr_warmup_steps
     if warmup is not None and warmup >= steps:
         raise CrucibleError(
             f"lr_warmup_steps = {warmup}, but the run has only {steps} steps, so the learning rate would never reach "
-            f"its value. Set it to {steps // 10} or so, or leave it on auto."
+            f"its full value. Set it to about {steps // 10}, or leave it on auto."
         )
     if warmup is None and ratio is not None:
         choices.set("lr_warmup_steps", int(ratio * steps), f"{ratio:g} of {steps} steps")
     elif warmup is None:
         longest = choices.own_values.get("lr_warmup_steps", MOST_WARMUP_STEPS)
         warmup = min(longest, steps // 10)
-        reason = f"a tenth of the steps, at most {longest}" if warmup else "the run is short"
+        reason = f"a tenth of the steps, at most {longest}" if warmup else "the run is too short for one"
         choices.set("lr_warmup_steps", warmup, reason)

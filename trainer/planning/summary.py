@@ -1,4 +1,4 @@
-"""The settings of a run for people, before it starts."""
+"""A summary of the settings of a run, shown to the user before it starts."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from .advice import notes
 from .plan import make_plan, note_lines, purpose_of
 
 DECIDED_BY = {
-    "purpose": "by the captions",
-    "lora_rank": "by the purpose and the number of images",
-    "lora_alpha": "by the rank and the number of images",
+    "purpose": "from the captions",
+    "lora_rank": "from the purpose and the number of images",
+    "lora_alpha": "from the rank and the number of images",
     "target_modules": "attention and feed-forward layers",
-    "batch_size": "by the resolution",
+    "batch_size": "from the resolution",
     "gradient_accumulation_steps": "so that a step averages 4 images",
-    "max_train_steps": "by the number of images: 500 to 2,000 at 4 images a step",
-    "learning_rate": "by the optimizer and the model",
-    "text_encoder_learning_rate": "by the learning rate",
-    "lr_scheduler": "by the optimizer",
-    "lr_warmup_steps": "by the steps",
-    "adam_beta1": "by the optimizer",
-    "adam_beta2": "by the optimizer",
-    "loss_weighting": "by the purpose and the model",
-    "timestep_sampling": "by the model",
-    "timestep_shift": "by the model",
-    "resolution": "by the model, unless Load Dataset says it",
-    "caption_dropout_rate": "by the purpose, unless Load Dataset says it",
-    "validation_percent": "by the number of images, unless Load Dataset says it",
-    "validate_every_n_steps": "by the steps, where images are kept for validation",
-    "measure": "by the purpose and the length of the run",
-    "mixed_precision": "by the model and the device",
-    "sample_every_n_steps": "by the steps",
-    "sample_cfg": "by the model",
+    "max_train_steps": "from the number of images: 500 to 2,000 at 4 images per step",
+    "learning_rate": "from the optimizer and the model",
+    "text_encoder_learning_rate": "from the learning rate",
+    "lr_scheduler": "from the optimizer",
+    "lr_warmup_steps": "from the number of steps",
+    "adam_beta1": "from the optimizer",
+    "adam_beta2": "from the optimizer",
+    "loss_weighting": "from the purpose and the model",
+    "timestep_sampling": "from the model",
+    "timestep_shift": "from the model",
+    "resolution": "from the model, unless Load Dataset sets it",
+    "caption_dropout_rate": "from the purpose, unless Load Dataset sets it",
+    "validation_percent": "from the number of images, unless Load Dataset sets it",
+    "validate_every_n_steps": "from the number of steps, if images are held out for validation",
+    "measure": "from the purpose and the length of the run",
+    "mixed_precision": "from the model and the device",
+    "sample_every_n_steps": "from the number of steps",
+    "sample_cfg": "from the model",
 }
-"""What settings on auto depend on."""
+"""The facts from which each setting on auto is chosen."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Settings in words, and as a config file."""
+    """The settings of a run as text for the user, and as a config file."""
 
     text: str
     yaml: str
@@ -56,15 +56,17 @@ def summarise(
     warnings: Sequence[str] = (),
     said_elsewhere: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """What is set, what is or will be chosen and why, and what is worth knowing.
+    """Summarise what is set, what is or will be chosen and why, and what is worth knowing.
 
     Args:
-        dataset, model: None while they are not known; then only what decides is said.
-        warnings: of the model.
-        said_elsewhere: settings of the pasted YAML that other nodes decide.
+        dataset: the dataset, or None while it is not known.
+        model: the facts about the base model, or None while it is not known. Unless both are known, the summary says
+            only how values will be chosen.
+        warnings: warnings about the model.
+        said_elsewhere: settings in the pasted YAML that other nodes decide.
 
     Raises:
-        CrucibleError: the settings do not fit each other.
+        CrucibleError: the settings contradict each other.
     """
     elsewhere = dict(said_elsewhere or {})
     if dataset is not None:
@@ -86,20 +88,20 @@ def summarise(
     if reasons:
         lines += ["Chosen automatically:", *(f"  {name} = {reason}" for name, reason in reasons.items())]
     later = [name for name in _open(config, model) if name not in reasons]
-    lines += ["Chosen when the training starts:", *(f"  {name}: {DECIDED_BY[name]}" for name in later)]
+    lines += ["Chosen when training starts:", *(f"  {name}: {DECIDED_BY[name]}" for name in later)]
     missing = [name for name, part in (("dataset", dataset), ("model", model)) if part is None]
     if missing:
-        lines.append(f"Connect {' and '.join(missing)} to this node to see the values with their reasons.")
+        lines.append(f"Connect {' and '.join(missing)} to this node to see the values and the reasons for them.")
     if elsewhere:
         pairs = ", ".join(f"{name} = {value}" for name, value in elsewhere.items())
-        lines.append(f"In config_yaml, but said by the other nodes here: {pairs}")
+        lines.append(f"Ignored in config_yaml, because other nodes decide here: {pairs}")
     missing_in_yaml = "" if dataset is None else dataset.not_in_folder
     lines += note_lines((*warnings, *remarks, *filter(None, [missing_in_yaml])))
     return Summary("\n".join(lines), to_yaml(config, reasons, missing_in_yaml))
 
 
 def _given(config: TrainingConfig) -> list[str]:
-    """Every setting of the training itself that is not as it is by itself."""
+    """List the settings of the training itself that differ from their defaults."""
     defaults = TrainingConfig()
     return [
         f"  {name} = {getattr(config, name)}"
@@ -109,7 +111,7 @@ def _given(config: TrainingConfig) -> list[str]:
 
 
 def _open(config: TrainingConfig, model: ModelFacts | None) -> Iterator[str]:
-    """The settings on auto that have an effect."""
+    """Yield the names of the settings on auto that have an effect."""
     for name in DECIDED_BY:
         if getattr(config, name) not in (None, "auto"):
             continue

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and errors of whoever started a run: what was trained is kept, and the next start goes on."""
+"""After Ctrl-C, SIGTERM or an error in a caller's hook, what was trained is kept, and the next start resumes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def log_lines(folder: Path) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_within_a_batch_and_keeps_everything(tmp_path, capsys, caplog, number):
-    """A step has so many batches that the one under way cannot be finished before the process ends."""
+    """A step has so many batches that the current one cannot be finished before the process ends."""
     folder, output, config = tmp_path / "out", tmp_path / "output.txt", tmp_path / "config.yaml"
     config.write_text(CONFIG.format(folder=folder, steps=3, batch_size=1, accumulation=256))
     process = start_training(config, output)
@@ -59,7 +59,7 @@ def test_a_signal_stops_within_a_batch_and_keeps_everything(tmp_path, capsys, ca
 
 
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path):
-    """In the middle of a batch that would take long."""
+    """The process is in the middle of a batch that would take long."""
     folder, output, config = tmp_path / "out", tmp_path / "output.txt", tmp_path / "config.yaml"
     config.write_text(CONFIG.format(folder=folder, steps=9, batch_size=64, accumulation=256))
     process = start_training(config, output)

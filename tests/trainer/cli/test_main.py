@@ -1,4 +1,4 @@
-"""The command line as a user meets it."""
+"""The command line does what a user expects, and errors say what to do."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_check_says_what_would_be_chosen_and_what_is_worth_knowing(config: Path,
     assert main(["check", str(config)]) == 0
     output = capsys.readouterr().out
     assert "purpose = style: the captions name different things" in output
-    assert "Worth knowing:\n  algorithm = lokr: read by ComfyUI, A1111 and Forge, not by diffusers." in output
+    assert "Worth knowing:\n  algorithm = lokr: read by ComfyUI, A1111 and Forge, but not by diffusers." in output
 
 
 def test_check_looks_at_the_lora_to_continue_from(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -76,12 +76,12 @@ def test_check_looks_at_the_lora_to_continue_from(config: Path, tmp_path: Path, 
     write_lora(start, {key + suffix: tensor for suffix, tensor in layer.items()}, {"modelspec.trigger_phrase": "zwx"})
     assert main(["check", str(config)]) == 0
     output = capsys.readouterr().out
-    assert "To continue from: start.safetensors" in output
+    assert "LoRA to continue from: start.safetensors" in output
     assert "zwx" in output
 
 
 def results(folder: Path) -> list[str]:
-    """What a run has written, beside the cache and the locks that all runs share."""
+    """List what a run has written, without the cache and the locks that all runs share."""
     return [entry.name for entry in folder.iterdir() if entry.name not in (".cache", ".locks")]
 
 
@@ -159,7 +159,7 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.slow
 def test_demo_learns_the_style_and_binds_it_to_the_trigger_word(two_threads, tmp_path: Path, capsys):
-    """The README's first command. Figures of the outcome stand in the README."""
+    """This is the README's first command, and the README has figures of its outcome."""
     from lora_crucible.demo.showcase import measure
 
     assert main(["demo", "--output_dir", str(tmp_path)]) == 0

@@ -1,4 +1,4 @@
-"""Settings that fight each other are refused with the reason, in the user's own words."""
+"""Settings that contradict each other are rejected with the reason, by the names that the user wrote."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def all_optimizers_installed(monkeypatch: pytest.MonkeyPatch) -> None:
             {"optimizer_type": "Prodigy", "learning_rate": "1e-4"},
             "learning_rate = 0.0001 with optimizer_type = prodigy",
         ),
-        ({"optimizer": "adamw", "learning_rate": 1}, "only prodigy takes it"),
+        ({"optimizer": "adamw", "learning_rate": 1}, "only prodigy can use a rate this high"),
         ({"optimizer": "adafactor", "adam_beta1": 0.9}, "adam_beta1 = 0.9, but optimizer = adafactor has no betas"),
         ({"warmup_steps": 5, "warmup_ratio": 0.1}, "warmup_steps = 5 and warmup_ratio = 0.1 both say"),
-        ({"min_snr_gamma": 5}, "min_snr_gamma = 5 acts only with loss_weighting = min_snr"),
-        ({"huber_c": 0.2}, "huber_c = 0.2 acts only with loss_type = huber"),
-        ({"mode_scale": 1}, "mode_scale = 1 acts only with timestep_sampling = mode"),
-        ({"lr_scheduler_num_cycles": 2}, "acts only with lr_scheduler = cosine_with_restarts"),
-        ({"lr_scheduler_power": 2}, "lr_scheduler_power = 2 acts only with lr_scheduler = polynomial"),
+        ({"min_snr_gamma": 5}, "min_snr_gamma = 5 only has an effect with loss_weighting = min_snr"),
+        ({"huber_c": 0.2}, "huber_c = 0.2 only has an effect with loss_type = huber"),
+        ({"mode_scale": 1}, "mode_scale = 1 only has an effect with timestep_sampling = mode"),
+        ({"lr_scheduler_num_cycles": 2}, "only has an effect with lr_scheduler = cosine_with_restarts"),
+        ({"lr_scheduler_power": 2}, "lr_scheduler_power = 2 only has an effect with lr_scheduler = polynomial"),
         ({"optimizer": "adafactor", "adam_beta2": 0.9}, "adam_beta2 = 0.9, but optimizer = adafactor has no betas"),
         ({"algorithm": "loha", "loraplus_ratio": 4}, "loraplus_ratio = 4 with algorithm = loha"),
         ({"algorithm": "loha", "lora_dropout": 0.1}, "lora_dropout = 0.1 with algorithm = loha"),
@@ -69,7 +69,7 @@ def test_contradictions_are_shown_beside_wrong_values() -> None:
 
 
 def test_a_node_may_hold_values_that_do_not_act() -> None:
-    """It shows all widgets at once."""
+    """A node always has a value for every widget."""
     from_widgets({"loss_weighting": "none", "min_snr_gamma": 3.0, "loss_type": "mse", "huber_delta": 0.5})
 
 

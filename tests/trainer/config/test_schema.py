@@ -1,4 +1,4 @@
-"""The settings describe themselves well enough to make widgets, YAML and documentation from them."""
+"""The settings describe themselves well enough to generate widgets, YAML and documentation from them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_config_cannot_be_changed_or_contradict_itself() -> None:
 
 
 def test_the_config_loads_without_heavy_packages() -> None:
-    """ComfyUI's start waits for the node definitions, which read the settings."""
+    """ComfyUI waits at its start for the node definitions, which read the settings."""
     folder = Path(lora_crucible.__file__).parent
     code = (
         f"import sys; sys.path.insert(0, {str(folder.parent)!r}); import {folder.name}.config; "

@@ -1,4 +1,4 @@
-"""Settings as people write them are understood, and everything that is wrong with them is said at once."""
+"""Settings are understood as people write them, and everything that is wrong with them is reported at once."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
         ("lora_rank", 0, "from 1 to 512, or auto"),
         ("lora_rank", 8.5, "a whole number from 1 to 512"),
         ("lora_rank", True, "a whole number"),
-        ("learning_rate", 0, "above 0 up to 1"),
+        ("learning_rate", 0, "above 0 and up to 1"),
         ("learning_rate", "0,0002", "a number above 0"),
-        ("learning_rate", "nan", "above 0 up to 1"),
+        ("learning_rate", "nan", "above 0 and up to 1"),
         ("max_grad_norm", 0, "from 0.01 to 1000"),
         ("weight_decay", "auto", "from 0 to 1"),
         ("epochs", "10,000,000", "from 1 to 10,000"),
@@ -83,10 +83,10 @@ def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
         ("lr_scheduler", "cosin", "did you mean cosine?"),
         ("lr_warmup_ratio", 5, "from 0 to 0.9"),
         ("ema_decay", 1, "from 0 to 0.9999"),
-        ("timestep_shift", 0, "above 0 up to 100"),
+        ("timestep_shift", 0, "above 0 and up to 100"),
         ("train_data_dir", ["a", "b"], "text"),
         ("output_name", "characters/aki", "folders belong in output_dir"),
-        ("extra_resolutions", "512 x 768", "x is none"),
+        ("extra_resolutions", "512 x 768", "x is not one"),
         ("output_name", "..", "a file name"),
         ("output_name", "", "a file name"),
     ],
@@ -114,7 +114,7 @@ def test_unknown_key_names_the_nearest(wrong: str, right: str) -> None:
 
 
 def test_unknown_key_that_is_like_none_lists_all() -> None:
-    with pytest.raises(CrucibleError, match="the keys are train_data_dir, trigger_word"):
+    with pytest.raises(CrucibleError, match="the valid keys are train_data_dir, trigger_word"):
         parse_config({"zzz": 1})
 
 
@@ -158,7 +158,7 @@ def test_zero_in_a_widget_is_auto_only_where_a_run_can_choose() -> None:
 def test_lists_of_layers_are_patterns() -> None:
     assert parse_config({"target_modules": ["q_proj", "v_proj"]}).layer_patterns == "q_proj\nv_proj"
     assert parse_config({"target_modules": "to_q, to_v"}).layer_patterns == "to_q, to_v"
-    with pytest.raises(CrucibleError, match=r"layer_patterns = to_q rank=x, but 'to_q rank=x' is not understood"):
+    with pytest.raises(CrucibleError, match=r"layer_patterns = to_q rank=x, but 'to_q rank=x' cannot be read"):
         parse_config({"layer_patterns": "to_q rank=x"})
 
 

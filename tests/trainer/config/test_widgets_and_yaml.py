@@ -1,4 +1,4 @@
-"""A node's widgets and YAML become one config, and a config becomes YAML."""
+"""A node's widgets and pasted YAML become one config, and a config becomes YAML."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_fight_names_both_and_everything_else_that_is_wrong() -> None:
     assert (
         "line 2: network_dim = 4 in the YAML, but the widget rank (lora_rank) is 16; set the widget back to 0" in text
     )
-    for fact in ("line 3: lora_rnk", "line 4: batch_size = 0", "seed stands in line 5 and again in line 6"):
+    for fact in ("line 3: lora_rnk", "line 4: batch_size = 0", "seed is in line 5 and again in line 6"):
         assert fact in text
 
 
@@ -59,7 +59,7 @@ def test_two_lengths_and_layers_by_name_fight_too() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("lora_rank: 8 seed: 3", "All settings of the YAML in config_yaml stand on one line"),
+        ("lora_rank: 8 seed: 3", "All settings of the YAML in config_yaml are on one line"),
         ("lora_rank:8", "The YAML in config_yaml is not a list of settings (there is no space after the colon"),
         ("# nothing\n", "The YAML in config_yaml is empty"),
         ("seed: 1\n  lora_rank: 8\n", "The YAML in config_yaml cannot be understood in line 2"),
@@ -112,7 +112,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
 def test_what_only_the_user_knows_is_left_to_fill_in() -> None:
     text = to_yaml(TrainingConfig(seed=3))
     assert text.splitlines() == [
-        "train_data_dir: path/to/images  # the folder of the images with their captions, or demo",
-        "base_model: path/to/a/model  # the folder of an SD1.5 or SDXL model in diffusers' format, or demo",
+        "train_data_dir: path/to/images  # the folder of the images and their captions, or demo",
+        "base_model: path/to/a/model  # the folder of an SD1.5 or SDXL model in diffusers format, or demo",
         "seed: 3",
     ]

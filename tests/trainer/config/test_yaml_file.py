@@ -1,4 +1,4 @@
-"""Config files are read as people write them; mistakes are named with their lines."""
+"""Config files are read as people write them, and mistakes are named with their lines."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_all_mistakes_are_shown_with_their_lines(tmp_path: Path) -> None:
     shown = [line.strip().split(",")[0] for line in error.splitlines() if line.startswith("  ")]
     assert [line[: line.index(":")] for line in shown] == [f"line {n}" for n in (1, 2, 5, 6, 8, 10)]
     assert "did you mean lora_rank?" in shown[0]
-    assert "seed stands in line 8 and again in line 9" in shown[4]
+    assert "seed is in line 8 and again in line 9" in shown[4]
 
 
 def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 def test_a_folder_names_its_config_files(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("seed: 1\n")
-    with pytest.raises(CrucibleError, match=r"is a folder\. The folder holds a\.yaml"):
+    with pytest.raises(CrucibleError, match=r"is a folder\. The folder contains a\.yaml"):
         read_config(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A folder of everything that goes wrong with pictures and captions: all that is usable is used, the rest is named."""
+"""In a folder of everything that goes wrong with images and captions, all that is usable is used, the rest is named."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def animated(path: Path) -> None:
 
 
 def bomb(path: Path) -> None:
-    """A few kilobytes that claim to be 20,000 x 20,000 pixels."""
+    """Save an image of 20,000 x 20,000 pixels that takes only a few kilobytes."""
     Image.new("1", (20_000, 20_000)).save(path)
 
 
@@ -110,7 +110,7 @@ def test_all_that_is_usable_is_used(dataset: Dataset) -> None:
 def test_everything_else_is_named_with_its_reason(dataset: Dataset) -> None:
     report = dataset_report(dataset, resolution=64).text()
     for name, (_, reason) in UNUSABLE.items():
-        line = next(line for line in report.splitlines() if f"{name} is left out" in line)
+        line = next(line for line in report.splitlines() if f"{name} was skipped" in line)
         assert reason in line
     assert "orientation 6.txt is not a text file" in report
     assert "orientation 5.jpg" in next(line for line in report.splitlines() if "tokens" in line and "more than" in line)

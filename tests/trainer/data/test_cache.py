@@ -1,4 +1,4 @@
-"""What is in the cache is right, whatever happens to its files."""
+"""Entries of the cache are correct, whatever happens to its files."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage) -> None:
 
 
 def writer(folder: Path, count: int | None = None) -> subprocess.Popen[str]:
-    """A process that writes entries 0, 1, 2, ... and says so, line by line."""
+    """Start a process that writes entries 0, 1, 2, ... and prints the number of each."""
     package = Path(lora_crucible.__file__).parent
     script = (
         f"import sys; sys.path.insert(0, {str(package.parent)!r})\n"
@@ -133,13 +133,13 @@ def test_the_oldest_entries_go_when_the_limit_is_reached(tmp_path: Path) -> None
     cache = TensorCache(tmp_path, limit=20_000)
     for index in range(10):
         cache.get(str(index), lambda: torch.zeros(1000))
-    assert cache.clean() > 40_000  # all of it was used just now
+    assert cache.clean() > 40_000  # all entries have just been used
     week = time.time() - 7 * 24 * 3600
     for index in range(10):
         path = cache._path(str(index))
         assert path is not None
         os.utime(path, (week + index, week + index))
-    TensorCache(tmp_path).get("0", refuse)  # being read, it is not old any more
+    TensorCache(tmp_path).get("0", refuse)  # reading it makes it recent again
     assert cache.clean() <= 20_000
     fresh = TensorCache(tmp_path)
     assert [index for index in range(10) if fresh.holds(str(index))] == [0, 7, 8, 9]

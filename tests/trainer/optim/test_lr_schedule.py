@@ -12,7 +12,7 @@ from torch import nn
 
 STEPS, WARMUP = 100, 20
 PROGRESS = (0.0, 0.25, 0.6, 0.99)
-"""Shares of the way from the end of the warmup to the end of the run."""
+"""Fractions of the way from the end of the warmup to the end of the run."""
 
 SHAPES = {
     "constant": lambda p: 1.0,
@@ -24,7 +24,7 @@ SHAPES = {
 
 
 def rates(config) -> list[list[float]]:
-    """Learning rates of all steps, for a part with the config's rate and one with a tenth of it."""
+    """Return the learning rates of all steps, for a part with the config's rate and one with a tenth of it."""
     groups = [
         ParameterGroup("model", [nn.Parameter(torch.zeros(1))], config.learning_rate),
         ParameterGroup("text_encoder", [nn.Parameter(torch.zeros(1))], config.learning_rate / 10),

@@ -1,4 +1,4 @@
-"""Each optimizer does what its library does by itself."""
+"""Each optimizer takes the same steps as when it is used directly from its library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lora_crucible.optim.optimizers import ParameterGroup, effective_learning_ra
 from torch import nn
 
 STEPS = 40
-"""Prodigy needs some to find its learning rate."""
+"""The number of steps, of which Prodigy needs some to find its learning rate."""
 
 DECAY = 0.02
 
@@ -96,7 +96,7 @@ def test_prodigy_shows_the_rate_that_it_found(complete):
     pytest.importorskip("prodigyopt")
     parts = weights()
     optimizer = make_optimizer([ParameterGroup("model", parts, 1.0)], complete(optimizer="prodigy"))
-    assert effective_learning_rates(optimizer)["model"] == pytest.approx(1e-6)  # where it starts
+    assert effective_learning_rates(optimizer)["model"] == pytest.approx(1e-6)  # the initial estimate
     take_steps(optimizer, parts)
     assert effective_learning_rates(optimizer)["model"] > 1e-5
 
@@ -115,7 +115,7 @@ def test_8_bit_adamw_refuses_a_cpu(complete):
         make_optimizer([ParameterGroup("model", weights(), 1e-3)], config)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="8-bit AdamW is made for CUDA")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="8-bit AdamW only works on CUDA")
 def test_8_bit_adamw_follows_adamw(complete):
     pytest.importorskip("bitsandbytes")
     draw = torch.Generator().manual_seed(1)

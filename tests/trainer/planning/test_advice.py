@@ -1,4 +1,4 @@
-"""What is said about settings that are allowed and surprise people later."""
+"""There are notes about settings that are valid but surprise people later, and about no others."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def test_usual_settings_need_no_words() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"lora_rank": 64}, "lora_rank = 64: close to full fine-tuning, and overfits small sets"),
-        ({"algorithm": "dora"}, "applied by ComfyUI and Forge only; diffusers leaves its scales out"),
-        ({"algorithm": "loha"}, "algorithm = loha: read by ComfyUI, A1111 and Forge, not by diffusers"),
+        ({"lora_rank": 64}, "lora_rank = 64: close to full fine-tuning, and overfits small datasets"),
+        ({"algorithm": "dora"}, "fully applied only by ComfyUI and Forge; diffusers ignores its scales"),
+        ({"algorithm": "loha"}, "algorithm = loha: read by ComfyUI, A1111 and Forge, but not by diffusers"),
         ({"algorithm": "lokr"}, "algorithm = lokr"),
         ({"batch_size": 1, "gradient_accumulation_steps": 1}, "gradient_accumulation_steps = 4"),
-        ({"lora_rank": 8, "lora_alpha": 32}, "acts at 4 times its strength"),
-        ({"lora_rank": 8, "lora_alpha": 3}, "acts at 0.38 times its strength"),
-        ({"learning_rate": 1e-3}, "10 times what is usual for AdamW"),
-        ({"resolution": 256}, "under 384 pixels"),
+        ({"lora_rank": 8, "lora_alpha": 32}, "the LoRA is scaled by alpha / rank = 4."),
+        ({"lora_rank": 8, "lora_alpha": 3}, "the LoRA is scaled by alpha / rank = 0.38."),
+        ({"learning_rate": 1e-3}, "10 times the usual value for AdamW"),
+        ({"resolution": 256}, "below 384 pixels"),
         ({"purpose": "quick_test"}, "not meant for use"),
         ({"max_train_steps": 3000}, "Every image is shown about 300 times"),
     ],
@@ -66,12 +66,12 @@ def test_the_text_encoder_is_suggested_where_a_new_word_could_need_it() -> None:
     assert 'if "aki" does not call up' in said(**for_a_word)
     assert said(FLUX, **for_a_word) == ""  # its text encoder is a language model
     assert "train_text_encoder" not in said(**for_a_word, train_text_encoder=True)
-    assert said(purpose="character") == ""  # there is no word
-    assert said(purpose="style", trigger_word="aki") == ""  # a style is no new word
+    assert said(purpose="character") == ""  # there is no trigger word
+    assert said(purpose="style", trigger_word="aki") == ""  # a style needs no new word
 
 
 def test_only_what_is_known_is_judged() -> None:
-    """Before a dataset and a model are connected."""
+    """A dataset and a model may not be connected yet."""
     assert notes(parse_config({})) == ()
     (note,) = notes(parse_config({"lora_rank": 128, "learning_rate": 0.1}))
     assert "lora_rank = 128" in note

@@ -1,4 +1,4 @@
-"""A run for which memory suffices only at a lower resolution."""
+"""A run that fits into memory only at a lower resolution uses that, if the user allows it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def dataset():
 
 @pytest.fixture
 def base_model(small_model, monkeypatch):
-    """One that has memory for 48 x 48 pixels, as tiny as the model."""
+    """Make a base model that has memory for no more than 48 x 48 pixels, because it is tiny too."""
     monkeypatch.setattr(lower_resolution, "LEAST", 48)
     monkeypatch.setattr(lower_resolution, "STEP", 16)
     model = DiffusersBaseModel(small_model)
@@ -86,7 +86,7 @@ def test_in_the_middle_of_a_run_it_goes_on_from_there(base_model, dataset, tmp_p
     lines = [json.loads(line) for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert "rather than 64" in result.report
-    # Pictures of two sizes would be no batch of images for other nodes.
+    # Samples of two sizes could not be one batch of images for other nodes.
     assert {one.shape[1:3] for one in result.samples} == {(48, 48)}
 
 

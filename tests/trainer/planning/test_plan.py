@@ -1,4 +1,4 @@
-"""What a run will do is known before it starts."""
+"""The plan of a run is known before it starts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_validation_takes_images_only_when_there_are_enough(images: Callable[...
     enough = make_plan(parse_config({}), images(40), SDXL)
     assert (len(enough.dataset.images), len(enough.dataset.validation)) == (36, 4)
     assert len(enough.samples) == 36
-    assert enough.resolved.reasons["validation_percent"].startswith("10: of 40 images")
+    assert enough.resolved.reasons["validation_percent"].startswith("10: 40 images")
     assert not {image.path for image in enough.dataset.validation} & {sample.views[0].path for sample in enough.samples}
 
 
@@ -67,4 +67,4 @@ def test_regularization_images_are_counted_apart(images: Callable[..., Dataset],
 
 def test_what_is_worth_knowing_comes_along(images: Callable[..., Dataset]) -> None:
     plan = make_plan(parse_config({"algorithm": "dora"}), images(20), SDXL)
-    assert "algorithm = dora: applied by" in plan.notes[0]
+    assert "algorithm = dora: fully applied only by" in plan.notes[0]

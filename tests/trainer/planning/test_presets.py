@@ -1,4 +1,4 @@
-"""What each purpose chooses, on every model and for every number of images."""
+"""Each purpose chooses values that are known to work, on every model and for every number of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Automatic values suit dataset and model, and each has its reason."""
+"""Automatic values suit the dataset and the model, and each has its reason."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_coun
         "epochs",
         "mixed_precision",
         "caption_source",
-        "text_encoder_learning_rate",  # only where it is trained
+        "text_encoder_learning_rate",  # only if it is trained
         "lr_warmup_ratio",
-        "timestep_shift",  # the base model's to choose
+        "timestep_shift",  # chosen by the base model
         "save_steps",  # by the clock
         *(() if purpose == "quick_test" else ("measure",)),
         *(() if purpose == "auto" else ("purpose",)),
-        *(() if result.values.validation_percent else ("validate_every_n_steps",)),  # there is nothing to say
+        *(() if result.values.validation_percent else ("validate_every_n_steps",)),  # it has no effect then
     }
     assert set(result.reasons) == chosen
     for name in chosen:
@@ -121,7 +121,7 @@ def test_warmup_is_a_tenth_of_the_run_at_most_100_steps(steps: int, warmup: int)
 
 
 def test_warmup_as_long_as_the_run_is_refused() -> None:
-    with pytest.raises(CrucibleError, match=r"lr_warmup_steps = 100, but the run has only 100 steps.*Set it to 10"):
+    with pytest.raises(CrucibleError, match=r"lr_warmup_steps = 100, but the run has only 100 steps.*to about 10, or"):
         resolved(max_train_steps=100, lr_warmup_steps=100)
 
 
@@ -171,7 +171,7 @@ def test_warmup_as_a_share_of_the_steps() -> None:
 def test_validation_is_ten_rounds_and_explained_only_when_there_are_images_for_it() -> None:
     result = resolved(max_train_steps=95, validation_percent=20)
     assert result.values.validate_every_n_steps == 10
-    assert result.reasons["validate_every_n_steps"] == "10: 10 times in the run"
+    assert result.reasons["validate_every_n_steps"] == "10: 10 times during the run"
     assert resolved(max_train_steps=4, validation_percent=20).values.validate_every_n_steps == 1
     assert "validate_every_n_steps" not in resolved(validation_percent=0).reasons
     assert resolved(validate_every_n_steps=7).values.validate_every_n_steps == 7

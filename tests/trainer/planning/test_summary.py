@@ -27,7 +27,7 @@ def test_every_setting_on_auto_has_what_decides_it() -> None:
 def test_alone_it_says_what_will_decide() -> None:
     text = summarise(parse_config({"lora_rank": 64, "epochs": 3}), None, None).text
     assert "Set by hand:\n  lora_rank = 64\n  epochs = 3\n" in text
-    assert "  learning_rate: by the optimizer and the model\n" in text
+    assert "  learning_rate: from the optimizer and the model\n" in text
     assert "max_train_steps" not in text
     assert "Connect dataset and model to this node" in text
     assert "Worth knowing:\n  lora_rank = 64: close to full" in text
@@ -36,16 +36,16 @@ def test_alone_it_says_what_will_decide() -> None:
 def test_with_a_dataset_the_purpose_is_known(demo: Dataset) -> None:
     text = summarise(TrainingConfig(), demo, None).text
     assert "  purpose = style: the captions name different things" in text
-    assert "  lora_rank: by the purpose and the number of images" in text
+    assert "  lora_rank: from the purpose and the number of images" in text
     assert "Connect model to this node" in text
 
 
 def test_with_both_every_value_has_its_reason(demo: Dataset) -> None:
     text = summarise(TrainingConfig(), demo, SDXL, ["This model is odd."]).text
-    assert "  lora_rank = 12: a style touches everything in a picture, with 19 images" in text
+    assert "  lora_rank = 12: a style affects the whole image (19 images)" in text
     assert "  learning_rate = 0.0001: usual for AdamW on larger models" in text
     assert "Connect" not in text
-    later = text.partition("Chosen when the training starts:\n")[2].partition("Worth knowing")[0]
+    later = text.partition("Chosen when training starts:\n")[2].partition("Worth knowing")[0]
     assert {line.split(":")[0].strip() for line in later.splitlines()} == {"mixed_precision", "measure"}
     assert "Worth knowing:\n  This model is odd." in text
 
@@ -53,8 +53,8 @@ def test_with_both_every_value_has_its_reason(demo: Dataset) -> None:
 def test_what_the_yaml_says_in_vain_is_named(demo: Dataset) -> None:
     config = parse_config({"resolution": 512, "caption_dropout_rate": 0.2})
     text = summarise(config, demo, SDXL, said_elsewhere={"base_model": "mine"}).text
-    assert "In config_yaml, but said by the other nodes here: base_model = mine, resolution = 512" in text
-    assert "caption_dropout_rate = 0.2" not in text.partition("In config_yaml")[2]
+    assert "Ignored in config_yaml, because other nodes decide here: base_model = mine, resolution = 512" in text
+    assert "caption_dropout_rate = 0.2" not in text.partition("Ignored in config_yaml")[2]
 
 
 def test_yaml_holds_dataset_and_demo_model(demo: Dataset) -> None:

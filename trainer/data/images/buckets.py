@@ -1,4 +1,4 @@
-"""Sizes that images of different aspects are trained at."""
+"""The sizes at which images of different aspect ratios are trained."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from functools import lru_cache
 from ...config.data_settings import DataSettings
 
 SMALLEST = 384
-"""Images with less than this squared in pixels are enlarged to it, at training resolutions from here on."""
+"""At this training resolution and above, images with fewer than this many pixels squared are upscaled to it."""
 
 LONGEST = 2
-"""The longer side is at most this many times the resolution; what lies beyond is cropped off."""
+"""The longer side is at most this many times the resolution; anything beyond that is cropped off."""
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """The sizes of one training resolution.
+    """The bucket sizes of one training resolution.
 
-    Sides are multiples of `step`, the area is at most resolution² and near it, the aspect near the image's.
+    Both sides are multiples of `step`, the area is close to resolution² but not above it, and the aspect ratio is close
+    to the image's.
 
     Attributes:
-        step: in pixels; at most 16 for resolutions below 256.
-        aspect_ratios: off, every image is trained as a square.
-        allow_upscaling: off, an image that is smaller than the resolution is not enlarged, unless it is smaller
-            than `SMALLEST`.
+        resolution: the side length in pixels of a square image.
+        step: the number of pixels that both sides are multiples of; at most 16 is used for resolutions below 256.
+        aspect_ratios: whether images keep their aspect ratio; otherwise each is trained as a square.
+        allow_upscaling: whether images smaller than the resolution are upscaled to it; otherwise only images smaller
+            than `SMALLEST` are upscaled, to that size.
     """
 
     resolution: int
@@ -36,16 +38,17 @@ class Buckets:
 
     @classmethod
     def of(cls, settings: DataSettings, resolution: int) -> Buckets:
+        """Create the buckets of a resolution from the settings of a dataset."""
         return cls(resolution, settings.bucket_step, settings.aspect_ratio_buckets, settings.allow_upscaling)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in pixels that an image of this width and height is trained at."""
+        """Return the width and height in pixels at which an image of the given width and height is trained."""
         if not self.aspect_ratios:
             width = height = min(width, height)
         return _size(self, width, height)
 
     def enlarges(self, width: int, height: int) -> bool:
-        """Whether an image is scaled up to its size."""
+        """Return whether an image of the given width and height is upscaled for training."""
         to_width, to_height = self.size(width, height)
         return to_width > width or to_height > height
 
@@ -66,7 +69,7 @@ def _size(buckets: Buckets, width: int, height: int) -> tuple[int, int]:
     aspect = width / height
 
     def candidates() -> Iterator[tuple[int, int]]:
-        """For each width, the heights on either side of the image's aspect: no other can be better."""
+        """Yield each width with the heights on either side of the image's aspect ratio; no others can be better."""
         for x in range(step, room_x + 1, step):
             highest = min(room_y, resolution**2 // x) // step * step
             below = math.floor(x / aspect / step) * step
@@ -78,6 +81,6 @@ def _size(buckets: Buckets, width: int, height: int) -> tuple[int, int]:
 
 
 def _loss(size: tuple[int, int], aspect: float) -> float:
-    """How much of an image a bucket gives up: what is cropped off, and the lines lost to a smaller area."""
+    """Return how much of an image is lost in a bucket, to cropping and to a smaller area."""
     own = size[0] / size[1]
     return max(own / aspect, aspect / own) / math.sqrt(size[0] * size[1])

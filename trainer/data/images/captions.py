@@ -1,4 +1,4 @@
-"""Finds the captions of an image, and makes of them what is trained."""
+"""Finding the captions of an image and preparing them for training."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .metadata_files import MetadataFile
 from .scan import CAPTION_EXTENSIONS, FoundImage
 
 SHUFFLES = 8
-"""Orders of an image's tags that are drawn from when they are shuffled; each is encoded once."""
+"""The number of orders of a caption's tags to draw from when they are shuffled; each is encoded once."""
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff"
-"""Scripts that put no space between words, so that a trigger word may stand right beside them."""
+"""Characters of scripts without spaces between words, so that a trigger word may be right next to them."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class FoundCaptions:
     """The captions of one image, before anything is added to them.
 
     Attributes:
-        captions: none, one, or several of which one is drawn each time.
-        source: where they are from: a file's name, `file name` or `folder name`.
-        others: sources that have other captions for the image and were not used.
+        captions: the captions, of which one is drawn each time; there may be none.
+        source: the source of the captions: the name of a file, `file name` or `folder name`.
+        others: the sources with different captions for the image, which were not used.
     """
 
     captions: tuple[str, ...] = ()
@@ -39,11 +39,12 @@ class FoundCaptions:
 def find_captions(
     image: FoundImage, source: CaptionSource, metadata: Sequence[MetadataFile] = (), *, per_line: bool = False
 ) -> FoundCaptions:
-    """The captions of an image.
+    """Find the captions of an image.
 
     Args:
-        source: where to look. `auto` takes the first that has a caption: .txt, .caption, then `metadata` in its order.
-        per_line: each line of a text file is a caption of its own; else the lines are folded into one.
+        source: where to look. `auto` takes the first with a caption: .txt, .caption, then `metadata` in its order.
+        metadata: the metadata files of the dataset.
+        per_line: whether each line of a text file is a separate caption; otherwise the lines are joined.
 
     Raises:
         CrucibleError: a caption file cannot be read, or is not text.
@@ -65,11 +66,11 @@ def find_captions(
 
 
 def caption_paths(image_path: Path) -> list[Path]:
-    """The caption files of an image: those of its name, the first counting most."""
+    """Return the caption files of an image, which have the same name, in order of precedence."""
     candidates = (image_path.with_suffix(extension) for extension in CAPTION_EXTENSIONS)
     paths: list[Path] = []
     for path in candidates:
-        # Where case does not count in names, both spellings are one file.
+        # On a case-insensitive file system, both spellings are the same file.
         if path.is_file() and not any(path.samefile(other) for other in paths):
             paths.append(path)
     return paths
@@ -87,21 +88,21 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def with_trigger_word(caption: str, trigger_word: str) -> str:
-    """Puts the trigger word in front of a caption, unless the caption holds it, as `holds_word` says."""
+    """Add the trigger word to the front of a caption, unless the caption contains it (see `holds_word`)."""
     if not trigger_word or holds_word(caption, trigger_word):
         return caption
     return f"{trigger_word}, {caption}" if caption else trigger_word
 
 
 def holds_word(text: str, word: str) -> bool:
-    """Whether a text holds a word by itself, not as a part of a longer word, in upper or lower case."""
+    """Return whether a text contains a word, not merely as part of a longer word, ignoring case."""
     inside_word = rf"[^\W{_CJK}]"
     pattern = rf"(?<!{inside_word}){re.escape(word.casefold())}(?!{inside_word})"
     return re.search(pattern, text.casefold()) is not None
 
 
 def finished(caption: str, settings: DataSettings) -> str:
-    """A caption with prefix and suffix, and the trigger word in front where it is not in it."""
+    """Return a caption with prefix and suffix, and with the trigger word in front if it lacks it."""
     prefix, suffix = settings.caption_prefix.strip(), settings.caption_suffix.strip()
     text = f"{prefix} {caption}".strip()
     text += suffix if suffix.startswith((",", ".")) else f" {suffix}"
@@ -109,9 +110,10 @@ def finished(caption: str, settings: DataSettings) -> str:
 
 
 def variants(caption: str, settings: DataSettings) -> tuple[str, ...]:
-    """The orders of a caption's tags that are trained: up to `SHUFFLES`, always the same ones; itself if not shuffled.
+    """Return the tag orders in which a caption is trained: up to `SHUFFLES` of them, or just one if not shuffled.
 
-    A trigger word in front and the first `keep_tokens` tags behind it stay where they are.
+    The orders are always the same for the same caption. A leading trigger word and the first `keep_tokens` tags after
+    it stay in place.
     """
     if not settings.shuffle_caption:
         return (caption,)

@@ -1,4 +1,4 @@
-"""Looks for what would weaken a training: in the images of a dataset, and in their captions."""
+"""Checks for problems in the images and captions of a dataset that would weaken the training."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from .dataset import Dataset, TrainingImage
 from .split import near_duplicates
 
 VERY_FEW, FEW, MANY = 15, 30, 300
-"""Images. Under the first a LoRA mostly repeats them, under the second it varies little, above the third the time of
-training grows more than what is learned."""
+"""Numbers of images. Below the first, a LoRA mostly reproduces them; below the second, it varies little; above the
+third, training time grows faster than what is learned."""
 
 BLURRED_SHARE = 0.1
-"""An image is called blurred when its sharpness is under this part of the dataset's median."""
+"""An image counts as blurred if its sharpness is below this fraction of the dataset's median."""
 
 EXTREME_ASPECT = 3.0
 
 OUTLIERS_FROM = 10
-"""Images from which on it can be said which of them is unlike the others."""
+"""The number of images from which outliers can be told from the rest."""
 
 OUTLIER_DISTANCE = 8.0
-"""Robust standard deviations from the median image."""
+"""An outlier is more than this many robust standard deviations away from the median image."""
 
 LEAST_SPREAD = 0.03
-"""Of each measure, 0 to 1, so that images that are nearly the same are not taken apart."""
+"""The least spread assumed for each measure (0 to 1), so that nothing is an outlier among nearly identical images."""
 
 TELLING_WORDS = 3
-"""A caption with fewer words that tell something says little about its image."""
+"""A caption with fewer meaningful words than this says little about its image."""
 
 EMPTY_WORDS = frozenset(
     re.findall(
@@ -44,18 +44,25 @@ EMPTY_WORDS = frozenset(
         "painting drawing illustration art artwork render sketch style view shot beautiful nice very some",
     )
 )
-"""They stand in captions of any image."""
+"""Words that occur in the captions of any image and say nothing about it."""
 
 CLIP_TOKENS = 75
-"""That CLIP reads at a time."""
+"""The number of tokens that CLIP reads at a time."""
 
 VIEWS = ("front", "side", "back", "half body", "full body", "close-up", "portrait")
-"""Words of captions that say how a character is seen."""
+"""Words in captions that say how a character is seen."""
 
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """Counts a caption's tokens. `name` says by what; an estimate is not `exact`."""
+    """A way to count the tokens of captions.
+
+    Attributes:
+        count: a function that returns the number of tokens in a text.
+        limit: the number of tokens that the text encoder reads at a time.
+        name: the way of counting, as reports name it.
+        exact: whether the numbers are exact rather than estimates.
+    """
 
     count: Callable[[str], int]
     limit: int
@@ -64,7 +71,7 @@ class TokenCounter:
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens CLIP makes of a text: a word of up to 7 letters is one, a CJK letter about two."""
+    """Estimate the number of CLIP tokens in a text: one for a word of up to 7 letters, two for a CJK character."""
     words = re.findall(r"[A-Za-z']+|\d|[^\sA-Za-z\d']", text)
     return sum(-(-len(word) // 7) if word.isascii() else 2 for word in words)
 
@@ -75,12 +82,12 @@ ESTIMATE = TokenCounter(estimated_tokens, CLIP_TOKENS, "an estimate for CLIP", e
 def check_dataset(
     dataset: Dataset, resolution: int | None, tokens: TokenCounter = ESTIMATE, latent_factor: int | None = None
 ) -> list[Finding]:
-    """Everything worth saying about a dataset, beside what was found while it was read.
+    """Return the findings about a dataset, without those that were made while it was read.
 
     Args:
-        resolution: that it is trained at; None leaves out what depends on it.
-        tokens: counts the tokens of captions.
-        latent_factor: pixels of a side that become one of a latent; None leaves out what depends on it.
+        resolution: the training resolution; None skips the checks that depend on it.
+        tokens: the way to count the tokens of captions.
+        latent_factor: the number of pixels per latent pixel along a side; None skips the checks that depend on it.
     """
     images = [*dataset.images, *dataset.validation]
     return [
@@ -98,37 +105,35 @@ def check_dataset(
 
 
 def views(images: Sequence[TrainingImage]) -> dict[str, int]:
-    """How many captions mention each of `VIEWS`; only those that some do."""
+    """Return the number of captions that mention each of `VIEWS`, without those that none mentions."""
     found = {view: sum(holds_word(image.caption, view) for image in images) for view in VIEWS}
     return {view: count for view, count in found.items() if count}
 
 
 def _number(count: int) -> Iterator[Finding]:
     if count < VERY_FEW:
-        consequence = "So few are soon known by heart, and the LoRA draws them again instead of something new."
-        remedy = f"Add varied images, 20 to {FEW} if you can, or train with fewer epochs."
+        consequence = "So few are soon memorised, and the LoRA then reproduces them instead of drawing something new."
+        remedy = f"Add varied images, 20 to {FEW} if you can, or train for fewer epochs."
         yield Finding("few_images", "warning", f"Only {counted(count, 'image')}", consequence, remedy)
     elif count < FEW:
-        remedy = f"{FEW} and more varied ones generalise better."
+        remedy = f"{FEW} or more varied images generalise better."
         yield Finding("few_images", "note", f"{counted(count, 'image')} are enough for one subject", "", remedy)
     elif count > MANY:
-        remedy = "The best 100 to 300 usually train as well, in less time."
-        yield Finding("many_images", "note", f"{counted(count, 'image')} are many for a LoRA", "", remedy)
+        remedy = "The best 100 to 300 of them usually give as good a result in less time."
+        yield Finding("many_images", "note", f"{counted(count, 'image')} are a lot for a LoRA", "", remedy)
 
 
 def _sizes(dataset: Dataset, images: Sequence[TrainingImage], resolution: int) -> Iterator[Finding]:
     buckets = Buckets.of(dataset.settings, resolution)
     enlarged = _names(image for image in images if buckets.enlarges(image.width, image.height))
     if enlarged:
-        why = (
-            "" if dataset.settings.allow_upscaling else f", because they have less than {SMALLEST} x {SMALLEST} pixels"
-        )
+        why = "" if dataset.settings.allow_upscaling else f", because they are below {SMALLEST} x {SMALLEST} pixels"
         yield Finding(
             "enlarged",
             "warning",
-            f"{counted(len(enlarged), 'image is', 'images are')} enlarged for training{why}",
-            "The LoRA learns their blur.",
-            "Replace them by larger ones.",
+            f"{counted(len(enlarged), 'image is', 'images are')} upscaled for training{why}",
+            "Upscaling adds blur, and the LoRA learns it.",
+            "Replace them with larger ones.",
             enlarged,
         )
     small = _names(
@@ -140,7 +145,7 @@ def _sizes(dataset: Dataset, images: Sequence[TrainingImage], resolution: int) -
             "warning",
             f"{counted(len(small), 'image is', 'images are')} smaller than {resolution} x {resolution}",
             "They are trained at their own size, and the LoRA learns less detail from them.",
-            "Replace them by larger ones, or set a lower resolution.",
+            "Replace them with larger ones, or set a lower resolution.",
             small,
         )
 
@@ -150,9 +155,9 @@ def _bucket_step(step: int, latent_factor: int | None) -> Iterator[Finding]:
         yield Finding(
             "bucket_step",
             "warning",
-            f"The bucket step of {step} pixels is no multiple of {latent_factor}, the side of this VAE's latent pixels",
+            f"The bucket step of {step} pixels is not a multiple of {latent_factor}, the size of a latent pixel here",
             "The VAE crops off what does not fit.",
-            f"Set {-(-step // latent_factor) * latent_factor}.",
+            f"Set it to {-(-step // latent_factor) * latent_factor}.",
         )
 
 
@@ -163,16 +168,16 @@ def _aspects(images: Sequence[TrainingImage], in_own_aspect: bool) -> Iterator[F
     extreme = _names(image for image in images if aspect(image) > EXTREME_ASPECT)
     if extreme:
         kept = (
-            f"Of their longer side at most {LONGEST} x the resolution is trained"
+            f"Their longer side is trained up to {LONGEST} times the resolution"
             if in_own_aspect
-            else "Only the square in their middle is trained"
+            else "Only the square in their centre is trained"
         )
         yield Finding(
             "extreme_aspect",
             "warning",
-            f"{counted(len(extreme), 'image is', 'images are')} more than {EXTREME_ASPECT:g} times as long as wide",
-            f"{kept}, the rest is cropped off.",
-            "Crop them to what matters.",
+            f"{counted(len(extreme), 'image has', 'images have')} an aspect ratio of more than {EXTREME_ASPECT:g}:1",
+            f"{kept}; the rest is cropped off.",
+            "Crop them to the part that matters.",
             extreme,
         )
 
@@ -185,8 +190,8 @@ def _duplicates(images: Sequence[TrainingImage]) -> Iterator[Finding]:
         yield Finding(
             "near_duplicates",
             "warning",
-            f"{counted(extra, 'image is', 'images are')} nearly the same as another one",
-            "What they show counts several times, and is known by heart first.",
+            f"{counted(extra, 'image is', 'images are')} nearly identical to another one",
+            "What they show counts several times and is memorised first.",
             "Keep one of each.",
             texts,
         )
@@ -201,7 +206,7 @@ def _blurred(images: Sequence[TrainingImage]) -> Iterator[Finding]:
             "warning",
             f"{counted(len(blurred), 'image is', 'images are')} far less sharp than the others",
             "If they are blurred, the LoRA learns the blur.",
-            "Look at them, and replace those that are.",
+            "Look at them, and replace those that are blurred.",
             blurred,
         )
 
@@ -212,7 +217,7 @@ def _outliers(images: Sequence[TrainingImage]) -> Iterator[Finding]:
     facts = [image.facts for image in images]
     looks = np.array([(one.saturation, one.contrast, one.flatness, np.log1p(one.sharpness) / 10) for one in facts])
     from_median = np.abs(looks - np.median(looks, axis=0))
-    # 1.4826 makes a normal distribution's standard deviation of its median absolute deviation (Hampel, 1974).
+    # 1.4826 converts a normal distribution's median absolute deviation to its standard deviation (Hampel, 1974).
     spread = np.maximum(1.4826 * np.median(from_median, axis=0), LEAST_SPREAD)
     distances = (from_median / spread).max(axis=1)
     outliers = tuple(
@@ -223,8 +228,8 @@ def _outliers(images: Sequence[TrainingImage]) -> Iterator[Finding]:
             "style_outlier",
             "note",
             f"{counted(len(outliers), 'image is', 'images are')} unlike the others in colour, contrast or detail",
-            "What they look like mixes into what the LoRA learns.",
-            "Look whether they are of the same style, and take out those that are not.",
+            "Their look mixes into what the LoRA learns.",
+            "Check whether they have the same style, and remove those that do not.",
             outliers,
         )
 
@@ -241,8 +246,8 @@ def _captions(images: Sequence[TrainingImage], trigger_word: str) -> Iterator[Fi
             "captions_alike",
             "warning",
             f'{counted(count, "image has", "images have")} the same caption ("{common[:60] or trigger_word}")',
-            "Whatever differs between them becomes part of what the caption calls up.",
-            "Describe in each caption what is particular to the image.",
+            "Everything that differs between them becomes part of what this caption calls up.",
+            "Describe in each caption what is specific to its image.",
         )
     others = {name: text for name, text in bare.items() if text and not (alike and text == common)}
     general = tuple(name for name, text in others.items() if not _tells_enough(text))
@@ -252,7 +257,7 @@ def _captions(images: Sequence[TrainingImage], trigger_word: str) -> Iterator[Fi
             "note",
             f"{counted(len(general), 'caption says', 'captions say')} little about the image",
             "What a caption does not name is learned as part of the subject or style.",
-            "Name what should stay changeable: background, clothes, pose.",
+            "Mention what should stay changeable: background, clothes, pose.",
             general,
         )
     without = tuple(
@@ -264,23 +269,23 @@ def _captions(images: Sequence[TrainingImage], trigger_word: str) -> Iterator[Fi
         yield Finding(
             "no_trigger_word",
             "warning",
-            f'{counted(len(without), "caption has", "captions have")} no "{trigger_word}"',
-            "The trigger word is learned from the others only.",
-            "Put it into them.",
+            f'{counted(len(without), "caption does", "captions do")} not contain the trigger word "{trigger_word}"',
+            "The trigger word is learned only from the others.",
+            "Add it to them.",
             without,
         )
     elif not trigger_word and not _common_word(captioned):
         yield Finding(
             "no_trigger_word",
             "note",
-            "There is no trigger word, and no word is in all captions",
-            "So nothing in particular calls up what is learned.",
-            "Set a trigger word, unless the LoRA is to act on every prompt.",
+            "There is no trigger word, and no word that all captions contain",
+            "Nothing in particular will call up what is learned.",
+            "Set a trigger word, unless the LoRA should affect every prompt.",
         )
 
 
 def _tells_enough(caption: str) -> bool:
-    """Whether a caption has `TELLING_WORDS`. Of scripts without spaces, letters count."""
+    """Return whether a caption has `TELLING_WORDS`, counting characters in scripts without spaces."""
     words = re.findall(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+", caption.casefold())
     return sum(word not in EMPTY_WORDS for word in words) >= TELLING_WORDS
 
@@ -298,8 +303,8 @@ def _lengths(images: Sequence[TrainingImage], tokens: TokenCounter) -> Iterator[
             "warning",
             f"{counted(len(long), 'image has a caption', 'images have captions')} of more than {tokens.limit} tokens"
             f" ({tokens.name})",
-            "What stands behind them is read apart or not at all.",
-            "Shorten them; the most important belongs in front.",
+            "Anything beyond that is read separately or not at all.",
+            "Shorten them, and put what is most important first.",
             long,
         )
 
@@ -312,8 +317,8 @@ def _forgotten(dataset: Dataset) -> Iterator[Finding]:
             "regularization_with_trigger_word",
             "warning",
             f'{counted(len(named), "regularization image has", "regularization images have")} "{word}" in the caption',
-            "They then teach what they should protect from.",
-            "Take it out of their captions.",
+            "They would change what the trigger word means instead of protecting what the model knows.",
+            "Remove it from their captions.",
             named,
         )
 

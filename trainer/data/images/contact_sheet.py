@@ -1,4 +1,4 @@
-"""Shows a dataset as training will see it: a sheet of the cropped images, with their captions and findings."""
+"""A preview of a dataset as training sees it: a contact sheet of cropped images with captions and findings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CAPTION_LINES = 4
 PAPER, INK, FAINT, WARNING = (24, 24, 27), (228, 228, 231), (161, 161, 170), (251, 191, 36)
 
 WIDE_FONTS = ("msyh.ttc", "PingFang.ttc", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "Arial Unicode.ttf")
-"""Fonts of the common systems with Chinese, Japanese and Korean letters, which Pillow's own font lacks."""
+"""Fonts of common systems with Chinese, Japanese and Korean characters, which Pillow's built-in font lacks."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -34,17 +34,17 @@ def contact_sheet(
     columns: int = 6,
     thumbnail: int = 192,
 ) -> Image.Image:
-    """Draws the images, cropped as they are trained, each with its size, name, findings and caption below.
+    """Draw the images as they are cropped for training, each with its size, name, findings and caption below it.
 
     Args:
-        findings: those that name an image are marked on it.
-        resolution: of the training, where the dataset asks for none; without either, images are not cropped.
-        limit: images that are shown: first those with a finding, then every n-th of the others.
-        columns: images in a row.
-        thumbnail: longest side of a shown image, in pixels.
+        findings: the findings to mark on the images that they name.
+        resolution: the training resolution, if the dataset does not set one; without either, images are not cropped.
+        limit: the most images to show: first those with findings, then an even selection of the others.
+        columns: the most images in a row.
+        thumbnail: the longest side of a thumbnail in pixels.
 
     Returns:
-        RGB.
+        The contact sheet as an RGB image.
 
     Raises:
         UnreadableImage: an image has become unreadable since the dataset was loaded.
@@ -79,7 +79,7 @@ def contact_sheet(
 
 
 def _marks(dataset: Dataset, findings: Sequence[Finding]) -> dict[str, list[str]]:
-    """The kinds of findings by image, in words."""
+    """Return the marks of each image: the kinds of its findings, spelled out."""
     marks: dict[str, list[str]] = {image.name: ["validation"] for image in dataset.validation}
     for finding in findings:
         for name in finding.images:
@@ -98,7 +98,7 @@ def _shown(dataset: Dataset, marks: dict[str, list[str]], limit: int) -> list[Tr
 
 
 def _thumbnail(image: TrainingImage, buckets: Buckets | None, thumbnail: int) -> tuple[Image.Image, tuple[int, int]]:
-    """Returns the small picture, and the size in pixels that it is trained at."""
+    """Return the thumbnail of an image, and the width and height in pixels at which it is trained."""
     picture = open_image(image.path, at_least=2 * thumbnail)
     size = buckets.size(image.width, image.height) if buckets else (image.width, image.height)
     scale = thumbnail / max(size)
@@ -107,11 +107,11 @@ def _thumbnail(image: TrainingImage, buckets: Buckets | None, thumbnail: int) ->
 
 
 def wrap(text: str, font: Font, width: int, most_lines: int) -> list[str]:
-    """Breaks a text into lines of at most `width` pixels; what does not fit ends in an ellipsis.
+    """Break a text into lines of at most `width` pixels, ending in an ellipsis if it does not fit.
 
-    Words that are longer than a line, and scripts without spaces, are broken anywhere.
+    Words that are longer than a line, and scripts without spaces, may be broken anywhere.
     """
-    text = text[: most_lines * width + 1]  # no letter is narrower than a pixel, and measuring long texts takes long
+    text = text[: most_lines * width + 1]  # no character is narrower than a pixel, and measuring long text is slow
     lines = [""]
     for word in re.findall(r"\s+|[^\s\u3040-\u9fff]+|[\u3040-\u9fff]", text):
         if font.getlength(lines[-1] + word.rstrip()) <= width:
@@ -140,7 +140,7 @@ def _shortened(text: str, font: Font, width: int) -> str:
 
 
 def font_for(text: str) -> Font:
-    """Pillow's own font, or one of the system's where the text needs letters that it lacks."""
+    """Return Pillow's built-in font, or a system font if the text has characters that it lacks."""
     if any(letter > "\u2e7f" for letter in text):
         for name in WIDE_FONTS:
             try:

@@ -20,22 +20,23 @@ from .scan import FoundImage, find_images, find_mask
 from .split import validation_indices
 
 DEMO = "demo"
-"""Instead of a folder: the dataset that comes with the package."""
+"""The name that stands for the dataset that comes with the package, used instead of a folder."""
 
 DEMO_RESOLUTION = 64
 
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """An image file that was found readable.
+    """An image file that is known to be readable.
 
     Attributes:
-        name: what the user calls it.
-        captions: finished, with trigger word and all; several of which one is drawn each time, or none.
-        width, height: in pixels, after EXIF rotation.
-        facts: what else is known of the file.
-        repeats: how often an epoch shows it.
-        mask: the file that says which part of it is trained; the image itself stands for its alpha channel.
+        path: the image file.
+        name: the name of the image in messages to the user.
+        captions: the complete captions, with trigger word, of which one is drawn each time; there may be none.
+        facts: the facts about the file.
+        repeats: the number of times that an epoch shows the image.
+        mask: the file that says which part of the image is trained, which is the image itself if its alpha channel
+            does; None trains all of it.
     """
 
     path: Path
@@ -47,30 +48,33 @@ class TrainingImage:
 
     @property
     def width(self) -> int:
+        """The width in pixels after EXIF rotation."""
         return self.facts.width
 
     @property
     def height(self) -> int:
+        """The height in pixels after EXIF rotation."""
         return self.facts.height
 
     @property
     def caption(self) -> str:
-        """The first of its captions, or ""."""
+        """The first caption, or an empty string."""
         return self.captions[0] if self.captions else ""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with captions.
+    """A dataset of images with captions.
 
     Attributes:
-        name: for people: the folder's name, or `demo`.
-        settings: what it was made with; part of the run's config.
-        images: that are trained, in an order that is the same on every machine.
-        validation: that are not, to measure the training by.
-        regularization: of what the model should not forget.
-        findings: everything about it that the user should know.
-        not_in_folder: what a config file that names the folder would miss of it, as a sentence; or "".
+        name: the name shown to the user: that of the folder, or `demo`.
+        folder: the folder of the images.
+        settings: the settings that the dataset was loaded with, which become part of the run's config.
+        images: the training images, in the same order on every machine.
+        validation: the images held out to measure the training.
+        regularization: the images of what the model should not forget.
+        findings: everything about the dataset that the user should know.
+        not_in_folder: a sentence on what is missing if a config file names only the folder, or an empty string.
     """
 
     name: str
@@ -84,18 +88,19 @@ class Dataset:
 
     @property
     def trigger_word(self) -> str:
+        """The word that calls up what is learned, or an empty string."""
         return self.settings.trigger_word
 
     @property
     def source(self) -> str:
-        """What stands for it in a config file."""
+        """The value of `train_data_dir` that stands for the dataset in a config file."""
         return DEMO if self.folder == DATASET_DIR else str(self.folder)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash over what training depends on: image files, masks, captions, their order, the settings.
+        """A hash of what training depends on: image files, masks, captions, their order and the settings.
 
-        Where the folder lies, and when its files were written, does not count.
+        It does not depend on where the folder is or when its files were written.
         """
         where = {"train_data_dir", "reg_data_dir", "metadata_path"}
         digest = hashlib.sha256(self.settings.model_dump_json(exclude=where).encode())
@@ -110,9 +115,10 @@ class Dataset:
         return digest.hexdigest()
 
     def require_trainable(self) -> None:
-        """
+        """Check that the dataset can be trained.
+
         Raises:
-            CrucibleError: something in the dataset keeps a training from making sense.
+            CrucibleError: the dataset has a problem that makes training pointless.
         """
         errors = [finding.text() for finding in self.findings if finding.severity == "error"]
         if errors:
@@ -128,17 +134,18 @@ def load_dataset(
     facts_folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Reads a folder of images with captions, and decodes every image once, so that none fails later.
+    """Load a folder of images with captions, and decode every image once so that none fails later.
 
     Args:
-        settings: `train_data_dir` is a folder, or `demo` for the one that comes with the package.
-        roots: folders that the images must lie in, links followed; none means anywhere.
-        facts_folder: keeps what was found of each image, so that the next start is quick.
-        progress: called with (done, total) for every image that is decoded; may raise to stop.
+        settings: the settings of the dataset; `train_data_dir` is a folder, or `demo` for the dataset that comes with
+            the package.
+        roots: the folders that images must be in after links are followed; with none, they may be anywhere.
+        facts_folder: the folder that keeps the facts about each image, so that the next start is quick.
+        progress: a function called with (done, total) after every decoded image; may raise to stop.
 
     Raises:
-        CrucibleError: the folder cannot be used, or no image in it can be read. Whatever else is wrong is in the
-            dataset's findings.
+        CrucibleError: the folder cannot be used, or no image in it can be read. Everything else that is wrong is
+            recorded in the dataset's findings.
     """
     settings, folder, name = _located(settings)
     found = find_images(folder)
@@ -156,7 +163,7 @@ def load_dataset(
 
 
 def split_dataset(dataset: Dataset) -> Dataset:
-    """The same dataset with `validation_percent` of its images moved from training to validation."""
+    """Return a dataset with `validation_percent` of its images held out for validation."""
     everything = [*dataset.images, *dataset.validation]
     percent = dataset.settings.validation_percent or 0
     chosen = validation_indices([image.facts for image in everything], percent, dataset.settings.validation_seed)
@@ -166,8 +173,8 @@ def split_dataset(dataset: Dataset) -> Dataset:
             Finding(
                 "validation",
                 "warning",
-                f"No image is left for validation at {percent:g} % of {counted(len(everything), 'image')}",
-                "So nothing shows when the training has gone on for too long.",
+                f"No image could be held out for validation ({percent:g} % of {counted(len(everything), 'image')})",
+                "Nothing will show when the training starts to overfit.",
                 "Add images that are not alike, or set a higher percentage.",
             )
         )
@@ -180,7 +187,7 @@ def split_dataset(dataset: Dataset) -> Dataset:
 
 
 def _located(settings: DataSettings) -> tuple[DataSettings, Path, str]:
-    """The settings with the trigger word as it is used, the folder, and the dataset's name."""
+    """Return the settings with a cleaned-up trigger word, the folder, and the name of the dataset."""
     trigger_word = " ".join(settings.trigger_word.split())
     written = (settings.train_data_dir or "").strip()
     if written == DEMO:
@@ -192,7 +199,7 @@ def _located(settings: DataSettings) -> tuple[DataSettings, Path, str]:
         return settings.model_copy(update=chosen), DATASET_DIR, DEMO
     if not written:
         raise CrucibleError(
-            "No image folder is given, so there is nothing to train on. Set train_data_dir to the folder of "
+            "No image folder is set, so there is nothing to train on. Set train_data_dir to the folder of "
             f"your images, or to {DEMO} for the images that come with the package."
         )
     folder = Path(written).expanduser().resolve()
@@ -210,7 +217,7 @@ def _index(facts_folder: Path | None, folder: Path) -> Path | None:
 
 
 def _inside(found: Sequence[FoundImage], roots: Sequence[Path], findings: list[Finding]) -> list[FoundImage]:
-    """The images that lie in the roots, also when they are links."""
+    """Return the images that are in the roots, after links are followed."""
     real = [root.resolve() for root in roots]
 
     def allowed(image: FoundImage) -> bool:
@@ -223,8 +230,8 @@ def _inside(found: Sequence[FoundImage], roots: Sequence[Path], findings: list[F
                 "outside",
                 "warning",
                 f"{counted(len(outside), 'image is a link', 'images are links')} to folders that may not be read",
-                "They are left out.",
-                "Copy the files, or register their folder under `datasets` in extra_model_paths.yaml.",
+                "They were skipped.",
+                "Copy the files here, or register their folder under `datasets` in extra_model_paths.yaml.",
                 outside,
             )
         )
@@ -238,11 +245,11 @@ def _readable(
     if len(broken) == len(found):
         lines = "\n".join(f"  {name}: {error}" for name, error in broken[:5])
         raise CrucibleError(
-            f"None of the {len(found)} images in {folder} can be read, so there is nothing to train on:\n{lines}\n"
-            "Replace them by images that open in an image viewer."
+            f"None of the images in {folder} can be read ({len(found)} found), so there is nothing to train on:\n"
+            f"{lines}\nReplace them with images that open in an image viewer."
         )
     findings += [
-        Finding("unreadable", "warning", f"{name} is left out: {error}", "", "Replace it or delete it.", ())
+        Finding("unreadable", "warning", f"{name} was skipped: {error}", "", "Replace it or delete it.", ())
         for name, error in broken
     ]
     return [image for image in found if not facts[image.path].error]
@@ -260,19 +267,19 @@ def _metadata(folder: Path, settings: DataSettings, names: list[str], findings: 
                 "warning",
                 f"{misspelt} is not read",
                 "Only metadata.csv and metadata.jsonl are.",
-                "Rename it if it holds the captions.",
+                "Rename it if it contains the captions.",
             )
         )
     for file in files:
         if file.unread:
             lines = counted(len(file.unread), "line")
             what = f"{lines} of {file.path.name} cannot be used: {'; '.join(file.unread[:3])}"
-            findings.append(Finding("unread_lines", "warning", what, "Their captions are missing.", "Correct them."))
+            findings.append(Finding("unread_lines", "warning", what, "Their captions are missing.", "Fix them."))
         orphans = tuple(file.without_image(names))
         if orphans:
-            what = f"{counted(len(orphans), 'name')} in {file.path.name} stand for no image that can be read"
-            remedy = "Correct the names in the file, or add the images."
-            findings.append(Finding("rows_without_image", "warning", what, "Not trained.", remedy, orphans))
+            what = f"{file.path.name} lists {counted(len(orphans), 'name')} without a readable image"
+            remedy = "Fix the names in the file, or add the images."
+            findings.append(Finding("rows_without_image", "warning", what, "They are ignored.", remedy, orphans))
     return files
 
 
@@ -302,13 +309,13 @@ def _with_captions(
     word = settings.trigger_word
     added = tuple(one.name for one in images if one.captions and word and not holds_word(bare[one.name], word))
     if added:
-        done = f'"{word}" was put in front of {counted(len(added), "caption")} without it'
+        done = f'"{word}" was added to the front of {counted(len(added), "caption")} without it'
         findings.append(Finding("trigger_word_added", "note", done))
     for text in unreadable:
         findings.append(Finding("unreadable_caption", "warning", text))
     if conflicts:
         what = f"{counted(len(conflicts), 'image has', 'images have')} different captions in several places"
-        order = "The first counts, in the order .txt, .caption, metadata.jsonl, metadata.csv."
+        order = "The first one is used, in the order .txt, .caption, metadata.jsonl, metadata.csv."
         findings.append(Finding("caption_conflict", "warning", what, order, "Delete the others.", tuple(conflicts)))
     return complete_captions(images, without, settings, findings)
 
@@ -316,15 +323,22 @@ def _with_captions(
 def complete_captions(
     images: list[TrainingImage], without: Sequence[str], settings: DataSettings, findings: list[Finding]
 ) -> list[TrainingImage]:
-    """What the settings say is done with images that have no caption; said in `findings`."""
+    """Handle images without a caption as the settings say, and report that in `findings`.
+
+    Args:
+        without: the names of the images without a caption.
+
+    Returns:
+        The images that remain, with captions where the settings provide one.
+    """
     if not without:
         return images
     what = f"{counted(len(without), 'image has', 'images have')} no caption"
     if settings.missing_captions == "skip":
-        findings.append(Finding("no_caption", "note", what, "They are left out.", "", tuple(without)))
+        findings.append(Finding("no_caption", "note", what, "They were skipped.", "", tuple(without)))
         return [image for image in images if image.captions]
     if settings.trigger_word:
-        done = f'"{settings.trigger_word}" is their whole caption.'
+        done = f'"{settings.trigger_word}" is used as their whole caption.'
         findings.append(Finding("no_caption", "note", what, done, "", tuple(without)))
         whole = (settings.trigger_word,)
         return [image if image.captions else replace(image, captions=whole) for image in images]
@@ -333,9 +347,9 @@ def complete_captions(
             "no_caption",
             "error",
             what,
-            "Without captions the LoRA learns pictures that no prompt calls up.",
-            f"Write each into a text file of the image's name ({Path(without[0]).with_suffix('.txt').name} for "
-            f"{without[0]}), let Auto Caption write them, set a trigger word to be their caption, or set "
+            "Without captions, no prompt would call up what the LoRA learns from them.",
+            f"Write each into a text file with the image's name ({Path(without[0]).with_suffix('.txt').name} for "
+            f"{without[0]}), let Auto Caption write them, set a trigger word to use as their caption, or set "
             "missing_captions to skip.",
             tuple(without),
         )
@@ -361,8 +375,8 @@ def _with_masks(images: list[TrainingImage], settings: DataSettings, findings: l
                 "no_mask",
                 "warning" if len(without) < len(images) else "error",
                 f"{counted(len(without), 'image has', 'images have')} {where}",
-                "All of such an image is trained, its background too.",
-                "Add what is missing, or set mask_source to none.",
+                "They are trained whole, including their background.",
+                "Add the missing masks, or set mask_source to none.",
                 without,
             )
         )

@@ -1,4 +1,4 @@
-"""Opens image files of every awkward kind as plain RGB."""
+"""Loading image files of every kind as plain RGB."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor
 from ...errors import CrucibleError
 
 MOST_PIXELS = 178_956_970
-"""Larger images are refused: Pillow's own limit, which programs around us may have lifted."""
+"""The largest image that is accepted. This is Pillow's own limit, which other code in the process may have lifted."""
 
 BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels."""
+"""The colour that shows through transparent pixels."""
 
 ORIENTATION_TAG = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
@@ -32,26 +32,26 @@ FOREIGN_FILES = (
     (b"<html", "a web page, not an image; download the image itself"),
     (b"git-lfs.github.com", "a Git LFS pointer, not the image; run git lfs pull"),
 )
-"""What is found in files that carry an image's extension, in lower case, within the first 64 bytes."""
+"""Marks, in lower case, within the first 64 bytes of files with an image's extension that are something else."""
 
 
 class UnreadableImage(CrucibleError):
-    """An image file that cannot be used. `reason` says why, without the file's name."""
+    """The error raised for an image file that cannot be used; its `reason` says why, without the file's name."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"The image {path} cannot be read: {reason}. Replace it, or take it out of the folder.")
+        super().__init__(f"The image {path} cannot be read: {reason}. Replace it, or remove it from the folder.")
         self.reason = reason
 
 
 def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
-    """Opens the first frame of an image as 8-bit RGB, upright, in sRGB, with transparency on white.
+    """Open the first frame of an image as 8-bit RGB, upright, in sRGB, with transparency on white.
 
     Args:
-        at_least: pixels of each side that are enough; a larger JPEG is then decoded faster, to a half, a
+        at_least: the number of pixels that is enough for each side; a larger JPEG is then decoded faster, at a half, a
             quarter or an eighth of its size.
 
     Raises:
-        UnreadableImage: it is missing, broken, truncated, too large, or not an image.
+        UnreadableImage: the file is missing, broken, truncated, too large, or not an image.
     """
     with reading(path) as image:
         if at_least is not None:
@@ -63,17 +63,18 @@ def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
 def load_pixels(
     path: Path, size: tuple[int, int], crop: tuple[float, float] = (0.5, 0.5), *, mirrored: bool = False
 ) -> Tensor:
-    """Loads an image, scaled to cover `size` and cropped to it.
+    """Load the pixels of an image, scaled to cover `size` and cropped to it.
 
     Args:
-        size: width and height in pixels.
-        crop: which part of what is cropped off lies to the left and at the top, 0 to 1.
+        size: the width and height in pixels.
+        crop: the fractions of what is cropped off that are taken from the left and from the top, 0 to 1.
+        mirrored: whether the result is mirrored horizontally.
 
     Returns:
-        float32 (height, width, 3), values 0 to 1.
+        The pixels as a float32 tensor of shape (height, width, 3), with values from 0 to 1.
 
     Raises:
-        UnreadableImage: as `open_image`.
+        UnreadableImage: the file cannot be used, as in `open_image`.
     """
     image = fit(open_image(path), size, crop)
     return torch.from_numpy(np.array(ImageOps.mirror(image) if mirrored else image, dtype=np.float32) / 255)
@@ -87,13 +88,19 @@ def load_mask(
     mirrored: bool = False,
     from_alpha: bool = False,
 ) -> Tensor:
-    """Loads a mask as `load_pixels` loads its image: grey values, or the alpha channel.
+    """Load a mask, scaled and cropped as `load_pixels` does with its image.
+
+    Args:
+        size: the width and height in pixels.
+        crop: the fractions of what is cropped off that are taken from the left and from the top, 0 to 1.
+        mirrored: whether the result is mirrored horizontally.
+        from_alpha: whether the mask is the alpha channel of the file instead of its grey values.
 
     Returns:
-        float32 (height, width), values 0 to 1.
+        The mask as a float32 tensor of shape (height, width), with values from 0 to 1.
 
     Raises:
-        UnreadableImage: as `open_image`.
+        UnreadableImage: the file cannot be used, as in `open_image`.
     """
     if from_alpha:
         with reading(path) as image:
@@ -106,13 +113,13 @@ def load_mask(
 
 
 def fit(image: Image.Image, size: tuple[int, int], crop: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
-    """Scales an image (Lanczos) to cover `size`, width and height in pixels, and crops it at `crop`."""
+    """Scale an image (Lanczos) to cover `size`, its width and height in pixels, and crop it to that at `crop`."""
     return ImageOps.fit(image, size, method=Image.Resampling.LANCZOS, centering=crop)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[Image.Image]:
-    """Opens an image file; whatever Pillow raises over a broken one becomes `UnreadableImage`."""
+    """Open an image file, and turn whatever Pillow raises for a broken one into `UnreadableImage`."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -139,12 +146,12 @@ def _reason(path: Path, error: Exception) -> str:
         if mark in head:
             return f"it is {what}"
     if isinstance(error, UnidentifiedImageError):
-        return "it is not an image, or of a kind that is not known here"
+        return "it is not an image, or its format is not supported"
     return f"the file is damaged or incomplete ({error})"
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's number of how an image lies, 1 for upright."""
+    """Return the EXIF orientation of an image, which is 1 if it is upright."""
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # a broken EXIF block does not make the image unreadable
@@ -152,7 +159,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Applies the EXIF rotation, as `ImageOps.exif_transpose`, which fails on broken EXIF blocks."""
+    """Apply the EXIF rotation, like `ImageOps.exif_transpose`, which fails on broken EXIF blocks."""
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -182,7 +189,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scales grey values of 16 bits (which Pillow would clip at 255) or floats from 0 to 1 down to 8 bits."""
+    """Scale grey values to 8 bits, from 16 bits (which Pillow would clip at 255) or from floats from 0 to 1."""
     values = np.nan_to_num(np.asarray(image).astype(np.float64))
     if image.mode == "F":
         values = values * 255 if values.max() <= 1 else values
@@ -192,7 +199,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Converts colours from the profile that the file carries; leaves them alone where it is unusable."""
+    """Convert colours from the file's embedded profile to sRGB; an unusable profile is ignored."""
     mode = "CMYK" if image.mode == "CMYK" else "RGB"
     image = image.convert(mode)
     try:

@@ -1,4 +1,4 @@
-"""A dataset of images that are in memory."""
+"""Datasets made from images in memory."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ from .image_facts import find_facts
 NAME = "from images"
 
 NOT_IN_FOLDER = (
-    "The images of this dataset come from other nodes, and no folder keeps them and their captions: a run from the "
-    "YAML needs them in one, as train_data_dir."
+    "The images of this dataset come from other nodes and are not in a folder with their captions. To run from the "
+    "YAML, put them into one and set train_data_dir to it."
 )
 
 
 def dataset_from_images(
     images: Sequence[Tensor], texts: Sequence[str], settings: DataSettings, folder: Path
 ) -> Dataset:
-    """Images become files, named by their content, so that from there on there is one kind of dataset.
+    """Save images as files named by their content, and return a dataset of these files.
 
     Args:
-        images: (count, height, width, channels) each, float in 0..1; three channels or, with transparency, four.
-        texts: a caption for each image, one for all, or none.
-        folder: for the files. Those that are there already are not written again.
+        images: batches of shape (count, height, width, channels), float in 0..1, with three channels or, with
+            transparency, four.
+        texts: a caption for each image, one for all of them, or none.
+        settings: the settings of the dataset.
+        folder: the folder for the files. Files that already exist are not written again.
 
     Raises:
-        CrucibleError: there is no image, or another number of captions than of images.
+        CrucibleError: there are no images, or the numbers of captions and images differ.
     """
     pictures = [_picture(picture) for batch in images for picture in batch]
     if not pictures:
-        raise CrucibleError("No image is connected to Dataset from Images, so there is nothing to train on.")
+        raise CrucibleError("Dataset from Images got no images, so there is nothing to train on. Connect some to it.")
     captions = [" ".join(text.split()) for text in texts]
     if len(captions) == 1:
         captions *= len(pictures)
@@ -70,7 +72,7 @@ def _picture(pixels: Tensor) -> Image.Image:
 
 
 def _stored(picture: Image.Image, folder: Path) -> Path:
-    """The picture's file. Written beside and renamed: two runs may share the folder."""
+    """Save an image if its file does not exist yet, in one piece because runs may share the folder; return its path."""
     content = f"{picture.mode}|{picture.size}|".encode() + np.asarray(picture).tobytes()
     path = folder / f"{hashlib.sha256(content).hexdigest()[:40]}.png"
     if not path.exists():

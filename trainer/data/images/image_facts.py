@@ -1,6 +1,6 @@
-"""What is known of an image file once it has been decoded, kept on disk so that the next start need not decode it.
+"""Facts about decoded image files, kept on disk so that the next start need not decode them again.
 
-Decoding every image before the first step is what makes sure that none fails hours later.
+Every image is decoded before the first step, so that none fails hours later.
 """
 
 from __future__ import annotations
@@ -24,31 +24,32 @@ from .decode import SIDEWAYS, UnreadableImage, orientation, reading
 log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Of how facts are found. Facts of another version are found anew."""
+"""The version of the way facts are computed. Facts of another version are computed again."""
 
 WORKERS = 4
-"""Images that are decoded at a time; each may be large."""
+"""The number of images that are decoded at a time; each may be large."""
 
 HASH_SIDE = 8
 SHARPNESS_SIDE = 512
-"""Longest side, in pixels, at which sharpness is measured, so that it means the same for images of every size."""
+"""The longest side in pixels at which sharpness is measured, so that images of different sizes are comparable."""
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """An image file that was decoded, or the reason why it cannot be.
+    """The facts about a decoded image file, or the reason why it cannot be decoded.
 
     Attributes:
-        width, height: in pixels, after EXIF rotation; 0 for an image that cannot be read.
-        content: SHA-256 of the file.
-        look: 64 bits, of which few differ between two images that look alike (difference hash).
-        colour: the mean colour, 8 bits each of red, green and blue.
-        sharpness: variance of the Laplacian of the grey image, 0 to 255, at a common size.
-        saturation: mean of HSV's, 0 to 1.
-        contrast: standard deviation of the grey image, 0 to 1.
-        flatness: share of the pixels that are nearly as their right neighbour, 0 to 1; large in drawings.
-        has_alpha: whether some of its pixels are transparent.
-        error: why it cannot be read, or "".
+        width: the width in pixels after EXIF rotation; 0 for an image that cannot be read.
+        height: the height in pixels after EXIF rotation; 0 for an image that cannot be read.
+        content: the SHA-256 hash of the file.
+        look: the difference hash, 64 bits of which only a few differ between images that look alike.
+        colour: the mean colour, with 8 bits each for red, green and blue.
+        sharpness: the variance of the Laplacian of the grey image (0 to 255), measured at a common size.
+        saturation: the mean HSV saturation, 0 to 1.
+        contrast: the standard deviation of the grey image, 0 to 1.
+        flatness: the fraction of pixels that are nearly equal to their right neighbour, 0 to 1; high for drawings.
+        has_alpha: whether the image has transparency.
+        error: the reason why the image cannot be read, or an empty string.
     """
 
     width: int
@@ -65,7 +66,7 @@ class ImageFacts:
 
 
 def find_facts(path: Path) -> ImageFacts:
-    """Reads and decodes an image file; never raises over what is in it."""
+    """Read and decode an image file. Bad content is recorded in `error` and never raised."""
     try:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -74,14 +75,14 @@ def find_facts(path: Path) -> ImageFacts:
         with reading(path) as image:
             width, height = image.size
             has_alpha = image.has_transparency_data
-            image.draft(None, (SHARPNESS_SIDE, SHARPNESS_SIDE))  # JPEG only: decodes to a smaller size
+            image.draft(None, (SHARPNESS_SIDE, SHARPNESS_SIDE))  # decodes JPEGs at a smaller size
             image.load()
             sideways = orientation(image) in SIDEWAYS
             small = image.convert("RGB")
     except UnreadableImage as error:
         return ImageFacts(0, 0, content, error=error.reason)
     except (MemoryError, ValueError, OSError) as error:
-        return ImageFacts(0, 0, content, error=f"it cannot be decoded here ({error})")
+        return ImageFacts(0, 0, content, error=f"it cannot be decoded on this computer ({error})")
     small.thumbnail((SHARPNESS_SIDE, SHARPNESS_SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
     if sideways:
         width, height = height, width
@@ -101,19 +102,22 @@ def find_facts(path: Path) -> ImageFacts:
 
 
 def difference_hash(grey: Image.Image) -> int:
-    """64 bits: whether each cell of an 8 x 8 grid is darker than its right neighbour (N. Krawetz, 2013)."""
+    """Compute a 64-bit difference hash: whether each cell of an 8 x 8 grid is darker than its right neighbour.
+
+    See N. Krawetz, 2013.
+    """
     small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), dtype=np.int16)
     bits = (small[:, 1:] > small[:, :-1]).flatten()
     return int("".join("1" if bit else "0" for bit in bits), 2)
 
 
 def mean_colour(image: Image.Image) -> int:
-    """8 bits each of red, green and blue."""
+    """Return the mean colour of an RGB image, with 8 bits each for red, green and blue."""
     return int.from_bytes(image.resize((1, 1), Image.Resampling.BOX).tobytes(), "big")
 
 
 def sharpness(grey: Image.Image) -> float:
-    """Variance of the Laplacian (Pech-Pacheco et al., 2000): low where there is no fine detail."""
+    """Compute the variance of the Laplacian (Pech-Pacheco et al., 2000), which is low without fine detail."""
     pixels = np.asarray(grey, dtype=np.float32)
     if min(pixels.shape) < 3:
         return 0.0
@@ -123,7 +127,7 @@ def sharpness(grey: Image.Image) -> float:
 
 
 def flatness(grey: Image.Image) -> float:
-    """Share of the pixels that differ from their right neighbour by at most 1 of 255; 1 for a single column."""
+    """Return the fraction of pixels within 1 (of 255) of their right neighbour; 1 for a single column."""
     pixels = np.asarray(grey, dtype=np.int16)
     if pixels.shape[1] < 2:
         return 1.0
@@ -133,14 +137,14 @@ def flatness(grey: Image.Image) -> float:
 def all_facts(
     paths: Iterable[Path], index: Path | None = None, progress: Callable[[int, int], None] | None = None
 ) -> dict[Path, ImageFacts]:
-    """The facts of image files; those that have been found before are read, where the file is the same since.
+    """Return the facts about image files, decoding only those that are new or have changed.
 
-    A file is the same when its path, size, times of writing and of change, and place on the disk are.
+    A file counts as unchanged if its path, size, modification and change times, and inode are the same.
 
     Args:
-        index: JSON file that keeps them between starts; several runs may use it at once. None keeps nothing.
-        progress: called with (done, total) for images that are decoded; may raise to stop, then what was found is
-            kept all the same.
+        index: the JSON file that keeps the facts between starts, which several runs may use at once; None keeps none.
+        progress: a function called with (done, total) after every decoded image; may raise to stop, in which case
+            the facts found so far are still kept.
     """
     wanted = list(paths)
     known = {} if index is None else _read_index(index)
@@ -161,7 +165,10 @@ def all_facts(
 
 
 def _signature(path: Path) -> str:
-    """Changes when the file does, even when its time of writing is set back. Empty for what cannot be looked at."""
+    """Return a text that changes when the file does, even if its modification time is set back.
+
+    It is empty for a file that cannot be accessed.
+    """
     try:
         facts = path.stat()
     except OSError:
@@ -170,7 +177,7 @@ def _signature(path: Path) -> str:
 
 
 def _read_index(path: Path) -> dict[str, ImageFacts]:
-    """What an index holds; nothing where it is missing, damaged, or of another version."""
+    """Read the facts in an index; there are none if it is missing, damaged or of another version."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
         if stored["version"] != VERSION:
@@ -182,9 +189,9 @@ def _read_index(path: Path) -> dict[str, ImageFacts]:
 
 
 def _write_index(path: Path, found: dict[str, ImageFacts]) -> None:
-    """Written beside and renamed: whoever reads at the same time, or after a power cut, finds a whole file."""
+    """Write an index in one piece, so that it is complete for concurrent readers and after a power cut."""
     content = {"version": VERSION, "files": {key: list(asdict(facts).values()) for key, facts in found.items()}}
     try:
-        write_whole(path, json.dumps(content).encode(), what="What was found of the images")
-    except CrucibleError as error:  # it is only looked for again
+        write_whole(path, json.dumps(content).encode(), what="The index of checked images")
+    except CrucibleError as error:  # the images are only checked again next time
         log.warning("%s", error)

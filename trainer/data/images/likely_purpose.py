@@ -1,4 +1,4 @@
-"""What a dataset seems to be for, from its captions."""
+"""Guessing the purpose of a dataset from its captions."""
 
 from __future__ import annotations
 
@@ -33,17 +33,19 @@ STYLES = ("style", "artstyle", "aesthetic", "画风", "风格")
 MARKS = ("logo", "font", "icon", "emblem", "lettering", "typeface", "标志", "字体", "图标")
 
 MOST = 0.6
-"""Share of the captions that is called most of them."""
+"""The fraction of captions that counts as most of them."""
 
 NEARLY_ALL = 0.8
+"""The fraction of captions that counts as nearly all of them."""
+
 TELLING_CAPTIONS = 8
-"""Different captions from which on it tells something that they name different things."""
+"""The number of different captions from which it means something that they name different things."""
 
 _SCENERY = EMPTY_WORDS | {"background", "scene", "white", "black"}
 
 
 def likely_purpose(captions: Sequence[str], trigger_word: str = "") -> tuple[Purpose, str]:
-    """The purpose and the reason for it in words; `concept` where the captions do not tell.
+    """Guess the purpose of a dataset, and give the reason as a phrase; `concept` if the captions do not tell.
 
     Captions name what varies: those of a style name many things, those of a character or an object the same one.
     """
@@ -51,22 +53,22 @@ def likely_purpose(captions: Sequence[str], trigger_word: str = "") -> tuple[Pur
     if trigger_word and any(word in trigger_word.casefold() for word in STYLES):
         return "style", f'the trigger word is "{trigger_word}"'
     if not different:
-        return "concept", "the images have no captions of their own that tell what they show"
+        return "concept", "the images have no captions of their own that describe them"
     if _share(captions, STYLES) >= MOST:
-        return "style", "most captions speak of a style"
+        return "style", "most captions mention a style"
     if _share(captions, MARKS) >= MOST:
-        return "object", "most captions speak of a sign or of letters"
+        return "object", "most captions mention a logo, icon or lettering"
     person, share = _most_named(captions, PEOPLE)
     if share >= MOST:
-        return "character", f'{share:.0%} of the captions speak of the same kind of person: "{person}"'
+        return "character", f'{share:.0%} of the captions mention the same kind of person: "{person}"'
     shared = _shared_words(captions, trigger_word)
     if shared:
-        return "object", f'nearly all captions name the same: "{shared[0]}"'
+        return "object", f'nearly all captions name the same thing: "{shared[0]}"'
     if _share(captions, VIEWS) >= MOST:
-        return "character", "most captions say from where somebody is seen"
+        return "character", "most captions say how a character is seen"
     if len(different) >= TELLING_CAPTIONS and all(caption.isascii() for caption in captions):
-        return "style", "the captions name different things, so what the images share is how they look"
-    return "concept", "the captions do not tell what the images share"
+        return "style", "the captions name different things, so what the images have in common is their look"
+    return "concept", "the captions do not tell what the images have in common"
 
 
 def _share(captions: Sequence[str], words: Sequence[str]) -> float:
@@ -80,7 +82,7 @@ def _most_named(captions: Sequence[str], words: Sequence[str]) -> tuple[str, flo
 
 
 def _shared_words(captions: Sequence[str], trigger_word: str) -> list[str]:
-    """Words that tell something and stand in nearly all captions, most frequent first."""
+    """Return the meaningful words that nearly all captions contain, most frequent first."""
     own = set(re.findall(r"\w+", trigger_word.casefold()))
     counts = Counter(word for caption in captions for word in set(re.findall(r"[a-z]{3,}", caption.casefold())))
     return [

@@ -1,4 +1,4 @@
-"""Captions that lie together in one metadata.csv or metadata.jsonl."""
+"""Captions stored together in a metadata.csv or metadata.jsonl file."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from ...files.text import read_text
 from ...messages.suggestions import nearest_names, nearest_path
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
-"""The names that are looked for; where both lie in a folder, the first one's captions count first."""
+"""The file names that are looked for; if a folder has both, captions in the first take precedence."""
 
 FILE_KEYS = ("file_name", "filename", "file", "image", "image_path", "path")
 TEXT_KEYS = ("text", "prompt", "caption", "captions")
 
 LONGEST_FIELD = 1_000_000
-"""Characters of a csv field; Python's own limit is 131,072."""
+"""The most characters in a CSV field; Python's default is 131,072."""
 
 
 @dataclass(frozen=True)
 class MetadataFile:
-    """Captions by image, as one file has them.
+    """The captions in one metadata file.
 
     Attributes:
-        captions: by the image's name as it is written there, normalised; in the order of the file.
-        unread: what is wrong with lines that could not be used.
+        path: the file.
+        captions: the captions by the normalised name of their image, in the order of the file.
+        unread: what is wrong with each line that could not be used.
     """
 
     path: Path
@@ -39,30 +40,31 @@ class MetadataFile:
     unread: tuple[str, ...]
 
     def of(self, name: str) -> tuple[str, ...]:
-        """The captions of an image, by its path below the dataset's folder, its file name, or that without ending."""
+        """Return the captions of an image, found by its path in the dataset or its file name, or either's stem."""
         return self.captions.get(self.key_of(name) or "", ())
 
     def key_of(self, name: str) -> str | None:
+        """Return the name under which the file lists an image, or None if it does not."""
         path = PurePosixPath(normalised(name))
         candidates = (str(path), path.name, str(path.with_suffix("")), path.stem)
         return next((key for key in candidates if key in self.captions), None)
 
     def without_image(self, names: Iterable[str]) -> list[str]:
-        """The names in this file that no image has."""
+        """Return the names in this file that match none of the images."""
         used = {self.key_of(name) for name in names}
         return [key for key in self.captions if key not in used]
 
 
 def normalised(name: str) -> str:
-    """One spelling of a path: composed letters, forward slashes, no leading ./"""
+    """Return the canonical spelling of a path, with composed letters, forward slashes and no leading ./"""
     return unicodedata.normalize("NFC", name.strip().replace("\\", "/")).removeprefix("./")
 
 
 def metadata_files(folder: Path, metadata_path: str | None) -> list[Path]:
-    """The metadata files of a dataset: the one that the user named, or those that lie in its folder.
+    """Return the metadata files of a dataset: the one that the user named, or those in its folder.
 
     Raises:
-        CrucibleError: the one that was named does not exist.
+        CrucibleError: the file that the user named does not exist.
     """
     if metadata_path is None:
         return [folder / name for name in METADATA_FILES if (folder / name).is_file()]
@@ -77,7 +79,7 @@ def metadata_files(folder: Path, metadata_path: str | None) -> list[Path]:
 
 
 def misspelt_metadata(folder: Path) -> str | None:
-    """A file that was probably meant to be one of `METADATA_FILES`, where there is none."""
+    """Return the name of a file that was probably meant to be one of `METADATA_FILES`, if there is none of these."""
     if any((folder / name).exists() for name in METADATA_FILES):
         return None
     tables = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in (".csv", ".jsonl", ".json")]
@@ -86,13 +88,13 @@ def misspelt_metadata(folder: Path) -> str | None:
 
 
 def read_metadata(path: Path) -> MetadataFile:
-    """Reads a metadata file, by its ending as JSON lines or as a table with commas.
+    """Read a metadata file, as JSON lines or as CSV depending on its extension.
 
-    A table may have a header (`file_name` and `text`, `prompt` or `caption`, in any order, among other columns) or
+    A CSV file may have a header (`file_name` and `text`, `prompt` or `caption`, in any order, among other columns) or
     none (name, then caption). Several lines for one image are several captions of it.
 
     Raises:
-        CrucibleError: it cannot be read, or no line of it names an image and a caption.
+        CrucibleError: the file cannot be read, or none of its lines has an image and a caption.
     """
     text = read_text(path)
     rows = _json_rows(text) if path.suffix.lower() == ".jsonl" else _table_rows(text, path)
@@ -109,14 +111,14 @@ def read_metadata(path: Path) -> MetadataFile:
         found = f" ({unread[0]})" if unread else ""
         raise CrucibleError(
             f"{path} names no image with a caption{found}, so it cannot be used. "
-            "Write a line for each image: file_name,text in a .csv, or "
+            "Write one line per image: file_name,text in a .csv, or "
             '{"file_name": "1.png", "text": "a cat"} in a .jsonl.'
         )
     return MetadataFile(path, {name: tuple(dict.fromkeys(found)) for name, found in captions.items()}, tuple(unread))
 
 
 Row = tuple[str, list[str]] | str
-"""An image's name with its captions, or what is wrong with the line."""
+"""The name of an image with its captions, or what is wrong with the line."""
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, Row]]:
@@ -129,7 +131,7 @@ def _json_rows(text: str) -> Iterator[tuple[int, Row]]:
             yield number, f"it is not JSON ({error})"
             continue
         if not isinstance(entry, dict):
-            yield number, "it is not an object with file_name and text"
+            yield number, "it is not a JSON object with file_name and text"
             continue
         yield number, _json_row(entry)
 
@@ -163,17 +165,18 @@ def _table_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
                 columns = len(header)
                 if text_column < 0:
                     raise CrucibleError(
-                        f"{path} has the columns {', '.join(row)}, but none for the captions. Name one of them text."
+                        f"{path} has the columns {', '.join(row)}, but none for the captions. Rename the column "
+                        "with the captions to text."
                     )
                 continue
             yield reader.line_num, _table_row(row, name_column, text_column, columns, delimiter)
     except csv.Error as error:
-        yield reader.line_num, f"it is not a table with commas ({error})"
+        yield reader.line_num, f"it is not valid CSV ({error})"
 
 
 def _table_row(row: list[str], name_column: int, text_column: int, columns: int, delimiter: str) -> Row:
     if len(row) > columns and text_column == columns - 1:
-        # The caption has commas and no quotation marks.
+        # The caption contains commas but is not quoted.
         row = [*row[:text_column], f"{delimiter} ".join(cell.strip() for cell in row[text_column:])]
     if len(row) <= max(name_column, text_column):
         return f"{row[0]} has no caption"

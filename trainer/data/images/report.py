@@ -1,4 +1,4 @@
-"""A dataset in words and figures: what is in it, how it is trained, what is wrong with it."""
+"""The report on a dataset: what it contains, how it is trained, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,25 @@ from .dataset import Dataset
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What is known of a dataset.
+    """The report on a dataset.
 
     Attributes:
-        sizes: number of images by the width and height they are trained at, of each resolution; most first.
-        tokens: fewest, median and most tokens of a caption.
-        latent_sizes: width and height of the latents, in the order of `sizes`; empty without a VAE's factor.
-        views: how many captions mention how a character is seen.
-        findings: heaviest first.
-        verdict: one sentence.
+        name: the name of the dataset.
+        folder: the folder of its images.
+        images: the number of training images.
+        shown_per_epoch: the number of training samples in an epoch, counting repeats and all resolutions.
+        validation: the number of images held out for validation.
+        regularization: the number of regularization images.
+        trigger_word: the trigger word, or an empty string.
+        resolutions: all training resolutions; empty if they are not known yet.
+        sizes: the number of images by width and height in pixels, over all resolutions; most images first.
+        latent_sizes: the width and height of the latents in the order of `sizes`; empty without a latent factor.
+        words: the fewest, median and most words in a caption.
+        tokens: the fewest, median and most tokens in a caption.
+        token_counter: the way in which tokens were counted.
+        views: the number of captions that mention each view of a character.
+        findings: all findings, most severe first.
+        verdict: a sentence that says whether the dataset is ready.
     """
 
     name: str
@@ -44,8 +54,8 @@ class DatasetReport:
     verdict: str
 
     def text(self) -> str:
-        """The report as one page of plain text."""
-        times = f", shown {self.shown_per_epoch} times an epoch" if self.shown_per_epoch != self.images else ""
+        """Return the report as one page of plain text."""
+        times = f", {self.shown_per_epoch} samples per epoch" if self.shown_per_epoch != self.images else ""
         lines = [
             self.verdict,
             "",
@@ -54,19 +64,19 @@ class DatasetReport:
             f"Trigger word: {self.trigger_word or 'none'}",
         ]
         if self.validation:
-            lines.append(f"Validation: {counted(self.validation, 'image')} kept apart")
+            lines.append(f"Validation: {counted(self.validation, 'image')} held out")
         if self.regularization:
             lines.append(f"Regularization: {counted(self.regularization, 'image')}")
         lines.append(f"Captions: {_range(self.words, 'word')}; {_range(self.tokens, 'token')} ({self.token_counter})")
         if self.views:
-            lines.append("Views named: " + ", ".join(f"{view} {count}" for view, count in self.views.items()))
+            lines.append("Views mentioned: " + ", ".join(f"{view} {count}" for view, count in self.views.items()))
         if self.sizes:
             at = ", ".join(map(str, self.resolutions))
-            lines.append(f"Resolution {at}, trained at (width x height):")
+            lines.append(f"Resolution {at}; sizes in training (width x height):")
             latents = self.latent_sizes or (None,) * len(self.sizes)
             for ((x, y), count), latent in zip(self.sizes.items(), latents, strict=True):
                 lines.append(f"  {x} x {y}: {count}" + (f" (latents {latent[0]} x {latent[1]})" if latent else ""))
-        for severity, title in (("error", "To be mended"), ("warning", "Worth a look"), ("note", "Good to know")):
+        for severity, title in (("error", "To be fixed"), ("warning", "Worth a look"), ("note", "Good to know")):
             found = [finding for finding in self.findings if finding.severity == severity]
             if found:
                 lines += ["", f"{title}:", *(f"- {finding.text()}" for finding in found)]
@@ -80,12 +90,12 @@ def dataset_report(
     tokens: TokenCounter = ESTIMATE,
     latent_factor: int | None = None,
 ) -> DatasetReport:
-    """Looks at a dataset as it will be trained.
+    """Report on a dataset as it will be trained.
 
     Args:
-        resolution: of the training, where the dataset asks for none; without either, sizes are left open.
-        tokens: counts the tokens of captions.
-        latent_factor: pixels of a side that become one of a latent.
+        resolution: the training resolution, if the dataset does not set one; without either, there are no sizes.
+        tokens: the way to count the tokens of captions.
+        latent_factor: the number of pixels per latent pixel along a side.
     """
     settings = dataset.settings
     first = settings.resolution or resolution
@@ -119,10 +129,10 @@ def dataset_report(
 def _verdict(findings: list[Finding]) -> str:
     counts = Counter(finding.severity for finding in findings)
     if counts["error"]:
-        return f"NOT READY: {counted(counts['error'], 'thing')} to be mended before training."
+        return f"NOT READY: {counted(counts['error'], 'thing')} to fix before training."
     if counts["warning"]:
         return f"READY, with {counted(counts['warning'], 'thing')} worth a look first."
-    return "READY: nothing wrong was found."
+    return "READY: no problems were found."
 
 
 def _spread(values: list[int]) -> tuple[int, float, int]:

@@ -1,4 +1,4 @@
-"""What is trained of a dataset: each image at its sizes, with the ways it is cut and the captions it is shown with."""
+"""The training samples of a dataset: each image at its sizes, with its crops and its captions."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from .decode import load_mask, load_pixels
 MIDDLE = (0.5, 0.5)
 
 CROPS = ((0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (1.0, 0.0), MIDDLE)
-"""Places that random crops are drawn from, as parts of what is cropped off to the left and at the top. Few, because
-each is encoded."""
+"""The positions that random crops are drawn from, as fractions of what is cropped off that are taken from the left and
+from the top. There are few, because each is encoded."""
 
 
 @dataclass(frozen=True)
 class View:
-    """An image as it is trained: scaled and cropped to `size` (width, height), perhaps mirrored.
+    """An image as it is trained: scaled, cropped and perhaps mirrored.
 
     Attributes:
-        crop: which part of what is cropped off lies to the left and at the top, 0 to 1.
-        mask: the file that says which part is trained, of the SHA-256 `mask_content`.
+        path: the image file.
+        content: the SHA-256 hash of the image file.
+        size: the width and height in pixels.
+        crop: the fractions of what is cropped off that are taken from the left and from the top, 0 to 1.
+        mirrored: whether the image is mirrored horizontally.
+        mask: the file that says which part is trained; None trains all of it.
+        mask_content: the SHA-256 hash of the mask file.
     """
 
     path: Path
@@ -40,11 +45,11 @@ class View:
 
     @property
     def key(self) -> str:
-        """The same for the same pixels, wherever the file lies."""
+        """A key that is the same for the same pixels, wherever the file is."""
         return f"{self.content}|{self.size}|{self.crop}|{self.mirrored}"
 
     def pixels(self) -> Tensor:
-        """float32 (height, width, 3), values 0 to 1.
+        """Load the pixels as a float32 tensor of shape (height, width, 3), with values from 0 to 1.
 
         Raises:
             UnreadableImage: the file has become unreadable since it was checked.
@@ -52,7 +57,11 @@ class View:
         return load_pixels(self.path, self.size, self.crop, mirrored=self.mirrored)
 
     def mask_pixels(self) -> Tensor | None:
-        """float32 (height, width), 1 where the image is trained; None where all of it is."""
+        """Load the mask as a float32 tensor of shape (height, width), 1 where the image is trained; None trains it all.
+
+        Raises:
+            UnreadableImage: the file has become unreadable since it was checked.
+        """
         if self.mask is None:
             return None
         return load_mask(self.mask, self.size, self.crop, mirrored=self.mirrored, from_alpha=self.mask == self.path)
@@ -63,9 +72,10 @@ class Sample:
     """An image at one resolution.
 
     Attributes:
-        name: what the user calls the image.
-        views, captions: of each, one is drawn whenever the sample is shown.
-        weight: of its loss.
+        name: the name of the image in messages to the user.
+        views: the views of the image, of which one is drawn whenever the sample is shown.
+        captions: the captions, of which one is drawn whenever the sample is shown.
+        weight: the weight of the sample's loss.
     """
 
     name: str
@@ -75,13 +85,18 @@ class Sample:
 
     @property
     def size(self) -> tuple[int, int]:
+        """The width and height in pixels, which all views have in common."""
         return self.views[0].size
 
 
 def training_samples(dataset: Dataset, default_resolution: int) -> list[Sample]:
-    """What an epoch shows, in a fixed order: samples with repeats stand in it several times.
+    """Return the samples of an epoch in a fixed order, with those of repeated images several times.
 
-    Regularization images are `reg_ratio` times as many as training images, by repeating them or leaving some out.
+    There are `reg_ratio` times as many samples of regularization images as of training images; some are repeated or
+    left out for that.
+
+    Args:
+        default_resolution: the resolution to use if the dataset does not set one.
     """
     settings = dataset.settings
     resolutions = settings.resolutions(default_resolution)
@@ -96,7 +111,11 @@ def training_samples(dataset: Dataset, default_resolution: int) -> list[Sample]:
 
 
 def fixed_samples(dataset: Dataset, images: Sequence[TrainingImage], default_resolution: int) -> list[Sample]:
-    """Each image once, as it can be measured time and again: its middle, upright, with its first caption."""
+    """Return each image once, in a form that can be measured repeatedly: centred, not mirrored, with its first caption.
+
+    Args:
+        default_resolution: the resolution to use if the dataset does not set one.
+    """
     settings = dataset.settings
     fixed = settings.model_copy(
         update={

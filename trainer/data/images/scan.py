@@ -1,4 +1,4 @@
-"""Finds the images of a dataset folder, and what lies beside them."""
+"""Finding the images in a dataset folder, and the masks beside them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ IMAGE_EXTENSIONS = frozenset(
 CAPTION_EXTENSIONS = (".txt", ".TXT", ".caption")
 METADATA_EXTENSIONS = (".csv", ".jsonl")
 MASK_ENDINGS = (".mask", "-masklabel")
-"""How the name of a mask file ends, before its extension."""
+"""The endings of a mask file's name, before its extension."""
 
 REPEATS_FOLDER = re.compile(r"(\d+)_(.+)")
-"""kohya's name of a folder whose images are shown several times an epoch."""
+"""The name, as used by kohya, of a folder whose images are shown several times per epoch."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class FoundImage:
     """An image file of a dataset.
 
     Attributes:
-        name: what the user calls it: its path below the dataset's folder, with forward slashes.
-        repeats: how often its folder's name says that it is shown in an epoch.
+        path: the image file.
+        name: the name of the image in messages to the user: its path in the dataset's folder, with forward slashes.
+        repeats: the number of times that an epoch shows the image, according to the name of its folder.
     """
 
     path: Path
@@ -41,13 +42,13 @@ class FoundImage:
 
 
 def find_images(folder: str | Path) -> tuple[FoundImage, ...]:
-    """Lists the images of a folder and of its subfolders of kohya's kind, in natural order: 2.png before 10.png.
+    """List the images of a folder and its kohya-style subfolders, in natural order: 2.png before 10.png.
 
-    The order depends on the names alone, so that it is the same on every machine. Other subfolders, hidden files
-    and masks are left out.
+    The order depends only on the names, so it is the same on every machine. Other subfolders, hidden files and masks
+    are skipped.
 
     Raises:
-        CrucibleError: the folder is missing, cannot be opened, or holds no image.
+        CrucibleError: the folder is missing, cannot be opened, or contains no images.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -60,7 +61,7 @@ def find_images(folder: str | Path) -> tuple[FoundImage, ...]:
             images += [FoundImage(entry, f"{subfolder.name}/{entry.name}", repeats) for entry in inside]
     except OSError as error:
         raise CrucibleError(
-            f"The image folder {folder} cannot be opened ({error.strerror or error}). Check that you may read it."
+            f"The image folder {folder} cannot be opened ({error.strerror or error}). Check its permissions."
         ) from error
     images = [image for image in images if not _is_mask(image.path)]
     if not images:
@@ -69,7 +70,7 @@ def find_images(folder: str | Path) -> tuple[FoundImage, ...]:
 
 
 def find_mask(image_path: Path) -> Path | None:
-    """The mask file of an image: <name>.mask.png or <name>-masklabel.png beside it."""
+    """Return the mask file of an image, <name>.mask.png or <name>-masklabel.png beside it, or None."""
     for ending in MASK_ENDINGS:
         path = image_path.with_name(f"{image_path.stem}{ending}.png")
         if path.is_file():
@@ -78,10 +79,10 @@ def find_mask(image_path: Path) -> Path | None:
 
 
 def folder_signature(folder: str | Path) -> str:
-    """Hash that changes when an image, caption or mask of a dataset's folder does, without reading the files.
+    """Return a hash that changes when an image, caption or mask in a dataset folder does, without reading the files.
 
-    Made of names, sizes and times of writing, so it means something on this machine only. A folder that
-    cannot be read has a signature too.
+    It is computed from names, sizes and modification times, so it is only meaningful on the same machine. A folder
+    that cannot be read has a signature too.
     """
     folder = Path(folder)
     digest = hashlib.sha256()
@@ -110,12 +111,12 @@ def _repeats_folders(entries: Sequence[Path]) -> Iterator[tuple[Path, int]]:
 
 
 def _leads_back(folder: Path) -> bool:
-    """Whether it is a link to the folder that it lies in, or to one further up."""
+    """Return whether a folder is a link to its parent folder or to one further up."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _is_mask(path: Path) -> bool:
-    """Whether the file belongs to an image of the same folder as its mask."""
+    """Return whether a file is the mask of an image in the same folder."""
     for ending in MASK_ENDINGS:
         stem = path.stem.removesuffix(ending)
         if path.suffix.lower() == ".png" and stem != path.stem and stem:
@@ -129,7 +130,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _natural_key(name: str) -> tuple[list[str | int], str]:
-    """Numbers by their value, letters without their case; the name itself decides between equals."""
+    """Return a sort key that compares numbers by value and letters without case, and then the names themselves."""
     name = unicodedata.normalize("NFC", name)  # macOS writes decomposed letters
     parts = re.split(r"(\d+)", name.casefold())
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
@@ -138,7 +139,7 @@ def _natural_key(name: str) -> tuple[list[str | int], str]:
 def _no_folder(folder: Path) -> CrucibleError:
     if folder.exists():
         return CrucibleError(
-            f"The image folder {folder.absolute()} is a file. Give the folder that the images lie in: "
+            f"The image folder {folder.absolute()} is a file. Give the folder that contains the images: "
             f"{folder.absolute().parent}"
         )
     return CrucibleError(
@@ -148,10 +149,10 @@ def _no_folder(folder: Path) -> CrucibleError:
 
 
 def _no_images(folder: Path, entries: list[Path]) -> CrucibleError:
-    what = f"The image folder {folder.absolute()} holds no images"
+    what = f"The image folder {folder.absolute()} contains no images"
     known = ", ".join(sorted(IMAGE_EXTENSIONS))
     if not entries:
-        return CrucibleError(f"{what}; it is empty. Put images ({known}) into it, or give another folder.")
+        return CrucibleError(f"{what}; it is empty. Put images ({known}) into it, or choose another folder.")
     subfolders = [entry for entry in entries if entry.is_dir()]
     images_in = {sub: sum(map(_is_image, sub.iterdir())) for sub in subfolders}
     fullest = max(subfolders, key=lambda sub: (images_in[sub], sub.name), default=None)
@@ -159,8 +160,10 @@ def _no_images(folder: Path, entries: list[Path]) -> CrucibleError:
         found = ", ".join(f"{sub.name} ({count})" for sub, count in sorted(images_in.items())[:5] if count)
         return CrucibleError(
             f"{what} itself, only subfolders that do: {found}. Subfolders are not searched, so that nothing "
-            f"is trained by accident. Give one of them, for instance {fullest.absolute()}"
+            f"is trained by accident. Choose one of them, for example {fullest.absolute()}"
         )
     kinds = Counter(entry.suffix.lower() or "no extension" for entry in entries if not entry.is_dir())
     found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)) or f"{len(subfolders)} subfolders"
-    return CrucibleError(f"{what}, but {found}. Images are {known}. Convert the files, or give another folder.")
+    return CrucibleError(
+        f"{what}, only {found}. Supported formats are {known}. Convert the files, or choose another folder."
+    )

@@ -1,4 +1,4 @@
-"""Which images look alike, and which are kept for validation."""
+"""Finding near-duplicate images, and choosing the images to hold out for validation."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from .image_facts import ImageFacts
 
 NEAR = 4
-"""Bits of the 64 in which the difference hashes of near-duplicates differ at most."""
+"""The most bits, out of 64, in which the difference hashes of near-duplicates differ."""
 
 NEAR_COLOUR = 16
-"""How far the mean colours of near-duplicates lie apart at most, of 255 in each channel."""
+"""The most by which the mean colours of near-duplicates differ in each channel, out of 255."""
 
 ROWS_AT_A_TIME = 256
 
 
 def near_duplicates(facts: Sequence[ImageFacts]) -> list[list[int]]:
-    """Groups, of two and more, of images that are the same but for their size, format or small changes.
+    """Group images that are the same except for size, format or small changes.
 
     Returns:
-        Indices, each in one group at most, in order.
+        Groups of two or more indices, in ascending order. No index is in more than one group.
     """
     count = len(facts)
     hashes = np.array([one.look for one in facts], dtype=np.uint64)
@@ -52,8 +52,11 @@ def _bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
 
 
 def _comparable(one: ImageFacts, other: ImageFacts) -> bool:
-    """A crop in another aspect or a picture in other colours is another training image; flat pictures say nothing by
-    their hash."""
+    """Return whether two images with similar hashes may count as near-duplicates.
+
+    A crop with another aspect ratio, or a version in other colours, is a different training image. The hash of an image
+    without detail means nothing.
+    """
     if one.content == other.content:
         return True
     ratio = (one.width * other.height) / max(1, one.height * other.width)
@@ -63,9 +66,10 @@ def _comparable(one: ImageFacts, other: ImageFacts) -> bool:
 
 
 def validation_indices(facts: Sequence[ImageFacts], percent: float, seed: int) -> set[int]:
-    """Which images are kept for validation: about `percent` of them, the same ones whatever their names and order.
+    """Choose the indices of images to hold out for validation: about `percent` of them, but never all.
 
-    Never one that is a near-duplicate of another: it would be known from the training.
+    The choice depends on their content and the seed, not on their names and order. Near-duplicates of other images are
+    never chosen, because the model would know them from training.
     """
     wanted = round(len(facts) * percent / 100)
     if percent > 0:

@@ -1,8 +1,8 @@
-"""What a diffusion model is asked to predict, at which noise levels, and the loss of its answer.
+"""The training objective: what a diffusion model predicts, at which noise levels, and the loss of its prediction.
 
 One convention for all models: a noisy latent is `latent + sigma * noise` for noise- and velocity-predicting models
 (variance exploding, as in Karras et al. 2022, arXiv:2206.00364) and `(1 - sigma) * latent + sigma * noise` for flow
-models. A model that wants the variance-preserving form divides by sqrt(sigma^2 + 1) itself.
+models. A model that expects the variance-preserving form divides by sqrt(sigma^2 + 1) itself.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from torch.nn import functional as F
 from ...config.objective_settings import LossType, ObjectiveSettings
 
 TIMESTEPS = 1000
+"""The number of timesteps of models that predict noise or velocity."""
 
 LEAST_FLOW_TIMESTEP = 1e-4
-"""The samplers' form of a prediction is divided by the noise level."""
+"""The lowest timestep that is drawn for flow models, because computing a prediction from a denoised latent divides by
+the noise level."""
 
 MOST_SNR = 1000.0
-"""Signal-to-noise ratio that the debiased weighting counts at most; images without noise have no finite one."""
+"""The highest signal-to-noise ratio in the debiased weighting; that of images without noise would be infinite."""
 
 
 class PredictionType(Enum):
-    """The quantity a model predicts."""
+    """The quantity that a model predicts."""
 
     EPSILON = "epsilon"
     """The noise (Ho et al. 2020, arXiv:2006.11239)."""
@@ -42,14 +44,14 @@ def draw_timestep(
     settings: ObjectiveSettings | None = None,
     shift: float = 1.0,
 ) -> float:
-    """One timestep: a whole number in 0..999 for epsilon and velocity; in (0, 1) for flow.
+    """Draw a timestep: a whole number in 0..999 for epsilon and velocity, a number in (0, 1) for flow.
 
-    The densities are those of Esser et al. 2024 (arXiv:2403.03206), section 3.1: logit-normal spends most steps where
-    a flow model's task is hardest, mode is uniform with an emphasis. Without settings, epsilon and velocity are drawn
-    uniformly and flow logit-normally.
+    The densities are those of Esser et al. 2024 (arXiv:2403.03206), section 3.1: logit-normal concentrates on the
+    timesteps where a flow model's task is hardest, and mode is uniform with an emphasis. Without settings, epsilon and
+    velocity are drawn uniformly and flow logit-normally.
 
     Args:
-        shift: see `shifted`; of flow alone.
+        shift: the shift of a flow model's timesteps (see `shifted`); ignored for the others.
     """
     settings = settings or ObjectiveSettings()
     flow = objective is PredictionType.FLOW
@@ -71,24 +73,26 @@ def draw_timestep(
 
 
 def shifted(timestep: float, shift: float) -> float:
-    """A flow model's timestep in 0..1 moved towards noise, to `shift` times its odds (Esser et al. 2024, 5.3.2)."""
+    """Move a flow model's timestep in 0..1 towards noise, to `shift` times its odds (Esser et al. 2024, 5.3.2)."""
     return shift * timestep / (1 + (shift - 1) * timestep)
 
 
 def shift_by_area(shift: float, pixels: float, native_pixels: float) -> float:
-    """The shift for images of `pixels` of a model whose own `shift` is meant for `native_pixels`.
+    """Return the shift for images of `pixels` pixels, for a model whose own `shift` is meant for `native_pixels`.
 
-    A larger image needs more noise to be as unrecognisable, in proportion to its side (Esser et al. 2024, equation 23).
-    Never below 1: less noise than without shift is not what it is for.
+    A larger image needs more noise to become as unrecognisable, in proportion to its side (Esser et al. 2024, equation
+    23). The result is never below 1, because a shift should not reduce the noise.
     """
     return max(1.0, shift * math.sqrt(pixels / native_pixels))
 
 
 def flux_shift(log_shift: float, pixels: float) -> float:
-    """The shift of Flux and its relatives, whose logarithm is linear in the number of 16 x 16 pixel tokens.
+    """Return the shift of Flux and related models, whose logarithm is linear in the number of 16 x 16 pixel tokens.
 
     Args:
-        log_shift: at 4096 tokens, the model's own; at 256 it is 0.5 (Black Forest Labs' sampling code).
+        log_shift: the logarithm of the model's shift at 4096 tokens; at 256 it is 0.5 (Black Forest Labs' sampling
+            code).
+        pixels: the number of pixels of the images.
     """
     tokens = pixels / 256
     return math.exp(0.5 + (log_shift - 0.5) * (tokens - 256) / (4096 - 256))
@@ -99,7 +103,16 @@ def _per_row(sigma: Tensor, like: Tensor) -> Tensor:
 
 
 def noisy_latent(objective: PredictionType, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """`latent` and `noise` (batch, channels, ...) at noise level `sigma` (batch,); same shape and dtype."""
+    """Add noise to a batch of latents.
+
+    Args:
+        latent: the clean latents, of shape (batch, channels, ...).
+        noise: the noise, of the same shape.
+        sigma: the noise level of each row, of shape (batch,).
+
+    Returns:
+        The noisy latents, of the same shape and dtype.
+    """
     sigma = _per_row(sigma, latent)
     if objective is PredictionType.FLOW:
         return torch.lerp(latent, noise, sigma)
@@ -107,7 +120,7 @@ def noisy_latent(objective: PredictionType, latent: Tensor, noise: Tensor, sigma
 
 
 def target(objective: PredictionType, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """The right answer for a batch; shapes as in `noisy_latent`."""
+    """Return what the model should predict for a batch; shapes are as in `noisy_latent`."""
     if objective is PredictionType.EPSILON:
         return noise
     if objective is PredictionType.FLOW:
@@ -117,7 +130,7 @@ def target(objective: PredictionType, latent: Tensor, noise: Tensor, sigma: Tens
 
 
 def prediction_from_denoised(objective: PredictionType, noisy: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
-    """What the model predicted, from its estimate of the clean latent (the form in which samplers want it)."""
+    """Return what a model predicted, given its estimate of the clean latent, which is the form that samplers use."""
     sigma = _per_row(sigma, noisy)
     if objective is PredictionType.VELOCITY:
         return (noisy / (sigma**2 + 1) - denoised) * (sigma**2 + 1) ** 0.5 / sigma
@@ -125,7 +138,7 @@ def prediction_from_denoised(objective: PredictionType, noisy: Tensor, denoised:
 
 
 def loss_weights(objective: PredictionType, sigma: Tensor, settings: ObjectiveSettings) -> Tensor:
-    """What the squared error of each row counts: noise levels (batch,) to (batch,), float32.
+    """Return the weight of each row's squared error as float32, for noise levels of shape (batch,).
 
     With the signal-to-noise ratio SNR = 1 / sigma^2, noise predictions are weighted by min(SNR, gamma) / SNR (Hang et
     al. 2023, arXiv:2303.09556) or 1 / sqrt(SNR) (Yu et al. 2023, arXiv:2310.08442). The same error in the image gives a
@@ -148,10 +161,10 @@ def row_losses(
     loss_type: LossType = "mse",
     huber_delta: float = 1.0,
 ) -> Tensor:
-    """Mean error of each row in float32: (batch, ...) and (batch, ...) to (batch,).
+    """Compute the mean error of each row in float32, for tensors of shape (batch, ...); the result has shape (batch,).
 
-    With a mask (batch, height, width) of values from 0 to 1, the mean is weighted by it. Huber is torch's: half the
-    square up to `huber_delta`, straight beyond.
+    With a mask of shape (batch, height, width) and values from 0 to 1, the mean is weighted by it. Huber is defined as
+    in torch: half the square up to `huber_delta`, linear beyond.
     """
     prediction, target = prediction.float(), target.float()
     if loss_type == "huber":

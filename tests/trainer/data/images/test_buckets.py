@@ -1,4 +1,4 @@
-"""Images are trained at a size that keeps their aspect, within the resolution's area."""
+"""Images are trained at sizes that keep their aspect ratio, within the area of the resolution."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lora_crucible.data.images.buckets import SMALLEST, Buckets
         (512, 512, 512, (512, 512)),
         (3000, 2000, 1024, (1216, 832)),  # as SDXL was trained
         (1920, 1080, 512, (640, 384)),
-        (500, 500, 512, (448, 448)),  # smaller than the resolution: not enlarged
-        (300, 300, 512, (384, 384)),  # far smaller: enlarged, but not to the resolution
+        (500, 500, 512, (448, 448)),  # smaller than the resolution: not upscaled
+        (300, 300, 512, (384, 384)),  # much smaller: upscaled, but not to the resolution
         (64, 64, 64, (64, 64)),
         (64, 48, 64, (64, 48)),
         (1, 1, 64, (16, 16)),

@@ -1,4 +1,4 @@
-"""Captions are read whatever the editor, and the trigger word is put in once."""
+"""Captions are read whatever editor wrote them, and the trigger word is added once."""
 
 from __future__ import annotations
 

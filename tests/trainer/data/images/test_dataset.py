@@ -1,4 +1,4 @@
-"""A folder becomes a dataset: what can be trained is in it, what cannot is named."""
+"""A folder becomes a dataset with all images that can be trained, and those that cannot are named."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_trigger_word_is_put_into_captions_and_said(tmp_path: Path) -> None:
     dataset = load(tmp_path, trigger_word=" sks ")
     assert [image.caption for image in dataset.images] == ["sks, a cat", "sks, a dog", "sks", "sks"]
     assert finding(dataset, "no_caption").images == ("c.png", "d.png")
-    assert '"sks" is their whole caption' in finding(dataset, "no_caption").text()
-    assert '"sks" was put in front of 1 caption ' in finding(dataset, "trigger_word_added").text()
+    assert '"sks" is used as their whole caption' in finding(dataset, "no_caption").text()
+    assert '"sks" was added to the front of 1 caption ' in finding(dataset, "trigger_word_added").text()
     dataset.require_trainable()
 
 
@@ -98,14 +98,14 @@ def test_unreadable_images_are_left_out_by_name(tmp_path: Path) -> None:
     dataset = load(tmp_path)
     assert [image.path.name for image in dataset.images] == ["a.png"]
     left_out = [one.text() for one in dataset.findings if one.kind == "unreadable"]
-    assert left_out[0].startswith("broken.png is left out: ")
-    assert left_out[1].startswith("page.jpg is left out: it is a web page")
+    assert left_out[0].startswith("broken.png was skipped: ")
+    assert left_out[1].startswith("page.jpg was skipped: it is a web page")
     assert left_out[0] in dataset_report(dataset).text()
 
 
 def test_no_readable_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_bytes(b"<html>")
-    with pytest.raises(CrucibleError, match=r"None of the 1 images.*\n  page\.jpg: it is a web page"):
+    with pytest.raises(CrucibleError, match=r"None of the images.*\(1 found\).*\n  page\.jpg: it is a web page"):
         load(tmp_path)
 
 
@@ -148,7 +148,7 @@ def test_fingerprint_changes_with_what_is_trained(tmp_path: Path) -> None:
 
 
 def test_contact_sheet_shows_the_crop(tmp_path: Path) -> None:
-    """Of an image with wide green margins only the red middle is trained."""
+    """Only the red centre of an image with wide green margins is trained."""
     image = Image.new("RGB", (4000, 100), (0, 255, 0))
     image.paste((255, 0, 0), (1000, 0, 3000, 100))
     image.save(tmp_path / "a.png")
@@ -182,7 +182,7 @@ def test_regularization_images_have_no_trigger_word(tmp_path: Path) -> None:
     dataset = load(tmp_path / "train", trigger_word="sks", reg_data_dir=str(tmp_path / "reg"))
     assert [image.caption for image in dataset.images] == ["sks, a cat"]
     assert [image.caption for image in dataset.regularization] == ["a dog"]
-    assert "Regularization: broken.png is left out: the file is empty" in finding(dataset, "unreadable").text()
+    assert "Regularization: broken.png was skipped: the file is empty" in finding(dataset, "unreadable").text()
 
 
 def test_links_that_lead_out_of_the_roots_are_left_out(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files of awkward kinds show the picture that an image viewer shows; broken ones are refused by name."""
+"""Unusual image files look as they do in an image viewer; broken ones are rejected by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RGB = tuple[int, int, int]
 
 
 def picture(mode: str = "RGB") -> Image.Image:
-    """40 x 20 pixels: red on the left, blue on the right."""
+    """Make an image of 40 x 20 pixels, red on the left and blue on the right."""
     image = Image.new("RGB", (40, 20), RED)
     image.paste(BLUE, (20, 0, 40, 20))
     return image.convert(mode)
@@ -32,7 +32,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def colours(path: Path) -> tuple[RGB, RGB]:
-    """The colours in the middle of the left and of the right half."""
+    """Return the colours at the centres of the left and the right half."""
     image = open_image(path)
     assert image.mode == "RGB"
     assert size_of(path) == image.size
@@ -58,7 +58,7 @@ def test_the_content_counts_not_the_extension(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
-    """The stored picture is turned so that the upright one is red on the left, blue on the right."""
+    """The image is stored turned, so that the upright one is red on the left and blue on the right."""
     stored_as = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -156,7 +156,7 @@ def test_first_frame_of_an_animation(tmp_path: Path, name: str) -> None:
 
 
 def test_colours_of_another_profile_are_converted(tmp_path: Path) -> None:
-    """In this profile the red channel means green, and the other way round."""
+    """The profile in this test swaps the red and the green channel."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     swapped = srgb.replace("sRGB".encode("utf-16-be"), "Test".encode("utf-16-be"))
     swapped = swapped.replace(b"rXYZ", b"tXYZ").replace(b"gXYZ", b"rXYZ").replace(b"tXYZ", b"gXYZ")

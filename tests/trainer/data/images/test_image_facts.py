@@ -1,4 +1,4 @@
-"""Every image is decoded once, and only once."""
+"""Every image is decoded exactly once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_size_after_rotation_alpha_and_errors(tmp_path: Path) -> None:
     assert "cannot be opened" in find_facts(tmp_path / "missing.png").error
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak is counted in other units elsewhere")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count the peak in other units")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(60)]
     Image.new("RGB", (2000, 2000)).save(paths[0], compress_level=1)
@@ -49,7 +49,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         "print(-peak(sys.argv[1:10]) + peak(sys.argv[1:]))\n"
     )
     grown = subprocess.run([sys.executable, "-c", script, *map(str, paths)], capture_output=True, text=True, check=True)
-    assert int(grown.stdout) * 1024 < 10 * 2000 * 2000 * 3  # bytes; all images would be five times as many
+    assert int(grown.stdout) * 1024 < 10 * 2000 * 2000 * 3  # bytes; all images together would need five times as much
 
 
 def test_blurred_pictures_are_less_sharp(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_look_stays_when_size_and_format_change(tmp_path: Path) -> None:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The images that were decoded, in order."""
+    """Record the images that are decoded, in order."""
     seen: list[Path] = []
     original = facts.find_facts
     monkeypatch.setattr(facts, "find_facts", lambda path: seen.append(path) or original(path))

@@ -1,4 +1,4 @@
-"""What a dataset is taken for."""
+"""The purpose of a dataset is guessed from its captions and its trigger word."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ VARIED = [
     ("captions", "purpose", "reason"),
     [
         (VARIED, "style", "name different things"),
-        (["a dog in the style of aki", "a house, aki style", "aki style, a boat"], "style", "speak of a style"),
+        (["a dog in the style of aki", "a house, aki style", "aki style, a boat"], "style", "mention a style"),
         (["aki, a woman in a park", "aki, a woman, close-up", "aki, woman reading"], "character", '"woman"'),
         (["1girl, solo, aki, red dress", "1girl, aki, sitting", "1girl, aki, from side"], "character", '"1girl"'),
-        (["aki, front", "aki, side, sitting", "aki, full body"], "character", "from where somebody is seen"),
+        (["aki, front", "aki, side, sitting", "aki, full body"], "character", "say how a character is seen"),
         (["a mug of aki on a table", "the aki mug held in a hand", "aki mug, front"], "object", '"mug"'),
-        (["aki logo on a shirt", "aki logo, red", "a sign with the aki logo"], "object", "a sign or of letters"),
+        (["aki logo on a shirt", "aki logo, red", "a sign with the aki logo"], "object", "a logo, icon or lettering"),
         (["aki", "aki", "aki"], "concept", "no captions of their own"),
         ([], "concept", "no captions of their own"),
         (VARIED[:3], "concept", "do not tell"),

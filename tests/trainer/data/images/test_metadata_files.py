@@ -1,4 +1,4 @@
-"""Captions in tables and JSON lines, as people and programs write them."""
+"""Captions in CSV and JSON lines files are read as people and programs write them."""
 
 from __future__ import annotations
 

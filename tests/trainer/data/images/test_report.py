@@ -1,4 +1,4 @@
-"""The report names what would weaken a training, and nothing else."""
+"""The report names everything that would weaken a training, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VIEWS = ["front view", "side view, half body", "full body"]
 
 
 def make(folder: Path, count: int = 30, size: tuple[int, int] = (640, 640)) -> None:
-    """Different, sharp pictures with different captions."""
+    """Make a folder of different, sharp images with different captions."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     for number in range(count):
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_good_dataset_has_no_findings(folder: Path) -> None:
     found = report(folder, trigger_word="a girl")
     assert kinds(found) == set()
-    assert found.verdict == "READY: nothing wrong was found."
+    assert found.verdict == "READY: no problems were found."
     assert found.sizes == {(512, 512): 30}
     assert found.latent_sizes == ((64, 64),)
     text = found.text()
@@ -120,7 +120,7 @@ def test_an_image_of_another_style(folder: Path) -> None:
 
 
 def test_no_trigger_word_and_nothing_in_common(folder: Path) -> None:
-    assert "no_trigger_word" not in kinds(report(folder))  # "girl" is in all
+    assert "no_trigger_word" not in kinds(report(folder))  # all of them contain "girl"
     (folder / "3.txt").write_text("something else, front view, with many words")
     assert "no_trigger_word" in kinds(report(folder))
     assert "no_trigger_word" not in kinds(report(folder, trigger_word="sks"))
@@ -136,8 +136,8 @@ def test_missing_captions_come_first_and_make_it_not_ready(folder: Path) -> None
 
 def test_a_bucket_step_that_the_vae_cannot_have(folder: Path) -> None:
     (finding,) = (one for one in report(folder, latent_factor=16, bucket_step=24).findings if one.kind == "bucket_step")
-    assert "24 pixels is no multiple of 16" in finding.text()
-    assert "Set 32" in finding.remedy
+    assert "24 pixels is not a multiple of 16" in finding.text()
+    assert "Set it to 32" in finding.remedy
     assert "bucket_step" not in kinds(report(folder, bucket_step=24))
 
 

@@ -1,4 +1,4 @@
-"""What an epoch shows of a dataset."""
+"""An epoch shows the images of a dataset as often, and in the ways, that its settings say."""
 
 from __future__ import annotations
 

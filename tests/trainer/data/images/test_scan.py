@@ -1,4 +1,4 @@
-"""The images of a folder are found in one order everywhere; a folder that cannot be used is explained."""
+"""The images of a folder are found in the same order everywhere, and an unusable folder is explained."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_missing_folder_names_the_nearest(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     touch(tmp_path, "a.png")
-    assert f"is a file. Give the folder that the images lie in: {tmp_path}" in error_of(tmp_path / "a.png")
+    assert f"is a file. Give the folder that contains the images: {tmp_path}" in error_of(tmp_path / "a.png")
 
 
 def test_a_folder_without_images_says_what_is_there(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ def test_groups_of_images_that_look_alike() -> None:
         facts(3),
         replace(one, look=one.look ^ 0b111, content="x"),
         other,
-        replace(one, look=one.look ^ 0b111000, content="y"),  # like the second, and so like the first
+        replace(one, look=one.look ^ 0b111000, content="y"),  # like the first, if not like its other copy
         replace(other, width=80, height=100, content="z"),  # another crop
-        replace(other, look=0, width=1, height=1),  # the same file, were the hash not of another picture
+        replace(other, look=0, width=1, height=1),  # its hash is that of a different image
         replace(one, colour=0x00FF00, content="v"),  # the same drawing in other colours
     ]
     assert near_duplicates(images) == [[0, 2, 4]]

@@ -1,4 +1,4 @@
-"""The objectives equal diffusers' schedulers, which are the reference."""
+"""The objectives agree with diffusers' schedulers, which are the reference."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_flow_is_a_straight_line_from_latent_to_noise(tensors):
 
 @pytest.mark.parametrize("objective", PredictionType)
 def test_the_right_answer_denoises_to_the_latent(objective, tensors):
-    """prediction -> denoised -> prediction, with the samplers' formulas written out."""
+    """The test goes from prediction to denoised and back, with the samplers' formulas written out."""
     latent, noise = tensors
     sigma = torch.tensor([0.1, 0.5, 0.9])
     wide = sigma.reshape(-1, 1, 1, 1)
@@ -196,7 +196,7 @@ def test_shift_multiplies_the_odds_of_noise():
 
 
 def test_shift_by_resolution():
-    """SD3: 3 at 1024 pixels, half of that at half the side; Flux: from e^0.5 at 256 pixels to e^1.15 at 1024."""
+    """For SD3 it is 3 at 1024 pixels and half of that at 512; for Flux, e^0.5 at 256 pixels and e^1.15 at 1024."""
     assert shift_by_area(3.0, 1024**2, 1024**2) == 3.0
     assert shift_by_area(3.0, 512**2, 1024**2) == 1.5
     assert shift_by_area(3.0, 64**2, 1024**2) == 1.0
@@ -205,7 +205,7 @@ def test_shift_by_resolution():
 
 
 def test_defaults_draw_as_ever():
-    """The same seed keeps giving the same LoRA."""
+    """The same seed gives the same LoRA as in earlier versions."""
     timesteps, noise = draw_noise(PredictionType.EPSILON, (4, 8, 8), [5])
     from lora_crucible.seeding import generator
 
@@ -216,7 +216,7 @@ def test_defaults_draw_as_ever():
 
 @pytest.mark.parametrize("weighting", ["min_snr", "debiased"])
 def test_weights_are_those_of_the_papers(weighting, scheduler):
-    """In diffusers' terms; the velocity's follow from (SNR + 1) / SNR times the noise's loss."""
+    """The reference uses diffusers' SNR; the loss of velocity is (SNR + 1) / SNR times that of noise."""
     steps = torch.arange(0, 1000, 7)
     snr = compute_snr(scheduler, steps)
     signal = scheduler.alphas_cumprod[steps]
@@ -234,7 +234,7 @@ def test_weights_are_those_of_the_papers(weighting, scheduler):
 
 @pytest.mark.parametrize("weighting", ["min_snr", "debiased"])
 def test_noise_and_velocity_predictions_weigh_the_same_error_alike(weighting, tensors):
-    """The same wrong picture costs the same, whichever way the model says it."""
+    """The same wrong image has the same loss, whichever quantity the model predicts."""
     latent, noise = tensors
     sigma = torch.tensor([0.1, 1.0, 8.0])
     noisy = noisy_latent(PredictionType.EPSILON, latent, noise, sigma)

@@ -205,13 +205,14 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
     from lora_crucible.config import TrainingConfig
     from lora_crucible.data.batch_sampler import BatchSampler
     from lora_crucible.memory.step_memory import StepMemory
-    from lora_crucible.models.base import CachedExample
     from lora_crucible.models.comfyui.model import ComfyUIBaseModel
-    from lora_crucible.models.diffusion.inputs import Inputs, Latent
+    from lora_crucible.models.diffusion.inputs import Caption, Inputs, Latent
+    from lora_crucible.models.examples import CachedExample
     from lora_crucible.monitoring.anomalies import AnomalyDetector
+    from lora_crucible.optim.engine import Engine
     from lora_crucible.optim.optimizers import ParameterGroup
     from lora_crucible.optim.stepper import OptimizerStepper
-    from lora_crucible.training.loop import train
+    from lora_crucible.training.loop import TrainingLoop
 
     config = TrainingConfig(
         max_train_steps=steps,
@@ -234,11 +235,11 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
         clip = load_text_encoder() if with_text else not_needed
         base_model = ComfyUIBaseModel(model, clip, vae=not_needed)
         spec = AdapterSpec(rank=rank, alpha=rank, dropout=0.0, target_modules=row["layers"], **row["settings"])
-        with base_model.session("fp32"), torch.random.fork_rng():
+        with base_model.session("fp32"):
             samples = []
             for latent, context in zip(latents, contexts, strict=True):
                 scaled = model.model.process_latent_in(latent).clone()
-                caption = partial(str, CAPTION) if with_text else partial(list, [[context.clone(), {}]])
+                caption = Caption(CAPTION, partial(list, [[context.clone(), {}]]))
                 inputs = Inputs((partial(Latent, scaled),), (caption,))
                 samples.append(CachedExample("random", tuple(scaled.shape), inputs))
             order = BatchSampler([sample.group for sample in samples], row["batch"], 1, SEED)
@@ -246,12 +247,23 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
                 adapters.initialise(SEED)
                 parameters = adapters.parameters()
                 groups = [ParameterGroup("model", parameters, config.learning_rate)]
-                optimization = OptimizerStepper(groups, config, torch.amp.GradScaler("cpu", enabled=False))
-                trouble = AnomalyDetector(config, "fp32", lambda: 1.0)
+                optimization = OptimizerStepper(groups, config, Engine(torch.device("cpu"), torch.float32))
+                anomalies = AnomalyDetector(config, "fp32", lambda: 1.0)
                 memory = StepMemory(base_model, samples, order, config)
-                hooks = {"on_step": watch.step, "go_back": fail}
+                loop = TrainingLoop(
+                    base_model.losses,
+                    optimization,
+                    samples,
+                    order,
+                    config,
+                    memory,
+                    base_model.memory,
+                    anomalies,
+                    fail,
+                    watch.step,
+                )
                 with memory.watched(optimization):
-                    train(base_model.losses, optimization, samples, order, config, memory, trouble, **hooks)
+                    loop.run(0)
                 return {"adapted_layers": len(adapters), "trained_parameters": count(parameters)}
 
 

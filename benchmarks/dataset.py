@@ -52,7 +52,7 @@ def start(folder: Path, facts: Path) -> dict[str, float]:
     """Load a dataset and create its report; return the time and peak memory of this process."""
     sys.path.insert(0, str(ROOT))
     from trainer.config import DataSettings
-    from trainer.data.images.dataset import load_dataset
+    from trainer.data.images.load import load_dataset
     from trainer.data.images.report import dataset_report
 
     began = time.perf_counter()

@@ -49,10 +49,11 @@ def draw_regularization(folder: Path) -> None:
 
 def measured(name: str, regularization: Path) -> dict[str, Any]:
     from lora_crucible.config import parse_config
-    from lora_crucible.data.images.dataset import load_dataset
+    from lora_crucible.data.images.load import load_dataset
     from lora_crucible.demo.showcase import measure
     from lora_crucible.models.diffusers.model import DiffusersBaseModel
     from lora_crucible.runs.paths import RunFiles
+    from lora_crucible.training.plan import plan_run
     from lora_crucible.training.run import run_training
 
     values = dict(RUNS[name])
@@ -61,7 +62,8 @@ def measured(name: str, regularization: Path) -> dict[str, Any]:
     config = parse_config({"base_model": "demo", "train_data_dir": "demo", "measure": "never", **values})
     with tempfile.TemporaryDirectory() as folder:
         files = RunFiles.claim("effect", Path(folder), Path(folder))
-        run_training(DiffusersBaseModel("demo"), load_dataset(config.data), config, files)
+        base_model = DiffusersBaseModel("demo")
+        run_training(base_model, plan_run(base_model, load_dataset(config.data), config), files)
         outcome = measure(files.lora)
     drift = (outcome.lora_plain - outcome.base_plain).abs().mean().item() * 255
     return {

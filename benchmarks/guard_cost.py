@@ -43,27 +43,28 @@ def demo_run(after_step: Callable[[Callable[[], None], int], None], **values: An
         values: settings of the run.
     """
     from lora_crucible.config import parse_config
-    from lora_crucible.data.images.dataset import load_dataset
+    from lora_crucible.data.images.load import load_dataset
     from lora_crucible.models.diffusers.model import DiffusersBaseModel
     from lora_crucible.runs.paths import RunFiles
     from lora_crucible.training import run
-    from lora_crucible.training import trainer as training
+    from lora_crucible.training.plan import plan_run
+    from lora_crucible.training.trainer import Trainer
 
-    class Timed(training.Training):
+    class Timed(Trainer):
         def _after_step(self, report: Any) -> None:
             after_step(lambda: super(Timed, self)._after_step(report), report.step)
-            if self.step < report.step:
-                self.result.losses.append(report.loss)
+            self.state.step = report.step
 
     settings = {"base_model": "demo", "train_data_dir": "demo", "batch_size": 4, "sample_steps": 1}
     config = parse_config({**settings, "measure": "never", "sample_every_n_steps": 10**6, **values})
-    kept, run.Training = run.Training, Timed
+    run.Trainer = Timed
     try:
         with tempfile.TemporaryDirectory() as folder:
             files = RunFiles.claim("timed", Path(folder), Path(folder))
-            run.run_training(DiffusersBaseModel("demo"), load_dataset(config.data), config, files)
+            base_model = DiffusersBaseModel("demo")
+            run.run_training(base_model, plan_run(base_model, load_dataset(config.data), config), files)
     finally:
-        run.Training = kept
+        run.Trainer = Trainer
 
 
 def step_time(result: dict[str, Any]) -> None:

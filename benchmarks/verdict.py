@@ -48,10 +48,11 @@ RUNS: dict[str, dict[str, Any]] = {
 
 def train(name: str, folder: Path) -> dict[str, Any]:
     from lora_crucible.config import parse_config
-    from lora_crucible.data.images.dataset import load_dataset
+    from lora_crucible.data.images.load import load_dataset
     from lora_crucible.demo.showcase import measure
     from lora_crucible.models.diffusers.model import DiffusersBaseModel
     from lora_crucible.runs.paths import RunFiles
+    from lora_crucible.training.plan import plan_run
     from lora_crucible.training.run import run_training
 
     run = RUNS[name]
@@ -60,7 +61,8 @@ def train(name: str, folder: Path) -> dict[str, Any]:
     dataset = replace(dataset, images=dataset.images[: run.get("images")])
     files = RunFiles.claim(name, folder, folder)
     started = time.monotonic()
-    result = run_training(DiffusersBaseModel("demo"), dataset, config, files)
+    base_model = DiffusersBaseModel("demo")
+    result = run_training(base_model, plan_run(base_model, dataset, config), files)
     seconds = time.monotonic() - started
     last = files.folder / "last.safetensors"
     row = {

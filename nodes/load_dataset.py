@@ -80,7 +80,7 @@ class CrucibleLoadDataset(io.ComfyNode):
     def execute(cls, train_data_dir, reg_data_dir, path, clip=None, vae=None, **widgets):
         from ..trainer.data.cache import cache_folder
         from ..trainer.data.images.contact_sheet import contact_sheet
-        from ..trainer.data.images.dataset import load_dataset
+        from ..trainer.data.images.load import load_dataset
         from ..trainer.data.images.report import dataset_report
         from ..trainer.files.pictures import to_pixels
         from ..trainer.models.comfyui.measuring import latent_factor, token_counter

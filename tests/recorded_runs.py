@@ -78,7 +78,7 @@ def loras(base_model_kind: str) -> dict[str, str]:
     assert conftest.ROOT
     torch.set_num_threads(1)
     from lora_crucible.config import DataSettings, parse_config
-    from lora_crucible.data.images.dataset import load_dataset
+    from lora_crucible.data.images.load import load_dataset
     from lora_crucible.training.resume import train_or_resume
 
     if base_model_kind == "comfyui":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trainer.config import parse_config
 from trainer.config.data_settings import DataSettings
-from trainer.data.images.dataset import load_dataset
+from trainer.data.images.load import load_dataset
 from trainer.events.callbacks import Callbacks
 from trainer.models.diffusers.model import DiffusersBaseModel
 from trainer.training.resume import train_or_resume

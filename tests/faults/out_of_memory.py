@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lora_crucible.models.base import BaseModel, CachedExample
+from lora_crucible.models.base import BaseModel
+from lora_crucible.models.examples import CachedExample
 from lora_crucible.seeding import derived_seed
 
 SEED = 42
@@ -49,11 +50,13 @@ class Faults:
         self._parameters: list[torch.nn.Parameter] = []
         self._seeds: Sequence[int] = ()
         self._losses, self._attached = base_model.losses, base_model.attached
-        self._set_checkpointing = base_model.set_checkpointing
-        for name in ("losses", "attached", "set_checkpointing", "offload_more"):
+        self._set_checkpointing = base_model.memory.set_checkpointing
+        for name in ("losses", "attached"):
             monkeypatch.setattr(base_model, name, getattr(self, f"_on_{name}"))
-        for name in ("sample", "cache_inputs", "portable"):
-            monkeypatch.setattr(base_model, name, self._failing(name, getattr(base_model, name)))
+        for name in ("set_checkpointing", "offload_more"):
+            monkeypatch.setattr(base_model.memory, name, getattr(self, f"_on_{name}"))
+        for owner, name in ((base_model.previewer, "draw"), (base_model, "cache_inputs"), (base_model, "portable")):
+            monkeypatch.setattr(owner, name, self._failing(name, getattr(owner, name)))
         self._optimizer_step = torch.optim.AdamW.step
         faults = self
 
@@ -76,7 +79,7 @@ class Faults:
         self._planned[phase].append(lambda: not seeds.isdisjoint(self._seeds) and self.happened.count(phase) == times)
 
     def next_times(self, phase: str, times: int = 1) -> None:
-        """Run out of memory the next `times` times in `sample`, `cache_inputs`, `portable` or `validation`.
+        """Run out of memory the next `times` times in `draw`, `cache_inputs`, `portable` or `validation`.
 
         `portable` is called while a checkpoint is written.
         """

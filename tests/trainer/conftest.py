@@ -17,7 +17,8 @@ from lora_crucible.config import (
     ResolvedConfig,
     parse_config,
 )
-from lora_crucible.data.images.dataset import Dataset, load_dataset
+from lora_crucible.data.images.dataset import ImageDataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.demo import MODEL_DIR
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.planning.resolve import resolve
@@ -57,7 +58,7 @@ def base_model(small_model) -> DiffusersBaseModel:
 
 
 @pytest.fixture(scope="module")
-def dataset() -> Dataset:
+def dataset() -> ImageDataset:
     """The demo's."""
     return load_dataset(DataSettings(train_data_dir="demo"))
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -387,3 +388,25 @@ def _alpha(layer: Any) -> float:
     alpha = layer.lora_alpha[ADAPTER_NAME] if isinstance(layer, PeftLoraLayer) else layer.alpha[ADAPTER_NAME]
     plain = math.isclose(layer.scaling[ADAPTER_NAME], alpha / rank)
     return float(alpha if plain else layer.scaling[ADAPTER_NAME] * rank)
+
+
+@contextmanager
+def adapted(
+    model: nn.Module, spec: AdapterSpec, key_of: Callable[[str], str], rows: RowSeeds
+) -> Iterator[dict[str, AdaptedLayer]]:
+    """Put peft's adapter layers on a model inside the context, with float32 weights, and yield them by file key."""
+    chosen = choose_layers(spec, model.named_modules(), key_of)
+    try:
+        layers = inject(model, chosen, spec.dropout, key_of, rows)
+        for layer in layers.values():
+            for _, parameter in adapter_parameters(layer):
+                parameter.data = parameter.data.float()
+        yield {key_of(path): AdaptedLayer(layer, partial(_base_weight, layer)) for path, layer in layers.items()}
+    finally:
+        for path, layer in adapter_layers(model).items():
+            model.set_submodule(path, layer.get_base_layer())
+        model.__dict__.pop("peft_config", None)
+
+
+def _base_weight(layer: Any) -> Tensor:
+    return layer.get_base_layer().weight.detach().float()

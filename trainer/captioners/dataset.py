@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..data.images.captions import find_captions
-from ..data.images.dataset import Dataset, TrainingImage, complete_captions
+from ..data.images.dataset import ImageDataset
+from ..data.images.load import complete_captions
 from ..data.images.metadata_files import metadata_files, read_metadata
 from ..data.images.scan import find_images
+from ..data.images.training_image import TrainingImage
 from .run import Picture
 
 ABOUT_CAPTIONS = ("no_caption", "caption_conflict", "trigger_word_added", "unreadable_caption")
@@ -22,7 +24,7 @@ NOT_IN_FOLDER = (
 """The reason why a config file that names the dataset's folder would not train on the same captions."""
 
 
-def with_captions(dataset: Dataset, captions: Mapping[Path, str], *, in_files: bool = False) -> Dataset:
+def with_captions(dataset: ImageDataset, captions: Mapping[Path, str], *, in_files: bool = False) -> ImageDataset:
     """Return the dataset with these captions in place of its own; images without a new caption keep theirs.
 
     Args:
@@ -48,7 +50,7 @@ def with_captions(dataset: Dataset, captions: Mapping[Path, str], *, in_files: b
     )
 
 
-def pictures_of(dataset: Dataset) -> list[Picture]:
+def pictures_of(dataset: ImageDataset) -> list[Picture]:
     """Return every image file of the dataset once, even if the dataset repeats it."""
     images = (*dataset.images, *dataset.validation)
     return list({image.path: Picture(image.name, image.path, image.caption) for image in images}.values())

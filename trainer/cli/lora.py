@@ -76,7 +76,7 @@ def _merge(options: argparse.Namespace) -> None:
     from ..merging.ingredients import architecture_of_all, ingredients
     from ..merging.into import bake, base_weights
     from ..merging.result import merge_to_file
-    from ..models.base import DTYPES
+    from ..optim.engine import DTYPES
 
     if options.into is not None and (options.rank, options.save_precision) != (None, None):
         raise CrucibleError(
@@ -186,7 +186,7 @@ def _save(
     form: Form = "auto",
 ) -> None:
     from ..merging.result import save
-    from ..models.base import DTYPES
+    from ..optim.engine import DTYPES
 
     save(output, lora, stack, architecture, facts, form=form, dtype=DTYPES.get(options.save_precision))
     print(f"Saved {output} ({size_text(output.stat().st_size)}).")

@@ -19,10 +19,10 @@ from .lora import add_lora_commands
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
-    from ..data.images.dataset import Dataset
+    from ..data.images.dataset import ImageDataset
     from ..events.step import StepReport
     from ..models.base import BaseModel
-    from ..training.trainer import RunResult
+    from ..training.result import RunResult
 
 
 COMMANDS = "demo | train | check | caption | merge | resize | convert | doctor"
@@ -111,7 +111,7 @@ def _check(options: argparse.Namespace) -> None:
     print("\n" + summarise(config, dataset, model.facts, model.warnings).text)
 
 
-def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
+def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, ImageDataset]:
     from ..config.yaml_file import read_config
 
     config = read_config(options.config or options.config_file)
@@ -126,12 +126,12 @@ def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Da
     return config, _load(config)
 
 
-def _load(config: TrainingConfig) -> Dataset:
+def _load(config: TrainingConfig) -> ImageDataset:
     """Load the dataset of a config, with a progress bar for the images that are opened for the first time."""
     from tqdm import tqdm
 
     from ..data.cache import cache_folder
-    from ..data.images.dataset import load_dataset
+    from ..data.images.load import load_dataset
 
     facts = cache_folder(Path(config.output_dir).expanduser()) / "facts"
     with tqdm(total=0, desc="Checking", unit="image", dynamic_ncols=True, leave=False) as bar:
@@ -159,7 +159,7 @@ def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None]) -> 
     return DiffusersBaseModel(config.base_model, check_interrupt)
 
 
-def _run(config: TrainingConfig, dataset: Dataset, retrain: bool) -> RunResult:
+def _run(config: TrainingConfig, dataset: ImageDataset, retrain: bool) -> RunResult:
     """Train with a progress bar; the LoRA, and a folder of the same name with everything else, go to output_dir."""
     from tqdm import tqdm
 

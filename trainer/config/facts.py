@@ -46,6 +46,6 @@ class ModelFacts:
     """
 
     architecture: str
-    native_resolution: int
-    sample_cfg: float
-    prediction_type: str
+    native_resolution: int | None = None
+    sample_cfg: float = 1.0
+    prediction_type: str = ""

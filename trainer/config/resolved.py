@@ -26,7 +26,7 @@ class ResolvedConfig(TrainingConfig):
     lr_warmup_steps: int
     lr_scheduler: ScheduleName
     loss_weighting: LossWeighting
-    resolution: int
+    resolution: int | None
     caption_dropout_rate: float
     validation_percent: float
     sample_every_n_steps: int

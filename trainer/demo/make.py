@@ -41,7 +41,7 @@ def make_vae(folder: Path = MODEL_DIR, seed: int = SEED) -> None:
 
 def make_denoiser(folder: Path = MODEL_DIR, seed: int = SEED) -> None:
     """Train the text encoder and the UNet on latents of the folder's VAE, and write the complete model folder."""
-    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
+    vae = AutoencoderKL.from_pretrained(folder / "vae").to(torch.float32).eval()
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         finished = Path(temporary) / folder.name
         write_tokenizer(finished / "tokenizer")

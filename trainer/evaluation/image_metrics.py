@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.images.dataset import Dataset, TrainingImage
+from ..data.images.dataset import ImageDataset
 from ..data.images.decode import load_pixels
 from ..data.images.image_facts import difference_hash
+from ..data.images.training_image import TrainingImage
 from ..files.pictures import to_picture
-from ..models.base import Sampling
+from ..models.previews import Sampling
 from .image_similarity import SIDE, distances, likeness, mean_distance
 
 UNRELATED = ("a tree in a field", "a cup on a table", "a street in a city")
@@ -48,7 +49,7 @@ Pictures = Mapping[str, Tensor]
 """(count, height, width, 3) in 0..1 by the names of `measure_samplings`."""
 
 
-def measure_samplings(dataset: Dataset, sampling: Sampling, architecture: str) -> dict[str, Sampling]:
+def measure_samplings(dataset: ImageDataset, sampling: Sampling, architecture: str) -> dict[str, Sampling]:
     """What is drawn with the LoRA and without it.
 
     Returns:

@@ -1,36 +1,36 @@
-"""The error on fixed images with fixed noise, so that two rounds differ by what was learned between them alone."""
+"""The error on fixed examples with fixed noise, so that two rounds differ only by what was learned between them."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from ..models.base import CachedExample, RowLosses
+from ..config import ResolvedConfig
+from ..data.base import Dataset
+from ..data.cache import TensorCache
+from ..hardware.out_of_memory import Attempt
+from ..models.base import BaseModel
+from ..models.examples import CachedExample, Progress
 from ..seeding import derived_seed
 
-TIMESTEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Shares of the noise schedule at which every image is measured: early ones show detail, late ones composition."""
-
-MOST_IMAGES = 16
-"""Images that are measured on each side; with fixed noise more would cost time and change little."""
-
-Losses = Callable[[Sequence[CachedExample], Sequence[int], Sequence[float]], RowLosses]
-"""A base model's `losses`."""
+MOST_EXAMPLES = 16
+"""The most examples that are measured on each side; with fixed noise, more would cost time and change little."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """Mean squared errors after `step` steps.
+    """The mean errors after `step` steps.
 
     Attributes:
+        step: how many steps were done.
         trained: the sum of the learning rates of all steps so far; 0 before the first.
-        training: on training images.
-        held_out: on as many that are not trained; None where none are kept for that.
-        by_timestep: the same at each of `TIMESTEPS`, of `held_out` or else of `training`.
+        training: the error on training examples.
+        held_out: the error on as many examples that are not trained; None if none are held out.
+        by_timestep: the error at each of the base model's `measured_timesteps`, on held-out examples if there are any.
     """
 
     step: int
@@ -41,44 +41,58 @@ class Round:
 
     @property
     def error(self) -> float:
-        """What tells rounds apart: on the validation images, or else on the training images."""
+        """The error that rounds are compared by: on held-out examples if there are any, else on training examples."""
         return self.training if self.held_out is None else self.held_out
 
 
 class Validation:
-    """
+    """Measures the error of the adapters as they are.
+
     Args:
-        losses: of the base model, with the adapters as they are.
-        held_out, training: samples of one view and one caption each, without dropout. The first may be none.
-        batch_size: rows of a forward pass.
-        seed: of the noise.
+        base_model: the base model that carries the adapters.
+        held_out, training: examples with one view and one caption each, without caption dropout. There may be no
+            held-out
+            ones.
+        batch_size: the number of rows in a forward pass.
+        seed: the seed of the noise.
 
     Attributes:
-        seconds: that all rounds took.
+        seconds: how long all rounds took.
     """
 
     def __init__(
         self,
-        losses: Losses,
+        base_model: BaseModel,
         held_out: Sequence[CachedExample],
         training: Sequence[CachedExample],
         batch_size: int,
         seed: int,
     ) -> None:
-        self._losses = losses
+        self._base_model = base_model
         self._held_out, self._training = held_out, training
         self._batch_size = batch_size
         self._seed = seed
         self.seconds = 0.0
 
-    def make_smaller(self) -> bool:
-        """Compute half as many rows at a time; False at one."""
-        smaller = self._batch_size > 1
-        self._batch_size = -(-self._batch_size // 2)
-        return smaller
+    def attempts(self, step: int, trained: float) -> Iterator[Attempt[Round]]:
+        """Yield attempts at a round, with fewer and fewer rows at a time. The adapters' dropout must be off.
+
+        Args:
+            step: how many steps were done.
+            trained: the sum of their learning rates.
+        """
+
+        def measured() -> Round:
+            return self.measure(step, trained)
+
+        yield Attempt(f"{self._batch_size} rows at a time", measured)
+        while self._batch_size > 1:
+            self._batch_size = -(-self._batch_size // 2)
+            yield Attempt(f"{self._batch_size} rows at a time", measured)
+        yield Attempt("one row at a time, again", measured)
 
     def measure(self, step: int, trained: float) -> Round:
-        """One round. The adapters' dropout must be off."""
+        """Measure one round. The adapters' dropout must be off."""
         started = time.monotonic()
         training = self._errors(self._training)
         held_out = self._errors(self._held_out) if self._held_out else None
@@ -87,20 +101,38 @@ class Validation:
         return Round(step, trained, statistics.fmean(training), mean, held_out or training)
 
     @torch.no_grad()
-    def _errors(self, samples: Sequence[CachedExample]) -> tuple[float, ...]:
-        """The mean error at each timestep."""
+    def _errors(self, examples: Sequence[CachedExample]) -> tuple[float, ...]:
+        """Return the mean error at each timestep."""
+        all_timesteps = self._base_model.measured_timesteps
         groups: dict[Hashable, list[tuple[int, int]]] = {}
-        for index, sample in enumerate(samples):
-            groups.setdefault(sample.group, []).extend((index, number) for number in range(len(TIMESTEPS)))
+        for index, example in enumerate(examples):
+            groups.setdefault(example.group, []).extend((index, number) for number in range(len(all_timesteps)))
         errors: list[torch.Tensor] = []
         places: list[int] = []
         for rows in groups.values():
             for start in range(0, len(rows), self._batch_size):
                 batch = rows[start : start + self._batch_size]
                 seeds = [derived_seed(self._seed, "validation", index, number) for index, number in batch]
-                timesteps = [TIMESTEPS[number] for _, number in batch]
-                errors.append(self._losses([samples[index] for index, _ in batch], seeds, timesteps).errors)
+                timesteps = [all_timesteps[number] for _, number in batch]
+                errors.append(self._base_model.losses([examples[index] for index, _ in batch], seeds, timesteps).errors)
                 places += [number for _, number in batch]
-        sums = torch.zeros(len(TIMESTEPS), dtype=torch.float64)
+        sums = torch.zeros(len(all_timesteps), dtype=torch.float64)
         sums.index_add_(0, torch.tensor(places), torch.cat(errors).double().cpu())
-        return tuple((sums / len(samples)).tolist())
+        return tuple((sums / len(examples)).tolist())
+
+
+def prepare_validation(
+    base_model: BaseModel, dataset: Dataset, config: ResolvedConfig, cache: TensorCache, progress: Progress
+) -> Validation | None:
+    """Encode the examples that are measured, while the encoders are loaded.
+
+    Returns:
+        None if the dataset has no examples to measure.
+    """
+    held_out, training = dataset.measured_examples(MOST_EXAMPLES, config.resolution)
+    if not training:
+        return None
+    cached = base_model.cache_inputs([*held_out, *training], cache, 0.0, not config.train_text_encoder, progress)
+    return Validation(
+        base_model, cached[: len(held_out)], cached[len(held_out) :], config.batch_size, dataset.validation_seed
+    )

@@ -62,6 +62,8 @@ class Evidence:
         complete: whether the run went to its end. stopped_early: by early stopping.
         measures: of its pictures, or None.
         images: number of training images.
+        unit: what an example is called, in the singular.
+        has_captions: whether the examples have captions.
         usual_rate: the learning rate that suits optimizer and model.
         swing: of the error while it trained, or None.
     """
@@ -73,11 +75,22 @@ class Evidence:
     complete: bool = True
     stopped_early: bool = False
     measures: Measures | None = None
+    unit: str = "image"
+    has_captions: bool = True
     swing: Swing | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether anything was measured."""
+        return bool(self.rounds) or self.measures is not None or self.swing is not None
 
     @property
     def has_validation(self) -> bool:
         return bool(self.rounds) and self.rounds[0].held_out is not None
+
+    @property
+    def measured_on(self) -> str:
+        """What the errors were measured on, in words."""
+        return f"{'validation' if self.has_validation else 'training'} {self.unit}s"
 
     @property
     def errors(self) -> list[float]:
@@ -117,7 +130,7 @@ def judge(evidence: Evidence) -> Verdict:
     reasons = (*found.reasons, evidence.swing.text())
     if any("lower learning_rate" in advice.lower() for advice in found.advice):
         return replace(found, reasons=reasons)
-    return replace(found, reasons=reasons, advice=(_against_swings(evidence.config), *found.advice))
+    return replace(found, reasons=reasons, advice=(_against_swings(evidence.config, evidence.unit), *found.advice))
 
 
 def _judge(evidence: Evidence) -> Verdict:
@@ -128,7 +141,7 @@ def _judge(evidence: Evidence) -> Verdict:
         _judge_errors(evidence, too_much, too_little)
     if evidence.measures is not None:
         _judge_pictures(evidence, evidence.measures, too_much, too_little)
-    caveat = () if evidence.has_validation else (_CAVEAT,)
+    caveat = _caveat(evidence)
     if too_much.reasons:
         return Verdict("too much", (*too_much.reasons, *caveat), too_much.advice)
     if not evidence.complete:
@@ -138,10 +151,13 @@ def _judge(evidence: Evidence) -> Verdict:
     return Verdict("good", (_settled(evidence), *caveat), _advice_for_good(evidence))
 
 
-_CAVEAT = (
-    "No image was kept for validation, so overfitting shows in pictures only; with validation_percent: 10 it would be "
-    "measured, and the best state kept."
-)
+def _caveat(evidence: Evidence) -> tuple[str, ...]:
+    if evidence.has_validation:
+        return ()
+    return (
+        f"No {evidence.unit} was kept for validation, so overfitting shows in samples only; with validation_percent: "
+        "10 it would be measured, and the best state kept.",
+    )
 
 
 class _Signs:
@@ -158,7 +174,7 @@ def _judge_errors(evidence: Evidence, too_much: _Signs, too_little: _Signs) -> N
     config, best = evidence.config, evidence.best
     start, last = evidence.errors[0], evidence.errors[-1]
     speed = learning_at_the_end(evidence.rounds)
-    where = "validation images" if evidence.has_validation else "training images"
+    where = evidence.measured_on
     if last > start * (1 + NO_GAIN):
         too_much.add(
             f"The error on {where} ended {last / start - 1:.0%} above where it began.",
@@ -174,7 +190,7 @@ def _judge_errors(evidence: Evidence, too_much: _Signs, too_little: _Signs) -> N
     elif best.error > start * (1 - NO_GAIN):
         if _fall(evidence.rounds[0].training, evidence.rounds[-1].training) * MEMORISED > NO_GAIN:
             too_much.add(
-                f"The training images were learned, but nothing of it shows on {where}.",
+                f"The training {evidence.unit}s were learned, but nothing of it shows on {where}.",
                 *_against_memorising(evidence),
             )
         else:
@@ -247,7 +263,9 @@ def _against_memorising(evidence: Evidence) -> list[str]:
     if config.lora_dropout < 0.1:
         advice.append("Set lora_dropout to 0.1.")
     if evidence.images < 30:
-        advice.append(f"Add images that differ from each other: there are {evidence.images}, and 30 make a difference.")
+        advice.append(
+            f"Add {evidence.unit}s that differ from each other: there are {evidence.images}, and 30 make a difference."
+        )
     return advice or [f"Lower lora_rank to {max(1, config.lora_rank // 2)}."]
 
 
@@ -264,20 +282,21 @@ def _against_standstill(evidence: Evidence) -> list[str]:
     more = [f"Raise lora_rank to {config.lora_rank * 2}"]
     if config.target_modules == "attention":
         more.append("set target_modules to attention_and_feed_forward")
-    return [f"{', or '.join(more)}.", "See whether the captions name what is in the images."]
+    advice = [f"{', or '.join(more)}."]
+    return [*advice, "See whether the captions name what is in the images."] if evidence.has_captions else advice
 
 
-def _against_swings(config: ResolvedConfig) -> str:
+def _against_swings(config: ResolvedConfig, unit: str) -> str:
     if config.batch_size * config.gradient_accumulation_steps >= EFFECTIVE_BATCH:
         return f"Lower learning_rate to {config.learning_rate / 2:g}."
     accumulation = -(-EFFECTIVE_BATCH // config.batch_size)
-    return f"Set gradient_accumulation_steps to {accumulation}: steps on fewer than {EFFECTIVE_BATCH} images swing."
+    return f"Set gradient_accumulation_steps to {accumulation}: steps on fewer than {EFFECTIVE_BATCH} {unit}s swing."
 
 
 def _settled(evidence: Evidence) -> str:
     if len(evidence.rounds) < 2:
         return "The pictures show no sign of too little or too much."
-    where = "validation images" if evidence.has_validation else "training images"
+    where = evidence.measured_on
     fall = _fall(evidence.errors[0], evidence.best.error)
     return f"The error on {where} fell by {fall:.1%} and has settled."
 

@@ -59,7 +59,7 @@ class TrainingFacts:
     gradient_checkpointing: bool
     mixed_precision: str
     seed: int
-    resolution: int
+    resolution: int | None
     dataset_name: str
     dataset_fingerprint: str
     captions: tuple[str, ...]
@@ -110,7 +110,7 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
         "full_fp16": False,
         "cache_latents": True,
         "seed": facts.seed,
-        "resolution": (facts.resolution, facts.resolution),
+        "resolution": None if facts.resolution is None else (facts.resolution, facts.resolution),
         "num_train_images": images,
         "num_reg_images": facts.regularization_images,
         "prior_loss_weight": facts.prior_loss_weight,
@@ -130,7 +130,7 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
         "title": facts.output_name,
         "description": f"Trained with LoRA Crucible: {images} images, {steps} steps, rank {facts.rank}.",
         "date": datetime.fromtimestamp(int(facts.finished_at), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "resolution": f"{facts.resolution}x{facts.resolution}",
+        "resolution": None if facts.resolution is None else f"{facts.resolution}x{facts.resolution}",
         "trigger_phrase": facts.trigger_word,
         "prediction_type": {"v_prediction": "v"}.get(facts.prediction_type, facts.prediction_type),
     }

@@ -1,12 +1,8 @@
-"""The memory that a device has, the peak of its use, and the errors that say that it ran out."""
+"""The memory that a device has, and the peak of its use."""
 
 from __future__ import annotations
 
-import gc
 import threading
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -18,59 +14,6 @@ INTERVAL = 0.01
 
 CONTAINER = Path("/sys/fs/cgroup")
 """The folder in which Linux describes the memory limit of a container."""
-
-_TEXTS = (
-    "out of memory",
-    "can't allocate memory",  # torch on the CPU
-    "not enough memory",  # the same on Windows
-    "bad_alloc",  # C++ in the libraries under torch
-    "bad allocation",
-    "cublas_status_alloc_failed",
-    "cudnn_status_alloc_failed",
-)
-"""Lower-case phrases that mark a RuntimeError as an out-of-memory error."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that the device or the host ran out of memory."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _TEXTS)
-
-
-def forget_tensors(error: BaseException | None) -> None:
-    """Release the objects that an error keeps alive: all local variables of the calls that it ended."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-
-
-def free_memory() -> None:
-    """Collect garbage and return torch's unused CUDA memory to the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-@contextmanager
-def out_of_memory_freed(
-    is_lack: Callable[[BaseException], bool] = is_out_of_memory, free: Callable[[], None] = free_memory
-) -> Iterator[None]:
-    """Suppress out-of-memory errors that are raised inside, and free memory after them; other errors are passed on.
-
-    Args:
-        is_lack: a function that returns whether an error says that memory ran out.
-        free: a function that frees unused memory.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_lack(error):
-            raise
-        forget_tensors(error)
-    else:
-        return
-    free()
 
 
 def available_memory(device: torch.device) -> int:

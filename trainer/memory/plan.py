@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from ..models.base import BaseModel, CachedExample
+from ..models.examples import CachedExample
+from ..models.memory_controls import MemoryControls
 
 STATE_BYTES = {
     "adamw": 8.0,  # two moments in float32
@@ -41,19 +42,21 @@ class MemoryPlan:
         return f"{self.micro_batch} at a time, gradient checkpointing {_on(self.checkpointing)}{offloaded}"
 
 
-def smaller(plan: MemoryPlan, base_model: BaseModel) -> tuple[MemoryPlan, str] | None:
-    """The next plan, which needs less, with what is done in words; None when nothing is left. The base model is told.
+def smaller(plan: MemoryPlan, controls: MemoryControls) -> tuple[MemoryPlan, str] | None:
+    """Return the next plan, which needs less memory, and what changes, in words; None when nothing is left to change.
 
-    What costs least time comes first: the micro-batch is halved down to one row, then gradient checkpointing is
-    switched on, then more and more of the base model is left to the host's memory.
+    The base model is adjusted to the plan through its controls.
+
+    What costs the least time comes first: the micro-batch is halved down to one row, then gradient checkpointing is
+    turned on, then more and more of the base model is moved to the host's memory.
     """
     if plan.micro_batch > 1:
         rows = -(-plan.micro_batch // 2)
         return replace(plan, micro_batch=rows), f"micro-batches of {rows} rather than {plan.micro_batch}"
     if not plan.checkpointing:
-        base_model.set_checkpointing(True)
+        controls.set_checkpointing(True)
         return replace(plan, checkpointing=True), "gradient checkpointing"
-    if base_model.offload_more():
+    if controls.offload_more():
         return replace(plan, offloaded=plan.offloaded + 1), "more of the base model in the computer's own memory"
     return None
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..config import ResolvedConfig
 from ..data.batch_sampler import BatchSampler
 from ..errors import CrucibleError
 from ..events.step import StepReport
-from ..hardware.device_memory import PeakMeter, forget_tensors
+from ..hardware.device_memory import PeakMeter
 from ..hardware.memory_holders import largest_holder
-from ..messages.wording import counted, size_text
-from ..models.base import BaseModel, CachedExample
+from ..hardware.out_of_memory import Attempt
+from ..messages.wording import size_text
+from ..models.base import BaseModel
+from ..models.examples import CachedExample
 from ..optim.stepper import OptimizerStepper
 from ..planning.lower_resolution import LEAST
 from .plan import (
@@ -30,11 +32,13 @@ from .plan import (
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 HOST_SHARE = 0.9
 """Of the host's free memory that a training may plan with: other programs want some of it too."""
 
 PROBE = 0
-"""What `give_way` calls the measured step; the others count from 1."""
+"""The number of the step that is measured before the first one, which is step 1."""
 
 
 class NothingFits(CrucibleError):
@@ -53,18 +57,22 @@ class Expected:
 class StepMemory:
     """
     Args:
-        samples: what the run trains on, in the batches of `order`.
+        base_model: the base model, whose losses are measured.
+        examples: what the run trains on.
+        batches: the batches that the examples are trained in.
+        config: the settings of the run.
 
     Attributes:
-        plan: how steps are cut now. The effective batch is always that of `order`.
+        plan: how steps are cut now. The effective batch is always that of `batches`.
     """
 
     def __init__(
-        self, base_model: BaseModel, samples: Sequence[CachedExample], order: BatchSampler, config: ResolvedConfig
+        self, base_model: BaseModel, examples: Sequence[CachedExample], batches: BatchSampler, config: ResolvedConfig
     ) -> None:
-        self._base_model, self._samples, self._config = base_model, samples, config
-        self._rows_per_step = len(samples) / order.steps_per_epoch
-        rows = largest_number_of_rows(samples, config.batch_size)
+        self._losses, self._controls = base_model.losses, base_model.memory
+        self._examples, self._config = examples, config
+        self._rows_per_step = len(examples) / batches.steps_per_epoch
+        rows = largest_number_of_rows(examples, config.batch_size)
         self.plan = MemoryPlan(rows, config.gradient_checkpointing)
         self._changes: list[str] = []
         self._expected: Expected | None = None
@@ -72,11 +80,15 @@ class StepMemory:
         self._seconds: list[float] = []
 
     @contextmanager
-    def watched(self, optimization: OptimizerStepper) -> Iterator[None]:
-        """While it is open, memory is measured. The adapters are attached."""
-        self._optimization = optimization
-        self._device = optimization.device
-        self._base_model.make_room(None, self._config.memory_limit)
+    def watched(self, stepper: OptimizerStepper) -> Iterator[None]:
+        """Measure memory inside the context. The adapters are attached.
+
+        Args:
+            stepper: the trained weights and their optimizer.
+        """
+        self._stepper = stepper
+        self._device = stepper.device
+        self._controls.make_room(None, self._config.memory_limit)
         with PeakMeter(self._device) as self._meter:
             yield
 
@@ -95,20 +107,18 @@ class StepMemory:
         self._seconds.append(report.seconds)
 
     def probe(self) -> None:
-        """Measure forward and backward on the largest images, and plan for less until they fit. Changes nothing that
-        is trained: there is no optimizer step, and steps draw their random numbers anew.
+        """Measure forward and backward on the largest examples, and plan for less until they fit.
+
+        Nothing that is trained changes: there is no optimizer step, and steps draw their random numbers anew.
 
         Raises:
-            NothingFits: it does not fit, whatever the plan.
+            NothingFits: they do not fit, whatever the plan.
         """
         while True:
             try:
-                expected = self._measure()
-            except Exception as error:
-                self.handle_oom(error, PROBE)
-                continue
+                expected = self._controls.first_that_fits(self.attempts(self._measure, PROBE)).required()
             finally:
-                self._optimization.forget_gradients()
+                self._stepper.forget_gradients()
             if expected.peak <= expected.limit or self._config.memory == "fixed":
                 break
             needed = f"a step would take {size_text(expected.peak)} of {size_text(expected.limit)}"
@@ -121,15 +131,31 @@ class StepMemory:
         for line in self.lines():
             log.info(line)
 
+    def attempts(self, action: Callable[[], Result], step: int) -> Iterator[Attempt[Result]]:
+        """Yield attempts at a step, each after the first with a plan that needs less memory than the one before.
+
+        Args:
+            action: a function that does the step as the plan says. The gradients that it leaves when it runs out of
+                memory are forgotten.
+            step: the number of the step, counted from 1.
+
+        Raises:
+            NothingFits: there is no smaller plan.
+            CrucibleError: the config forbids one.
+        """
+        yield Attempt(str(self.plan), action)
+        while True:
+            self._handle_oom(step)
+            yield Attempt(str(self.plan), action)
+
     def _measure(self) -> Expected:
-        base_model, plan = self._base_model, self.plan
-        rows = largest_batch(self._samples, plan.micro_batch)
+        rows = largest_batch(self._examples, self.plan.micro_batch)
         limit = self._config.memory_limit
         # The first pass loads the model and starts the device, which is no part of a step.
         self._meter.reset()
         self._pass(rows[:1])
         peak, now = self._meter.peak, self._meter.now
-        available = limit or base_model.available_memory(self._device)
+        available = limit or self._controls.available(self._device)
         if self._device.type == "cuda":
             expected = 0
         else:
@@ -140,12 +166,12 @@ class StepMemory:
         if expected + to_come > available and len(rows) > 1 and self._config.memory != "fixed":
             return Expected(expected + to_come, available, 0.0)
         peak, now, seconds = self._timed_pass(rows)
-        base_model.make_room(peak - now + to_come, limit)
-        in_all, on_device = base_model.weights_size()
+        self._controls.make_room(peak - now + to_come, limit)
+        in_all, on_device = self._controls.weights_size()
         if on_device < in_all:  # and by what was measured, another part of the model is now
             self._pass(rows[:1])
             peak, now, seconds = self._timed_pass(rows)
-        mean = sum(sample.size for sample in self._samples) / len(self._samples)
+        mean = sum(sample.size for sample in self._examples) / len(self._examples)
         share = self._rows_per_step * mean / sum(sample.size for sample in rows)
         return Expected(peak + to_come, available, seconds * share)
 
@@ -157,34 +183,22 @@ class StepMemory:
         return self._meter.peak, now, time.perf_counter() - started
 
     def _pass(self, rows: Sequence[CachedExample]) -> None:
-        losses = self._base_model.losses(rows, range(len(rows)))
-        self._optimization.backward(losses.values.sum())
+        losses = self._losses(rows, range(len(rows)))
+        self._stepper.backward(losses.values.sum())
         losses.values.detach().cpu()  # waits for the device
 
     def _optimizer_state(self) -> int:
         """Bytes that the optimizer will keep and does not yet have."""
-        if self._optimization.optimizer.state:
+        if self._stepper.optimizer.state:
             return 0
-        numbers = sum(weight.numel() for weight in self._optimization.parameters)
+        numbers = sum(weight.numel() for weight in self._stepper.parameters)
         return int(numbers * STATE_BYTES[self._config.optimizer])
 
-    def handle_oom(self, error: Exception, step: int) -> None:
-        """After an error in a step, which is to be done again: plan for less, if it was lack of memory.
-
-        Args:
-            step: counts from 1.
-
-        Raises:
-            Exception: the error itself, if it was another.
-            NothingFits: there is no smaller plan.
-            CrucibleError: the config forbids one.
-        """
-        if not self._base_model.is_out_of_memory(error):
-            raise error
+    def _handle_oom(self, step: int) -> None:
+        """Plan for less memory after a step has run out of it."""
+        self._stepper.forget_gradients()
         peak = self._meter.peak
         self._measured = max(self._measured, peak)
-        # Its traceback keeps every tensor of the step alive.
-        forget_tensors(error)
         name = "The step that is measured before the first" if step == PROBE else f"Step {step}"
         what = f"{name} ran out of memory at {size_text(peak)}"
         if self._config.memory == "fixed":
@@ -192,13 +206,12 @@ class StepMemory:
                 f"{what}, and memory is fixed, so no way to make do with less was tried (the plan: {self.plan}). "
                 f"{self._kept(step)}Set memory to auto, or choose a smaller batch_size, gradient_checkpointing or a "
                 f"lower resolution. {self._holder()}".rstrip()
-            ) from error
+            )
         if not self._plan_smaller(what):
-            raise NothingFits(self._nothing_left(what, peak, step)) from error
-        self._base_model.free_memory()
+            raise NothingFits(self._nothing_left(what, peak, step))
 
     def _plan_smaller(self, why: str) -> bool:
-        found = smaller(self.plan, self._base_model)
+        found = smaller(self.plan, self._controls)
         if found is None:
             return False
         self.plan, done = found
@@ -235,20 +248,20 @@ class StepMemory:
         """Cut steps as in a `state`, so that they give the same numbers. The adapters are attached."""
         micro_batch, checkpointing, offloaded = state["plan"]
         checkpointing = checkpointing or self.plan.checkpointing
-        self._base_model.set_checkpointing(checkpointing)
-        offloaded = sum(self._base_model.offload_more() for _ in range(offloaded))
+        self._controls.set_checkpointing(checkpointing)
+        offloaded = sum(self._controls.offload_more() for _ in range(offloaded))
         self.plan = MemoryPlan(min(micro_batch, self.plan.micro_batch), checkpointing, offloaded)
         self._changes, self._measured = list(state["changes"]), state["measured"]
 
     def lines(self) -> list[str]:
         """The plan, beside it what was measured, and how it changed, for the report."""
         plan, config = self.plan, self._config
-        in_all, on_device = self._base_model.weights_size()
+        in_all, on_device = self._controls.weights_size()
         place = f"on {self._device.type}"
         if on_device < in_all:
             place += f", {size_text(in_all - on_device)} of it in the computer's own memory"
         lines = [
-            f"Memory: {counted(plan.micro_batch, 'image')} at a time in batches of {config.batch_size}, gradient "
+            f"Memory: {plan.micro_batch} at a time in batches of {config.batch_size}, gradient "
             f"checkpointing {'on' if plan.checkpointing else 'off'}; the base model ({size_text(in_all)}) {place}"
         ]
         if self._expected is not None:

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from peft.utils import merge_utils
@@ -16,7 +17,7 @@ from ..formats.adapter_keys import names_text_encoder
 from ..formats.delta import BIASES, delta_weight, kind_of, rank_of
 from ..formats.lora_file import DORA_SCALE, LayerTensors
 from ..formats.universal import Layers
-from ..hardware.device_memory import out_of_memory_freed
+from ..hardware.out_of_memory import Attempt, first_that_fits
 from ..seeding import derived_seed, global_seed
 from .recipe import Recipe
 from .refactor import factors_of, lora_of, lora_of_matrix, thin_svd, truncated, weight_shape
@@ -117,11 +118,9 @@ def merge(
     for number, layer in enumerate(joint):
         if progress is not None:
             progress(number, len(joint))
-        found = None
-        if device != CPU:
-            with out_of_memory_freed():
-                found = layer.as_lora(device)
-        layers[layer.key], square, error = found or layer.as_lora(CPU)
+        places = dict.fromkeys((device, CPU))
+        found = first_that_fits(Attempt(f"on {place}", partial(layer.as_lora, place)) for place in places)
+        layers[layer.key], square, error = found.required()
         if error is not None:
             errors[layer.key] = error
         squares += square

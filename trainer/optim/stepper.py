@@ -12,34 +12,36 @@ from torch import Tensor, nn
 
 from ..config import ResolvedConfig
 from ..files.tensor_tree import on_cpu
+from .engine import Engine
 from .lr_schedule import make_schedule
 from .optimizers import ParameterGroup, effective_learning_rates, make_optimizer
 
 CAREFUL_GRAD_NORM = 0.5
-"""Longest gradient of a run that is slowed down."""
+"""The largest gradient norm of a run whose learning rate was lowered after trouble."""
 
 
 class OptimizerStepper:
     """The trained weights with their optimizer, schedule, gradient scaling and clipping, and moving average.
 
     Args:
-        groups: the weights; at least one.
-        scaler: disabled where gradients cannot underflow.
+        groups: the weights to train, at least one.
+        config: the settings of the run.
+        engine: computes gradients and steps.
 
     Attributes:
-        is_between: whether it was stopped in the middle of a step, so that its state is of no use.
+        parameters: all weights that are trained.
+        mid_step: whether an optimizer step was interrupted, so that weights and optimizer state are inconsistent.
 
     Raises:
         CrucibleError: the optimizer cannot train these weights.
     """
 
-    def __init__(self, groups: Sequence[ParameterGroup], config: ResolvedConfig, scaler: torch.amp.GradScaler) -> None:
+    def __init__(self, groups: Sequence[ParameterGroup], config: ResolvedConfig, engine: Engine) -> None:
         self.parameters: list[nn.Parameter] = [weight for group in groups for weight in group.parameters]
         optimizer: Any = make_optimizer(groups, config)  # schedule-free has more methods than torch's
         self.optimizer = optimizer
         self._schedule = make_schedule(self.optimizer, config)
-        self._scaler = scaler
-        self._is_unscaled = False
+        self.engine = engine
         self._rates = [group.learning_rate for group in groups]
         self._given_grad_norm = self._max_grad_norm = config.max_grad_norm
         self.mid_step = False
@@ -56,35 +58,29 @@ class OptimizerStepper:
 
     @property
     def optimizer_name(self) -> str:
-        """The optimizer's class, with its module."""
+        """The full name of the optimizer's class."""
         return f"{type(self.optimizer).__module__}.{type(self.optimizer).__qualname__}"
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self.parameters[0].device
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a scalar loss to those of the step."""
-        self._scaler.scale(loss).backward()
-
-    @property
-    def loss_scale(self) -> float:
-        """What losses are multiplied by, so that gradients do not underflow. Waits for the device."""
-        return float(self._scaler.get_scale())
+        self.engine.backward(loss)
 
     def clip_gradients(self) -> Tensor:
-        """Shorten the gradients of the step to `max_grad_norm`; their norm before, a scalar on the device."""
-        self._scaler.unscale_(self.optimizer)
-        self._is_unscaled = self._scaler.is_enabled()
+        """Clip the gradients of the step to `max_grad_norm`, and return their norm before, a scalar on the device."""
+        self.engine.reduce_gradients(self.parameters)
+        self.engine.unscale(self.optimizer)
         return nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
 
     def step(self) -> dict[str, float]:
-        """Change the weights by the clipped gradients and forget these. The learning rates used, by group."""
+        """Change the weights by the clipped gradients, forget these, and return the learning rates used, by group."""
         rates = effective_learning_rates(self.optimizer)
         self.mid_step = True
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        self._is_unscaled = False
+        self.engine.step(self.optimizer)
         if self._schedule is None:
             rates = {group["name"]: group["scheduled_lr"] for group in self.optimizer.param_groups}
         else:
@@ -96,8 +92,11 @@ class OptimizerStepper:
         return rates
 
     def skip(self) -> dict[str, float]:
-        """Forget the gradients and leave the weights as they are; only the schedule goes on. The learning rates that
-        were not used."""
+        """Forget the gradients and leave the weights as they are; only the schedule moves on.
+
+        Returns:
+            The learning rates that were not used, by group.
+        """
         rates = effective_learning_rates(self.optimizer)
         self.forget_gradients()
         if self._schedule is None:
@@ -107,20 +106,17 @@ class OptimizerStepper:
         return rates
 
     def forget_gradients(self) -> None:
-        """Those of a step that is not to be finished."""
+        """Forget the gradients of a step that is not finished."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self._is_unscaled:
-            # The scaler takes no new gradients before it has been updated; with its own scale nothing else changes.
-            self._scaler.update(self._scaler.get_scale())
-            self._is_unscaled = False
+        self.engine.forget_step()
 
     @torch.no_grad()
     def is_finite(self) -> bool:
-        """Whether all weights are numbers. Waits for the device."""
+        """Return whether no weight is NaN or infinite. Waits for the device."""
         return all(bool(weight.isfinite().all()) for weight in self.parameters)
 
     def slow_down(self, factor: float) -> None:
-        """From now on use `factor` times the learning rates of the config, and below 1 clip gradients to at most
+        """Multiply the learning rates of the config by `factor` from now on; below 1, also clip gradients to at most
         `CAREFUL_GRAD_NORM`."""
         careful = min(CAREFUL_GRAD_NORM, self._given_grad_norm)
         self._max_grad_norm = careful if factor < 1 else self._given_grad_norm
@@ -132,28 +128,30 @@ class OptimizerStepper:
                 group["lr"] = rate * factor
 
     def _follow_schedule(self) -> None:
-        """Use the learning rates that are due."""
+        """Give the optimizer the learning rates that the schedule has for the next step."""
         assert self._schedule is not None
         shares, step = self._schedule.lr_lambdas, self._schedule.last_epoch
         for group, rate, share in zip(self.optimizer.param_groups, self._schedule.base_lrs, shares, strict=True):
             group["lr"] = rate * share(step)
 
     def state(self) -> dict[str, Any]:
-        """Everything that `restore` needs, as copies on the CPU: weights, optimizer, schedule, scaler, average."""
+        """Return what `restore` needs, copied to the CPU: weights, optimizer, schedule, loss scale and average."""
         return on_cpu(
             {
                 "weights": [weight.detach() for weight in self.parameters],
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": None if self._schedule is None else self._schedule.last_epoch,
-                "scaler": self._scaler.state_dict(),
+                "scaler": self.engine.state(),
                 "average": None if self._average is None else self._average.state_dict(),
             }
         )
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state` of weights of the same shapes and the same optimizer, at the learning rates of the
-        config and of this run's schedule, which may be a longer one than that of the state."""
+        """Continue from a `state` of weights of the same shapes and the same optimizer.
+
+        The learning rates are those of this run's config and schedule, which may be longer than that of the state.
+        """
         self.forget_gradients()
         self.mid_step = False
         for weight, value in zip(self.parameters, state["weights"], strict=True):
@@ -163,16 +161,15 @@ class OptimizerStepper:
         if self._schedule is not None:
             self._schedule.last_epoch = state["schedule"]
         self.slow_down(1.0)
-        if state["scaler"]:
-            self._scaler.load_state_dict(state["scaler"])
+        self.engine.restore(state["scaler"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
             self._average.to(self.device)
 
     @contextmanager
     def weights_for_use(self) -> Iterator[None]:
-        """Inside, the weights are those that samples, validation and the file shall have: the average, where one is
-        kept. On exit they are what they were, whatever happens, so that looking at them never changes the training."""
+        """Give the weights, inside the context, the values for samples, validation and the file: their average if one
+        is kept. On exit they are what they were, so that using them never changes the training."""
         if self._average is None and not self._schedule_free:
             yield
             return

@@ -64,7 +64,8 @@ def _of_the_steps(config: TrainingConfig, dataset: DatasetFacts | None, model: M
             f"{EFFECTIVE_BATCH} images per step is noisy. More accumulation helps without more memory: set "
             f"gradient_accumulation_steps = {-(-EFFECTIVE_BATCH // batch)}."
         )
-    small_model = model is not None and model.native_resolution < LEAST_RESOLUTION
+    native = None if model is None else model.native_resolution
+    small_model = native is not None and native < LEAST_RESOLUTION
     if config.resolution is not None and config.resolution < LEAST_RESOLUTION and not small_model:
         yield f"resolution = {config.resolution}: below {LEAST_RESOLUTION} pixels, images lose too much detail."
     if config.purpose == "quick_test":

@@ -84,8 +84,11 @@ def choose_adapter(choices: AutoValues, purpose: Purpose, images: int) -> None:
 
 
 def choose_objective(choices: AutoValues, purpose: Purpose, model: ModelFacts) -> None:
-    """Choose loss weighting, caption dropout and timestep sampling."""
+    """Choose loss weighting, caption dropout and timestep sampling; without a reason for a model without noise."""
     preset = PRESETS[purpose]
+    if not model.prediction_type:
+        choices.values |= {"loss_weighting": "none", "caption_dropout_rate": 0.0}
+        return
     if model.prediction_type == "flow":
         choices.take("loss_weighting", "none", "flow models use timestep sampling for this instead")
     else:

@@ -53,7 +53,9 @@ def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) ->
     choices = AutoValues(config, model.architecture)
     purpose = choose_purpose(choices, dataset)
     choose_adapter(choices, purpose, dataset.images)
-    resolution = choices.take("resolution", model.native_resolution, "the resolution that the model was made for")
+    resolution = config.resolution
+    if model.native_resolution is not None:
+        resolution = choices.take("resolution", model.native_resolution, "the resolution that the model was made for")
     choose_objective(choices, purpose, model)
     percent = choose_validation_percent(choices, dataset.images + dataset.validation)
     effective_batch = choose_batch(choices, dataset.images, resolution)

@@ -26,12 +26,14 @@ MOST_WARMUP_STEPS = 100
 """The most warmup steps that are chosen automatically."""
 
 
-def choose_batch(choices: AutoValues, images: int, resolution: int) -> int:
+def choose_batch(choices: AutoValues, images: int, resolution: int | None) -> int:
     """Choose batch size and gradient accumulation, and return their product, the effective batch size."""
     accumulation = choices.config.gradient_accumulation_steps
     if accumulation is not None:
         batch = math.ceil(EFFECTIVE_BATCH / accumulation)
         reason = f"with gradient accumulation {accumulation}, at least {EFFECTIVE_BATCH} images per step"
+    elif resolution is None:
+        batch, reason = 1, "a single example fits into memory on most devices"
     elif resolution <= 512:
         batch, reason = 2, f"two images of {resolution} pixels fit into memory on most devices"
     else:

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..config import OF_OTHER_NODES, SETTINGS, ModelFacts, TrainingConfig
 from ..config.widgets_and_yaml import OPEN_IN_DATASETS, to_yaml
-from ..data.images.dataset import Dataset
+from ..data.images.dataset import ImageDataset
 from .advice import notes
-from .plan import make_plan, note_lines, purpose_of
+from .plan import make_plan, note_lines
 
 DECIDED_BY = {
     "purpose": "from the captions",
@@ -51,7 +51,7 @@ class Summary:
 
 def summarise(
     config: TrainingConfig,
-    dataset: Dataset | None,
+    dataset: ImageDataset | None,
     model: ModelFacts | None,
     warnings: Sequence[str] = (),
     said_elsewhere: Mapping[str, Any] | None = None,
@@ -73,7 +73,7 @@ def summarise(
         known = dataset.settings.model_dump(exclude_none=True)
         asked = {name: getattr(config, name) for name in OPEN_IN_DATASETS if name in known}
         elsewhere |= {name: value for name, value in asked.items() if value not in (None, known[name])}
-        config = config.model_copy(update={**known, "train_data_dir": dataset.source})
+        config = dataset.settle(config).model_copy(update={"train_data_dir": dataset.source})
     if model is not None and model.architecture == "demo":
         config = config.model_copy(update={"base_model": "demo"})
     reasons: dict[str, str] = {}
@@ -83,7 +83,7 @@ def summarise(
     else:
         remarks = notes(config, model=model)
         if dataset is not None and config.purpose == "auto":
-            reasons["purpose"] = ": ".join(purpose_of(dataset))
+            reasons["purpose"] = ": ".join(dataset.likely_purpose())
     lines = ["Set by hand:", *_given(config)]
     if reasons:
         lines += ["Chosen automatically:", *(f"  {name} = {reason}" for name, reason in reasons.items())]

@@ -26,7 +26,7 @@ from ..formats.tensor_file import data_parts, file_parts
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of what a state holds. A change that makes older ones useless must change it."""
 
 TENSORS, STRUCTURE = "state.safetensors", "state.json"

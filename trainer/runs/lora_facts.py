@@ -1,4 +1,4 @@
-"""What the file of a LoRA says of the run that it comes from."""
+"""What a LoRA file says about the run that it comes from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 
 from .. import __version__
 from ..config import ResolvedConfig
+from ..data.base import Dataset
 from ..data.batch_sampler import BatchSampler
-from ..data.images.dataset import Dataset
 from ..formats.metadata import TrainingFacts
 from ..models.base import BaseModel
 
@@ -20,22 +20,24 @@ def lora_facts(
     identity: str,
     dataset: Dataset,
     config: ResolvedConfig,
-    order: BatchSampler,
+    batches: BatchSampler,
     *,
     trigger_word: str,
     optimizer: str,
     precision: str,
     started_at: float,
 ) -> TrainingFacts:
-    """The facts of a LoRA `name` after `steps` steps.
+    """Gather what a LoRA file says about its training.
 
     Args:
-        session: of the run's files.
-        identity: the base model's.
-        trigger_word: that the file names.
-        optimizer: name of its class.
-        precision: of the computation.
-        started_at: Unix seconds.
+        name: the name of the LoRA.
+        session: identifies the run.
+        steps: how many steps were done.
+        identity: the hash of the base model's weights.
+        trigger_word: the word that calls up what was learned; or "".
+        optimizer: the full name of the optimizer's class.
+        precision: the precision of the training.
+        started_at: when the run started, in Unix seconds.
     """
     return TrainingFacts(
         output_name=name,
@@ -43,7 +45,7 @@ def lora_facts(
         trigger_word=trigger_word,
         base_model_name=base_model.name,
         base_model_identity=identity,
-        prediction_type=base_model.prediction_type,
+        prediction_type=base_model.facts.prediction_type,
         algorithm=config.algorithm,
         rank=config.lora_rank,
         alpha=config.lora_alpha,
@@ -56,8 +58,8 @@ def lora_facts(
         max_grad_norm=config.max_grad_norm,
         steps=steps,
         max_train_steps=config.max_train_steps,
-        epoch=steps // order.steps_per_epoch,
-        epochs=-(-config.max_train_steps // order.steps_per_epoch),
+        epoch=steps // batches.steps_per_epoch,
+        epochs=-(-config.max_train_steps // batches.steps_per_epoch),
         batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         gradient_checkpointing=config.gradient_checkpointing,
@@ -66,12 +68,12 @@ def lora_facts(
         resolution=config.resolution,
         dataset_name=dataset.name,
         dataset_fingerprint=dataset.fingerprint,
-        captions=tuple(image.caption for image in dataset.images),
+        captions=dataset.captions,
         caption_dropout_rate=config.caption_dropout_rate,
-        regularization_images=len(dataset.regularization),
+        regularization_images=len(dataset.regularization_names),
         prior_loss_weight=config.prior_loss_weight,
         objective=config,
-        batches_per_epoch=order.batches_per_epoch,
+        batches_per_epoch=batches.batches_per_epoch,
         started_at=started_at,
         finished_at=time.time(),
         version=__version__,

@@ -19,7 +19,8 @@ from ..config import SETTINGS, TrainingConfig
 from ..data.cache import cache_folder
 from ..files.atomic import TEMPORARY, delete_unfinished, write_whole
 from ..files.names import check_output_name, nowhere, unused_name
-from ..files.pictures import to_pixels
+from ..files.pictures import to_picture, to_pixels
+from ..models.previews import Samples
 
 REPORT, LOG, SAMPLES = "report.txt", "log.jsonl", "samples"
 
@@ -106,8 +107,14 @@ class RunFiles:
         text = f"# {warning}\n{text}" if warning else text
         write_whole(self.folder / "config.yaml", text.encode(), what="The config")
 
-    def write_sample(self, step: int, prompt_number: int, picture: Image.Image) -> None:
-        self.write_picture(f"{SAMPLES}/step_{step:06}_{prompt_number:02}.png", picture)
+    def write_samples(self, step: int, samples: Samples) -> None:
+        """Write a round of samples, each as a file of its own: a PNG file or a text file."""
+        for number, sample in enumerate(samples, start=1):
+            name = f"{SAMPLES}/step_{step:06}_{number:02}"
+            if isinstance(sample, str):
+                write_whole(self.folder / f"{name}.txt", sample.encode(), what="The sample")
+            else:
+                self.write_picture(f"{name}.png", to_picture(sample))
 
     def write_picture(self, name: str, picture: Image.Image) -> None:
         """Write a PNG file into the folder.
@@ -119,14 +126,14 @@ class RunFiles:
         picture.save(content, "PNG")
         write_whole(self.folder / name, content.getbuffer(), what="The picture")
 
-    def read_samples(self) -> dict[int, Tensor]:
-        """By step, in their order: (prompts, height, width, 3) float32 in 0..1. Damaged pictures are left out."""
-        rounds: dict[int, list[Tensor]] = {}
-        for path in sorted((self.folder / SAMPLES).glob("step_*_*.png")):
-            with suppress(OSError, SyntaxError), Image.open(path) as picture:  # a damaged PNG may be a SyntaxError
-                pixels = to_pixels(picture.convert("RGB"))
-                rounds.setdefault(int(path.stem.split("_")[1]), []).append(pixels)
-        return {step: torch.stack(pictures) for step, pictures in sorted(rounds.items())}
+    def read_samples(self) -> dict[int, Samples]:
+        """Return the rounds of samples by their step, in order. Damaged files are left out."""
+        rounds: dict[int, list[Tensor | str]] = {}
+        for path in sorted((self.folder / SAMPLES).glob("step_*_*.*")):
+            with suppress(OSError, SyntaxError, ValueError):  # a damaged PNG may be a SyntaxError
+                sample = _read_sample(path)
+                rounds.setdefault(int(path.stem.split("_")[1]), []).append(sample)
+        return {step: _round(samples) for step, samples in sorted(rounds.items())}
 
     def write_report(self, text: str) -> None:
         write_whole(self.folder / REPORT, f"{text}\n".encode(), what="The report")
@@ -137,6 +144,18 @@ class RunFiles:
             return (self.folder / REPORT).read_text(encoding="utf-8", errors="replace").rstrip("\n")
         except FileNotFoundError:
             return ""
+
+
+def _read_sample(path: Path) -> Tensor | str:
+    if path.suffix == ".txt":
+        return path.read_text(encoding="utf-8")
+    with Image.open(path) as picture:
+        return to_pixels(picture.convert("RGB"))
+
+
+def _round(samples: list[Tensor | str]) -> Samples:
+    texts = tuple(sample for sample in samples if isinstance(sample, str))
+    return texts or torch.stack([sample for sample in samples if isinstance(sample, Tensor)])
 
 
 def _clear(folder: Path) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..files.atomic import write_whole
-from ..models.base import BaseModel
 from ..models.initial_lora import InitialLora
 from ..planning.plan import Plan
 from .checkpoint import VERSION
@@ -82,12 +81,19 @@ class RunRecord:
     continued: str = ""
 
     @classmethod
-    def of(cls, base_model: BaseModel, plan: Plan, continued: InitialLora | None) -> RunRecord:
+    def of(cls, base: str, plan: Plan, initial: InitialLora | None, number: int) -> RunRecord:
+        """Describe a run that is about to start.
+
+        Args:
+            base: the identity of the model, its text encoders and its VAE.
+            plan: the dataset and the settings.
+            initial: the LoRA that it starts from; None for a new one.
+            number: counts the starts of all runs of a folder.
+        """
         values = plan.resolved.values
         settings = json.loads(values.model_dump_json(exclude=set(MAY_CHANGE)))
-        base = f"{base_model.identity()}|{base_model.encoders_identity()}"
-        digest = "" if continued is None else continued.sha256
-        return cls(base, plan.dataset.fingerprint, settings, values.max_train_steps, continued=digest)
+        digest = "" if initial is None else initial.sha256
+        return cls(base, plan.dataset.fingerprint, settings, values.max_train_steps, number=number, continued=digest)
 
     def differences(self, other: RunRecord) -> list[str]:
         """Why this run cannot go on where another was interrupted; nothing where it can."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import ResolvedConfig
+from ..data.base import Dataset
 from ..data.cache import TensorCache
-from ..data.images.dataset import Dataset
 from ..messages.wording import size_text
 from ..models.base import BaseModel
 from ..planning.plan import note_lines
@@ -67,7 +67,7 @@ def training_report(
         f"Trained: {config.algorithm}, {saved.parameters:,} parameters in {saved.layers} layers ({_layers(config)}), "
         f"rank {config.lora_rank}, alpha {config.lora_alpha:g}",
         f"Base model: {base_model.name} ({base_model.architecture.name})",
-        f"Dataset: {dataset.name}, {len(dataset.images)} images at {config.resolution} px{trigger}",
+        f"Dataset: {dataset.name}, {dataset.summary(config.resolution)}{trigger}",
         cache_text,
         f"Loss: {sum(losses[:tenth]) / tenth:.4f} in the first tenth of the steps, "
         f"{sum(losses[-tenth:]) / tenth:.4f} in the last",

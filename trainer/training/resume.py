@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ..config import TrainingConfig
-from ..data.images.dataset import Dataset
+from ..data.base import Dataset
 from ..errors import CrucibleError
 from ..events.callbacks import Callbacks
 from ..files.atomic import require_writable
@@ -20,14 +20,13 @@ from ..files.names import check_output_name, nowhere
 from ..formats.lora_file import read_lora
 from ..formats.lora_model import LoraModel
 from ..models.base import BaseModel
-from ..models.initial_lora import load_initial_lora
-from ..planning.plan import make_plan
 from ..runs.checkpoint import Checkpoints, read_state
 from ..runs.log import read_log
 from ..runs.paths import LOG, RunFiles
 from ..runs.record import RunRecord, known_runs, lora_session
+from .plan import plan_run
+from .result import RunResult
 from .run import run_training
-from .trainer import RunResult
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +57,11 @@ def train_or_resume(
     """
     # A node's name has not been through the config's validation.
     config = config.model_copy(update={"output_name": check_output_name(config.output_name)})
-    dataset.require_trainable()
+    plan = plan_run(base_model, dataset, config)
     known = known_runs(lora_folder, runs_folder)
     number = 1 + max((other.number for _, other in known), default=0)
-    continued = load_initial_lora(config, base_model)
-    decided = config if continued is None else continued.settings(config)
-    plan = make_plan(decided, dataset, base_model.facts)
-    record = replace(RunRecord.of(base_model, plan, continued), number=number)
+    base = f"{plan.identity}|{base_model.encoders_identity()}"
+    record = RunRecord.of(base, plan.plan, plan.initial, number)
     if retrain:
         start = _Start()
     elif config.resume_from_checkpoint:
@@ -84,8 +81,9 @@ def train_or_resume(
         record.write(files)
         if start.earlier and start.earlier != files:
             files.take_history(start.earlier)
-        notes = (start.note,) if start.note else ()
-        result = run_training(base_model, dataset, config, files, callbacks, start.state, notes, continued)
+        if start.note:
+            plan = plan.with_notes(start.note)
+        result = run_training(base_model, plan, files, callbacks, start.state)
         try:
             record.write(files, finished=True)
         except CrucibleError as error:  # all is there, and the next time shows it
@@ -145,7 +143,7 @@ def _chosen(folder: Path, record: RunRecord, lora_folder: Path) -> _Start:
         CrucibleError: it is not whole, or of a run that cannot go on as this one.
     """
     state = read_state(folder)
-    step = len(state["losses"])
+    step = state["step"]
     run = folder.resolve().parent.parent
     other = RunRecord.read(run)
     differences = ["the record of its run is not there"] if other is None else record.differences(other)

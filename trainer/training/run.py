@@ -1,62 +1,56 @@
-"""One training run, start to finish."""
+"""One training run, start to finish: plan, prepare, train, finish."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
-from ..config import TrainingConfig
-from ..data.images.dataset import Dataset
 from ..errors import CrucibleError
 from ..events.callbacks import Callbacks
-from ..hardware.device_memory import forget_tensors
+from ..hardware.out_of_memory import forget_tensors
 from ..memory.step_memory import NothingFits
 from ..models.base import BaseModel
-from ..models.initial_lora import InitialLora
-from ..planning.lower_resolution import limited, next_lower
-from ..planning.plan import Plan, make_plan
+from ..planning.lower_resolution import next_lower
 from ..runs.paths import RunFiles
-from .trainer import RunResult, Training
+from .plan import RunPlan
+from .prepare import prepare
+from .result import RunResult
+from .state import Snapshot
+from .trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
 def run_training(
     base_model: BaseModel,
-    dataset: Dataset,
-    config: TrainingConfig,
+    plan: RunPlan,
     files: RunFiles,
     callbacks: Callbacks | None = None,
-    start: dict[str, Any] | None = None,
-    notes: Sequence[str] = (),
-    continued: InitialLora | None = None,
+    start: Snapshot | None = None,
 ) -> RunResult:
     """Train a LoRA, save it, and read the file back through the base model's loader.
 
     Whatever stops the run after its first step (Cancel, an error, Ctrl-C), a checkpoint and the LoRA so far are saved
-    before the exception goes on. A new run that is stopped earlier leaves no file.
+    before the exception is passed on. A new run that is stopped earlier leaves no file.
 
     Args:
-        start: the state of a checkpoint to go on from.
-        notes: sentences for the report.
-        continued: the LoRA to start from, where `config` names one.
+        base_model: the base model that the plan was made for.
+        plan: what to train.
+        files: where to write.
+        callbacks: who follows the run.
+        start: the snapshot of a checkpoint to continue from.
 
     Raises:
-        CrucibleError: settings that fit neither model nor data, or a file that cannot be written.
+        CrucibleError: settings that suit neither model nor data, not enough memory, or a file that cannot be written.
     """
     result = RunResult(files)
+    for warning in base_model.warnings():
+        log.warning(warning)
     try:
-        dataset.require_trainable()
-        warnings = base_model.warnings()
-        for warning in warnings:
-            log.warning(warning)
-        _train(base_model, dataset, config, callbacks or Callbacks(), start, (*notes, *warnings), result, continued)
-    except BaseException as error:  # ComfyUI's Cancel and Ctrl-C are no Exceptions
+        _train(base_model, plan, callbacks or Callbacks(), start, result)
+    except BaseException as error:  # ComfyUI's Cancel and Ctrl-C are not Exceptions
         if start is None and not result.losses:
             files.give_up()
-        if base_model.is_out_of_memory(error):
+        if base_model.memory.is_out_of_memory(error):
             forget_tensors(error)
             raise CrucibleError(
                 f"Memory does not suffice for {base_model.name} with its encoders ({error}), so it cannot be trained "
@@ -68,43 +62,22 @@ def run_training(
 
 
 def _train(
-    base_model: BaseModel,
-    dataset: Dataset,
-    config: TrainingConfig,
-    callbacks: Callbacks,
-    start: dict[str, Any] | None,
-    notes: Sequence[str],
-    result: RunResult,
-    continued: InitialLora | None,
+    base_model: BaseModel, plan: RunPlan, callbacks: Callbacks, start: Snapshot | None, result: RunResult
 ) -> None:
-    """Fill the result, at a lower resolution where memory leaves no other way and the config allows it."""
-    identity = base_model.identity()
-    decided = config
-    if continued is not None:
-        decided, notes = continued.settings(config), (*notes, *continued.notes)
-    asked = make_plan(decided, dataset, base_model.facts)
-    resolution = asked.resolved.values.resolution if start is None else start["resolution"]
+    """Fill the result, at a lower resolution if nothing else makes the run fit and the config allows it."""
+    resolution = plan.config.resolution if start is None else start["resolution"]
     while True:
-        plan = _at(resolution, asked, decided, dataset, base_model)
-        plan = replace(plan, notes=(*notes, *plan.notes))
+        planned = plan.at_resolution(resolution)
+        trainer: Trainer | None = None
         try:
-            with base_model.session(config.mixed_precision) as precision:
-                training = Training(base_model, identity, plan, config, precision, callbacks, result, continued)
-                training.train(start)
+            with base_model.session(planned.config.mixed_precision) as engine:
+                prepared = prepare(base_model, planned, result.files, callbacks)
+                trainer = Trainer(prepared, engine, result.files, callbacks, result)
+                trainer.train(start)
             return
         except NothingFits as error:
-            lower = next_lower(plan.resolved.values)
-            if lower is None:
+            lower = next_lower(planned.config)
+            if lower is None or trainer is None:
                 raise
             log.warning("%s\nSo the run goes on at resolution %d.", error, lower)
-            resolution, start = lower, training.good
-
-
-def _at(resolution: int, asked: Plan, config: TrainingConfig, dataset: Dataset, base_model: BaseModel) -> Plan:
-    """The plan that was asked for, or one at a lower resolution."""
-    before = asked.resolved.values.resolution
-    if resolution >= before:
-        return asked
-    plan = make_plan(config, limited(dataset, resolution), base_model.facts)
-    note = f"Trained at resolution {resolution} rather than {before}, for which memory did not suffice."
-    return replace(plan, notes=(note, *plan.notes))
+            resolution, start = lower, trainer.good

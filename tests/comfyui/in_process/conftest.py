@@ -32,6 +32,6 @@ def demo():
 @pytest.fixture
 def dataset():
     from lora_crucible.config import DataSettings
-    from lora_crucible.data.images.dataset import load_dataset
+    from lora_crucible.data.images.load import load_dataset
 
     return load_dataset(DataSettings(train_data_dir="demo"))

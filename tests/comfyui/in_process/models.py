@@ -11,11 +11,10 @@ import comfy.model_patcher
 import comfy.supported_models
 import torch
 from lora_crucible.data.cache import TensorCache
-from lora_crucible.data.images.dataset import Dataset
-from lora_crucible.data.images.samples import training_samples
-from lora_crucible.models.base import CachedExample
+from lora_crucible.data.images.dataset import ImageDataset
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
-from lora_crucible.models.diffusion.inputs import Inputs, Latent
+from lora_crucible.models.diffusion.inputs import Caption, Inputs, Latent
+from lora_crucible.models.examples import CachedExample
 
 SDXL = {
     "image_size": 32,
@@ -84,13 +83,13 @@ def random_samples(
         latent = torch.randn(channels, size, size, generator=draw)
         extra = {} if pooled is None else {"pooled_output": torch.randn(1, pooled, generator=draw)}
         encoded = [[torch.randn(1, tokens, context, generator=draw), extra]]
-        inputs = Inputs((partial(Latent, latent),), (partial(list, encoded),))
+        inputs = Inputs((partial(Latent, latent),), (Caption("", partial(list, encoded)),))
         samples.append(CachedExample(f"{index}.png", latent.shape, inputs))
     return samples
 
 
-def encoded_samples(base_model: Any, dataset: Dataset, resolution: int = 64) -> list[CachedExample]:
-    return base_model.cache_inputs(training_samples(dataset, resolution), TensorCache(None), 0.0, lambda *_: None)
+def encoded_samples(base_model: Any, dataset: ImageDataset, resolution: int = 64) -> list[CachedExample]:
+    return base_model.cache_inputs(dataset.examples(resolution), TensorCache(None), 0.0, True, lambda *_: None)
 
 
 def latent_of(sample: CachedExample) -> torch.Tensor:

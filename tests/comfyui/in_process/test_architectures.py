@@ -17,10 +17,10 @@ from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora
-from lora_crucible.models.base import Sampling
 from lora_crucible.models.comfyui import naming, support
 from lora_crucible.models.comfyui.encoding import ComfyUIEncoders
-from lora_crucible.models.comfyui.sampling import sample_picture
+from lora_crucible.models.comfyui.previews import sample_picture
+from lora_crucible.models.previews import Sampling
 from tiny_architectures import TINY
 
 SEEDS, TIMESTEPS = [1, 2], [0.4, 0.8]
@@ -202,7 +202,7 @@ def test_draws_a_sample(name):
         def decode(self, latent):
             return latent[:, :3].movedim(1, -1)
 
-    _, caption = sample.inputs.draw(0)
+    caption = sample.inputs.draw(0)[1].encoded()
     sampling = Sampling(("",), 8 * side, 8 * side, 1, 2, 2.0, "euler", "simple")
     with torch.inference_mode():
         picture = sample_picture(model, PlainVAE(), caption, caption, sampling)

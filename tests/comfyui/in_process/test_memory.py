@@ -8,9 +8,8 @@ import pytest
 import torch
 from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.data.cache import TensorCache
-from lora_crucible.data.images.samples import training_samples
-from lora_crucible.models.base import Sampling
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
+from lora_crucible.models.previews import Sampling
 
 SAMPLING = Sampling(("crux, a red circle", "a blue square"), 64, 64, 1, 3, 4.0, "dpmpp_2m", "karras", "blurred")
 
@@ -27,9 +26,9 @@ def test_samples_in_the_middle_of_a_run_leave_nothing_behind(demo, dataset, text
     base_model = ComfyUIBaseModel(*demo)
     spec = AdapterSpec(4, 4.0, 0.0, "attention", text_encoder=text_encoder)
     with base_model.session("fp32"):
-        made = training_samples(dataset, 64)[:2]
-        samples = base_model.cache_inputs(made, TensorCache(None), 0.0, lambda *_: None, text_encoder)
-        base_model.prepare_sampling([SAMPLING])
+        made = dataset.examples(64)[:2]
+        samples = base_model.cache_inputs(made, TensorCache(None), 0.0, not text_encoder, lambda *_: None)
+        base_model.previewer.prepare([SAMPLING])
         base_model.release_encoders()
         with base_model.attached(spec, False) as adapters:
             adapters.initialise(1)
@@ -43,6 +42,6 @@ def test_samples_in_the_middle_of_a_run_leave_nothing_behind(demo, dataset, text
             step()
             before = live_tensors()
             for _ in range(3):
-                assert base_model.sample(SAMPLING).shape == (2, 64, 64, 3)
+                assert base_model.previewer.draw(SAMPLING).shape == (2, 64, 64, 3)
                 step()
             assert live_tensors() == before

@@ -8,8 +8,9 @@ from lora_crucible.config import parse_config
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.plan import plan_run
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.run import run_training
-from lora_crucible.training.trainer import RunResult
 
 SETTINGS = {
     "max_train_steps": 4,
@@ -27,7 +28,8 @@ SETTINGS = {
 def train(demo, dataset, folder, **settings) -> tuple[RunResult, dict[str, torch.Tensor]]:
     with torch.inference_mode():  # as a node runs
         files = RunFiles.claim("lora", folder, folder)
-        result = run_training(ComfyUIBaseModel(*demo), dataset, parse_config({**SETTINGS, **settings}), files)
+        base_model = ComfyUIBaseModel(*demo)
+        result = run_training(base_model, plan_run(base_model, dataset, parse_config({**SETTINGS, **settings})), files)
     return result, read_lora(files.lora)[0]
 
 

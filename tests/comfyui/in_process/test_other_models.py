@@ -10,6 +10,7 @@ from lora_crucible.config import parse_config
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.plan import plan_run
 from lora_crucible.training.run import run_training
 
 SETTINGS = {"max_train_steps": 2, "batch_size": 1, "sample_steps": 1, "sample_prompts": "crux", "measure": "never"}
@@ -44,7 +45,10 @@ def test_they_make_room_and_compute_as_before(other, demo, dataset, tmp_path):
 
     with torch.inference_mode():  # as a node runs
         files = RunFiles.claim("lora", tmp_path, tmp_path)
-        run_training(ComfyUIBaseModel(*demo), dataset, parse_config(SETTINGS), files, Callbacks(stepped=stepped))
+        base_model = ComfyUIBaseModel(*demo)
+        run_training(
+            base_model, plan_run(base_model, dataset, parse_config(SETTINGS)), files, Callbacks(stepped=stepped)
+        )
     assert len(loaded) == 2
     assert not any(patcher.is_clone(other) for patchers in loaded for patcher in patchers)
     assert torch.equal(output_of(other), expected)

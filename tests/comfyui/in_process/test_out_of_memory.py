@@ -8,10 +8,12 @@ import torch
 from lora_crucible.config import parse_config
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.comfyui import memory
-from lora_crucible.models.comfyui.model import OFFLOADING_STEPS, ComfyUIBaseModel
+from lora_crucible.models.comfyui.loading import OFFLOADING_STEPS
+from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.plan import plan_run
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.run import run_training
-from lora_crucible.training.trainer import RunResult
 from out_of_memory import Faults, lack_of_memory
 
 SETTINGS = {
@@ -32,7 +34,7 @@ SETTINGS = {
 def train(base_model, dataset, folder, **settings) -> RunResult:
     with torch.inference_mode():  # as a node runs
         files = RunFiles.claim("lora", folder, folder)
-        return run_training(base_model, dataset, parse_config({**SETTINGS, **settings}), files)
+        return run_training(base_model, plan_run(base_model, dataset, parse_config({**SETTINGS, **settings})), files)
 
 
 def distance(one: RunResult, other: RunResult) -> float:
@@ -113,27 +115,27 @@ def requests(monkeypatch):
 
 def test_more_and_more_of_the_model_is_offloaded(base_model, dataset, monkeypatch, requests):
     """The test runs on a CPU, so it pretends that the device supports offloading."""
-    assert not base_model.offload_more()
+    assert not base_model.memory.offload_more()
     monkeypatch.setattr(memory, "can_be_offloaded", lambda patcher: True)
-    size, _ = base_model.weights_size()
+    size, _ = base_model.memory.weights_size()
     assert size == sum(weight.nbytes for weight in base_model._model.model.state_dict().values())
     with base_model.session("fp32"):
-        base_model.make_room(1_000_000, None)
+        base_model.memory.make_room(1_000_000, None)
         for number in range(1, OFFLOADING_STEPS + 1):
-            assert base_model.offload_more()
-            base_model._prepare_training((1, 4, 8, 8))
+            assert base_model.memory.offload_more()
+            base_model._loaded.options((1, 4, 8, 8))
             assert requests[-1] == 1_000_000 + number * -(-size // OFFLOADING_STEPS)
-        assert not base_model.offload_more()
+        assert not base_model.memory.offload_more()
     with base_model.session("fp32"):  # another run starts with the whole model on the device
-        base_model.make_room(1_000_000, None)
-        base_model._prepare_training((1, 4, 8, 8))
+        base_model.memory.make_room(1_000_000, None)
+        base_model._loaded.options((1, 4, 8, 8))
         assert requests[-1] == 1_000_000
 
 
 def test_room_is_made_by_what_was_measured(base_model, dataset, tmp_path, requests, monkeypatch):
     rooms = []
-    make_room = base_model.make_room
-    monkeypatch.setattr(base_model, "make_room", lambda *values: (rooms.append(values), make_room(*values)))
+    make_room = base_model.memory.make_room
+    monkeypatch.setattr(base_model.memory, "make_room", lambda *values: (rooms.append(values), make_room(*values)))
     train(base_model, dataset, tmp_path)
     (none, _), (measured, _) = rooms
     assert none is None
@@ -144,8 +146,8 @@ def test_room_is_made_by_what_was_measured(base_model, dataset, tmp_path, reques
 def test_a_limit_leaves_the_rest_of_the_device_free(base_model, requests, monkeypatch):
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: 10_000_000_000)
     with base_model.session("fp32"):
-        base_model.make_room(1_000_000_000, 6_000_000_000)
-        base_model._prepare_training((1, 4, 8, 8))
+        base_model.memory.make_room(1_000_000_000, 6_000_000_000)
+        base_model._loaded.options((1, 4, 8, 8))
     assert requests[-1] == 1_000_000_000 + 4_000_000_000
 
 
@@ -173,7 +175,7 @@ def test_only_partly_loaded_models_can_be_offloaded_further(monkeypatch):
 
 
 def test_lack_of_memory_is_known_as_comfyui_knows_it(base_model):
-    assert base_model.is_out_of_memory(lack_of_memory())
-    assert base_model.is_out_of_memory(MemoryError())
-    assert not base_model.is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
-    assert not base_model.is_out_of_memory(ValueError("out of memory"))
+    assert base_model.memory.is_out_of_memory(lack_of_memory())
+    assert base_model.memory.is_out_of_memory(MemoryError())
+    assert not base_model.memory.is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    assert not base_model.memory.is_out_of_memory(ValueError("out of memory"))

@@ -12,10 +12,11 @@ from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.config import parse_config
 from lora_crucible.evaluation.validation import Validation
 from lora_crucible.formats.lora_file import read_lora
-from lora_crucible.models.base import Sampling
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
+from lora_crucible.models.previews import Sampling
 from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.plan import plan_run
 from lora_crucible.training.run import run_training
 
 SPEC = AdapterSpec(4, 4.0, 0.0, "attention_and_feed_forward")
@@ -67,7 +68,7 @@ def test_same_validation_errors(both, dataset):
                 with torch.no_grad():
                     for parameter in adapters.parameters():
                         parameter.add_(0.02)
-                validation = Validation(base_model.losses, samples[:2], samples[2:], batch_size=4, seed=0)
+                validation = Validation(base_model, samples[:2], samples[2:], batch_size=4, seed=0)
                 with adapters.without_dropout():
                     rounds[name] = validation.measure(0, 0.0)
                     assert validation.measure(0, 0.0) == rounds[name]
@@ -80,14 +81,14 @@ def test_samples_are_those_of_their_prompts_and_seed(both):
     swapped, other = replace(one, prompts=one.prompts[::-1]), replace(one, seed=2)
     for base_model in both.values():
         with base_model.session("fp32"):
-            base_model.prepare_sampling([one, swapped, other])
+            base_model.previewer.prepare([one, swapped, other])
             base_model.release_encoders()
             with base_model.attached(SPEC, False) as adapters:
                 adapters.initialise(seed=1)
-                pictures = base_model.sample(one)
-                assert torch.equal(base_model.sample(swapped), pictures.flip(0))
-                assert (base_model.sample(other) - pictures).abs().mean() > 0.01
-                assert torch.equal(base_model.sample(one), pictures)
+                pictures = base_model.previewer.draw(one)
+                assert torch.equal(base_model.previewer.draw(swapped), pictures.flip(0))
+                assert (base_model.previewer.draw(other) - pictures).abs().mean() > 0.01
+                assert torch.equal(base_model.previewer.draw(one), pictures)
 
 
 def test_ten_steps_give_the_same_lora(both, dataset, tmp_path: Path):
@@ -103,7 +104,7 @@ def test_ten_steps_give_the_same_lora(both, dataset, tmp_path: Path):
     loras = {}
     for name, base_model in both.items():
         files = RunFiles.claim(name, tmp_path, tmp_path)
-        run_training(base_model, dataset, config, files)
+        run_training(base_model, plan_run(base_model, dataset, config), files)
         loras[name], _ = read_lora(files.lora)
     assert loras["comfyui"].keys() == loras["diffusers"].keys()
     for key, tensor in loras["comfyui"].items():

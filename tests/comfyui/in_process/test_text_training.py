@@ -16,11 +16,11 @@ from lora_crucible.adapters.dropout import RowSeeds
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.layer_names import is_of_text_encoder
 from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora
-from lora_crucible.models.base import CachedExample
 from lora_crucible.models.comfyui import naming, text_training
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.models.comfyui.text_training import LiveTextEncoder
-from lora_crucible.models.diffusion.inputs import Inputs, Latent
+from lora_crucible.models.diffusion.inputs import Caption, Inputs, Latent
+from lora_crucible.models.examples import CachedExample
 
 SPEC = AdapterSpec(4, 4.0, 0.0, "attention", text_encoder=True)
 CAPTIONS = ["crux, a red circle", "a blue square"]
@@ -29,7 +29,7 @@ CAPTIONS = ["crux, a red circle", "a blue square"]
 def samples() -> list[CachedExample]:
     latents = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
     return [
-        CachedExample(caption, "all", Inputs((lambda latent=latent: Latent(latent),), (lambda text=caption: text,)))
+        CachedExample(caption, "all", Inputs((lambda latent=latent: Latent(latent),), (Caption(caption, list),)))
         for caption, latent in zip(CAPTIONS, latents, strict=True)
     ]
 
@@ -59,7 +59,7 @@ def errors_through_nodes(model, clip) -> torch.Tensor:
     for sample in samples():
         with torch.inference_mode():
             cond = clip.encode_from_tokens_scheduled(clip.tokenize(sample.name), show_pbar=False)
-        inputs = Inputs(sample.inputs.latents, (lambda cond=cond: cond,))
+        inputs = Inputs(sample.inputs.latents, (Caption("", lambda cond=cond: cond),))
         encoded.append(CachedExample(sample.name, "all", inputs))
     with base_model.session("fp32"), torch.no_grad():
         return base_model.losses(encoded, [1, 2]).errors

@@ -15,8 +15,8 @@ import comfy.supported_models
 import models
 import torch
 from comfy.model_base import ModelType
-from lora_crucible.models.base import CachedExample
-from lora_crucible.models.diffusion.inputs import Inputs, Latent
+from lora_crucible.models.diffusion.inputs import Caption, Inputs, Latent
+from lora_crucible.models.examples import CachedExample
 
 TEXT = 48
 """The width of the text embeddings."""
@@ -70,7 +70,7 @@ class Tiny:
         draw = torch.Generator().manual_seed(index)
         latent = torch.randn(self.latent, generator=draw)
         encoded = [[torch.randn(1, TOKENS, TEXT, generator=draw), self.extra(draw)]]
-        inputs = Inputs((partial(Latent, latent),), (partial(list, encoded),))
+        inputs = Inputs((partial(Latent, latent),), (Caption("", partial(list, encoded)),))
         return CachedExample(f"{index}.png", latent.shape, inputs)
 
 

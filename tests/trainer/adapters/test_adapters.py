@@ -9,14 +9,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.demo import MODEL_DIR
 from lora_crucible.formats.layer_names import is_of_text_encoder
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.plan import plan_run
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.run import run_training
-from lora_crucible.training.trainer import RunResult
 from peft.tuners.lora import LoraLayer
 
 SUFFIXES = {
@@ -34,7 +35,7 @@ def train(folder: Path, **values) -> RunResult:
     before = base_model.identity()
     files = RunFiles.claim("lora", folder, folder)
     dataset = load_dataset(DataSettings(train_data_dir="demo"))
-    result = run_training(base_model, dataset, parse_config({**quick, **values}), files)
+    result = run_training(base_model, plan_run(base_model, dataset, parse_config({**quick, **values})), files)
     assert base_model.identity() == before
     return result
 

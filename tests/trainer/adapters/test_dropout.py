@@ -7,7 +7,6 @@ import torch
 from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.adapters.dropout import RowDropout, RowSeeds
 from lora_crucible.data.cache import TensorCache
-from lora_crucible.data.images.samples import training_samples
 from torch.utils.checkpoint import checkpoint
 
 SEEDS = (11, 12, 13, 14)
@@ -95,10 +94,10 @@ def test_recomputation_drops_what_forward_dropped(rows):
 def test_a_step_may_be_cut_in_any_way(base_model, dataset, algorithm, checkpointing):
     """One, two and four micro-batches give the same gradients, with the text encoder trained too."""
     spec = AdapterSpec(4, 4.0, 0.3, "attention_and_feed_forward", algorithm, text_encoder=True)
-    samples = training_samples(dataset, 64)[:4]
+    samples = dataset.examples(64)[:4]
     gradients = {}
     with base_model.session("fp32"):
-        cached = base_model.cache_inputs(samples, TensorCache(None), 0.0, lambda *_: None, live_captions=True)
+        cached = base_model.cache_inputs(samples, TensorCache(None), 0.0, False, lambda *_: None)
         with base_model.attached(spec, checkpointing) as adapters:
             adapters.initialise(1)
             with torch.no_grad():  # B is zero at the start, and so would be the gradients of A

@@ -12,15 +12,18 @@ from lora_crucible.captioners.options import CaptionOptions
 from lora_crucible.captioners.run import CaptionResult, caption_images
 from lora_crucible.captioners.write import write_sidecars
 from lora_crucible.config import DataSettings
-from lora_crucible.data.images.dataset import Dataset, load_dataset
+from lora_crucible.data.images.dataset import ImageDataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.errors import CrucibleError
 
 
-def load(folder: Path, trigger_word: str = "crux", **settings) -> Dataset:
+def load(folder: Path, trigger_word: str = "crux", **settings) -> ImageDataset:
     return load_dataset(DataSettings(train_data_dir=str(folder), trigger_word=trigger_word, **settings))
 
 
-def captioned(dataset: Dataset, captioner: FakeCaptioner, mode: str = "only_missing") -> tuple[Dataset, CaptionResult]:
+def captioned(
+    dataset: ImageDataset, captioner: FakeCaptioner, mode: str = "only_missing"
+) -> tuple[ImageDataset, CaptionResult]:
     result = CaptionResult()
     options = CaptionOptions(mode=mode, trigger_word=dataset.trigger_word)
     for done in caption_images(captioner, pictures_of(dataset), options, captioner.session):

@@ -10,11 +10,11 @@ import pytest
 import torch
 from lora_crucible.cli.main import main
 from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.trainer import RunResult
 from processes import assert_whole, start_training, wait_until
 
 CONFIG = """\

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from lora_crucible.config import DataSettings
 from lora_crucible.data.images.contact_sheet import contact_sheet
-from lora_crucible.data.images.dataset import Dataset, load_dataset
+from lora_crucible.data.images.dataset import ImageDataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.data.images.report import dataset_report
-from lora_crucible.data.images.samples import training_samples
 from PIL import Image
 
 SIZE = (96, 64)
@@ -97,17 +97,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset(folder: Path) -> Dataset:
+def dataset(folder: Path) -> ImageDataset:
     return load_dataset(DataSettings(train_data_dir=str(folder), trigger_word="sks"))
 
 
-def test_all_that_is_usable_is_used(dataset: Dataset) -> None:
+def test_all_that_is_usable_is_used(dataset: ImageDataset) -> None:
     assert {image.name for image in dataset.images} == set(USABLE)
     sizes = {image.name: (image.width, image.height) for image in dataset.images}
     assert all(sizes[f"orientation {number}.jpg"] == (SIZE if number < 5 else SIZE[::-1]) for number in range(1, 9))
 
 
-def test_everything_else_is_named_with_its_reason(dataset: Dataset) -> None:
+def test_everything_else_is_named_with_its_reason(dataset: ImageDataset) -> None:
     report = dataset_report(dataset, resolution=64).text()
     for name, (_, reason) in UNUSABLE.items():
         line = next(line for line in report.splitlines() if f"{name} was skipped" in line)
@@ -116,7 +116,7 @@ def test_everything_else_is_named_with_its_reason(dataset: Dataset) -> None:
     assert "orientation 5.jpg" in next(line for line in report.splitlines() if "tokens" in line and "more than" in line)
 
 
-def test_captions_are_read_right(dataset: Dataset) -> None:
+def test_captions_are_read_right(dataset: ImageDataset) -> None:
     captions = {image.name: image.caption for image in dataset.images}
     assert captions["orientation 1.jpg"] == "sks, with a mark"
     assert captions["orientation 2.jpg"] == "sks, 国画, 山水"
@@ -125,14 +125,14 @@ def test_captions_are_read_right(dataset: Dataset) -> None:
     assert captions["orientation 5.jpg"].startswith("sks, long long")
 
 
-def test_every_image_can_be_shown_and_trained(dataset: Dataset) -> None:
+def test_every_image_can_be_shown_and_trained(dataset: ImageDataset) -> None:
     assert contact_sheet(dataset, resolution=64).width > 100
-    for sample in training_samples(dataset, 64):
+    for sample in dataset.examples(64):
         width, height = sample.size
         assert sample.views[0].pixels().shape == (height, width, 3)
 
 
-def test_the_same_folder_gives_the_same_samples(folder: Path, dataset: Dataset) -> None:
+def test_the_same_folder_gives_the_same_samples(folder: Path, dataset: ImageDataset) -> None:
     again = load_dataset(DataSettings(train_data_dir=str(folder), trigger_word="sks"))
-    assert training_samples(again, 64) == training_samples(dataset, 64)
+    assert again.examples(64) == dataset.examples(64)
     assert again.fingerprint == dataset.fingerprint

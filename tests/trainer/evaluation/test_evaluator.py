@@ -13,16 +13,18 @@ import torch
 from lora_crucible.adapters.adapters import ADAPTER_NAME, AdapterSpec
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.cache import TensorCache
-from lora_crucible.data.images.dataset import Dataset, load_dataset
-from lora_crucible.data.images.samples import fixed_samples
+from lora_crucible.data.images.dataset import ImageDataset
+from lora_crucible.data.images.examples import fixed_examples
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.demo import DATASET_DIR
 from lora_crucible.evaluation.validation import Validation
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.plan import plan_run
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.run import run_training
-from lora_crucible.training.trainer import RunResult
 from PIL import Image
 
 QUICK = {
@@ -40,7 +42,7 @@ def base_model() -> DiffusersBaseModel:
 
 
 @pytest.fixture(scope="module")
-def dataset() -> Dataset:
+def dataset() -> ImageDataset:
     """5 images to train, 4 for validation."""
     whole = load_dataset(DataSettings(train_data_dir="demo", validation_percent=20))
     return replace(whole, images=whole.images[:5])
@@ -48,7 +50,7 @@ def dataset() -> Dataset:
 
 def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **values) -> RunResult:
     files = RunFiles.claim("lora", folder, folder)
-    return run_training(base_model, dataset, parse_config({**QUICK, **values}), files, hooks)
+    return run_training(base_model, plan_run(base_model, dataset, parse_config({**QUICK, **values})), files, hooks)
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +60,18 @@ def overdone(base_model, dataset, tmp_path_factory) -> RunResult:
     return train(base_model, dataset, folder, max_train_steps=80, learning_rate=2e-2, validate_every_n_steps=8)
 
 
-def validation_error(base_model, dataset: Dataset, lora: Path) -> float:
+def validation_error(base_model, dataset: ImageDataset, lora: Path) -> float:
     """Of a LoRA file, measured anew."""
     tensors, _ = read_lora(lora)
     spec = AdapterSpec(8, 8.0, 0.0, "attention_and_feed_forward")
     with base_model.session("auto"), base_model.attached(spec, False) as adapters:
-        samples = fixed_samples(dataset, dataset.validation, 64)
-        cached = base_model.cache_inputs(samples, TensorCache(None), 0.0, lambda *_: None)
+        samples = fixed_examples(dataset.settings, dataset.validation, 64)
+        cached = base_model.cache_inputs(samples, TensorCache(None), 0.0, True, lambda *_: None)
         for key, layer in adapters._layers.items():
             layer.adapter.lora_A[ADAPTER_NAME].weight.data.copy_(tensors[f"{key}.lora_down.weight"])
             layer.adapter.lora_B[ADAPTER_NAME].weight.data.copy_(tensors[f"{key}.lora_up.weight"])
         with adapters.without_dropout():
-            validation = Validation(base_model.losses, cached, cached[:1], 4, dataset.settings.validation_seed)
+            validation = Validation(base_model, cached, cached[:1], 4, dataset.settings.validation_seed)
             return validation.measure(0, 0.0).held_out
 
 
@@ -136,8 +138,8 @@ def test_measuring_changes_nothing_that_is_trained(base_model, dataset, tmp_path
 
 
 def test_a_short_run_without_validation_is_as_before(base_model, dataset, tmp_path, monkeypatch):
-    drawn, draw = [], base_model.sample
-    monkeypatch.setattr(base_model, "sample", lambda sampling: drawn.append(sampling) or draw(sampling))
+    drawn, draw = [], base_model.previewer.draw
+    monkeypatch.setattr(base_model.previewer, "draw", lambda sampling: drawn.append(sampling) or draw(sampling))
     result = train(base_model, replace(dataset, validation=()), tmp_path, max_train_steps=4)
     assert len(drawn) == len(result.samples) == 2
     assert result.rounds == []

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from lora_crucible.config import DataSettings
-from lora_crucible.data.images.dataset import Dataset, load_dataset
+from lora_crucible.data.images.dataset import ImageDataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.evaluation.image_metrics import compare, measure_samplings, sheet, without_word
 from lora_crucible.files.pictures import to_picture
-from lora_crucible.models.base import Sampling
+from lora_crucible.models.previews import Sampling
 from PIL import Image
 from torch import Tensor
 
@@ -19,7 +20,7 @@ SAMPLING = Sampling(("a",), 64, 64, seed=7, steps=20, cfg=4.0, sampler="euler", 
 
 
 @pytest.fixture(scope="module")
-def dataset() -> Dataset:
+def dataset() -> ImageDataset:
     return load_dataset(DataSettings(train_data_dir="demo", validation_percent=20))
 
 
@@ -34,7 +35,7 @@ def pictures(**changed: Tensor) -> dict[str, Tensor]:
     return {name: changed.get(name, noise(number)) for number, name in enumerate(names)}
 
 
-def test_prompts_are_captions_of_images_that_are_not_trained(dataset: Dataset):
+def test_prompts_are_captions_of_images_that_are_not_trained(dataset: ImageDataset):
     drawn = measure_samplings(dataset, SAMPLING, "sd15")
     assert set(drawn["subjects"].prompts) <= {image.caption for image in dataset.validation}
     assert drawn["other_seed"].prompts == drawn["subjects"].prompts
@@ -45,8 +46,8 @@ def test_prompts_are_captions_of_images_that_are_not_trained(dataset: Dataset):
     assert all(sampling.steps < SAMPLING.steps for sampling in drawn.values())
 
 
-def test_without_a_trigger_word_it_is_not_asked_for(dataset: Dataset):
-    bare = Dataset(dataset.name, dataset.folder, DataSettings(train_data_dir="demo"), dataset.images)
+def test_without_a_trigger_word_it_is_not_asked_for(dataset: ImageDataset):
+    bare = ImageDataset(dataset.name, dataset.folder, DataSettings(train_data_dir="demo"), dataset.images)
     drawn = measure_samplings(bare, SAMPLING, "sd15")
     assert drawn.keys() == {"subjects", "other_seed", "unrelated"}
     shown = {name: noise(number) for number, name in enumerate(drawn)}
@@ -68,14 +69,14 @@ def test_a_caption_without_its_trigger_word(caption: str, left: str):
     assert without_word(caption, "crux") == left
 
 
-def test_a_lora_without_effect_moves_nothing(dataset: Dataset):
+def test_a_lora_without_effect_moves_nothing(dataset: ImageDataset):
     measures = compare(pictures(), pictures(), dataset.images)
     assert (measures.effect, measures.drift, measures.without_word, measures.word_elsewhere) == (0, 0, 0, 0)
     assert measures.variety == pytest.approx(1)
     assert measures.likeness == measures.base_likeness
 
 
-def test_movement_is_told_in_distances_between_prompts(dataset: Dataset):
+def test_movement_is_told_in_distances_between_prompts(dataset: ImageDataset):
     moved = compare(pictures(), pictures(unrelated=noise(9)), dataset.images)
     assert 0.6 < moved.drift < 1.5  # other pictures, as far as another prompt's
     assert moved.effect == 0
@@ -86,12 +87,12 @@ def test_movement_is_told_in_distances_between_prompts(dataset: Dataset):
     assert 0.6 < word.without_word < 1.5
 
 
-def test_pictures_that_are_all_the_same_have_no_variety(dataset: Dataset):
+def test_pictures_that_are_all_the_same_have_no_variety(dataset: ImageDataset):
     same = noise(9)
     assert compare(pictures(), pictures(subjects=same, other_seed=same), dataset.images).variety == 0
 
 
-def test_a_copied_training_image_is_named(dataset: Dataset):
+def test_a_copied_training_image_is_named(dataset: ImageDataset):
     image = dataset.images[5]
     copy = torch.from_numpy(np.array(Image.open(image.path).convert("RGB"))).float() / 255
     copies = torch.stack([copy * 0.9 + 0.05] * 2)

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from lora_crucible.evaluation.validation import TIMESTEPS, Validation
-from lora_crucible.models.base import CachedExample, RowLosses
+from lora_crucible.evaluation.validation import Validation
+from lora_crucible.models.examples import CachedExample, RowLosses
 from torch import nn
+
+TIMESTEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 class Model:
     """Its error on a row is how far its parameter is from the row's number, times the noise it is shown with."""
+
+    measured_timesteps = TIMESTEPS
 
     def __init__(self) -> None:
         self.parameter = nn.Parameter(torch.tensor(0.0))
@@ -32,7 +36,7 @@ def sample(number: float, group: str = "square") -> CachedExample:
 
 def test_errors_are_means_over_images_and_timesteps():
     model = Model()
-    validation = Validation(model.losses, [sample(1), sample(3)], [sample(2)], batch_size=4, seed=0)
+    validation = Validation(model, [sample(1), sample(3)], [sample(2)], batch_size=4, seed=0)
     found = validation.measure(20, 0.5)
     assert (found.step, found.trained) == (20, 0.5)
     mean = sum(TIMESTEPS) / len(TIMESTEPS)
@@ -44,7 +48,7 @@ def test_errors_are_means_over_images_and_timesteps():
 
 def test_every_round_has_the_same_noise_and_every_row_its_own():
     model = Model()
-    validation = Validation(model.losses, [sample(1), sample(3)], [sample(2)], batch_size=4, seed=0)
+    validation = Validation(model, [sample(1), sample(3)], [sample(2)], batch_size=4, seed=0)
     validation.measure(0, 0.0)
     first, model.calls = model.calls, []
     validation.measure(10, 0.0)
@@ -56,18 +60,18 @@ def test_every_round_has_the_same_noise_and_every_row_its_own():
 def test_batches_hold_rows_of_one_shape_and_no_more_than_asked():
     model = Model()
     images = [sample(1, "wide"), sample(2, "tall"), sample(3, "wide")]
-    Validation(model.losses, images, [sample(2)], batch_size=4, seed=0).measure(0, 0.0)
+    Validation(model, images, [sample(2)], batch_size=4, seed=0).measure(0, 0.0)
     assert max(map(len, model.calls)) == 4
     assert sum(map(len, model.calls)) == 4 * len(TIMESTEPS)
 
 
 def test_no_gradient_is_made():
     model = Model()
-    Validation(model.losses, [sample(1)], [sample(2)], batch_size=4, seed=0).measure(0, 0.0)
+    Validation(model, [sample(1)], [sample(2)], batch_size=4, seed=0).measure(0, 0.0)
     assert model.parameter.grad is None
 
 
 def test_without_images_for_validation_the_training_images_stand_in():
-    found = Validation(Model().losses, [], [sample(2)], batch_size=4, seed=0).measure(0, 0.0)
+    found = Validation(Model(), [], [sample(2)], batch_size=4, seed=0).measure(0, 0.0)
     assert found.held_out is None
     assert found.error == found.training > 0

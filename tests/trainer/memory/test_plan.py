@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from lora_crucible.memory.plan import MemoryPlan, largest_batch, largest_number_of_rows
-from lora_crucible.models.base import CachedExample
+from lora_crucible.models.examples import CachedExample
 
 
 def samples(**groups: tuple[int, int]) -> list[CachedExample]:

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.memory import storage as room
 from lora_crucible.memory.step_memory import StepMemory
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.trainer import RunResult
 from out_of_memory import Faults
 
 STEPS = 4
@@ -149,7 +149,7 @@ def test_what_costs_least_time_is_tried_first(base_model, dataset, tmp_path, mon
         offloading,
         offloading,
     ]
-    assert "Memory: 1 image at a time in batches of 4, gradient checkpointing on" in result.report
+    assert "Memory: 1 at a time in batches of 4, gradient checkpointing on" in result.report
 
 
 def test_a_batch_of_three_is_not_cut_more_than_it_must(base_model, dataset, tmp_path, faults):
@@ -239,7 +239,7 @@ def test_a_plan_is_made_before_the_first_step_and_compared_afterwards(base_model
     caplog.set_level("INFO")
     result = train(base_model, dataset, tmp_path)
     lines = [line for line in caplog.text.splitlines() if "memory.step_memory" in line]
-    assert "Memory: 4 images at a time in batches of 4, gradient checkpointing off" in lines[0]
+    assert "Memory: 4 at a time in batches of 4, gradient checkpointing off" in lines[0]
     assert "expected: at most" in lines[1]
     expected = re.search(r"expected: at most (\S+) .B of (\S+) .B, (\S+) s a step, (\d+) s in all", result.report)
     measured = re.search(r"measured: at most (\S+) .B, (\S+) s a step", result.report)
@@ -267,15 +267,15 @@ def test_the_plan_keeps_within_a_limit(base_model, dataset, tmp_path, faults, mo
 
 def test_samples_that_run_out_of_memory_are_drawn_again(base_model, dataset, tmp_path, undisturbed, faults):
     expected = undisturbed()
-    faults.next_times("sample")
+    faults.next_times("draw")
     result = train(base_model, dataset, tmp_path)
-    assert faults.happened == ["sample"]
+    assert faults.happened == ["draw"]
     assert torch.equal(result.samples[0], expected.samples[0])
     assert distance(result, expected) == 0
 
 
 def test_a_run_ends_well_without_samples(base_model, dataset, tmp_path, undisturbed, faults):
-    faults.next_times("sample", times=99)
+    faults.next_times("draw", times=99)
     result = train(base_model, dataset, tmp_path, measure="always")
     assert result.samples == []
     assert "Memory did not suffice to draw samples after step 4" in result.report

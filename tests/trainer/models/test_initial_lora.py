@@ -14,15 +14,15 @@ import yaml
 from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.config.yaml_file import read_config
-from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.delta import delta_weight
 from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, lora_layer, read_lora, write_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.models.initial_lora import load_initial_lora
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.trainer import RunResult
 from torch import Tensor
 
 QUICK = {
@@ -119,12 +119,9 @@ def start_of(base_model, path: Path, **values):
 
 def cached(base_model, dataset, cache_folder: Path):
     from lora_crucible.data.cache import TensorCache
-    from lora_crucible.data.images.samples import training_samples
 
     with base_model.session("fp32"):
-        return base_model.cache_inputs(
-            training_samples(dataset, 64)[:2], TensorCache(cache_folder), 0.0, lambda *_: None
-        )
+        return base_model.cache_inputs(dataset.examples(64)[:2], TensorCache(cache_folder), 0.0, True, lambda *_: None)
 
 
 def errors_at_step_0(base_model, lora, samples) -> Tensor:
@@ -165,7 +162,7 @@ def test_step_0_is_the_file_in_diffusers_loader(small_model, samples, tmp_path):
     base_model = DiffusersBaseModel(small_model)
     file = written(base_model, tmp_path / "x.safetensors")
     found = errors_at_step_0(base_model, start_of(base_model, file), samples)
-    base_model._pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    base_model._pipeline.whole.load_lora_weights(file.parent, weight_name=file.name)
     torch.testing.assert_close(found, errors(base_model, samples), rtol=1e-4, atol=1e-6)
 
 

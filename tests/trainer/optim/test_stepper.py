@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lora_crucible.optim.engine import Engine
 from lora_crucible.optim.optimizers import ParameterGroup
 from lora_crucible.optim.stepper import OptimizerStepper
 from torch import nn
@@ -20,7 +21,7 @@ def optimization(complete):
             values = {name: value for name, value in values.items() if name not in ("lr_scheduler", "ema_decay")}
         config = complete(**{"learning_rate": rate, "max_train_steps": 40, "lr_warmup_steps": 0} | values)
         groups = [ParameterGroup("model", parameters, config.learning_rate)]
-        return OptimizerStepper(groups, config, torch.amp.GradScaler("cpu", enabled=scaled))
+        return OptimizerStepper(groups, config, Engine(torch.device("cpu"), torch.float16 if scaled else torch.float32))
 
     return make
 
@@ -128,7 +129,7 @@ def test_schedule_free_shows_its_warmup(optimization):
 def test_gradients_of_all_parts_are_clipped_together(complete):
     parts = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
     groups = [ParameterGroup("model", parts[:1], 0.1), ParameterGroup("text_encoder", parts[1:], 0.1)]
-    trained = OptimizerStepper(groups, complete(max_grad_norm=1.0), torch.amp.GradScaler("cpu", enabled=False))
+    trained = OptimizerStepper(groups, complete(max_grad_norm=1.0), Engine(torch.device("cpu"), torch.float32))
     trained.backward(3 * parts[0].sum() + 4 * parts[1].sum())
     assert trained.clip_gradients().item() == pytest.approx(5)
     assert [part.grad.item() for part in parts] == pytest.approx([0.6, 0.8])
@@ -186,7 +187,7 @@ def test_all_parts_are_slowed_down_and_clipped_harder(complete):
     parts = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
     groups = [ParameterGroup("model", parts[:1], 0.1), ParameterGroup("text encoder", parts[1:], 0.04)]
     config = complete(lr_scheduler="constant", lr_warmup_steps=0)
-    trained = OptimizerStepper(groups, config, torch.amp.GradScaler("cpu", enabled=False))
+    trained = OptimizerStepper(groups, config, Engine(torch.device("cpu"), torch.float32))
     trained.slow_down(0.25)
     for part in parts:
         part.grad = torch.ones(1)
@@ -226,12 +227,12 @@ def test_a_skipped_step_moves_the_schedule_alone(optimization, optimizer, scaled
 
 def test_gradients_that_overflow_when_scaled_lower_the_scale_and_leave_the_weights(optimization):
     trained = optimization(scaled=True)
-    before, scale = values(trained), trained.loss_scale
+    before, scale = values(trained), trained.engine.loss_scale
     trained.backward(sum(weight.sum() for weight in trained.parameters) * 1e38)
     assert not trained.clip_gradients().isfinite()
     trained.step()
     assert same(before, values(trained))
-    assert trained.loss_scale == scale / 2
+    assert trained.engine.loss_scale == scale / 2
 
 
 def test_weights_that_are_no_numbers_are_found(optimization):

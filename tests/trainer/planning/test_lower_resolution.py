@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 from lora_crucible.config import parse_config
 from lora_crucible.config.data_settings import DataSettings
-from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.memory.step_memory import NothingFits
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.planning import lower_resolution
-from lora_crucible.planning.lower_resolution import limited, next_lower
+from lora_crucible.planning.lower_resolution import next_lower
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.trainer import RunResult
 from out_of_memory import Faults
 
 SETTINGS = {
@@ -36,7 +36,7 @@ def test_it_falls_by_a_quarter_to_384_at_least(complete, resolution, lower):
 
 def test_other_resolutions_fall_with_it():
     dataset = load_dataset(DataSettings(train_data_dir="demo", resolution=1024, extra_resolutions="512, 768"))
-    assert limited(dataset, 768).settings.resolutions(0) == (768, 512)
+    assert dataset.at_resolution(768).settings.resolutions(0) == (768, 512)
 
 
 @pytest.fixture

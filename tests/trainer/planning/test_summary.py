@@ -8,14 +8,15 @@ import pytest
 from lora_crucible.captioners.dataset import with_captions
 from lora_crucible.config import SETTINGS, DataSettings, ModelFacts, TrainingConfig, parse_config
 from lora_crucible.config.yaml_file import read_config
-from lora_crucible.data.images.dataset import Dataset, load_dataset
+from lora_crucible.data.images.dataset import ImageDataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.planning.summary import DECIDED_BY, summarise
 
 SDXL = ModelFacts("sdxl", 1024, 6.0, "epsilon")
 
 
 @pytest.fixture(scope="module")
-def demo() -> Dataset:
+def demo() -> ImageDataset:
     return load_dataset(DataSettings(train_data_dir="demo", validation_percent=5))
 
 
@@ -33,14 +34,14 @@ def test_alone_it_says_what_will_decide() -> None:
     assert "Worth knowing:\n  lora_rank = 64: close to full" in text
 
 
-def test_with_a_dataset_the_purpose_is_known(demo: Dataset) -> None:
+def test_with_a_dataset_the_purpose_is_known(demo: ImageDataset) -> None:
     text = summarise(TrainingConfig(), demo, None).text
     assert "  purpose = style: the captions name different things" in text
     assert "  lora_rank: from the purpose and the number of images" in text
     assert "Connect model to this node" in text
 
 
-def test_with_both_every_value_has_its_reason(demo: Dataset) -> None:
+def test_with_both_every_value_has_its_reason(demo: ImageDataset) -> None:
     text = summarise(TrainingConfig(), demo, SDXL, ["This model is odd."]).text
     assert "  lora_rank = 12: a style affects the whole image (19 images)" in text
     assert "  learning_rate = 0.0001: usual for AdamW on larger models" in text
@@ -50,20 +51,20 @@ def test_with_both_every_value_has_its_reason(demo: Dataset) -> None:
     assert "Worth knowing:\n  This model is odd." in text
 
 
-def test_what_the_yaml_says_in_vain_is_named(demo: Dataset) -> None:
+def test_what_the_yaml_says_in_vain_is_named(demo: ImageDataset) -> None:
     config = parse_config({"resolution": 512, "caption_dropout_rate": 0.2})
     text = summarise(config, demo, SDXL, said_elsewhere={"base_model": "mine"}).text
     assert "Ignored in config_yaml, because other nodes decide here: base_model = mine, resolution = 512" in text
     assert "caption_dropout_rate = 0.2" not in text.partition("Ignored in config_yaml")[2]
 
 
-def test_yaml_holds_dataset_and_demo_model(demo: Dataset) -> None:
+def test_yaml_holds_dataset_and_demo_model(demo: ImageDataset) -> None:
     lines = summarise(parse_config({"lora_rank": 4}), demo, ModelFacts("demo", 64, 4.0, "epsilon")).yaml.splitlines()
     assert {"train_data_dir: demo", "trigger_word: crux", "base_model: demo", "lora_rank: 4"} <= set(lines)
     assert "#   max_train_steps = 400: suits the demo model" in lines
 
 
-def test_what_a_run_from_the_yaml_would_miss_is_said_in_both(demo: Dataset, tmp_path: Path) -> None:
+def test_what_a_run_from_the_yaml_would_miss_is_said_in_both(demo: ImageDataset, tmp_path: Path) -> None:
     assert not summarise(TrainingConfig(), demo, SDXL).yaml.startswith("#")
     captioned = with_captions(demo, {demo.images[0].path: "a new caption"})
     summary = summarise(TrainingConfig(), captioned, SDXL)

@@ -15,8 +15,8 @@ from lora_crucible.config import parse_config
 from lora_crucible.data.cache import TensorCache
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.trainer import RunResult
 
 YEAR = 365 * 24 * 3600
 QUICK = {"max_train_steps": 6, "batch_size": 2, "sample_steps": 1, "save_steps": 2, "measure": "never"}

@@ -17,7 +17,7 @@ from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.training import resume as resuming
-from lora_crucible.training.trainer import RunResult
+from lora_crucible.training.result import RunResult
 from processes import assert_whole
 
 STEPS = 6

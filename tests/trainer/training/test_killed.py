@@ -15,7 +15,7 @@ import torch
 from disks import cut, flip_a_bit
 from lora_crucible.cli.main import main
 from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.training.resume import train_or_resume
 from processes import assert_whole, start_training, wait_until

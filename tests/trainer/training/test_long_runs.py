@@ -9,10 +9,11 @@ import psutil
 import pytest
 import torch
 from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.plan import plan_run
 from lora_crucible.training.run import run_training
 
 STEPS = 2000
@@ -48,7 +49,9 @@ def test_memory_is_flat_over_2000_steps(small_model, tmp_path):
             resident[report.step] = psutil.Process().memory_info().rss
 
     files = RunFiles.claim("lora", tmp_path, tmp_path)
-    result = run_training(base_model, dataset, parse_config(SETTINGS), files, Callbacks(stepped=measure))
+    result = run_training(
+        base_model, plan_run(base_model, dataset, parse_config(SETTINGS)), files, Callbacks(stepped=measure)
+    )
     assert len(result.losses) == STEPS
     assert tensors[STEPS - 50] == tensors[250]
     # 6 KB a step.

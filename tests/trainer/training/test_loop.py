@@ -12,13 +12,15 @@ from lora_crucible.config import ObjectiveSettings
 from lora_crucible.data.batch_sampler import BatchSampler
 from lora_crucible.events.step import StepReport
 from lora_crucible.memory.step_memory import StepMemory
-from lora_crucible.models.base import CachedExample, RowLosses
 from lora_crucible.models.diffusion.model import diffusion_losses
 from lora_crucible.models.diffusion.objective import PredictionType
+from lora_crucible.models.examples import CachedExample, RowLosses
+from lora_crucible.models.memory_controls import MemoryControls
 from lora_crucible.monitoring.anomalies import ENOUGH, AnomalyDetector
+from lora_crucible.optim.engine import Engine
 from lora_crucible.optim.optimizers import ParameterGroup
 from lora_crucible.optim.stepper import OptimizerStepper
-from lora_crucible.training.loop import train
+from lora_crucible.training.loop import TrainingLoop
 from torch import nn
 
 VALUES = (1.0, 2.0, 4.0, 8.0)
@@ -28,17 +30,13 @@ PACKAGES = {"lion": "lion_pytorch", "prodigy": "prodigyopt", "schedule_free_adam
 
 
 class Distance:
-    """A model of one number, whose loss is its squared distance from the sample's."""
+    """A model of one number, whose loss is its squared distance from the example's."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: dict[float, float] | None = None) -> None:
         self.parameter = nn.Parameter(torch.zeros(()))
+        self.memory = MemoryControls()
+        self.weights = weights or {}
         self.weights_in_trouble: list[float] = []
-
-    def make_room(self, room: int | None, limit: int | None) -> None:
-        assert limit is None
-
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        return False
 
     def losses(self, rows: list[CachedExample], seeds: list[int]) -> RowLosses:
         values = torch.stack([(self.parameter - row.inputs) ** 2 for row in rows])
@@ -82,11 +80,13 @@ def trained(complete):
         **values,
     ):
         model = model or Distance()
-        samples = [CachedExample(f"{value}.png", "all", value) for value in VALUES]
+        examples = [
+            CachedExample(f"{value}.png", "all", value, weight=model.weights.get(value, 1.0)) for value in VALUES
+        ]
         settings = {"max_train_steps": 20, "learning_rate": 0.1, "lr_warmup_steps": 4, "weight_decay": 0.0}
         config = complete(**settings | values)
         groups = [ParameterGroup("model", [model.parameter], config.learning_rate)]
-        optimization = OptimizerStepper(groups, config, torch.amp.GradScaler("cpu", enabled=False))
+        optimization = OptimizerStepper(groups, config, Engine(torch.device("cpu"), torch.float32))
         reports: list[StepReport] = []
         states = {0: optimization.state()}
 
@@ -100,11 +100,22 @@ def trained(complete):
             return back_to
 
         batches = order(["all"] * 4, batch_size, accumulation, seed=1)
-        memory = StepMemory(model, samples, batches, complete(batch_size=4))  # of four it never cuts a batch
-        trouble = AnomalyDetector(config, "fp32", lambda: optimization.loss_scale)
-        hooks = {"on_step": on_step, "go_back": go_back}
+        memory = StepMemory(model, examples, batches, complete(batch_size=4))  # of four it never cuts a batch
+        anomalies = AnomalyDetector(config, "fp32", lambda: optimization.engine.loss_scale)
+        loop = TrainingLoop(
+            lambda *rows: model.losses(*rows),
+            optimization,
+            examples,
+            batches,
+            config,
+            memory,
+            model.memory,
+            anomalies,
+            go_back,
+            on_step,
+        )
         with memory.watched(optimization):
-            train(lambda *rows: model.losses(*rows), optimization, samples, batches, config, memory, trouble, **hooks)
+            loop.run(0)
         with optimization.weights_for_use():
             return model.parameter.item(), reports
 
@@ -127,6 +138,21 @@ def test_accumulated_batches_equal_one_large_batch(trained, optimizer, model, or
         assert parts == pytest.approx(whole, rel=1e-4)
         assert [report.loss for report in other] == pytest.approx([report.loss for report in reports], rel=1e-4)
         assert other[-1].errors == pytest.approx(reports[-1].errors, rel=1e-4)
+
+
+@pytest.mark.parametrize("cut", [(2, 2), (1, 4), (3, 2)])
+def test_examples_count_by_their_weights_however_a_step_is_cut(trained, cut):
+    """As texts do, of different numbers of tokens."""
+    weights = {1.0: 5.0, 2.0: 1.0, 4.0: 0.5, 8.0: 40.0}
+    settings = {"learning_rate": 0.5, "max_train_steps": 40}
+    whole, reports = trained(4, 1, Distance(weights), InOrder, **settings)
+    parts, other = trained(*cut, Distance(weights), InOrder, **settings)
+    assert parts == pytest.approx(whole, rel=1e-4)
+    assert [report.loss for report in other] == pytest.approx([report.loss for report in reports], rel=1e-4)
+    first = sum(weight * value**2 for value, weight in weights.items()) / sum(weights.values())
+    assert reports[0].loss == pytest.approx(first)
+    unweighted, _ = trained(4, 1, Distance(), InOrder, **settings)
+    assert abs(whole - unweighted) > 0.01
 
 
 def test_it_learns_towards_the_mean(trained):

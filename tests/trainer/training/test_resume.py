@@ -10,13 +10,13 @@ import pytest
 import torch
 from filelock import FileLock
 from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.runs.log import read_log
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
-from lora_crucible.training.trainer import RunResult
 
 STEPS = 8
 QUICK = {

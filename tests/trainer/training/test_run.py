@@ -16,8 +16,9 @@ from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.runs.paths import RunFiles
+from lora_crucible.training.plan import plan_run
+from lora_crucible.training.result import RunResult
 from lora_crucible.training.run import run_training
-from lora_crucible.training.trainer import RunResult
 
 QUICK = {"max_train_steps": 4, "batch_size": 4, "sample_steps": 2, "sample_every_n_steps": 99, "save_precision": "fp32"}
 TIMES_AND_NAMES = {
@@ -37,7 +38,7 @@ def base_model():
 
 def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **values) -> RunResult:
     files = RunFiles.claim("lora", folder, folder)
-    return run_training(base_model, dataset, parse_config({**QUICK, **values}), files, hooks)
+    return run_training(base_model, plan_run(base_model, dataset, parse_config({**QUICK, **values})), files, hooks)
 
 
 def test_same_seed_same_tensors_and_metadata(base_model, dataset, tmp_path):

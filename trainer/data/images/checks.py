@@ -13,8 +13,10 @@ from ...messages.wording import counted
 from ..findings import Finding
 from .buckets import LONGEST, SMALLEST, Buckets
 from .captions import holds_word
-from .dataset import Dataset, TrainingImage
+from .dataset import ImageDataset
 from .split import near_duplicates
+from .training_image import TrainingImage
+from .words import EMPTY_WORDS, VIEWS
 
 VERY_FEW, FEW, MANY = 15, 30, 300
 """Numbers of images. Below the first, a LoRA mostly reproduces them; below the second, it varies little; above the
@@ -37,20 +39,9 @@ LEAST_SPREAD = 0.03
 TELLING_WORDS = 3
 """A caption with fewer meaningful words than this says little about its image."""
 
-EMPTY_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        "a an the of in on at by with and or to from is are this that it its there image picture photo photograph "
-        "painting drawing illustration art artwork render sketch style view shot beautiful nice very some",
-    )
-)
-"""Words that occur in the captions of any image and say nothing about it."""
 
 CLIP_TOKENS = 75
 """The number of tokens that CLIP reads at a time."""
-
-VIEWS = ("front", "side", "back", "half body", "full body", "close-up", "portrait")
-"""Words in captions that say how a character is seen."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ ESTIMATE = TokenCounter(estimated_tokens, CLIP_TOKENS, "an estimate for CLIP", e
 
 
 def check_dataset(
-    dataset: Dataset, resolution: int | None, tokens: TokenCounter = ESTIMATE, latent_factor: int | None = None
+    dataset: ImageDataset, resolution: int | None, tokens: TokenCounter = ESTIMATE, latent_factor: int | None = None
 ) -> list[Finding]:
     """Return the findings about a dataset, without those that were made while it was read.
 
@@ -123,7 +114,7 @@ def _number(count: int) -> Iterator[Finding]:
         yield Finding("many_images", "note", f"{counted(count, 'image')} are a lot for a LoRA", "", remedy)
 
 
-def _sizes(dataset: Dataset, images: Sequence[TrainingImage], resolution: int) -> Iterator[Finding]:
+def _sizes(dataset: ImageDataset, images: Sequence[TrainingImage], resolution: int) -> Iterator[Finding]:
     buckets = Buckets.of(dataset.settings, resolution)
     enlarged = _names(image for image in images if buckets.enlarges(image.width, image.height))
     if enlarged:
@@ -309,7 +300,7 @@ def _lengths(images: Sequence[TrainingImage], tokens: TokenCounter) -> Iterator[
         )
 
 
-def _forgotten(dataset: Dataset) -> Iterator[Finding]:
+def _forgotten(dataset: ImageDataset) -> Iterator[Finding]:
     word = dataset.trigger_word
     named = _names(image for image in dataset.regularization if word and holds_word(image.caption, word))
     if named:

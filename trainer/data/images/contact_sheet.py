@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..findings import Finding
 from .buckets import Buckets
-from .dataset import Dataset, TrainingImage
+from .dataset import ImageDataset
 from .decode import fit, open_image
+from .training_image import TrainingImage
 
 MARGIN = 12
 FONT_SIZE = 13
@@ -26,7 +27,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(
-    dataset: Dataset,
+    dataset: ImageDataset,
     findings: Sequence[Finding] = (),
     *,
     resolution: int | None = None,
@@ -78,7 +79,7 @@ def contact_sheet(
     return sheet
 
 
-def _marks(dataset: Dataset, findings: Sequence[Finding]) -> dict[str, list[str]]:
+def _marks(dataset: ImageDataset, findings: Sequence[Finding]) -> dict[str, list[str]]:
     """Return the marks of each image: the kinds of its findings, spelled out."""
     marks: dict[str, list[str]] = {image.name: ["validation"] for image in dataset.validation}
     for finding in findings:
@@ -87,7 +88,7 @@ def _marks(dataset: Dataset, findings: Sequence[Finding]) -> dict[str, list[str]
     return marks
 
 
-def _shown(dataset: Dataset, marks: dict[str, list[str]], limit: int) -> list[TrainingImage]:
+def _shown(dataset: ImageDataset, marks: dict[str, list[str]], limit: int) -> list[TrainingImage]:
     images = [*dataset.images, *dataset.validation]
     if len(images) <= limit:
         return images

@@ -16,8 +16,10 @@ from ...config.data_settings import DataSettings
 from ...errors import CrucibleError
 from ..findings import Finding
 from .captions import finished
-from .dataset import Dataset, TrainingImage, complete_captions, split_dataset
+from .dataset import ImageDataset, split_dataset
 from .image_facts import find_facts
+from .load import complete_captions
+from .training_image import TrainingImage
 
 NAME = "from images"
 
@@ -29,7 +31,7 @@ NOT_IN_FOLDER = (
 
 def dataset_from_images(
     images: Sequence[Tensor], texts: Sequence[str], settings: DataSettings, folder: Path
-) -> Dataset:
+) -> ImageDataset:
     """Save images as files named by their content, and return a dataset of these files.
 
     Args:
@@ -62,7 +64,7 @@ def dataset_from_images(
         made.append(TrainingImage(path, f"image {index + 1}", own, find_facts(path), settings.repeats))
     findings: list[Finding] = []
     made = complete_captions(made, [image.name for image in made if not image.captions], settings, findings)
-    dataset = Dataset(NAME, folder, settings, tuple(made), findings=tuple(findings), not_in_folder=NOT_IN_FOLDER)
+    dataset = ImageDataset(NAME, folder, settings, tuple(made), findings=tuple(findings), not_in_folder=NOT_IN_FOLDER)
     return split_dataset(dataset)
 
 

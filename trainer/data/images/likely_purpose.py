@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ...config.schema import Purpose
 from .captions import holds_word
-from .checks import EMPTY_WORDS, VIEWS
+from .words import EMPTY_WORDS, VIEWS
 
 PEOPLE = (
     "1girl",

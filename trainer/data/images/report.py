@@ -10,7 +10,7 @@ from ...messages.wording import counted
 from ..findings import Finding, by_weight
 from .buckets import Buckets
 from .checks import ESTIMATE, TokenCounter, check_dataset, views
-from .dataset import Dataset
+from .dataset import ImageDataset
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class DatasetReport:
 
 
 def dataset_report(
-    dataset: Dataset,
+    dataset: ImageDataset,
     *,
     resolution: int | None = None,
     tokens: TokenCounter = ESTIMATE,

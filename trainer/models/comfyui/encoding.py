@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...errors import CrucibleError
 from ...files.tensor_tree import on_cpu
-from ..base import weights_hash
 from ..diffusion.inputs import Encoders
+from ..identity import weights_hash
 from . import conditioning, memory
 
 

@@ -33,12 +33,14 @@ class DiffusersFolder:
         path: the folder.
         name: the name to show to the user.
         facts: the facts that training settings are chosen from.
+        native_resolution: the side length, in pixels, of the images that the model was made for.
         warnings: reasons why the model is unlikely to train well; empty for most models.
     """
 
     path: Path
     name: str
     facts: ModelFacts
+    native_resolution: int
     warnings: tuple[str, ...]
 
 
@@ -73,7 +75,7 @@ def read_folder(base_model: str) -> DiffusersFolder:
     side = unet.get("sample_size")
     native = side * factor if isinstance(side, int) else architecture.native_resolution
     facts = ModelFacts(architecture.id, native, architecture.cfg, prediction)
-    return DiffusersFolder(folder, name, facts, _warnings(name, unet, scheduler))
+    return DiffusersFolder(folder, name, facts, native, _warnings(name, unet, scheduler))
 
 
 def _require_from_prompts(folder: Path, kind: str, unet: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""What the frozen encoders make of a dataset, from the cache or anew, and drawn from row by row while training."""
+"""What the frozen encoders make of images and captions: taken from the cache or encoded, and drawn row by row while
+training."""
 
 from __future__ import annotations
 
@@ -13,91 +14,127 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...data.cache import TensorCache
-from ...data.images.samples import Sample, View
+from ...data.images.examples import ImageExample, View
 from ...errors import CrucibleError
 from ...seeding import generator
-from ..base import CachedExample, Progress
+from ..examples import CachedExample, Progress
 
 SMALLEST_MASK = 1e-3
-"""Part of an image that its mask must leave to be trained."""
+"""The smallest part of an image that a mask may leave for training."""
 
 
 @dataclass(frozen=True)
 class Latent:
-    """`values` (channels, ...), scaled as the model wants them; `mask` as the last two dimensions, or None: the part
-    of the loss that counts."""
+    """An encoded image.
+
+    Attributes:
+        values: the latent (channels, ...), scaled as the model expects it.
+        mask: how much each pixel of the latent counts in the loss, (height, width); None if all count fully.
+    """
 
     values: Tensor
     mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """One sample's latents and encoded captions, or captions as texts. Both are fetched when they are drawn.
+class Caption:
+    """A caption, encoded or to be encoded.
 
     Attributes:
-        without_caption: what stands for a caption that is dropped.
-        dropout: how often that happens, 0 to 1.
-        weight: of the sample's loss.
+        text: the caption itself, for text encoders that are trained.
+        encoded: a function that fetches what the frozen text encoders made of it.
+    """
+
+    text: str
+    encoded: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The latents and captions of one example, of which one each is drawn whenever the example is shown.
+
+    Attributes:
+        latents: functions that fetch the latents.
+        captions: the captions, at least one.
+        without_caption: what takes the place of a caption that is dropped.
+        dropout: how often a caption is dropped, 0 to 1.
+        weight: the factor on the example's loss.
     """
 
     latents: tuple[Callable[[], Latent], ...]
-    captions: tuple[Callable[[], Any], ...]
-    without_caption: Callable[[], Any] | None = None
+    captions: tuple[Caption, ...]
+    without_caption: Caption | None = None
     dropout: float = 0.0
     weight: float = 1.0
 
-    def draw(self, seed: int) -> tuple[Latent, Any]:
-        """A latent and an encoded caption; the seed alone says which."""
+    def draw(self, seed: int) -> tuple[Latent, Caption]:
+        """Draw a latent and a caption; the choice depends on the seed alone."""
         random = generator(seed, "variant")
         view, caption, dropped = torch.rand(3, generator=random).tolist()
         latent = self.latents[int(view * len(self.latents))]()
         if self.without_caption is not None and dropped < self.dropout:
-            return latent, self.without_caption()
-        return latent, self.captions[int(caption * len(self.captions))]()
+            return latent, self.without_caption
+        return latent, self.captions[int(caption * len(self.captions))]
 
 
 class Encoders(ABC):
-    """A base model's VAE and text encoders. Identities say which they are: what they make depends on nothing else."""
+    """A base model's VAE and text encoders.
+
+    Attributes:
+        vae_identity, text_identity: hashes of everything that latents and encoded captions depend on.
+    """
 
     vae_identity: str
     text_identity: str
 
     @property
     def identity(self) -> str:
+        """The hash of both."""
         return f"{self.vae_identity}|{self.text_identity}"
 
     @abstractmethod
     def latent(self, pixels: Tensor, name: str) -> Tensor:
-        """Pixels (height, width, 3) in 0..1 to a latent (channels, ...), float32, CPU, as the model wants it."""
+        """Encode an image.
+
+        Args:
+            pixels: the image (height, width, 3), float32 in 0..1.
+            name: the image's name, for messages.
+
+        Returns:
+            The latent (channels, ...), float32 on the CPU, scaled as the model expects it.
+        """
 
     @abstractmethod
     def caption(self, text: str) -> Any:
-        """A caption as lists and dictionaries of CPU tensors."""
+        """Encode a caption to nested lists and dictionaries of CPU tensors."""
 
 
-def cached_samples(
-    samples: Sequence[Sample],
+def cached_examples(
+    examples: Sequence[ImageExample],
     encoders: Encoders,
     cache: TensorCache,
     dropout: float,
+    encode_captions: bool,
     progress: Progress,
-    live_captions: bool = False,
-) -> list[CachedExample]:
-    """Encode what the cache does not hold, and give each sample its place in it. The same sample object stays one.
+) -> list[CachedExample[Inputs]]:
+    """Encode what the cache does not hold.
 
     Args:
-        live_captions: captions stay texts.
+        dropout: how often a caption is dropped, 0 to 1.
+        encode_captions: whether captions are encoded too; not if the text encoders are trained.
+
+    Returns:
+        The examples in the same order. An example that occurs several times stays one object.
 
     Raises:
         CrucibleError: an image cannot be encoded.
     """
-    distinct = list({id(sample): sample for sample in samples}.values())
-    views = {_view_key(view, encoders): (view, sample.name) for sample in distinct for view in sample.views}
-    captions = {_caption_key(text, encoders): text for sample in distinct for text in sample.captions}
-    captions[_caption_key("", encoders)] = ""
-    if live_captions:
-        captions.clear()
+    distinct = list({id(example): example for example in examples}.values())
+    views = {_view_key(view, encoders): (view, example.name) for example in distinct for view in example.views}
+    captions = {}
+    if encode_captions:
+        captions = {_caption_key(text, encoders): text for example in distinct for text in example.captions}
+        captions[_caption_key("", encoders)] = ""
     missing_views = {key: value for key, value in views.items() if not cache.holds(key)}
     missing_captions = {key: text for key, text in captions.items() if not cache.holds(key)}
     total = len(missing_views) + len(missing_captions)
@@ -111,22 +148,21 @@ def cached_samples(
     def latent(key: str, name: str) -> Callable[[], Latent]:
         return lambda: Latent(**_fetched(cache, key, name))
 
-    def caption(text: str) -> Callable[[], Any]:
-        if live_captions:
-            return lambda: text
-        return lambda: _fetched(cache, _caption_key(text, encoders), "a caption")
+    def caption(text: str) -> Caption:
+        return Caption(text, lambda: _fetched(cache, _caption_key(text, encoders), "a caption"))
 
-    made: dict[int, CachedExample] = {}
-    for sample in distinct:
+    made: dict[int, CachedExample[Inputs]] = {}
+    for example in distinct:
         inputs = Inputs(
-            tuple(latent(_view_key(view, encoders), sample.name) for view in sample.views),
-            tuple(map(caption, sample.captions)),
+            tuple(latent(_view_key(view, encoders), example.name) for view in example.views),
+            tuple(map(caption, example.captions)),
             caption(""),
             dropout,
-            sample.weight,
+            example.weight,
         )
-        made[id(sample)] = CachedExample(sample.name, sample.size, inputs, sample.size[0] * sample.size[1])
-    return [made[id(sample)] for sample in samples]
+        width, height = example.size
+        made[id(example)] = CachedExample(example.name, example.size, inputs, width * height)
+    return [made[id(example)] for example in examples]
 
 
 def _view_key(view: View, encoders: Encoders) -> str:
@@ -142,8 +178,8 @@ def _encoded(view: View, name: str, encoders: Encoders) -> dict[str, Tensor | No
     values = encoders.latent(view.pixels(), name)
     if not values.isfinite().all():
         raise CrucibleError(
-            f"The VAE turned {name} into numbers that are not finite, which would spoil the whole training. VAEs in "
-            "float16 do that: start ComfyUI with --fp32-vae, or use another VAE."
+            f"The VAE encoded {name} to NaN or infinite values, which would ruin the whole training. VAEs in float16 "
+            "often do that: start ComfyUI with --fp32-vae, or use another VAE."
         )
     return {"values": values, "mask": _latent_mask(view.mask_pixels(), values, name)}
 
@@ -154,8 +190,8 @@ def _latent_mask(mask: Tensor | None, latent: Tensor, name: str) -> Tensor | Non
     small = F.interpolate(mask[None, None], size=latent.shape[-2:], mode="area")[0, 0]
     if small.mean() < SMALLEST_MASK:
         raise CrucibleError(
-            f"The mask of {name} leaves nothing of the image to be trained. White, or opaque, is what is trained: "
-            "invert the mask, or take the image out of the folder."
+            f"The mask of {name} leaves nothing of the image to train on. White or opaque areas are trained: invert "
+            "the mask, or remove the image from the folder."
         )
     return small
 
@@ -165,13 +201,14 @@ def _fetched(cache: TensorCache, key: str, name: str) -> Any:
         return cache.get(key)
     except KeyError:
         raise CrucibleError(
-            f"What was encoded of {name} has gone from the cache in {cache.folder} while it was used. Start again: "
-            "what is missing is encoded anew."
+            f"The encoded form of {name} disappeared from the cache in {cache.folder} while it was in use. Start "
+            "again: whatever is missing will be encoded again."
         ) from None
 
 
 def stacked(latents: Sequence[Latent], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Values (rows, channels, ...) and masks (rows, height, width), None where no row has one."""
+    """Stack latents into values (rows, channels, ...) and masks (rows, height, width); the latter None if no row has
+    one."""
     values = torch.stack([one.values for one in latents]).to(device)
     if all(one.mask is None for one in latents):
         return values, None

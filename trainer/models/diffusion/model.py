@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ...config import ObjectiveSettings
+from ...config import ModelFacts, ObjectiveSettings
 from ...errors import CrucibleError
 from ...seeding import generator
-from ..base import BaseModel, RowLosses
+from ..base import BaseModel
+from ..examples import RowLosses
 from .objective import (
     TIMESTEPS,
     PredictionType,
@@ -29,10 +30,23 @@ PLAIN = ObjectiveSettings()
 
 
 class DiffusionBaseModel(BaseModel):
-    """A base model that is trained to take noise away."""
+    """A base model that is trained to remove noise.
 
-    objective: PredictionType
+    Attributes:
+        native_resolution: the side length, in pixels, of the images that it was made for.
+        prediction_type: what it predicts.
+    """
+
+    # Little noise shows detail, much noise composition.
+    measured_timesteps = (0.1, 0.3, 0.5, 0.7, 0.9)
+    native_resolution: int
+    prediction_type: PredictionType
     objective_settings: ObjectiveSettings = PLAIN
+
+    @property
+    def facts(self) -> ModelFacts:
+        architecture = self.architecture
+        return ModelFacts(architecture.id, self.native_resolution, architecture.cfg, self.prediction_type.value)
 
     @abstractmethod
     def own_shift(self, pixels: float) -> float:
@@ -44,7 +58,7 @@ class DiffusionBaseModel(BaseModel):
         return self.own_shift(pixels) if given is None else given
 
     def prepare_losses(self, settings: ObjectiveSettings) -> dict[str, str]:
-        flow = self.objective is PredictionType.FLOW
+        flow = self.prediction_type is PredictionType.FLOW
         if flow and settings.loss_weighting not in (None, "none"):
             raise CrucibleError(
                 f"loss_weighting is {settings.loss_weighting}, but {self.name} is a flow model. This weighting is made "
@@ -54,9 +68,10 @@ class DiffusionBaseModel(BaseModel):
             )
         if not flow and settings.timestep_shift not in (None, 1.0):
             raise CrucibleError(
-                f"timestep_shift is {settings.timestep_shift:g}, but {self.name} predicts {self.objective.value}, and "
-                "only the noise levels of flow models are shifted. Leave timestep_shift on auto; noise levels of this "
-                "model are chosen with timestep_sampling and loss_weighting."
+                f"timestep_shift is {settings.timestep_shift:g}, but {self.name} predicts "
+                f"{self.prediction_type.value}, and only the noise levels of flow models are shifted. Leave "
+                "timestep_shift on auto; noise levels of this model are chosen with timestep_sampling and "
+                "loss_weighting."
             )
         self.objective_settings = settings
         if not flow or settings.timestep_shift is not None:
@@ -66,7 +81,7 @@ class DiffusionBaseModel(BaseModel):
 
 
 def draw_noise(
-    objective: PredictionType,
+    prediction_type: PredictionType,
     shape: Sequence[int],
     seeds: Sequence[int],
     timesteps: Sequence[float] | None = None,
@@ -81,7 +96,7 @@ def draw_noise(
         shift: of a flow model's drawn timesteps.
     """
     draws = [generator(seed, "noise") for seed in seeds]
-    drawn = torch.tensor([draw_timestep(objective, draw, settings, shift) for draw in draws])
+    drawn = torch.tensor([draw_timestep(prediction_type, draw, settings, shift) for draw in draws])
     noise = torch.stack([torch.randn(*shape, generator=draw) for draw in draws])
     if settings.noise_offset:
         # One number per channel, so that brightness and tint of the whole image are noisy too (Guttenberg 2023,
@@ -90,12 +105,14 @@ def draw_noise(
         noise += settings.noise_offset * torch.stack(means)
     if timesteps is not None:
         shares = torch.tensor(timesteps, dtype=torch.float32)
-        drawn = shares if objective is PredictionType.FLOW else (shares * TIMESTEPS).floor().clamp(0, TIMESTEPS - 1)
+        drawn = (
+            shares if prediction_type is PredictionType.FLOW else (shares * TIMESTEPS).floor().clamp(0, TIMESTEPS - 1)
+        )
     return drawn, noise
 
 
 def diffusion_losses(
-    objective: PredictionType,
+    prediction_type: PredictionType,
     latents: Tensor,
     seeds: Sequence[int],
     sigma_of: Callable[[Tensor], Tensor],
@@ -117,18 +134,18 @@ def diffusion_losses(
         timesteps: as shares of the schedule, instead of drawn ones.
         shift: of a flow model's drawn timesteps.
     """
-    drawn, noise = draw_noise(objective, latents.shape[1:], seeds, timesteps, settings, shift)
-    shares = drawn if objective is PredictionType.FLOW else drawn / TIMESTEPS
+    drawn, noise = draw_noise(prediction_type, latents.shape[1:], seeds, timesteps, settings, shift)
+    shares = drawn if prediction_type is PredictionType.FLOW else drawn / TIMESTEPS
     drawn, noise = drawn.to(latents.device), noise.to(latents)
     sigma = sigma_of(drawn)
-    prediction = predict(noisy_latent(objective, latents, noise, sigma), sigma, drawn)
-    answer = target(objective, latents, noise, sigma)
+    prediction = predict(noisy_latent(prediction_type, latents, noise, sigma), sigma, drawn)
+    answer = target(prediction_type, latents, noise, sigma)
     values = row_losses(prediction, answer, mask, settings.loss_type, settings.huber_delta)
     errors = values.detach()
     if settings.loss_type != "mse":
         errors = row_losses(prediction.detach(), answer, mask)
     if settings.loss_weighting not in (None, "none"):
-        values = values * loss_weights(objective, sigma, settings)
+        values = values * loss_weights(prediction_type, sigma, settings)
     if weights is not None:
         values = values * torch.tensor(weights, device=values.device)
     return RowLosses(values, errors, shares.to(errors))

@@ -39,7 +39,7 @@ class PredictionType(Enum):
 
 
 def draw_timestep(
-    objective: PredictionType,
+    prediction_type: PredictionType,
     generator: torch.Generator,
     settings: ObjectiveSettings | None = None,
     shift: float = 1.0,
@@ -54,7 +54,7 @@ def draw_timestep(
         shift: the shift of a flow model's timesteps (see `shifted`); ignored for the others.
     """
     settings = settings or ObjectiveSettings()
-    flow = objective is PredictionType.FLOW
+    flow = prediction_type is PredictionType.FLOW
     sampling = settings.timestep_sampling
     if sampling == "auto":
         sampling = "logit_normal" if flow else "uniform"
@@ -102,7 +102,7 @@ def _per_row(sigma: Tensor, like: Tensor) -> Tensor:
     return sigma.to(like).reshape(-1, *[1] * (like.ndim - 1))
 
 
-def noisy_latent(objective: PredictionType, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+def noisy_latent(prediction_type: PredictionType, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """Add noise to a batch of latents.
 
     Args:
@@ -114,30 +114,30 @@ def noisy_latent(objective: PredictionType, latent: Tensor, noise: Tensor, sigma
         The noisy latents, of the same shape and dtype.
     """
     sigma = _per_row(sigma, latent)
-    if objective is PredictionType.FLOW:
+    if prediction_type is PredictionType.FLOW:
         return torch.lerp(latent, noise, sigma)
     return latent + sigma * noise
 
 
-def target(objective: PredictionType, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+def target(prediction_type: PredictionType, latent: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     """Return what the model should predict for a batch; shapes are as in `noisy_latent`."""
-    if objective is PredictionType.EPSILON:
+    if prediction_type is PredictionType.EPSILON:
         return noise
-    if objective is PredictionType.FLOW:
+    if prediction_type is PredictionType.FLOW:
         return noise - latent
     sigma = _per_row(sigma, latent)
     return (noise - sigma * latent) / (sigma**2 + 1) ** 0.5
 
 
-def prediction_from_denoised(objective: PredictionType, noisy: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+def prediction_from_denoised(prediction_type: PredictionType, noisy: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
     """Return what a model predicted, given its estimate of the clean latent, which is the form that samplers use."""
     sigma = _per_row(sigma, noisy)
-    if objective is PredictionType.VELOCITY:
+    if prediction_type is PredictionType.VELOCITY:
         return (noisy / (sigma**2 + 1) - denoised) * (sigma**2 + 1) ** 0.5 / sigma
     return (noisy - denoised) / sigma
 
 
-def loss_weights(objective: PredictionType, sigma: Tensor, settings: ObjectiveSettings) -> Tensor:
+def loss_weights(prediction_type: PredictionType, sigma: Tensor, settings: ObjectiveSettings) -> Tensor:
     """Return the weight of each row's squared error as float32, for noise levels of shape (batch,).
 
     With the signal-to-noise ratio SNR = 1 / sigma^2, noise predictions are weighted by min(SNR, gamma) / SNR (Hang et
@@ -151,7 +151,7 @@ def loss_weights(objective: PredictionType, sigma: Tensor, settings: ObjectiveSe
         weight = (settings.min_snr_gamma * noise).clamp(max=1)
     else:
         weight = noise.clamp(min=1 / MOST_SNR).sqrt()
-    return weight / (1 + noise) if objective is PredictionType.VELOCITY else weight
+    return weight / (1 + noise) if prediction_type is PredictionType.VELOCITY else weight
 
 
 def row_losses(

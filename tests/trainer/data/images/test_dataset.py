@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from lora_crucible.config import DataSettings
 from lora_crucible.data.images.contact_sheet import contact_sheet
-from lora_crucible.data.images.dataset import Dataset, load_dataset
+from lora_crucible.data.images.dataset import ImageDataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.data.images.report import dataset_report
 from lora_crucible.demo import TRIGGER_WORD
 from lora_crucible.errors import CrucibleError
@@ -25,12 +26,14 @@ def add(
         (folder / name).with_suffix(".txt").write_text(caption, encoding="utf-8")
 
 
-def load(folder: Path | str, roots: tuple[Path, ...] = (), facts_folder: Path | None = None, **settings) -> Dataset:
+def load(
+    folder: Path | str, roots: tuple[Path, ...] = (), facts_folder: Path | None = None, **settings
+) -> ImageDataset:
     chosen = DataSettings(train_data_dir=str(folder), **settings)
     return load_dataset(chosen, roots=roots, facts_folder=facts_folder)
 
 
-def finding(dataset: Dataset, kind: str):
+def finding(dataset: ImageDataset, kind: str):
     return next(one for one in dataset.findings if one.kind == kind)
 
 
@@ -115,7 +118,7 @@ def test_no_folder_given(folder: str) -> None:
         load(folder)
 
 
-def two_images(folder: Path) -> Dataset:
+def two_images(folder: Path) -> ImageDataset:
     add(folder, "a.png", "a cat", shade=1)
     add(folder, "b.png", "a dog", shade=2)
     return load(folder)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from lora_crucible.config import DataSettings
-from lora_crucible.data.images.dataset import load_dataset
 from lora_crucible.data.images.likely_purpose import likely_purpose
-from lora_crucible.planning.plan import purpose_of
+from lora_crucible.data.images.load import load_dataset
 
 VARIED = [
     "aki, a lighthouse by the sea",
@@ -47,4 +46,4 @@ def test_the_trigger_word_tells() -> None:
 
 
 def test_the_demo_dataset_is_a_style() -> None:
-    assert purpose_of(load_dataset(DataSettings(train_data_dir="demo")))[0] == "style"
+    assert load_dataset(DataSettings(train_data_dir="demo")).likely_purpose()[0] == "style"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from lora_crucible.config import DataSettings
 from lora_crucible.data.images.checks import ESTIMATE, TokenCounter, estimated_tokens
-from lora_crucible.data.images.dataset import load_dataset
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.data.images.report import DatasetReport, dataset_report
 from PIL import Image, ImageFilter
 

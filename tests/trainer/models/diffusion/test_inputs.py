@@ -9,10 +9,9 @@ import pytest
 import torch
 from lora_crucible.config import DataSettings
 from lora_crucible.data.cache import TensorCache
-from lora_crucible.data.images.dataset import load_dataset
-from lora_crucible.data.images.samples import training_samples
+from lora_crucible.data.images.load import load_dataset
 from lora_crucible.errors import CrucibleError
-from lora_crucible.models.diffusion.inputs import Encoders, Inputs, cached_samples, stacked
+from lora_crucible.models.diffusion.inputs import Caption, Encoders, Inputs, cached_examples, stacked
 from lora_crucible.models.diffusion.objective import row_losses
 from PIL import Image
 
@@ -41,7 +40,7 @@ def make(folder: Path, count: int = 3) -> None:
 
 def samples(folder: Path, cache: TensorCache, encoders: Encoders, dropout: float = 0.0, **settings):
     dataset = load_dataset(DataSettings(train_data_dir=str(folder), **settings))
-    return cached_samples(training_samples(dataset, 64), encoders, cache, dropout, lambda *_: None)
+    return cached_examples(dataset.examples(64), encoders, cache, dropout, True, lambda *_: None)
 
 
 @pytest.fixture
@@ -55,7 +54,8 @@ def encoded_in(folder: Path, store: Path, **identity: str) -> Counter[str]:
     encoders = CountingEncoders(**identity)
     found = samples(folder, TensorCache(store), encoders)
     for sample in found:  # the cached values belong to the images and captions of this folder
-        latent, (length,) = sample.inputs.draw(0)
+        latent, caption = sample.inputs.draw(0)
+        (length,) = caption.encoded()
         picture = Image.open(folder / sample.name)
         assert latent.values[0, 0, 0].item() == pytest.approx(picture.getpixel((0, 0))[0] / 255)
         assert length[0] == len((folder / sample.name).with_suffix(".txt").read_text())
@@ -103,7 +103,7 @@ def test_an_entry_that_vanishes_while_it_is_used_is_named(folder: Path, tmp_path
     found = samples(folder, TensorCache(tmp_path / "cache"), CountingEncoders())
     for file in (tmp_path / "cache").rglob("*.safetensors"):
         file.unlink()
-    with pytest.raises(CrucibleError, match=r"0\.png has gone from the cache.*Start again"):
+    with pytest.raises(CrucibleError, match=r"0\.png disappeared from the cache.*Start again"):
         found[0].inputs.draw(0)
 
 
@@ -112,13 +112,14 @@ def test_latents_that_are_no_numbers_are_refused(folder: Path) -> None:
         def latent(self, pixels, name):
             return super().latent(pixels, name) * float("nan")
 
-    with pytest.raises(CrucibleError, match=r"0\.png.*not finite.*--fp32-vae"):
+    with pytest.raises(CrucibleError, match=r"0\.png to NaN or infinite values.*--fp32-vae"):
         samples(folder, TensorCache(None), Broken())
 
 
 def test_captions_are_dropped_as_often_as_asked() -> None:
-    inputs = Inputs((lambda: "latent",), (lambda: "a", lambda: "b"), lambda: "", dropout=0.25)  # type: ignore[arg-type]
-    drawn = Counter(inputs.draw(seed)[1] for seed in range(2000))
+    a, b, none = (Caption(text, lambda: None) for text in ("a", "b", ""))
+    inputs = Inputs((lambda: "latent",), (a, b), none, dropout=0.25)  # type: ignore[arg-type]
+    drawn = Counter(inputs.draw(seed)[1].text for seed in range(2000))
     assert 0.21 < drawn[""] / 2000 < 0.29
     assert 0.4 < drawn["a"] / (drawn["a"] + drawn["b"]) < 0.6
     assert [inputs.draw(seed) for seed in range(50)] == [inputs.draw(seed) for seed in range(50)]

@@ -12,8 +12,8 @@ from lora_crucible.models.diffusion.objective import PredictionType
 class Model(DiffusionBaseModel):
     name, native_resolution = "Some model", 1024
 
-    def __init__(self, objective: PredictionType) -> None:
-        self.objective = objective
+    def __init__(self, prediction_type: PredictionType) -> None:
+        self.prediction_type = prediction_type
 
     def own_shift(self, pixels: float) -> float:
         return 3.0 * (pixels / 1024**2) ** 0.5

@@ -9,7 +9,6 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import compute_density_for_timestep_sampling, compute_snr
 from lora_crucible.config import ObjectiveSettings
-from lora_crucible.models.base import RowLosses
 from lora_crucible.models.diffusion.model import diffusion_losses, draw_noise
 from lora_crucible.models.diffusion.objective import (
     PredictionType,
@@ -23,6 +22,7 @@ from lora_crucible.models.diffusion.objective import (
     shifted,
     target,
 )
+from lora_crucible.models.examples import RowLosses
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...config.data_settings import DataSettings
 from .buckets import Buckets
 from .captions import variants
-from .dataset import Dataset, TrainingImage
 from .decode import load_mask, load_pixels
+from .training_image import TrainingImage
 
 MIDDLE = (0.5, 0.5)
 
@@ -68,7 +69,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ImageExample:
     """An image at one resolution.
 
     Attributes:
@@ -89,34 +90,39 @@ class Sample:
         return self.views[0].size
 
 
-def training_samples(dataset: Dataset, default_resolution: int) -> list[Sample]:
-    """Return the samples of an epoch in a fixed order, with those of repeated images several times.
+def epoch_examples(
+    settings: DataSettings,
+    images: Sequence[TrainingImage],
+    regularization: Sequence[TrainingImage],
+    default_resolution: int,
+) -> list[ImageExample]:
+    """Return the examples of an epoch in a fixed order, with those of repeated images several times.
 
-    There are `reg_ratio` times as many samples of regularization images as of training images; some are repeated or
+    There are `reg_ratio` times as many examples of regularization images as of training images; some are repeated or
     left out for that.
 
     Args:
         default_resolution: the resolution to use if the dataset does not set one.
     """
-    settings = dataset.settings
     resolutions = settings.resolutions(default_resolution)
-    samples = _samples(dataset, dataset.images, resolutions, 1.0)
-    if not dataset.regularization:
-        return samples
-    regularization = _samples(dataset, dataset.regularization, resolutions, settings.prior_loss_weight)
-    count, wanted = len(regularization), round(settings.reg_ratio * len(samples))
+    examples = _examples(settings, images, resolutions, 1.0)
+    if not regularization:
+        return examples
+    regular = _examples(settings, regularization, resolutions, settings.prior_loss_weight)
+    count, wanted = len(regular), round(settings.reg_ratio * len(examples))
     if count >= wanted:
-        return samples + [regularization[index * count // wanted] for index in range(wanted)]
-    return samples + [regularization[index % count] for index in range(wanted)]
+        return examples + [regular[index * count // wanted] for index in range(wanted)]
+    return examples + [regular[index % count] for index in range(wanted)]
 
 
-def fixed_samples(dataset: Dataset, images: Sequence[TrainingImage], default_resolution: int) -> list[Sample]:
+def fixed_examples(
+    settings: DataSettings, images: Sequence[TrainingImage], default_resolution: int
+) -> list[ImageExample]:
     """Return each image once, in a form that can be measured repeatedly: centred, not mirrored, with its first caption.
 
     Args:
         default_resolution: the resolution to use if the dataset does not set one.
     """
-    settings = dataset.settings
     fixed = settings.model_copy(
         update={
             "extra_resolutions": "",
@@ -126,14 +132,13 @@ def fixed_samples(dataset: Dataset, images: Sequence[TrainingImage], default_res
         }
     )
     once = [replace(image, captions=image.captions[:1], repeats=1) for image in images]
-    return _samples(replace(dataset, settings=fixed), once, fixed.resolutions(default_resolution), 1.0)
+    return _examples(fixed, once, fixed.resolutions(default_resolution), 1.0)
 
 
-def _samples(
-    dataset: Dataset, images: Sequence[TrainingImage], resolutions: Sequence[int], weight: float
-) -> list[Sample]:
-    settings = dataset.settings
-    samples = []
+def _examples(
+    settings: DataSettings, images: Sequence[TrainingImage], resolutions: Sequence[int], weight: float
+) -> list[ImageExample]:
+    examples = []
     for resolution in resolutions:
         buckets = Buckets.of(settings, resolution)
         for image in images:
@@ -145,5 +150,5 @@ def _samples(
                 for mirrored in ((False, True) if settings.horizontal_flip else (False,))
             )
             captions = tuple(text for caption in image.captions for text in variants(caption, settings))
-            samples += [Sample(image.name, views, captions or ("",), weight)] * image.repeats
-    return samples
+            examples += [ImageExample(image.name, views, captions or ("",), weight)] * image.repeats
+    return examples

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 from lora_crucible.config import DataSettings
-from lora_crucible.data.images.dataset import load_dataset
-from lora_crucible.data.images.samples import fixed_samples, training_samples
+from lora_crucible.data.images.examples import fixed_examples
+from lora_crucible.data.images.load import load_dataset
 from PIL import Image
 
 
@@ -22,7 +22,7 @@ def make(folder: Path, names: list[str], size: tuple[int, int] = (128, 64)) -> N
 
 
 def samples(folder: Path, resolution: int = 64, **settings):
-    return training_samples(load_dataset(DataSettings(train_data_dir=str(folder), **settings)), resolution)
+    return load_dataset(DataSettings(train_data_dir=str(folder), **settings)).examples(resolution)
 
 
 def test_each_image_as_often_as_asked_at_every_resolution(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_what_is_measured_is_each_image_once_and_always_the_same(tmp_path: Path)
         repeats=2,
     )
     dataset = load_dataset(settings)
-    (sample,) = fixed_samples(dataset, dataset.images, 64)
+    (sample,) = fixed_examples(dataset.settings, dataset.images, 64)
     assert (sample.size, sample.captions) == ((80, 48), ("picture a, red, blue",))
     (view,) = sample.views
     assert (view.crop, view.mirrored) == ((0.5, 0.5), False)

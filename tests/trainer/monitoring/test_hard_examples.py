@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import torch
-from lora_crucible.models.base import CachedExample, RowLosses
-from lora_crucible.monitoring.hard_images import HARD_WEIGHT, HardExamples
+from lora_crucible.models.examples import CachedExample, RowLosses
+from lora_crucible.monitoring.hard_examples import HARD_WEIGHT, HardExamples
 from lora_crucible.training.loop import RowResult
 
 NAMES = [f"{number:02}.png" for number in range(12)]

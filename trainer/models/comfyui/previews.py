@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management
@@ -9,7 +10,42 @@ import comfy.sample
 import torch
 from torch import Tensor
 
-from ..base import Sampling
+from ..previews import Previewer, Sampling
+from . import conditioning, memory
+from .loading import LoadedModel
+
+
+class ComfyUIPreviewer(Previewer):
+    """Draws samples as the nodes of a graph do.
+
+    Args:
+        loaded: the model.
+        clip, vae: the CLIP and VAE from a loader node.
+
+    Attributes:
+        encode_anew: whether prompts are encoded for each round, because the text encoders are trained.
+    """
+
+    def __init__(self, loaded: LoadedModel, clip: Any, vae: Any) -> None:
+        self._loaded, self._clip, self._vae = loaded, clip, vae
+        self.encode_anew = False
+
+    def prepare(self, samplings: Sequence[Sampling]) -> None:
+        prompts = dict.fromkeys(prompt for one in samplings for prompt in (one.negative, *one.prompts))
+        with memory.as_in_a_node():
+            self._prompts = {prompt: conditioning.encode_prompt(self._clip, prompt) for prompt in prompts}
+
+    def draw(self, sampling: Sampling) -> Tensor:
+        self._loaded.was_unloaded()
+        if self.encode_anew:
+            self.prepare([sampling])
+        negative = self._prompts[sampling.negative]
+        with memory.as_in_a_node():
+            pictures = [
+                sample_picture(self._loaded.patcher, self._vae, self._prompts[prompt], negative, sampling)
+                for prompt in sampling.prompts
+            ]
+            return torch.cat(pictures)
 
 
 def sample_picture(patcher: Any, vae: Any, positive: list[Any], negative: list[Any], sampling: Sampling) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 
 from ..events.step import RowResult
 from ..messages.wording import listed
-from ..models.base import CachedExample, RowLosses
+from ..models.examples import CachedExample, RowLosses
 from .error_baseline import ErrorBaseline
 
 WINDOW = 16

@@ -1,0 +1,121 @@
+"""A base model without pictures, through everything that a run does."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lora_crucible.config import parse_config
+from lora_crucible.events.callbacks import Callbacks
+from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.training.resume import train_or_resume
+from toy import Numbers, Toy
+
+SETTINGS = {
+    "max_train_steps": 40,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "target_modules": "linear",
+    "lora_dropout": 0.2,
+    "learning_rate": 0.05,
+    "sample_prompts": "one\ntwo",
+    "sample_every_n_steps": 10,
+    "validate_every_n_steps": 10,
+    "save_steps": 5,
+    "save_precision": "fp32",
+    "output_name": "toy",
+}
+SCRIPT = """
+import json, sys, time
+sys.path[:0] = json.loads(sys.argv[2])
+import conftest
+from lora_crucible.config import parse_config
+from lora_crucible.events.callbacks import Callbacks
+from lora_crucible.training.resume import train_or_resume
+from pathlib import Path
+from toy import Numbers, Toy
+
+def stepped(report, steps):
+    print(report.step, flush=True)
+    time.sleep(0.05)
+
+folder = Path(sys.argv[1])
+train_or_resume(Toy(), Numbers(held_out=(3.0, 5.0)), parse_config(json.loads(sys.argv[3])), folder, folder,
+Callbacks(stepped=stepped))
+"""
+
+
+def train(folder: Path, callbacks: Callbacks | None = None, **values):
+    config = parse_config({**SETTINGS, **values})
+    return train_or_resume(Toy(), Numbers(held_out=(3.0, 5.0)), config, folder, folder, callbacks)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_it_learns_its_numbers_and_is_judged_without_pictures(undisturbed):
+    assert undisturbed.losses[-1] < undisturbed.losses[0] / 2
+    assert undisturbed.verdict.word in ("good", "too little")
+    assert undisturbed.rounds[-1].held_out < undisturbed.rounds[0].held_out
+    for fact in ("40 of 40 steps", "Dataset: numbers, 4 examples", "Validation on 2 examples", "Verdict"):
+        assert fact in undisturbed.report
+    for word in ("picture", "px", "pixel", "validation images", "training images"):
+        assert word not in undisturbed.report.lower()
+    assert not (undisturbed.files.folder / "measures.png").exists()
+
+
+def test_its_samples_are_texts(undisturbed):
+    first, last = undisturbed.samples[0], undisturbed.samples[-1]
+    assert len(undisturbed.samples) == 5
+    assert first == ("one: 0.000000", "two: 0.000000")
+    assert last != first
+    files = sorted((undisturbed.files.folder / "samples").glob("*"))
+    assert [file.read_text() for file in files[-2:]] == list(last)
+    assert {file.suffix for file in files} == {".txt"}
+
+
+def test_a_finished_run_is_returned_with_its_texts(undisturbed):
+    again = train(undisturbed.files.folder.parent)
+    assert "Nothing was trained" in again.report
+    assert again.samples == undisturbed.samples
+    assert again.losses == undisturbed.losses
+
+
+def test_the_samples_reach_who_follows_the_run(tmp_path):
+    seen = []
+    train(tmp_path, Callbacks(sampled=lambda step, steps, samples: seen.append((step, samples))), max_train_steps=20)
+    assert [step for step, _ in seen] == [0, 10, 20]
+    assert seen[0][1] == "one: 0.000000\ntwo: 0.000000"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_and_resumed_it_gives_the_same_lora(undisturbed, tmp_path, seed):
+    tests = Path(__file__).parents[2]
+    paths = json.dumps([str(tests), str(tests / "trainer")])
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), paths, json.dumps(SETTINGS)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= 12 + 8 * seed:
+                time.sleep(random.Random(seed).uniform(0, 0.05))
+                process.send_signal(signal.SIGKILL)
+                break
+    result = train(tmp_path)
+    assert "Went on after step" in result.report
+    one, _ = read_lora(undisturbed.files.lora)
+    other, _ = read_lora(result.files.lora)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert result.losses == undisturbed.losses

@@ -1,0 +1,278 @@
+"""Reading a folder of captioned images as a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ...config.data_settings import DataSettings
+from ...demo import DATASET_DIR, TRIGGER_WORD
+from ...errors import CrucibleError
+from ...messages.wording import counted
+from ..findings import Finding
+from .captions import find_captions, finished, holds_word
+from .dataset import DEMO, ImageDataset, split_dataset
+from .image_facts import ImageFacts, all_facts
+from .metadata_files import MetadataFile, metadata_files, misspelt_metadata, read_metadata
+from .scan import FoundImage, find_images, find_mask
+from .training_image import TrainingImage
+
+DEMO_RESOLUTION = 64
+"""The resolution of the demo's images, in pixels."""
+
+
+def load_dataset(
+    settings: DataSettings,
+    *,
+    roots: Sequence[Path] = (),
+    facts_folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageDataset:
+    """Load a folder of images with captions, and decode every image once so that none fails later.
+
+    Args:
+        settings: the settings of the dataset; `train_data_dir` is a folder, or `demo` for the dataset that comes with
+            the package.
+        roots: the folders that images must be in after links are followed; with none, they may be anywhere.
+        facts_folder: the folder that keeps the facts about each image, so that the next start is quick.
+        progress: a function called with (done, total) after every decoded image; may raise to stop.
+
+    Raises:
+        CrucibleError: the folder cannot be used, or no image in it can be read. Everything else that is wrong is
+            recorded in the dataset's findings.
+    """
+    settings, folder, name = _located(settings)
+    found = find_images(folder)
+    findings: list[Finding] = []
+    inside = _inside(found, roots, findings)
+    facts = all_facts((image.path for image in inside), _index(facts_folder, folder), progress)
+    readable = _readable(inside, facts, folder, findings)
+    metadata = _metadata(folder, settings, [image.name for image in readable], findings)
+    images = _with_captions(readable, facts, settings, metadata, findings)
+    images = _with_masks(images, settings, findings)
+    regularization: tuple[TrainingImage, ...] = ()
+    if settings.reg_data_dir:
+        regularization = _regularization(settings, roots, facts_folder, progress, findings)
+    return split_dataset(ImageDataset(name, folder, settings, tuple(images), (), regularization, tuple(findings)))
+
+
+def _located(settings: DataSettings) -> tuple[DataSettings, Path, str]:
+    """Return the settings with a cleaned-up trigger word, the folder, and the name of the dataset."""
+    trigger_word = " ".join(settings.trigger_word.split())
+    written = (settings.train_data_dir or "").strip()
+    if written == DEMO:
+        chosen = {
+            "trigger_word": trigger_word or TRIGGER_WORD,
+            "resolution": settings.resolution or DEMO_RESOLUTION,
+            "train_data_dir": DEMO,
+        }
+        return settings.model_copy(update=chosen), DATASET_DIR, DEMO
+    if not written:
+        raise CrucibleError(
+            "No image folder is set, so there is nothing to train on. Set train_data_dir to the folder of "
+            f"your images, or to {DEMO} for the images that come with the package."
+        )
+    folder = Path(written).expanduser().resolve()
+    return (
+        settings.model_copy(update={"trigger_word": trigger_word, "train_data_dir": str(folder)}),
+        folder,
+        folder.name,
+    )
+
+
+def _index(facts_folder: Path | None, folder: Path) -> Path | None:
+    if facts_folder is None:
+        return None
+    return facts_folder / f"{hashlib.sha256(str(folder).encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
+
+
+def _inside(found: Sequence[FoundImage], roots: Sequence[Path], findings: list[Finding]) -> list[FoundImage]:
+    """Return the images that are in the roots, after links are followed."""
+    real = [root.resolve() for root in roots]
+
+    def allowed(image: FoundImage) -> bool:
+        return not real or any(image.path.resolve().is_relative_to(root) for root in real)
+
+    outside = tuple(image.name for image in found if not allowed(image))
+    if outside:
+        findings.append(
+            Finding(
+                "outside",
+                "warning",
+                f"{counted(len(outside), 'image is a link', 'images are links')} to folders that may not be read",
+                "They were skipped.",
+                "Copy the files here, or register their folder under `datasets` in extra_model_paths.yaml.",
+                outside,
+            )
+        )
+    return [image for image in found if image.name not in outside]
+
+
+def _readable(
+    found: Sequence[FoundImage], facts: dict[Path, ImageFacts], folder: Path, findings: list[Finding]
+) -> list[FoundImage]:
+    broken = [(image.name, facts[image.path].error) for image in found if facts[image.path].error]
+    if len(broken) == len(found):
+        lines = "\n".join(f"  {name}: {error}" for name, error in broken[:5])
+        raise CrucibleError(
+            f"None of the images in {folder} can be read ({len(found)} found), so there is nothing to train on:\n"
+            f"{lines}\nReplace them with images that open in an image viewer."
+        )
+    findings += [
+        Finding("unreadable", "warning", f"{name} was skipped: {error}", "", "Replace it or delete it.", ())
+        for name, error in broken
+    ]
+    return [image for image in found if not facts[image.path].error]
+
+
+def _metadata(folder: Path, settings: DataSettings, names: list[str], findings: list[Finding]) -> list[MetadataFile]:
+    if settings.caption_source not in ("auto", "metadata"):
+        return []
+    files = [read_metadata(path) for path in metadata_files(folder, settings.metadata_path)]
+    misspelt = misspelt_metadata(folder)
+    if not files and misspelt:
+        findings.append(
+            Finding(
+                "misspelt_metadata",
+                "warning",
+                f"{misspelt} is not read",
+                "Only metadata.csv and metadata.jsonl are.",
+                "Rename it if it contains the captions.",
+            )
+        )
+    for file in files:
+        if file.unread:
+            lines = counted(len(file.unread), "line")
+            what = f"{lines} of {file.path.name} cannot be used: {'; '.join(file.unread[:3])}"
+            findings.append(Finding("unread_lines", "warning", what, "Their captions are missing.", "Fix them."))
+        orphans = tuple(file.without_image(names))
+        if orphans:
+            what = f"{file.path.name} lists {counted(len(orphans), 'name')} without a readable image"
+            remedy = "Fix the names in the file, or add the images."
+            findings.append(Finding("rows_without_image", "warning", what, "They are ignored.", remedy, orphans))
+    return files
+
+
+def _with_captions(
+    found: Sequence[FoundImage],
+    facts: dict[Path, ImageFacts],
+    settings: DataSettings,
+    metadata: Sequence[MetadataFile],
+    findings: list[Finding],
+) -> list[TrainingImage]:
+    images, without, conflicts, unreadable = [], [], [], []
+    bare: dict[str, str] = {}
+    for image in found:
+        try:
+            own = find_captions(image, settings.caption_source, metadata, per_line=settings.captions_per_line)
+        except CrucibleError as error:
+            unreadable.append(f"{image.name}: {error}")
+            own = find_captions(image, "metadata", metadata)
+        if not own.captions:
+            without.append(image.name)
+        bare[image.name] = own.captions[0] if own.captions else ""
+        if own.others:
+            conflicts.append(f"{image.name} ({own.source} before {', '.join(own.others)})")
+        captions = tuple(finished(caption, settings) for caption in own.captions)
+        repeats = image.repeats * settings.repeats
+        images.append(TrainingImage(image.path, image.name, captions, facts[image.path], repeats))
+    word = settings.trigger_word
+    added = tuple(one.name for one in images if one.captions and word and not holds_word(bare[one.name], word))
+    if added:
+        done = f'"{word}" was added to the front of {counted(len(added), "caption")} without it'
+        findings.append(Finding("trigger_word_added", "note", done))
+    for text in unreadable:
+        findings.append(Finding("unreadable_caption", "warning", text))
+    if conflicts:
+        what = f"{counted(len(conflicts), 'image has', 'images have')} different captions in several places"
+        order = "The first one is used, in the order .txt, .caption, metadata.jsonl, metadata.csv."
+        findings.append(Finding("caption_conflict", "warning", what, order, "Delete the others.", tuple(conflicts)))
+    return complete_captions(images, without, settings, findings)
+
+
+def complete_captions(
+    images: list[TrainingImage], without: Sequence[str], settings: DataSettings, findings: list[Finding]
+) -> list[TrainingImage]:
+    """Handle images without a caption as the settings say, and report that in `findings`.
+
+    Args:
+        without: the names of the images without a caption.
+
+    Returns:
+        The images that remain, with captions where the settings provide one.
+    """
+    if not without:
+        return images
+    what = f"{counted(len(without), 'image has', 'images have')} no caption"
+    if settings.missing_captions == "skip":
+        findings.append(Finding("no_caption", "note", what, "They were skipped.", "", tuple(without)))
+        return [image for image in images if image.captions]
+    if settings.trigger_word:
+        done = f'"{settings.trigger_word}" is used as their whole caption.'
+        findings.append(Finding("no_caption", "note", what, done, "", tuple(without)))
+        whole = (settings.trigger_word,)
+        return [image if image.captions else replace(image, captions=whole) for image in images]
+    findings.append(
+        Finding(
+            "no_caption",
+            "error",
+            what,
+            "Without captions, no prompt would call up what the LoRA learns from them.",
+            f"Write each into a text file with the image's name ({Path(without[0]).with_suffix('.txt').name} for "
+            f"{without[0]}), let Auto Caption write them, set a trigger word to use as their caption, or set "
+            "missing_captions to skip.",
+            tuple(without),
+        )
+    )
+    return images
+
+
+def _with_masks(images: list[TrainingImage], settings: DataSettings, findings: list[Finding]) -> list[TrainingImage]:
+    if settings.mask_source == "none":
+        return images
+
+    def mask(image: TrainingImage) -> Path | None:
+        if settings.mask_source == "alpha":
+            return image.path if image.facts.has_alpha else None
+        return find_mask(image.path)
+
+    masked = [replace(image, mask=mask(image)) for image in images]
+    without = tuple(image.name for image in masked if image.mask is None)
+    if without:
+        where = "no transparent pixels" if settings.mask_source == "alpha" else "no mask file"
+        findings.append(
+            Finding(
+                "no_mask",
+                "warning" if len(without) < len(images) else "error",
+                f"{counted(len(without), 'image has', 'images have')} {where}",
+                "They are trained whole, including their background.",
+                "Add the missing masks, or set mask_source to none.",
+                without,
+            )
+        )
+    return masked
+
+
+def _regularization(
+    settings: DataSettings,
+    roots: Sequence[Path],
+    facts_folder: Path | None,
+    progress: Callable[[int, int], None] | None,
+    findings: list[Finding],
+) -> tuple[TrainingImage, ...]:
+    own = settings.model_copy(
+        update={
+            "train_data_dir": settings.reg_data_dir,
+            "trigger_word": "",
+            "reg_data_dir": None,
+            "metadata_path": None,
+            "validation_percent": 0.0,
+            "mask_source": "none",
+            "repeats": 1,
+        }
+    )
+    loaded = load_dataset(own, roots=roots, facts_folder=facts_folder, progress=progress)
+    findings += [replace(one, what=f"Regularization: {one.what}") for one in loaded.findings]
+    return loaded.images

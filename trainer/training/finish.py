@@ -1,0 +1,160 @@
+"""The end of a run: its LoRA, its report and its verdict."""
+
+from __future__ import annotations
+
+import logging
+
+from ..adapters.adapters import Adapters
+from ..errors import CrucibleError
+from ..evaluation.image_evaluation import ImageEvaluation
+from ..evaluation.report_lines import validation_lines
+from ..evaluation.verdict import Evidence, judge
+from ..memory.storage import Room
+from ..monitoring.loss_swings import find_swing
+from ..monitoring.step_time import Pace
+from ..optim.engine import Engine
+from ..planning.resolve import usual_learning_rate
+from ..runs.best_effort import BestEffort
+from ..runs.log import read_log
+from ..runs.lora_writer import LoraWriter
+from ..runs.paths import LOG, RunFiles
+from ..runs.report import SavedLora, training_report
+from .prepare import PreparedRun
+from .result import RunResult
+from .state import TrainingState
+
+log = logging.getLogger(__name__)
+
+
+class Finish:
+    """Saves and reports a run, at its end or where it was stopped.
+
+    Args:
+        run: the run.
+        engine: where and how it computed.
+        files: where it writes.
+        best_effort: knows what could not be written.
+        writer: writes the LoRA.
+        image_evaluation: measures pictures; None for datasets without pictures.
+        room: what the run needs on disk and in memory.
+        step_time: knows how long steps took.
+        result: what is filled.
+    """
+
+    def __init__(
+        self,
+        run: PreparedRun,
+        engine: Engine,
+        files: RunFiles,
+        best_effort: BestEffort,
+        writer: LoraWriter,
+        image_evaluation: ImageEvaluation | None,
+        room: Room,
+        step_time: Pace,
+        result: RunResult,
+    ) -> None:
+        self._run, self._engine, self._files, self._best_effort = run, engine, files, best_effort
+        self._writer, self._image_evaluation = writer, image_evaluation
+        self._room, self._step_time, self._result = room, step_time, result
+
+    def save(self, state: TrainingState, outcome: str) -> SavedLora:
+        """Save the LoRA, with a first report beside it.
+
+        Args:
+            outcome: how the run ended, in words.
+
+        Raises:
+            CrucibleError: the disk is full, or writing fails for another reason.
+        """
+        saved, self._result.lora = self._writer.save(outcome, state.step)
+        self.write_report(state, saved)
+        return saved
+
+    def measure(self, state: TrainingState, adapters: Adapters) -> None:
+        """Measure the pictures that the LoRA draws."""
+        if self._image_evaluation is None:
+            return
+        pictures = self._image_evaluation.measure(adapters, state.seconds, state.previews.seconds_per_sampling_step)
+        if pictures is not None:
+            with self._best_effort.writing("The measured pictures"):
+                self._files.write_picture("measures.png", pictures)
+
+    def keep(self, state: TrainingState, stop: BaseException) -> None:
+        """Save the LoRA of a run that is stopped.
+
+        Args:
+            stop: what stops it.
+
+        Raises:
+            CrucibleError: the LoRA cannot be saved, and no other error stops the run.
+        """
+        is_error = isinstance(stop, Exception)  # Cancel and Ctrl-C are not
+        try:
+            with state.stepper.weights_for_use():
+                outcome = "stopped by an error" if is_error else "cancelled"
+                saved, self._result.lora = self._writer.save(outcome, state.step)
+            self.write_report(state, saved, complete=False)
+        except CrucibleError as error:
+            if not is_error:
+                raise
+            log.error("%s", error)  # the user is shown what stopped the run
+        else:
+            log.warning(self._result.report)
+
+    def write_report(self, state: TrainingState, saved: SavedLora, complete: bool = True) -> None:
+        """Write the report, and fill the result.
+
+        Args:
+            complete: whether the run went to its end.
+        """
+        run, result = self._run, self._result
+        result.samples, result.rounds = state.previews.rounds, state.evaluator.rounds
+        evidence = self._evidence(state, complete)
+        result.verdict = judge(evidence)
+        result.report = training_report(
+            saved,
+            run.base_model,
+            run.dataset,
+            run.config,
+            precision=self._engine.precision,
+            losses=state.losses,
+            seconds=state.seconds,
+            cache_text=run.cache_line,
+            watched=[*self._watched(state, complete), *(result.verdict.lines() if evidence else [])],
+            reasons=run.reasons,
+            notes=(*run.notes, *self._best_effort.notes),
+        )
+        with self._best_effort.writing("The report"):
+            self._files.write_report(result.report)
+
+    def _watched(self, state: TrainingState, complete: bool) -> list[str]:
+        """Return the lines on what was measured beside the loss."""
+        run = self._run
+        lines = [
+            *state.memory.lines(),
+            self._room.line,
+            *state.anomalies.lines(),
+            *self._step_time.lines(),
+            *validation_lines(state.evaluator, run.config, run.dataset),
+            *state.hard_examples.lines(run.config.downweight_hard_images),
+        ]
+        if self._image_evaluation is not None:
+            lines += self._image_evaluation.lines(complete)
+        return lines
+
+    def _evidence(self, state: TrainingState, complete: bool) -> Evidence:
+        run, config = self._run, self._run.config
+        usual_rate, _ = usual_learning_rate(config, run.base_model.architecture.id)
+        logged = read_log(self._files.folder / LOG)
+        return Evidence(
+            rounds=state.evaluator.rounds,
+            config=config,
+            images=len(run.dataset.training_names),
+            unit=run.dataset.unit,
+            has_captions=bool(run.dataset.captions),
+            usual_rate=usual_rate,
+            complete=complete,
+            stopped_early=state.evaluator.stopped_early,
+            measures=None if self._image_evaluation is None else self._image_evaluation.measures,
+            swing=find_swing([line["errors"] for line in logged if not line["skipped"]]),
+        )

@@ -1,0 +1,72 @@
+"""The plan of a run: its settings, its examples, and the LoRA that it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..config import ModelFacts, ResolvedConfig, TrainingConfig
+from ..data.base import Dataset
+from ..models.base import BaseModel
+from ..models.initial_lora import InitialLora, load_initial_lora
+from ..planning.plan import Plan, make_plan
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Everything that is decided before a run starts.
+
+    Attributes:
+        plan: the dataset, its examples and the settings.
+        given: the settings as the user gave them.
+        asked: these settings, with what the initial LoRA decides.
+        model: the facts about the base model.
+        identity: the hash of its weights.
+        initial: the LoRA that training starts from; None for a new one.
+        notes: sentences for the report.
+    """
+
+    plan: Plan
+    given: TrainingConfig
+    asked: TrainingConfig
+    model: ModelFacts
+    identity: str
+    initial: InitialLora | None
+    notes: tuple[str, ...]
+
+    @property
+    def config(self) -> ResolvedConfig:
+        """The settings without any auto value."""
+        return self.plan.resolved.values
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset, with the examples held out that validation needs."""
+        return self.plan.dataset
+
+    def with_notes(self, *notes: str) -> RunPlan:
+        """Return the plan with notes that come before its own."""
+        return replace(self, notes=(*notes, *self.notes))
+
+    def at_resolution(self, resolution: int | None) -> RunPlan:
+        """Return the plan at a lower resolution, with a note that says so; the same plan at its own or a higher one."""
+        before = self.config.resolution
+        if resolution is None or before is None or resolution >= before:
+            return self
+        plan = make_plan(self.asked, self.dataset.at_resolution(resolution), self.model)
+        note = f"Trained at resolution {resolution} rather than {before}, for which memory did not suffice."
+        return replace(self, plan=plan).with_notes(note)
+
+
+def plan_run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> RunPlan:
+    """Decide on everything that the config leaves open.
+
+    Raises:
+        CrucibleError: the dataset cannot be trained, the settings contradict each other or the model, or the LoRA to
+            start from does not fit.
+    """
+    dataset.require_trainable()
+    initial = load_initial_lora(config, base_model)
+    asked = config if initial is None else initial.settings(config)
+    plan = make_plan(asked, dataset, base_model.facts)
+    notes = (*base_model.warnings(), *(() if initial is None else initial.notes), *plan.notes)
+    return RunPlan(plan, config, asked, base_model.facts, base_model.identity(), initial, notes)

@@ -1,0 +1,142 @@
+"""Preparation of a run: everything that needs the encoders is done once, before they are released."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..config import ResolvedConfig, TrainingConfig
+from ..data.base import Dataset
+from ..data.batch_sampler import BatchSampler
+from ..data.cache import TensorCache
+from ..data.images.dataset import ImageDataset
+from ..evaluation.image_evaluation import is_measured, samplings_to_measure
+from ..evaluation.validation import Validation, prepare_validation
+from ..events.callbacks import Callbacks
+from ..hardware.out_of_memory import twice
+from ..models.base import BaseModel
+from ..models.examples import CachedExample
+from ..models.initial_lora import DECIDED_BY_FILE, InitialLora
+from ..models.previews import Sampling
+from ..runs.paths import RunFiles
+from ..runs.report import cache_text
+from .plan import RunPlan
+
+DEFAULT_PREVIEWS = 2
+"""How many captions samples are drawn of if the user gives no prompts."""
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that is ready to train.
+
+    Attributes:
+        base_model: the base model.
+        identity: the hash of its weights.
+        dataset: the dataset.
+        given: the settings as the user gave them.
+        config: the settings without any auto value, with the number of steps.
+        examples: the encoded examples of an epoch.
+        batches: the batches that they are trained in.
+        sampling: the samples that are drawn during training.
+        validation: measures the error; None if nothing is measured.
+        samplings_to_measure: the pictures that the result is measured on, by name; none for datasets without pictures.
+        initial: the LoRA that training starts from; None for a new one.
+        reasons: the reason for each value that was chosen automatically.
+        notes: sentences for the report.
+        cache_line: a line of the report about the cache of encoded inputs.
+    """
+
+    base_model: BaseModel
+    identity: str
+    dataset: Dataset
+    given: TrainingConfig
+    config: ResolvedConfig
+    examples: tuple[CachedExample, ...]
+    batches: BatchSampler
+    sampling: Sampling
+    validation: Validation | None
+    samplings_to_measure: Mapping[str, Sampling]
+    initial: InitialLora | None
+    reasons: Mapping[str, str]
+    notes: tuple[str, ...]
+    cache_line: str
+
+    @property
+    def config_to_write(self) -> ResolvedConfig:
+        """The settings as the config file of the run has them."""
+        config = self.config.model_copy(update={"train_data_dir": self.dataset.source})
+        if self.initial is None:
+            return config
+        # Written as numbers, they would have the initial LoRA resized.
+        return config.model_copy(update={name: getattr(self.given, name) for name in DECIDED_BY_FILE})
+
+
+def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Callbacks) -> PreparedRun:
+    """Encode examples and prompts, and release the encoders. This happens inside the base model's session.
+
+    Raises:
+        CrucibleError: an example cannot be encoded, or settings do not suit the base model.
+    """
+    config, dataset, controls = plan.config, plan.dataset, base_model.memory
+    reasons = plan.plan.resolved.reasons | base_model.prepare_losses(config)
+    if plan.initial is not None:
+        reasons.pop("target_modules", None)
+    cache = TensorCache(files.cache, limit=int(config.cache_size_gb * 1e9))
+
+    def encode_examples() -> list[CachedExample]:
+        dropout, encode_captions = config.caption_dropout_rate, not config.train_text_encoder
+        return base_model.cache_inputs(plan.plan.examples, cache, dropout, encode_captions, callbacks.preparing)
+
+    examples = controls.first_that_fits(twice(encode_examples)).required()
+    groups = [example.group for example in examples]
+    batches = BatchSampler(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
+    if plan.given.epochs:
+        config = config.model_copy(update={"max_train_steps": plan.given.epochs * batches.steps_per_epoch})
+    sampling = sampling_of(config, dataset)
+    validation = None
+    if dataset.validation_names or is_measured(config):
+        validation = controls.first_that_fits(
+            twice(lambda: prepare_validation(base_model, dataset, config, cache, callbacks.preparing))
+        ).required()
+    measured = {}
+    if isinstance(dataset, ImageDataset):
+        measured = samplings_to_measure(base_model, dataset, config, sampling)
+    all_samplings = [sampling, *measured.values()]
+    controls.first_that_fits(twice(lambda: base_model.previewer.prepare(all_samplings))).required()
+    base_model.release_encoders()
+    return PreparedRun(
+        base_model=base_model,
+        identity=plan.identity,
+        dataset=dataset,
+        given=plan.given,
+        config=config,
+        examples=tuple(examples),
+        batches=batches,
+        sampling=sampling,
+        validation=validation,
+        samplings_to_measure=measured,
+        initial=plan.initial,
+        reasons=reasons,
+        notes=plan.notes,
+        cache_line=cache_text(cache),
+    )
+
+
+def sampling_of(config: ResolvedConfig, dataset: Dataset) -> Sampling:
+    """Return the settings of the samples of a run: the prompts that the user gave, or the first captions."""
+    prompts = [line.strip() for line in config.sample_prompts.splitlines() if line.strip()]
+    if not prompts:
+        prompts = list(dict.fromkeys(dataset.captions))[:DEFAULT_PREVIEWS]
+    width, height = (0, 0) if config.resolution is None else dataset.preview_size(config.resolution)
+    return Sampling(
+        prompts=tuple(prompts),
+        width=width,
+        height=height,
+        seed=config.seed,
+        steps=config.sample_steps,
+        cfg=config.sample_cfg,
+        sampler=config.sample_sampler,
+        scheduler=config.sample_scheduler,
+        negative=config.sample_negative_prompt,
+    )

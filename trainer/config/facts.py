@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .schema import Purpose
+from .output_settings import Purpose
 
 
 @dataclass(frozen=True)

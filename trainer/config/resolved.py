@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from .adapter_settings import TargetModules
 from .objective_settings import LossWeighting
 from .optimizer_settings import ScheduleName
-from .schema import Purpose, TargetModules, TrainingConfig
+from .output_settings import Purpose
+from .schema import TrainingConfig
 
 
 class ResolvedConfig(TrainingConfig):

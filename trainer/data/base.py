@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..config import DatasetFacts, TrainingConfig
-from ..config.schema import Purpose
+from ..config.output_settings import Purpose
 from ..messages.wording import counted
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config.facts import DatasetFacts, ModelFacts
-from ..config.schema import Purpose
+from ..config.output_settings import Purpose
 from .auto_values import AutoValues
 
 FEW_IMAGES = 15

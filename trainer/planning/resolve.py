@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ..config.facts import DatasetFacts, ModelFacts
 from ..config.optimizer_defaults import OPTIMIZER_DEFAULTS
+from ..config.output_settings import Purpose
 from ..config.resolved import ResolvedConfig
-from ..config.schema import Purpose, TrainingConfig
+from ..config.schema import TrainingConfig
 from .auto_values import DEMO_VALUES, AutoValues
 from .presets import (
     choose_adapter,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..config.facts import DatasetFacts
-from ..config.schema import Purpose
+from ..config.output_settings import Purpose
 from ..errors import CrucibleError
 from .auto_values import AutoValues
 

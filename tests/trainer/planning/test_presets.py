@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 from lora_crucible.config import DatasetFacts, ModelFacts, ResolvedConfig, parse_config
-from lora_crucible.config.schema import Purpose
+from lora_crucible.config.output_settings import Purpose
 from lora_crucible.planning.resolve import resolve
 
 MODELS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...config import DatasetFacts, TrainingConfig
 from ...config.data_settings import DataSettings
-from ...config.schema import Purpose
+from ...config.output_settings import Purpose
 from ...demo import DATASET_DIR
 from ...errors import CrucibleError
 from ...messages.wording import counted

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from ...config.schema import Purpose
+from ...config.output_settings import Purpose
 from .captions import holds_word
 from .words import EMPTY_WORDS, VIEWS
 

@@ -201,7 +201,7 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
     """Train with this pack's training loop on its ComfyUI base model."""
     start_comfyui()
     trainer()
-    from lora_crucible.adapters.adapters import AdapterSpec
+    from lora_crucible.adapters.spec import AdapterSpec
     from lora_crucible.config import TrainingConfig
     from lora_crucible.data.batch_sampler import BatchSampler
     from lora_crucible.memory.step_memory import StepMemory

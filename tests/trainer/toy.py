@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from lora_crucible.adapters.adapters import Adapters, adapted
+from lora_crucible.adapters.adapters import Adapters
 from lora_crucible.adapters.dropout import RowSeeds
+from lora_crucible.adapters.peft_layers import adapted
 from lora_crucible.config import ModelFacts
 from lora_crucible.data.base import Dataset
 from lora_crucible.formats.architectures import ARCHITECTURES

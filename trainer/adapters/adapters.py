@@ -8,32 +8,20 @@ model, so the same seed gives the same weights on either.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
-from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from ..config import ResolvedConfig
-from ..config.layer_patterns import LayerPattern, parse_patterns
-from ..formats.delta import rank_of, scale_of
+from ..formats.delta import scale_of
 from ..formats.layer_names import is_of_text_encoder
 from ..formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, LayerTensors
-from ..formats.universal import kind_of
 from ..seeding import generator
-from .dropout import RowDropout, RowSeeds
-from .targets import is_adaptable, select_layers
-
-ADAPTER_NAME = "default"
-
-Algorithm = Literal["lora", "rslora", "dora", "loha", "lokr"]
+from .peft_layers import ADAPTER_NAME, AdaptedLayer, adapter_parameters, delta_weight
 
 _ZERO_AT_FIRST = ("lora_B", "hada_w2_b", "lokr_w2", "lokr_w2_b")
 """The factors that start at zero, one for each algorithm, so that at step 0 the model equals the base model."""
@@ -41,142 +29,6 @@ _ZERO_AT_FIRST = ("lora_B", "hada_w2_b", "lokr_w2", "lokr_w2_b")
 _MAGNITUDE = "lora_magnitude_vector"
 _SUFFIXES = {"lora_A": DOWN, "lora_B": UP}
 """The suffixes in files for parts of peft's layers; all other parts have the same names, LyCORIS's, in files too."""
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """Settings that describe which adapters are trained.
-
-    Attributes:
-        rank, alpha: the rank, and the alpha that scales the adapter's output by alpha / rank (alpha / sqrt(rank) for
-            rslora).
-        dropout: the share of the adapter's inputs that is dropped, 0 to 1; not for loha and lokr.
-        target_modules: the kind of layers to train if there are no `patterns`.
-        algorithm: lora (Hu et al. 2021, arXiv:2106.09685), rslora (Kalajdzievski 2023, arXiv:2312.03732), dora (Liu et
-            al. 2024, arXiv:2402.09353), loha (Hyeon-Woo et al. 2021, arXiv:2108.06098), lokr (Yeh et al. 2023,
-            arXiv:2309.14859).
-        patterns: the layers to train by name, with their own ranks and alphas.
-        text_encoder: whether the text encoders are trained too.
-        start: the layers of a LoRA to continue from, by file key. A model that has some of them gets adapters on these
-            only, each with its own algorithm, rank and alpha.
-    """
-
-    rank: int
-    alpha: float
-    dropout: float
-    target_modules: str
-    algorithm: Algorithm = "lora"
-    patterns: tuple[LayerPattern, ...] = ()
-    text_encoder: bool = False
-    start: Mapping[str, LayerTensors] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, config: ResolvedConfig, start: Mapping[str, LayerTensors] | None = None) -> AdapterSpec:
-        """Create the spec that a config asks for."""
-        return cls(
-            config.lora_rank,
-            config.lora_alpha,
-            config.lora_dropout,
-            config.target_modules,
-            config.algorithm,
-            parse_patterns(config.layer_patterns),
-            config.train_text_encoder,
-            start or {},
-        )
-
-    @property
-    def of_text_encoder(self) -> AdapterSpec:
-        """The spec for the text encoders: always all attention and feed-forward layers, as in kohya's trainer."""
-        return replace(self, target_modules="attention_and_feed_forward", patterns=())
-
-
-@dataclass(frozen=True)
-class LayerSpec:
-    """Settings of the adapter on one layer; for their meaning see `AdapterSpec`."""
-
-    algorithm: Algorithm
-    rank: int
-    alpha: float
-
-
-def choose_layers(
-    spec: AdapterSpec, modules: Iterable[tuple[str, nn.Module]], key_of: Callable[[str], str]
-) -> dict[str, LayerSpec]:
-    """Choose the layers that get adapters, by path in the order of `modules`.
-
-    Args:
-        spec: the adapters to train.
-        modules: the paths and modules of a model.
-        key_of: a function that returns the key in a file for a layer's path.
-
-    Raises:
-        CrucibleError: as `select_layers`.
-    """
-    modules = list(modules)
-    keys = {path: key_of(path) for path, module in modules if is_adaptable(module)} if spec.start else {}
-    going_on = {path: _spec_of(spec.start[key]) for path, key in keys.items() if key in spec.start}
-    if going_on:
-        return going_on
-    chosen = select_layers(modules, spec.target_modules, spec.patterns)
-    return {
-        path: LayerSpec(spec.algorithm, pattern.rank or spec.rank, pattern.alpha or spec.alpha)
-        for path, pattern in chosen.items()
-    }
-
-
-def _spec_of(adapter: LayerTensors) -> LayerSpec:
-    rank = rank_of(adapter) or 1  # a LoKr of two whole matrices has no rank and ignores it
-    return LayerSpec(cast(Algorithm, kind_of(adapter)), rank, rank * scale_of(adapter))
-
-
-def inject(
-    model: nn.Module, layers: Mapping[str, LayerSpec], dropout: float, key_of: Callable[[str], str], rows: RowSeeds
-) -> dict[str, BaseTunerLayer]:
-    """Replace layers of a model by peft's, and return these by path.
-
-    Args:
-        layers: what is trained on each layer, by path.
-        dropout: how often an entry of an adapter's input is dropped, 0 to 1.
-        key_of: a function from the path of a layer to its key in a file.
-        rows: the seeds of the rows that the model computes, for dropout.
-    """
-    alike: dict[LayerSpec, list[str]] = {}
-    for path, spec in layers.items():
-        alike.setdefault(spec, []).append(path)
-    for spec, paths in alike.items():
-        inject_adapter_in_model(peft_config(spec, paths, dropout), model, adapter_name=ADAPTER_NAME)
-        del model.peft_config
-    injected = adapter_layers(model)
-    for path, layer in injected.items():
-        if dropout and isinstance(layer, PeftLoraLayer):
-            layer.lora_dropout[ADAPTER_NAME] = RowDropout(dropout, key_of(path), rows)
-    return injected
-
-
-def peft_config(spec: LayerSpec, paths: Iterable[str], dropout: float = 0.0) -> PeftConfig:
-    """Return peft's config for adapters on the layers with these paths."""
-    # peft matches a list against the ends of paths, but a string as a regular expression against whole paths.
-    shared: dict[str, Any] = {"r": spec.rank, "target_modules": "|".join(map(re.escape, paths))}
-    if spec.algorithm == "loha":
-        return LoHaConfig(alpha=spec.alpha, **shared)
-    if spec.algorithm == "lokr":
-        return LoKrConfig(alpha=spec.alpha, decompose_both=True, **shared)
-    return LoraConfig(
-        lora_alpha=spec.alpha,  # peft wants an int, but only multiplies by it, so kohya's fractional alphas work
-        lora_dropout=dropout,
-        bias="none",
-        use_rslora=spec.algorithm == "rslora",
-        use_dora=spec.algorithm == "dora",
-        **shared,
-    )
-
-
-@dataclass(frozen=True)
-class AdaptedLayer:
-    """A layer made by peft, and a function that returns the frozen weight below it, patches applied, in float32."""
-
-    adapter: BaseTunerLayer
-    base_weight: Callable[[], Tensor]
 
 
 class Adapters:
@@ -342,27 +194,6 @@ def _ratio_of_norms(layer: AdaptedLayer) -> Tensor:
     return _row_norms(weight) / _row_norms(weight + delta_weight(layer.adapter).view(weight.shape))
 
 
-def adapter_layers(module: nn.Module) -> dict[str, BaseTunerLayer]:
-    """Return peft's layers inside a module, by path."""
-    return {path: layer for path, layer in module.named_modules() if isinstance(layer, BaseTunerLayer)}
-
-
-def adapter_parameters(layer: BaseTunerLayer) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield the trained parameters of one of peft's layers, with the names of their parts: lora_A, hada_w1_a, …"""
-    assert isinstance(layer, nn.Module)
-    for name, parameter in layer.named_parameters():
-        part = name.split(".")[0]
-        if part != "base_layer":
-            yield part, parameter
-
-
-def delta_weight(layer: BaseTunerLayer) -> Tensor:
-    """Compute what a LoRA layer adds to its weight before DoRA scales it, (out, in) or flattened to it, float32."""
-    assert isinstance(layer, PeftLoraLayer)
-    down, up = layer.lora_A[ADAPTER_NAME].weight, layer.lora_B[ADAPTER_NAME].weight
-    return layer.scaling[ADAPTER_NAME] * (up.flatten(1) @ down.flatten(1))
-
-
 def _row_norms(weight: Tensor) -> Tensor:
     """Compute the norm of each output's weights, (out,), float32."""
     return torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float32)
@@ -388,25 +219,3 @@ def _alpha(layer: Any) -> float:
     alpha = layer.lora_alpha[ADAPTER_NAME] if isinstance(layer, PeftLoraLayer) else layer.alpha[ADAPTER_NAME]
     plain = math.isclose(layer.scaling[ADAPTER_NAME], alpha / rank)
     return float(alpha if plain else layer.scaling[ADAPTER_NAME] * rank)
-
-
-@contextmanager
-def adapted(
-    model: nn.Module, spec: AdapterSpec, key_of: Callable[[str], str], rows: RowSeeds
-) -> Iterator[dict[str, AdaptedLayer]]:
-    """Put peft's adapter layers on a model inside the context, with float32 weights, and yield them by file key."""
-    chosen = choose_layers(spec, model.named_modules(), key_of)
-    try:
-        layers = inject(model, chosen, spec.dropout, key_of, rows)
-        for layer in layers.values():
-            for _, parameter in adapter_parameters(layer):
-                parameter.data = parameter.data.float()
-        yield {key_of(path): AdaptedLayer(layer, partial(_base_weight, layer)) for path, layer in layers.items()}
-    finally:
-        for path, layer in adapter_layers(model).items():
-            model.set_submodule(path, layer.get_base_layer())
-        model.__dict__.pop("peft_config", None)
-
-
-def _base_weight(layer: Any) -> Tensor:
-    return layer.get_base_layer().weight.detach().float()

@@ -22,8 +22,8 @@ from .run_settings import RunSettings
 from .setting import Setting, describe_settings
 
 
-# pydantic takes the fields of the last base first, which gives the order of widgets. Saved workflows store the values of
-# widgets by position, so settings keep theirs.
+# pydantic takes the fields of the last base first, which gives the order of widgets. Saved workflows store the values
+# of widgets by position, so settings keep theirs.
 class TrainingConfig(
     RunSettings,
     GuardSettings,

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..adapters.adapters import Adapters, AdapterSpec
+from ..adapters.adapters import Adapters
+from ..adapters.spec import AdapterSpec
 from ..config import ModelFacts, ObjectiveSettings
 from ..data.cache import TensorCache
 from ..formats.architectures import Architecture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from ..adapters.adapters import Adapters, AdapterSpec
+from ..adapters.adapters import Adapters
+from ..adapters.spec import AdapterSpec
 from ..data.images.dataset import ImageDataset
 from ..errors import CrucibleError
 from ..evaluation.early_stopping import StoppedEarly

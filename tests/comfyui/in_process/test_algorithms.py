@@ -8,7 +8,8 @@ import comfy.sd
 import models
 import pytest
 import torch
-from lora_crucible.adapters.adapters import AdapterSpec, peft_config
+from lora_crucible.adapters.peft_layers import peft_config
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.config.layer_patterns import LayerPattern
 from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora
 from lora_crucible.models.comfyui import adapted

@@ -13,7 +13,7 @@ import comfy.supported_models
 import models
 import pytest
 import torch
-from lora_crucible.adapters.adapters import AdapterSpec
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora

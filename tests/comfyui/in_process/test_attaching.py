@@ -8,8 +8,9 @@ import comfy.sd
 import models
 import pytest
 import torch
-from lora_crucible.adapters.adapters import Adapters, AdapterSpec
+from lora_crucible.adapters.adapters import Adapters
 from lora_crucible.adapters.dropout import RowSeeds
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.models.comfyui import adapted, attaching, frozen, memory
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 

@@ -11,7 +11,7 @@ import pytest
 import test_forms as forms
 import test_text_training as text
 import torch
-from lora_crucible.adapters.adapters import AdapterSpec
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.config import parse_config
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_file import ALPHA, DOWN, MIDDLE, UP, to_state_dict, write_lora

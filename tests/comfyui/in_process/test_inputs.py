@@ -6,7 +6,7 @@ from pathlib import Path
 
 import models
 import torch
-from lora_crucible.adapters.adapters import AdapterSpec
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.config import DataSettings
 from lora_crucible.data.images.load import load_dataset
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 import torch
-from lora_crucible.adapters.adapters import AdapterSpec
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.data.cache import TensorCache
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.models.previews import Sampling

@@ -8,7 +8,7 @@ from pathlib import Path
 import models
 import pytest
 import torch
-from lora_crucible.adapters.adapters import AdapterSpec
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.config import parse_config
 from lora_crucible.evaluation.validation import Validation
 from lora_crucible.formats.lora_file import read_lora

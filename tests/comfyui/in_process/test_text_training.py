@@ -11,8 +11,9 @@ import comfy.sdxl_clip
 import comfy.text_encoders.flux
 import pytest
 import torch
-from lora_crucible.adapters.adapters import Adapters, AdapterSpec
+from lora_crucible.adapters.adapters import Adapters
 from lora_crucible.adapters.dropout import RowSeeds
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.layer_names import is_of_text_encoder
 from lora_crucible.formats.lora_file import read_lora, to_state_dict, write_lora

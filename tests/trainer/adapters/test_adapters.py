@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from lora_crucible.adapters.adapters import AdapterSpec
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.load import load_dataset
 from lora_crucible.demo import MODEL_DIR

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_crucible.adapters.adapters import AdapterSpec
 from lora_crucible.adapters.dropout import RowDropout, RowSeeds
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.data.cache import TensorCache
 from torch.utils.checkpoint import checkpoint
 

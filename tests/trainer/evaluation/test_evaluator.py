@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lora_crucible.adapters.adapters import ADAPTER_NAME, AdapterSpec
+from lora_crucible.adapters.peft_layers import ADAPTER_NAME
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.cache import TensorCache
 from lora_crucible.data.images.dataset import ImageDataset

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lora_crucible.adapters.adapters import AdapterSpec
+from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.config.yaml_file import read_config
 from lora_crucible.data.images.load import load_dataset

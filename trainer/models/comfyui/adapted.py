@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...adapters.adapters import ADAPTER_NAME, delta_weight
+from ...adapters.peft_layers import ADAPTER_NAME, delta_weight
 from .frozen import Forward, copied_weight, frozen, input_gradient
 
 

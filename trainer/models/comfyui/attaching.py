@@ -18,8 +18,9 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...adapters.adapters import AdaptedLayer, AdapterSpec, choose_layers, inject
 from ...adapters.dropout import RowSeeds
+from ...adapters.peft_layers import AdaptedLayer, inject
+from ...adapters.spec import AdapterSpec, choose_layers
 from ...adapters.targets import is_adaptable
 from .adapted import adapted
 from .frozen import (

@@ -13,8 +13,9 @@ import comfy.model_sampling
 import torch
 from torch import Tensor
 
-from ...adapters.adapters import Adapters, AdapterSpec
+from ...adapters.adapters import Adapters
 from ...adapters.dropout import RowSeeds
+from ...adapters.spec import AdapterSpec
 from ...config import ModelFacts
 from ...data.cache import TensorCache
 from ...data.images.examples import ImageExample

@@ -10,8 +10,9 @@ import torch
 from comfy.sd1_clip import SDClipModel
 from torch import Tensor, nn
 
-from ...adapters.adapters import AdaptedLayer, AdapterSpec
 from ...adapters.dropout import RowSeeds
+from ...adapters.peft_layers import AdaptedLayer
+from ...adapters.spec import AdapterSpec
 from ...files.tensor_tree import map_tensors
 from . import attaching, naming
 from .frozen import Forward

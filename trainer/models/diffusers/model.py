@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...adapters.adapters import Adapters, AdapterSpec, adapted
+from ...adapters.adapters import Adapters
 from ...adapters.dropout import RowSeeds
+from ...adapters.peft_layers import adapted
+from ...adapters.spec import AdapterSpec
 from ...adapters.targets import is_adaptable
 from ...data.cache import TensorCache
 from ...data.images.examples import ImageExample

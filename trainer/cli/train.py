@@ -1,0 +1,194 @@
+"""The commands that train: demo, train and check.
+
+Imports nothing but the standard library at its top, so that it can say which packages are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CrucibleError
+
+if TYPE_CHECKING:
+    from ..config import TrainingConfig
+    from ..data.images.dataset import ImageDataset
+    from ..events.step import StepReport
+    from ..models.base import BaseModel
+    from ..training.result import RunResult
+
+
+def add_train_commands(commands: Any) -> None:
+    """Add the commands to the command line.
+
+    Args:
+        commands: what `add_subparsers` returned.
+    """
+    demo = commands.add_parser("demo", help="train on the demo model and show what it learned (about a minute)")
+    demo.add_argument("--output_dir", default="output", help="folder for the results (default: output)")
+    _add_retrain(demo)
+    demo.set_defaults(command=_demo)
+
+    train = commands.add_parser("train", help="train with the settings of a config file")
+    _add_config(train)
+    _add_retrain(train)
+    train.set_defaults(command=_train)
+
+    check = commands.add_parser("check", help="check a config file and its images without training")
+    _add_config(check)
+    check.set_defaults(command=_check)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    either = parser.add_mutually_exclusive_group(required=True)
+    either.add_argument("config_file", nargs="?", metavar="CONFIG.yaml")
+    either.add_argument("--config", metavar="CONFIG.yaml")
+
+
+def _add_retrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retrain", action="store_true", help="train from scratch, even if the same run is finished or was interrupted"
+    )
+
+
+def _let_idle_threads_sleep() -> None:
+    """Keep threads of the CPU that wait for others from using a core, which slows down every other program.
+
+    OpenMP reads this when torch is imported. With a graphics card the CPU has little to compute.
+    """
+    if shutil.which("nvidia-smi") is None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _train(options: argparse.Namespace) -> None:
+    _let_idle_threads_sleep()
+    config, dataset = _config_and_dataset(options)
+    result = _run(config, dataset, options.retrain)
+    print(result.report)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from ..data.images.report import dataset_report
+    from ..formats.lora_file import read_lora
+    from ..formats.lora_info import lora_info
+    from ..models.diffusers.folder import read_folder
+    from ..planning.summary import summarise
+
+    config, dataset = _config_and_dataset(options)
+    assert config.base_model is not None
+    model = read_folder(config.base_model)
+    report = dataset_report(dataset, resolution=config.resolution or model.facts.native_resolution)
+    print(report.text())
+    print("\nThe config file is valid.")
+    if config.continue_from:
+        path = Path(config.continue_from).expanduser()
+        tensors, metadata = read_lora(path)
+        print(f"\nLoRA to continue from: {lora_info(tensors, path.name, metadata, path).text()}")
+    dataset.require_trainable()
+    print("\n" + summarise(config, dataset, model.facts, model.warnings).text)
+
+
+def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, ImageDataset]:
+    from ..config.yaml_file import read_config
+
+    config = read_config(options.config or options.config_file)
+    missing = [name for name in ("base_model", "train_data_dir") if getattr(config, name) is None]
+    if missing:
+        raise CrucibleError(
+            f"The config file has no {' and no '.join(missing)}, so there is nothing to train on. Add "
+            f"{' and '.join(f'`{name}: …`' for name in missing)}; the value `demo` stands for the model and the "
+            "images that come with the package."
+        )
+    assert config.train_data_dir is not None
+    return config, _load(config)
+
+
+def _load(config: TrainingConfig) -> ImageDataset:
+    """Load the dataset of a config, with a progress bar for the images that are opened for the first time."""
+    from tqdm import tqdm
+
+    from ..data.cache import cache_folder
+    from ..data.images.load import load_dataset
+
+    facts = cache_folder(Path(config.output_dir).expanduser()) / "facts"
+    with tqdm(total=0, desc="Checking", unit="image", dynamic_ncols=True, leave=False) as bar:
+
+        def checked(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        return load_dataset(config.data, facts_folder=facts, progress=checked)
+
+
+def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None]) -> BaseModel:
+    import transformers.utils.logging
+
+    # Their messages concern parts that are not used here. Importing diffusers triggers some from transformers.
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    import diffusers.utils.logging
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    from ..models.diffusers.model import DiffusersBaseModel
+
+    assert config.base_model is not None
+    return DiffusersBaseModel(config.base_model, check_interrupt)
+
+
+def _run(config: TrainingConfig, dataset: ImageDataset, retrain: bool) -> RunResult:
+    """Train with a progress bar; the LoRA, and a folder of the same name with everything else, go to output_dir."""
+    from tqdm import tqdm
+
+    from ..events.callbacks import Callbacks
+    from ..training.resume import train_or_resume
+    from .interrupt import asked_to_stop
+
+    folder = Path(config.output_dir).expanduser()
+    with asked_to_stop() as check, tqdm(total=1, desc="Encoding", unit="image", dynamic_ncols=True) as bar:
+        base_model = _base_model(config, check)
+
+        def preparing(done: int, total: int, _: str) -> None:
+            check()
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        def stepped(report: StepReport, steps: int) -> None:
+            if bar.unit != "step":
+                bar.unit, bar.initial = "step", report.step - 1
+                bar.set_description("Training", refresh=False)
+                bar.reset(total=steps)
+                bar.n = report.step - 1
+            bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)
+            bar.update()
+
+        return train_or_resume(
+            base_model, dataset, config, folder, folder, Callbacks(preparing, stepped), retrain=retrain
+        )
+
+
+def _demo(options: argparse.Namespace) -> None:
+    _let_idle_threads_sleep()
+    from ..config import parse_config
+
+    config = parse_config(
+        {
+            "base_model": "demo",
+            "train_data_dir": "demo",
+            "output_dir": options.output_dir,
+            "output_name": "demo",
+        }
+    )
+    print("Training a LoRA on the demo model: a new style for its coloured shapes.")
+    result = _run(config, _load(config), options.retrain)
+    print(result.report)
+    from ..demo.showcase import measure  # after `_base_model`, which silences the packages
+
+    outcome = measure(result.files.lora)
+    picture = result.files.folder / "before_and_after.png"
+    outcome.picture().save(picture)
+    print(f"{outcome.text()}\nBefore and after: {picture}\nLoss: {result.files.folder / 'loss.png'}")

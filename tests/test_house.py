@@ -86,6 +86,13 @@ def test_packages_import_only_from_those_below_them():
             assert package.startswith("__") or floor[other] > floor[package], f"{file} imports {other}, from above"
 
 
+def test_contributing_names_files_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:trainer|tests|nodes|web|docs|benchmarks)/[\w/.]+)`", text)
+    assert len(named) > 40
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_config_needs_no_torch():
     """Building the schemas of the nodes must not slow down the start of ComfyUI."""
     code = "import sys; sys.path.insert(0, '.'); import trainer.config; assert 'torch' not in sys.modules, 'torch'"

@@ -177,7 +177,7 @@ def test_when_nothing_is_left_the_state_is_kept_and_the_error_says_what_would_fi
     assert "lower lora_rank (it is 8) or a lower resolution (it is 64" in message
     assert "What was trained is kept" in message
     went_on = train(base_model, dataset, tmp_path, batch_size=1)
-    assert "Went on after step 2" in went_on.report
+    assert "Resumed after step 2" in went_on.report
     assert distance(went_on, expected) == 0
 
 
@@ -224,7 +224,7 @@ def test_the_memory_setting_may_change_when_a_run_goes_on(base_model, dataset, t
 
     with pytest.raises(KeyboardInterrupt):
         train(base_model, dataset, tmp_path, Callbacks(stepped=stop))
-    assert "Went on after step 2" in train(base_model, dataset, tmp_path, memory="500 GB").report
+    assert "Resumed after step 2" in train(base_model, dataset, tmp_path, memory="500 GB").report
 
 
 def test_the_measured_step_changes_nothing(base_model, dataset, tmp_path, undisturbed, monkeypatch):
@@ -278,7 +278,7 @@ def test_a_run_ends_well_without_samples(base_model, dataset, tmp_path, undistur
     faults.next_times("draw", times=99)
     result = train(base_model, dataset, tmp_path, measure="always")
     assert result.samples == []
-    assert "Memory did not suffice to draw samples after step 4" in result.report
+    assert "There was not enough memory to draw samples after step 4" in result.report
     assert distance(result, undisturbed()) == 0
 
 
@@ -298,13 +298,13 @@ def test_a_run_ends_well_without_validation(base_model, validated, tmp_path, fau
     result = train(base_model, validated, tmp_path)
     assert len(result.losses) == STEPS
     assert result.rounds == []
-    assert "Memory did not suffice to measure the error after step 4" in caplog.text
+    assert "There was not enough memory to measure the error after step 4" in caplog.text
 
 
 def test_a_checkpoint_that_finds_no_memory_is_left_out(base_model, dataset, tmp_path, undisturbed, faults):
     faults.next_times("portable", times=2)
     result = train(base_model, dataset, tmp_path, save_steps=2)
-    assert "Memory did not suffice for a checkpoint after step 2" in result.report
+    assert "There was not enough memory to write a checkpoint after step 2" in result.report
     assert distance(result, undisturbed()) == 0
 
 
@@ -315,7 +315,7 @@ def test_encoding_is_tried_twice(base_model, dataset, tmp_path, undisturbed, fau
 
 def test_too_little_memory_to_encode_is_an_error_in_words(base_model, dataset, tmp_path, faults):
     faults.next_times("cache_inputs", times=2)
-    with pytest.raises(CrucibleError, match=r"Memory does not suffice for model .* Close other programs"):
+    with pytest.raises(CrucibleError, match=r"There is not enough memory for model .* Close other programs"):
         train(base_model, dataset, tmp_path)
 
 

@@ -70,7 +70,7 @@ def test_the_run_then_ends_well_and_says_so(base_model, dataset, tmp_path):
     result = train(base_model, dataset, tmp_path, allow_lower_resolution=True)
     assert len(result.losses) == 3
     assert "2 images at 48 px" in result.report
-    assert "Trained at resolution 48 rather than 64, for which memory did not suffice" in result.report
+    assert "Trained at resolution 48, because there was not enough memory for 64" in result.report
     assert {one.shape[1:3] for one in result.samples} == {(48, 48)}
 
 
@@ -98,5 +98,5 @@ def test_an_interrupted_run_goes_on_at_the_lower_resolution(base_model, dataset,
         train(base_model, dataset, tmp_path, Callbacks(stepped=interrupt), allow_lower_resolution=True)
     base_model.faults.passes.clear()
     result = train(base_model, dataset, tmp_path, allow_lower_resolution=True)
-    assert "Went on after step 1" in result.report
+    assert "Resumed after step 1" in result.report
     assert "2 images at 48 px" in result.report

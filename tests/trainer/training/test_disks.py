@@ -171,7 +171,7 @@ def test_full_when_an_interrupted_run_is_to_go_on(base_model, dataset, disk, who
         assert path.read_bytes() == content
     disk.free()
     result = train(base_model, dataset, disk.folder)
-    assert "Went on after step 3 of lora" in result.report
+    assert "Resumed after step 3 of lora" in result.report
     assert_same(result, whole)
 
 
@@ -193,7 +193,7 @@ def test_read_only_on_the_command_line(disk, tmp_path, capsys):
     disk.read_only()
     assert main(["train", str(config)]) == 1
     said = capsys.readouterr().err
-    assert f"error: The LoRA, or what belongs to its run, could not be saved to {disk.folder}/out" in said
+    assert f"error: The LoRA or another file of its run could not be saved to {disk.folder}/out" in said
     assert "Traceback" not in said
 
 

@@ -116,7 +116,7 @@ def test_a_run_in_two_parts_equals_one_in_one(base_model, dataset, tmp_path, val
     assert [len(one) for one in parts.samples] == [len(one) for one in whole.samples]
     assert torch.equal(parts.samples[-1], whole.samples[-1])
     assert parts.files.lora == tmp_path / "parts" / "lora.safetensors"
-    assert "Went on after step 5 of lora" in parts.report
+    assert "Resumed after step 5 of lora" in parts.report
 
 
 @pytest.mark.parametrize("after", [1, 3, 4, 8])
@@ -236,7 +236,7 @@ def test_changes_that_start_anew_and_say_why(base_model, dataset, tmp_path, chan
     result = train(base_model, dataset, tmp_path, steps, **{"lora_rank": 8, **changed})
     assert steps.done[0] == 1
     assert result.files.name == "lora_2"
-    assert f"Started anew rather than going on with lora: {said}" in result.report.replace("\n", " ")
+    assert f"Started over instead of resuming lora: {said}" in result.report.replace("\n", " ")
 
 
 def test_other_captions_start_anew(base_model, dataset, tmp_path):
@@ -303,7 +303,7 @@ def test_a_checkpoint_that_the_user_names(base_model, dataset, tmp_path):
     whole = train(base_model, dataset, tmp_path / "whole", save_steps=2, checkpoints_kept=9)
     stopped(base_model, dataset, tmp_path / "parts", 7, save_steps=2, checkpoints_kept=9)
     folder = tmp_path / "parts" / "lora" / "checkpoints" / "step_000004"
-    with pytest.raises(CrucibleError, match=r"cannot go on from .*step_000004: seed was 42 and is 3"):
+    with pytest.raises(CrucibleError, match=r"cannot be resumed from the checkpoint .*step_000004 .*: seed was 42 and is 3"):
         train(base_model, dataset, tmp_path / "parts", resume_from_checkpoint=str(folder), seed=3)
     with pytest.raises(CrucibleError, match="nowhere cannot be gone on from"):
         train(base_model, dataset, tmp_path / "parts", resume_from_checkpoint=str(tmp_path / "nowhere"))

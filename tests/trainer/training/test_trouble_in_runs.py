@@ -300,7 +300,7 @@ def test_a_spoiled_state_is_not_gone_on_from(train, faults, base_model, dataset,
     _, state = Checkpoints(files.checkpoints, 1).latest()
     state["stepper"]["weights"][0].fill_(math.nan)
     faults.tried.clear()
-    with pytest.raises(CrucibleError, match="state after step 5 that this run was to go on from"):
+    with pytest.raises(CrucibleError, match="state after step 5 that this run was to be resumed from"):
         run_training(base_model, plan_run(base_model, dataset, parse_config(SETTINGS)), files, start=state)
     assert faults.tried == []
 

@@ -94,7 +94,7 @@ def test_another_strength_of_that_lora_is_another_base(server, on_a_lora):
     cancel(server, prompt_id)
     done = server.steps_done("on_top_2")
     report = server.run(on_a_lora(0.6, **longer)).texts["report"]
-    reason = "the base model, its text encoder, its VAE or a LoRA on it is another"
+    reason = "the base model, its text encoder, its VAE or a LoRA applied to it is different"
     assert f"Started over instead of resuming on_top_2: {reason}." in report
     assert server.steps_done("on_top_3") == 40
     assert server.steps_done("on_top_2") == done

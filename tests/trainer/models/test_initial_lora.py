@@ -221,7 +221,7 @@ def test_another_file_is_another_run(base_model, dataset, tmp_path):
         result = train(base_model, dataset, tmp_path, output_name="x", **values)
         assert len(result.losses) == 4
         assert "instead of resuming x: " in result.report
-        assert "continue_from is another LoRA" in result.report
+        assert "continue_from is a different LoRA" in result.report
 
 
 def test_the_written_config_gives_the_same_run(base_model, dataset, tmp_path):

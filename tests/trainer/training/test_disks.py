@@ -106,7 +106,7 @@ def test_full_for_a_while_the_run_ends_well_and_says_what_is_missing(base_model,
     assert 37 not in steps
     for what in ("The log", "The samples"):
         for text in (caplog.text, result.report):
-            assert text.count(f"{what} could not be written, and the run went on without.") == 1
+            assert text.count(f"{what} could not be written, and the run continued without it.") == 1
     assert result.report.count("The checkpoint could not be saved") == 1
     assert (result.files.folder / "loss.png").stat().st_size > 1000
     assert [len(one) for one in result.samples] == [len(one) for one in whole.samples]

@@ -33,7 +33,7 @@ class Plan:
 
 def note_lines(notes: Sequence[str]) -> list[str]:
     """Return notes under a heading, or nothing if there are none."""
-    return ["Worth knowing:", *(f"  {note}" for note in notes)] if notes else []
+    return ["Notes:", *(f"  {note}" for note in notes)] if notes else []
 
 
 def make_plan(config: TrainingConfig, dataset: Dataset, model: ModelFacts) -> Plan:

@@ -83,7 +83,7 @@ def training_report(
         f"{sum(losses[-tenth:]) / tenth:.4f} in the last",
     ]
     if saved.last:
-        lines.insert(2, f"This is the state with the lowest validation error, after step {saved.step}; {saved.last}")
+        lines.insert(2, f"This is the best state, after step {saved.step}, by its validation error; {saved.last}")
     lines += watched
     if reasons:
         lines.append("Chosen automatically:")

@@ -59,7 +59,7 @@ def test_steps_that_are_fast_again_end_it(used_to, caplog):
     watched.add([8.0] * 10)
     watched.add([2.0] * 5)
     assert "as fast as before" in caplog.messages[-1]
-    assert "From step 16 to 25 a step took" in watched.pace.lines()[0]
+    assert "From step 16 to 25, a step took" in watched.pace.lines()[0]
     watched.add([8.0] * 10)
     assert watched.asked == len(watched.pace.lines()) == 2
 
@@ -128,4 +128,4 @@ def test_many_slow_times_are_counted(used_to):
     for _ in range(8):
         watched.add([8.0] * 10)
         watched.add([2.0] * 10)
-    assert watched.pace.lines()[-1] == "So it was 3 times more."
+    assert watched.pace.lines()[-1] == "This happened 3 more times."

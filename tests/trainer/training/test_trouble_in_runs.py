@@ -218,7 +218,7 @@ def test_a_spike_is_skipped_and_changes_no_weight(train, faults, soon):
     assert [line["step"] for line in lines if line["skipped"]] == [8]
     assert result.losses[:8] == plain.losses[:8]
     assert result.losses[8] != plain.losses[8]
-    assert "Skipped 1 step that would have changed too much: step 8 (gradient " in result.report
+    assert "Skipped 1 step that would have changed the LoRA too much: step 8 (gradient " in result.report
     assert all(name in result.report for name in lines[7]["images"])
 
 

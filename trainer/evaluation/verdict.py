@@ -17,8 +17,8 @@ NO_GAIN = 0.005
 not chance either, but a LoRA that does so little has no visible effect."""
 
 PAST_BEST = 0.05
-"""How far the error may end above its best, as a share of the best. On the demo model, a good run ends within 2 %, and
-one of five times its length 60 % above."""
+"""The most by which the error may end above its best, as a share of the best. On the demo model, a good run ends within
+2 %, and one of five times its length 60 % above."""
 
 STILL_FALLING = 0.2
 """The speed of learning in the last half, as a share of the mean speed, above which the run was too short. A steady
@@ -26,7 +26,7 @@ fall has 1. On the demo model, a run of 400 steps has 0.1; one of 160 steps, whi
 visibly, has 0.15; one of 80 steps has 0.25."""
 
 FAR_TOO_LITTLE = 0.5
-"""The same share, above which training twice as long would still be too short."""
+"""The speed of learning in the last half above which training twice as long would still be too short."""
 
 MEMORISED = 0.5
 """The share of what was learned from training images that must carry over to others; below it, the LoRA memorised."""
@@ -46,7 +46,7 @@ COPY = 0.95
 """The likeness (see `Measures`) above which images are copies of training images, on average over several seeds."""
 
 COPY_OF_ITS_OWN = 0.1
-"""How far the base model's likeness must be below `COPY`, because simple images are alike without any training."""
+"""The least distance of the base model's likeness below `COPY`, because simple images are alike without training."""
 
 LEAKS = 0.5
 """The effect without the trigger word, as a share of that with it, above which the word is hardly needed."""

@@ -21,8 +21,8 @@ from .error_baseline import ErrorBaseline
 log = logging.getLogger(__name__)
 
 MOST_RETURNS = 5
-"""The most times that a run goes back to its last good state. The learning rate is halved each time, so what still fails
-at a thirty-second of it has another cause."""
+"""The most times that a run goes back to its last good state. The learning rate is halved each time, so what still
+fails at a thirty-second of it has another cause."""
 
 LOW_LEARNING_RATE = 5e-5
 """A learning rate that is being lowered stops here once before it is lowered further: few LoRAs diverge at it."""

@@ -1,4 +1,4 @@
-"""What a run will do, decided before it starts: its examples, its settings with reasons, and notes on them."""
+"""The plan of a run: its examples, its settings with the reasons for them, and notes."""
 
 from __future__ import annotations
 

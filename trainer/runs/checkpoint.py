@@ -43,8 +43,8 @@ class Checkpoint:
     Attributes:
         step: the number of steps done.
         state: the state to resume from, as nested lists, tuples and dicts of CPU tensors and plain values.
-        loras: the LoRAs to save beside it, by file name without extension: the current one, and the best one if that
-            is another.
+        loras: the LoRAs to save with it, by file name without extension: the current one and, if that is not the best,
+            the best one.
     """
 
     step: int

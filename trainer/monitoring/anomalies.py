@@ -238,6 +238,7 @@ class AnomalyDetector:
 
 
 def _broken(step: int, gradients: Gradients) -> Broken:
+    """Describe a step whose loss or gradient is NaN or infinite."""
     bad = [
         row.name
         for row, loss in zip(gradients.rows, gradients.losses, strict=True)

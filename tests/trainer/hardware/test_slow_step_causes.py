@@ -54,7 +54,7 @@ def test_a_quiet_computer_leaves_it_unknown():
 def test_a_full_card_spills_under_windows(computer):
     computer.free, computer.spills = GB // 10, True
     text = likely_cause(CUDA)
-    for fact in ("23.9 GB of 24.0 GB", "this training holds 18.0 GB", "Windows", "Sysmem Fallback", "batch_size"):
+    for fact in ("23.9 GB of 24.0 GB", "18.0 GB of them by this training", "Windows", "Sysmem Fallback", "batch_size"):
         assert fact in text
     assert "GPU" not in likely_cause(CPU)
 

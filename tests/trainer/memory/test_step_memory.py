@@ -261,7 +261,7 @@ def test_the_plan_keeps_within_a_limit(base_model, dataset, tmp_path, faults, mo
     result = train(base_model, dataset, tmp_path, memory="2.5 GB")
     assert faults.passes[-2:] == [2, 2]
     assert "expected: at most 2.0 GB of 2.5 GB" in result.report
-    assert re.search("Measured before the first step, a step would take 4.0 GB of 2.5 GB: .* 2 rather", result.report)
+    assert re.search("Measured before the first step, a step would take 4.0 GB of 2.5 GB: .* 2 instead", result.report)
     assert 4 not in faults.passes  # which the system might have answered by killing the process
 
 

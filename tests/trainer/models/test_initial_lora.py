@@ -191,7 +191,7 @@ def test_the_first_sample_is_the_files_and_the_base_without_it_is_what_counts(ba
     second = train(base_model, dataset, tmp_path / "b", **values)
     torch.testing.assert_close(second.samples[0], first.samples[-1], rtol=0, atol=2 / 255)
     assert not torch.allclose(second.samples[0], first.samples[0], rtol=0, atol=2 / 255)
-    effect = re.search(r"captions moved by (\d\.\d+)", second.report)
+    effect = re.search(r"captions changed by (\d\.\d+)", second.report)
     assert effect is not None
     assert float(effect[1]) > 0.01
 

@@ -92,7 +92,7 @@ def test_after_many_times_it_stops_and_says_what_to_do(trouble):
         "6th time",
         "0.0002 to 6.25e-06",
         "0.5",
-        "until step 7 is my.safe",
+        "up to step 7 is my.safe",
     ):
         assert fact in text
     assert text.endswith("Set learning_rate to 2e-05.")

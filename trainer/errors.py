@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 class CrucibleError(Exception):
-    """A mistake that the user can put right; its message is all that is shown, without a stack trace.
+    """An error that the user can fix; only its message is shown, without a stack trace.
 
     The message says what happened, with which value or file, why it matters and what to do next. Subclass it
-    only where somebody catches the subclass.
+    only if the subclass is caught somewhere.
     """

@@ -94,11 +94,11 @@ def test_another_strength_of_that_lora_is_another_base(server, on_a_lora):
     cancel(server, prompt_id)
     done = server.steps_done("on_top_2")
     report = server.run(on_a_lora(0.6, **longer)).texts["report"]
-    reason = "the base model, its text encoder, its VAE or a LoRA on it is another"
-    assert f"Started anew rather than going on with on_top_2: {reason}." in report
+    reason = "the base model, its text encoder, its VAE or a LoRA applied to it is different"
+    assert f"Started over instead of resuming on_top_2: {reason}." in report
     assert server.steps_done("on_top_3") == 40
     assert server.steps_done("on_top_2") == done
-    assert f"Went on after step {done} of on_top_2." in server.run(on_a_lora(0.5, **longer)).texts["report"]
+    assert f"Resumed after step {done} of on_top_2." in server.run(on_a_lora(0.5, **longer)).texts["report"]
 
 
 def test_another_model_of_the_graph_draws_as_before(server, new_graph, alone):

@@ -77,7 +77,7 @@ def test_cancelled_in_any_phase_it_goes_on_when_it_is_queued_again(server, new_g
     assert reached(server, phase), "the run had moved on before it was cancelled"
     done = server.steps_done(phase)
     outputs = server.run(prompt)
-    assert f"Went on after step {done} of {phase}" in outputs.texts["report"]
+    assert f"Resumed after step {done} of {phase}" in outputs.texts["report"]
     assert f"finished after {STEPS} of {STEPS} steps" in outputs.texts["report"]
     assert server.steps_done(phase) == STEPS
     assert_same_lora(server, "whole", phase)
@@ -124,7 +124,7 @@ def test_cancelled_while_encoding_it_encodes_the_rest_when_it_is_queued_again(se
 
 def test_a_finished_run_is_not_trained_again(server, new_graph, whole):
     outputs = server.run(training(new_graph, "whole", sample_steps=3))
-    assert "Nothing was trained: whole is finished" in outputs.texts["report"]
+    assert "Nothing was trained: whole is already finished" in outputs.texts["report"]
     assert_same_pictures(outputs, whole, "trained", "loss", "samples")
     assert not (server.output / "loras" / "whole_2.safetensors").exists()
 
@@ -161,7 +161,7 @@ def test_a_killed_server_goes_on_after_its_restart(start, server, whole):
 
     second, _ = start()
     outputs = second.run(prompt)
-    assert "Went on after step 12 of killed" in outputs.texts["report"]
+    assert "Resumed after step 12 of killed" in outputs.texts["report"]
     assert second.steps_done("killed") == STEPS
     tensors, expected = second.lora("killed")[0], server.lora("whole")[0]
     assert all((tensors[key] == expected[key]).all() for key in expected)

@@ -1,4 +1,4 @@
-"""What all tests of the trainer share."""
+"""Fixtures that all tests of the trainer share."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ from lora_crucible.planning.resolve import resolve
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """The models are too small for two threads to pay; on a busy machine two are many times slower. For the whole
-    session, so that what fixtures train is, bit for bit, what tests do."""
+    """Use one thread, because the models are small and several threads are many times slower on a busy machine.
+
+    It applies to the whole session, so that fixtures and tests train bit-identical results.
+    """
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory) -> str:
-    """Folder of the demo model with a UNet of one small block, for runs whose steps are to cost nothing."""
+    """A folder with the demo model and a UNet of one small block, for runs whose steps should take no time."""
     folder: Path = tmp_path_factory.mktemp("small") / "model"
     shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns("unet"))
     with torch.random.fork_rng():
@@ -59,13 +61,13 @@ def base_model(small_model) -> DiffusersBaseModel:
 
 @pytest.fixture(scope="module")
 def dataset() -> ImageDataset:
-    """The demo's."""
+    """The demo dataset."""
     return load_dataset(DataSettings(train_data_dir="demo"))
 
 
 @pytest.fixture
 def complete() -> Callable[..., ResolvedConfig]:
-    """Settings as a run on four images of SD1.5 completes them."""
+    """Return settings as a run on four images completes them for SD1.5."""
 
     def completed(**values: Any) -> ResolvedConfig:
         return resolve(

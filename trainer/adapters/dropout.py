@@ -23,7 +23,7 @@ class RowSeeds:
 
     @contextmanager
     def used(self, seeds: Sequence[int]) -> Iterator[None]:
-        """Seed dropout by these seeds, one for each row, while the context is open."""
+        """Seed dropout with these seeds, one per row, inside the context."""
         before, self.seeds = self.seeds, tuple(seeds)
         try:
             yield
@@ -37,10 +37,10 @@ class RowSeeds:
 
 
 class RowDropout(nn.Module):
-    """Dropout whose mask for each row depends on the row's seed and the layer's key alone.
+    """Dropout whose mask for each row depends only on the row's seed and the layer's key.
 
     Args:
-        probability: how often an entry of the input is dropped, above 0 and below 1.
+        probability: the probability that an entry of the input is dropped, above 0 and below 1.
         key: the layer's key in a LoRA file.
         rows: the seeds of the rows in the input.
     """

@@ -1,4 +1,4 @@
-"""What a run asks of any dataset, whatever its examples are."""
+"""The interface of all datasets that a run can train on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Dataset(ABC):
     """Examples to train on, and examples held out to measure the training by.
 
     Attributes:
-        name: what the user calls it.
-        unit: what an example is called, in the singular.
-        not_in_folder: what a config file that names the dataset's folder would miss, as a sentence; or "".
+        name: the name of the dataset in messages to the user.
+        unit: the word for an example in the singular, such as "image".
+        not_in_folder: a sentence on what is missing if a config file only names the folder of the dataset, or "".
     """
 
     name: str
@@ -26,12 +26,12 @@ class Dataset(ABC):
 
     @property
     def trigger_word(self) -> str:
-        """The word that calls up what is learned; or ""."""
+        """The word that calls up what is learned, or ""."""
         return ""
 
     @property
     def source(self) -> str:
-        """What stands for the dataset in a config file."""
+        """The value that stands for the dataset in a config file."""
         return self.name
 
     @property
@@ -56,37 +56,37 @@ class Dataset(ABC):
 
     @property
     def regularization_names(self) -> tuple[str, ...]:
-        """The names of the examples that show what the model should not forget."""
+        """The names of the regularization examples, which show what the model should not forget."""
         return ()
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """The first caption of each example that is trained, or ""; none for examples without captions."""
+        """The first caption of each training example, or ""; empty for datasets whose examples have no captions."""
         return ()
 
     def require_trainable(self) -> None:
         """Check that nothing in the dataset prevents training.
 
         Raises:
-            CrucibleError: something does.
+            CrucibleError: the dataset cannot be trained.
         """
         return
 
     def settle(self, config: TrainingConfig) -> TrainingConfig:
-        """Return the config with the values that this dataset was made with."""
+        """Return the config with the settings that this dataset was loaded with."""
         return config
 
     @property
     def validation_percent(self) -> float | None:
-        """The percentage of examples that is held out; None if that is left to `with_validation`."""
+        """The percentage of examples to hold out; None if it is chosen automatically and set by `with_validation`."""
         return 0.0
 
     def with_validation(self, percent: float) -> Dataset:
-        """Return the same dataset with another part of it held out."""
+        """Return the dataset with this percentage of its examples held out for validation."""
         return self
 
     def at_resolution(self, resolution: int) -> Dataset:
-        """Return the dataset as it is trained at a lower resolution."""
+        """Return the dataset with a lower resolution."""
         return self
 
     def preview_size(self, resolution: int) -> tuple[int, int]:
@@ -98,14 +98,14 @@ class Dataset(ABC):
         """Return the examples of an epoch in a fixed order; those that are repeated occur several times."""
 
     def measured_examples(self, most: int, resolution: int | None) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Return held-out examples and training examples to measure the training by, at most `most` of each.
+        """Return fixed held-out and training examples to measure the training by, at most `most` of each.
 
-        They are the same every time: nothing about them is random.
+        They are the same every time.
         """
         return (), ()
 
     def facts(self, examples: Sequence[Any], resolution: int | None) -> DatasetFacts:
-        """Return what the choice of settings needs to know of the dataset, given the examples of an epoch."""
+        """Return the facts about the dataset that automatic settings depend on, given the examples of an epoch."""
         return DatasetFacts(
             images=len(self.training_names),
             samples_per_epoch=len(examples),
@@ -115,9 +115,9 @@ class Dataset(ABC):
         )
 
     def likely_purpose(self) -> tuple[Purpose, str]:
-        """Return what the dataset seems to be meant for, with the reason."""
+        """Return the purpose that the dataset seems to have, with the reason for the guess."""
         return "concept", "nothing is known of the captions"
 
     def summary(self, resolution: int | None) -> str:
-        """Return the number of examples in words, for reports."""
+        """Return the number of examples as a phrase for reports, such as "20 images at 512 px"."""
         return counted(len(self.training_names), self.unit)

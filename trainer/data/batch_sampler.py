@@ -1,4 +1,4 @@
-"""Which samples a step trains on."""
+"""The order in which examples are trained."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from ..seeding import generator
 
 
 class BatchSampler:
-    """Passes over all samples, without repeats inside a pass, in batches of samples that fit into one tensor.
+    """Yields the batches of each step, in random passes over all examples without repeats inside a pass.
 
     Args:
-        groups: for each sample, what it must share with the others of its batch (the shapes of its tensors).
-        batch_size: samples per forward pass. The last batch of a group may be smaller: none is left out.
-        accumulation: batches per optimizer step.
-        seed: the run's seed. The order of a pass depends on it and on the number of the pass alone.
+        groups: the group of each example; only examples of the same group, whose tensors have the same shapes, share a
+            batch.
+        batch_size: the number of examples per forward pass; the last batch of a group may be smaller.
+        accumulation: the number of batches per optimizer step.
+        seed: the seed of the run; the order of a pass depends only on it and on the number of the pass.
+
+    Attributes:
+        batches_per_epoch: the number of batches per pass.
+        steps_per_epoch: the number of optimizer steps per pass.
     """
 
     def __init__(self, groups: Sequence[Hashable], batch_size: int, accumulation: int, seed: int) -> None:
@@ -33,7 +38,7 @@ class BatchSampler:
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
     def step(self, step: int) -> list[list[int]]:
-        """The batches (lists of sample indices) of optimizer step `step`, counted from 0."""
+        """Return the batches of a step, counted from 0, as lists of indices of examples."""
         epoch, position = divmod(step, self.steps_per_epoch)
         batches = self._epoch(epoch)
         return batches[position * self._accumulation : (position + 1) * self._accumulation]

@@ -1,4 +1,4 @@
-"""What is worth saying about a dataset."""
+"""Findings about a dataset that the user should know."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from ..messages.wording import listed
 Severity = Literal["error", "warning", "note"]
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-"""Heaviest first: what keeps the training from starting, what makes its result worse, what was done or is good to
-know."""
+"""The severities, most severe first: errors prevent training, warnings make its result worse, and notes say what was
+done or is good to know."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """A finding about a dataset.
 
     Attributes:
-        kind: a word for programs, as `near_duplicates`.
-        what: what was found, in one sentence.
-        consequence: why it matters. remedy: what to do.
-        images: names of the images concerned, all of them.
+        kind: an identifier for programs, such as `near_duplicates`.
+        severity: how serious the finding is.
+        what: a sentence that says what was found.
+        consequence: a sentence that says why it matters, or "".
+        remedy: a sentence that says what to do, or "".
+        images: the names of all images concerned.
     """
 
     kind: str
@@ -34,7 +36,7 @@ class Finding:
     images: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """One paragraph, with the first few names."""
+        """Return the finding as one paragraph, with the first few names."""
         names = f" ({listed(self.images)})" if self.images else ""
         return " ".join(part for part in (f"{self.what.rstrip('.')}{names}.", self.consequence, self.remedy) if part)
 

@@ -22,7 +22,7 @@ from .requirements import (
 )
 
 PARTS = {"diffusers": "StableDiffusionPipeline", "transformers": "CLIPTextModel"}
-"""For packages that load their parts on first use: a part that needs all the others."""
+"""For each package that loads its parts on first use, a part that needs all the others."""
 
 GONE = "its files are missing"
 """The error of a package that pip lists as installed but that cannot be found."""

@@ -33,7 +33,7 @@ class Section:
         title: the heading.
         rows: the name and value of each line; a line without a name continues the one above.
         obstacles: findings that prevent training.
-        notes: findings that do not prevent training but are worth knowing.
+        notes: findings that do not prevent training.
     """
 
     title: str
@@ -49,7 +49,7 @@ def page(heading: str, sections: Sequence[Section]) -> str:
         lines += ["", section.title, *_rows(section.rows)]
     notes = [note for section in sections for note in section.notes]
     if notes:
-        lines += ["", "Worth knowing", *(line for note in notes for line in _advice("  - ", note))]
+        lines += ["", "Notes", *(line for note in notes for line in _advice("  - ", note))]
     lines += ["", *_verdict([obstacle for section in sections for obstacle in section.obstacles])]
     return "\n".join(lines)
 

@@ -1,1 +1,1 @@
-"""Whether the result is good: validation, the best state, measures of images, and the verdict."""
+"""Evaluation of what a run has learned: validation, the best state, measurements of images, and the verdict."""

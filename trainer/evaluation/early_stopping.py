@@ -1,4 +1,4 @@
-"""When to stop."""
+"""Early stopping of a run whose validation error no longer improves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ class EarlyStopping:
     """Stops when the validation error has not improved for a while (Prechelt 1998, "Early stopping, but when?").
 
     Args:
-        patience: rounds in a row without improvement before it stops; 0 never stops.
+        patience: the number of rounds in a row without improvement after which to stop; 0 never stops.
         threshold: the smallest improvement that counts, as a share of the best error so far.
     """
 
@@ -18,7 +18,7 @@ class EarlyStopping:
         self._waited = 0
 
     def add(self, error: float) -> bool:
-        """Whether to stop after a round with this error. One that is no number is no improvement."""
+        """Add the error of a round, and return whether to stop. An error that is NaN is no improvement."""
         if self._best is None or error < self._best * (1 - self._threshold):
             self._best, self._waited = error, 0
         else:
@@ -26,12 +26,13 @@ class EarlyStopping:
         return 0 < self._patience <= self._waited
 
     def state(self) -> tuple[float | None, int]:
-        """What `restore` needs."""
+        """Return what `restore` needs."""
         return self._best, self._waited
 
     def restore(self, state: tuple[float | None, int]) -> None:
+        """Continue from a `state`."""
         self._best, self._waited = state
 
 
 class StoppedEarly(Exception):
-    """Ends the training loop; the run is finished."""
+    """Raised to end the training loop when early stopping finishes the run."""

@@ -1,4 +1,4 @@
-"""Measures a run while it trains, keeps its best state, and stops it when nothing gets better."""
+"""Validation of a run while it trains, with its best state and early stopping."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from .weight_snapshot import copied, put, swapped
 log = logging.getLogger(__name__)
 
 ROUNDS_WITHOUT_VALIDATION = 2
-"""How often training examples are measured when none are held out, beside the first time: enough to see whether they
-are still being learned."""
+"""The number of rounds after the one before the first step if no examples are held out. They measure training examples
+and are enough to see whether these are still being learned."""
 
 
 class Evaluator:
-    """Follows the error of a run.
+    """Measures the error of a run when it is due, keeps the best weights, and decides on early stopping.
 
     Args:
-        validation: measures the error; None measures nothing.
-        held_out: how many examples are held out.
+        validation: the measurement of the error; None measures nothing.
+        held_out: the number of held-out examples that are measured.
         config: the settings of the run.
-        controls: the base model's memory.
+        controls: the memory controls of the base model.
 
     Attributes:
-        rounds: the rounds of validation so far, on training examples alone if none are held out.
-        stopped_early: whether the run was stopped because nothing got better.
+        validation: the measurement of the error; None measures nothing.
+        rounds: the rounds of validation so far, on training examples only if none are held out.
+        stopped_early: whether the run was stopped because the error no longer improved.
     """
 
     def __init__(
@@ -59,19 +60,22 @@ class Evaluator:
         """Measure these adapters from now on.
 
         Args:
-            weights_for_use: a context inside which the adapters have the weights that a file would have.
+            adapters: the adapters that are trained.
+            weights_for_use: returns a context in which the adapters have the weights that a file would have.
         """
         self._adapters, self._weights_for_use = adapters, weights_for_use
         self._best = None
 
     def after_step(self, report: StepReport) -> None:
-        """Take note of a step."""
+        """Record a step."""
         self._step = report.step
         if not report.skipped:
             self._trained += max(report.learning_rates.values())
 
     def validate_when_due(self) -> None:
-        """Measure after the current step, and before the first, if that is due and not done yet.
+        """Measure after the current step, or before the first, if a round is due and not done yet.
+
+        A round that runs out of memory (OOM) however it is split is skipped with a warning.
 
         Raises:
             StoppedEarly: the validation error has not improved for as long as the config allows.
@@ -87,7 +91,9 @@ class Evaluator:
         with self._weights_for_use(), self._adapters.without_dropout():
             outcome = self._controls.first_that_fits(validation.attempts(self._step, self._trained))
         if outcome.result is None:
-            log.warning("Memory did not suffice to measure the error after step %d, so that was left out.", self._step)
+            log.warning(
+                "There was not enough memory to measure the error after step %d, so it was skipped.", self._step
+            )
         else:
             self._add(outcome.result)
 
@@ -97,12 +103,12 @@ class Evaluator:
             return
         stop = self._early_stopping.add(latest.held_out)
         self.stopped_early = stop and self._step < self._config.max_train_steps
-        # Before the first step there is nothing to keep: no LoRA, or one that has a file already.
+        # Before the first step there is nothing to keep: no LoRA yet, or one that is in a file already.
         if self._step and (self._best is None or latest.error < self._best[0].error):
             self._best = latest, copied(self._adapters.parameters())
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs: nested CPU tensors and plain values, which do not change any more."""
+        """Return what `restore` needs, as nested CPU tensors and plain values that later steps do not change."""
         best = None if self._best is None else (self.rounds.index(self._best[0]), self._best[1])
         return {
             "step": self._step,
@@ -114,10 +120,12 @@ class Evaluator:
         }
 
     def restore(self, state: Mapping[str, Any], *, comparable: bool = True) -> None:
-        """Continue from a `state`, after `start`.
+        """Continue from a `state`; call `start` first.
 
         Args:
-            comparable: whether the errors in the state can be compared with those to come.
+            state: what `state` returned.
+            comparable: whether the errors in the state can be compared with later ones; if not, its rounds and best
+                weights are dropped.
         """
         self._step, self._trained = state["step"], state["trained"]
         if not comparable:
@@ -136,7 +144,7 @@ class Evaluator:
 
     @property
     def better_step(self) -> int | None:
-        """The step after which the LoRA was better than it is now; None if the last state is as good."""
+        """The number of steps after which the LoRA was better than it is now; None if it is as good now."""
         best = self.best
         if best is None or self.rounds[-1].error <= best.error * (1 + self._config.early_stopping_threshold):
             return None
@@ -155,7 +163,7 @@ class Evaluator:
         put(self._best[1], self._adapters.parameters())
 
     def metadata(self) -> dict[str, str]:
-        """Return what a LoRA file says about validation; empty without held-out examples."""
+        """Return the entry about validation in the metadata of a LoRA file; empty without held-out examples."""
         best = self.best
         if best is None:
             return {}

@@ -1,4 +1,4 @@
-"""Measures what the finished LoRA does to pictures, beside the base model alone."""
+"""Measurement of what the finished LoRA does to images, compared with the base model alone."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..models.previews import Sampling
 from .image_metrics import Measures, Pictures, compare, measure_samplings, sheet
 
 LEAST_MEASURED_STEPS = 50
-"""Shorter runs are trials and are measured only if the config says always."""
+"""Shorter runs are quick tests, and are only measured if `measure` is `always`."""
 
 MOST_TIME = 0.5
-"""The part of the training's time that drawing pictures may take unless the config says always."""
+"""The largest share of the training time that drawing the images may take, unless `measure` is `always`."""
 
 
 def is_measured(config: ResolvedConfig) -> bool:
-    """Return whether a run is measured by more than its held-out examples."""
+    """Return whether a run is measured even without held-out examples."""
     if config.measure == "never":
         return False
     return config.measure == "always" or config.max_train_steps >= LEAST_MEASURED_STEPS
@@ -33,25 +33,28 @@ def is_measured(config: ResolvedConfig) -> bool:
 def samplings_to_measure(
     base_model: BaseModel, dataset: ImageDataset, config: ResolvedConfig, sampling: Sampling
 ) -> dict[str, Sampling]:
-    """Return what will be drawn, by name; nothing if the run is not measured.
+    """Return the settings of the images to draw, by name; empty if the run is not measured.
 
     Args:
-        sampling: the settings of the samples during training; the pictures that are measured are drawn likewise.
+        base_model: the base model to draw with.
+        dataset: the images that are trained.
+        config: the settings of the run.
+        sampling: the settings of the samples during training, most of which are kept.
     """
     return measure_samplings(dataset, sampling, base_model.architecture.id) if is_measured(config) else {}
 
 
 class ImageEvaluation:
-    """Draws pictures with and without the LoRA, and measures them.
+    """Draws images with and without the LoRA, and measures how they differ.
 
     Args:
         base_model: the base model that carries the adapters.
         dataset: the images that were trained.
         config: the settings of the run.
-        samplings: what to draw, as `samplings_to_measure` gave it and the previewer was prepared for.
+        samplings: the settings that `samplings_to_measure` returned, with which the previewer was prepared.
 
     Attributes:
-        measures: what was measured; None if nothing was.
+        measures: the measurements; None if there are none.
     """
 
     def __init__(
@@ -69,20 +72,24 @@ class ImageEvaluation:
         if not samplings:
             few = f"the run has fewer than {LEAST_MEASURED_STEPS} steps"
             why = "measure is never" if config.measure == "never" else few
-            self._not_measured = f"No pictures were measured, because {why}."
+            self._not_measured = f"No images were measured, because {why}."
 
     def measure(
         self, adapters: Adapters, training_seconds: float, seconds_per_sampling_step: float | None
     ) -> Image.Image | None:
-        """Draw with the adapters as they are, and with the base model alone.
+        """Draw images with the adapters as they are and with the base model alone, and measure them.
+
+        Nothing is drawn if `measure` is `auto` and it would take too long. If drawing runs out of memory (OOM), the
+        report says so.
 
         Args:
-            training_seconds: how long the training took.
-            seconds_per_sampling_step: how long one sampling step of a picture took; None if that is unknown, which
-                draws nothing. On `auto` nothing is drawn either if it would take too long.
+            adapters: the trained adapters.
+            training_seconds: the training time in seconds.
+            seconds_per_sampling_step: the seconds per sampling step of one image; None if that is unknown, and then
+                nothing is drawn.
 
         Returns:
-            All pictures, those without the LoRA above those with it; None if nothing was drawn.
+            All images in one, those without the LoRA above those with it; None if nothing was drawn.
         """
         if not self._samplings or seconds_per_sampling_step is None:
             return None
@@ -90,14 +97,14 @@ class ImageEvaluation:
         expected = 2 * steps * seconds_per_sampling_step
         if self._config.measure == "auto" and expected > MOST_TIME * training_seconds:
             self._not_measured = (
-                f"No pictures were measured, because that would have taken about {expected:.0f} s beside a training of "
-                f"{training_seconds:.0f} s. Set measure to always to have it done."
+                f"No images were measured, because drawing them would have taken about {expected:.0f} s after a "
+                f"training of {training_seconds:.0f} s. Set measure to always to measure them anyway."
             )
             return None
         started = time.monotonic()
         drawn = self._base_model.memory.first_that_fits(twice(lambda: self._drawn(adapters)))
         if drawn.result is None:
-            self._not_measured = "No pictures were measured, because memory did not suffice to draw them."
+            self._not_measured = "No images were measured, because there was not enough memory to draw them."
             return None
         base, trained = drawn.result
         self.measures = compare(base, trained, self._dataset.images)
@@ -105,7 +112,7 @@ class ImageEvaluation:
         return sheet(base, trained)
 
     def _drawn(self, adapters: Adapters) -> tuple[Pictures, Pictures]:
-        """Draw without and with the LoRA."""
+        """Return the images without the LoRA and those with it."""
 
         def pictures() -> Pictures:
             drawn = {name: self._base_model.previewer.draw(one) for name, one in self._samplings.items()}
@@ -117,15 +124,15 @@ class ImageEvaluation:
                 return pictures(), trained
 
     def lines(self, complete: bool) -> list[str]:
-        """Return what was measured, for the report.
+        """Return the report lines about the measurements, or about why there are none.
 
         Args:
-            complete: whether the run went to its end.
+            complete: whether the run reached its end.
         """
         if self.measures is None:
             return [self._not_measured] if complete and self._not_measured else []
         drawn = 2 * sum(len(sampling.prompts) for sampling in self._samplings.values())
         return [
-            f"Measured on {drawn} pictures in {self._seconds:.1f} s (measures.png):",
+            f"Measured on {drawn} images in {self._seconds:.1f} s (measures.png):",
             *(f"  {line}" for line in self.measures.lines(self._dataset.trigger_word)),
         ]

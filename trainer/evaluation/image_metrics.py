@@ -1,8 +1,8 @@
-"""What a LoRA does to pictures: how far it moves them, where it should not, and whether it copies.
+"""Measurements of what a LoRA does to images: how much it changes them, and whether it copies training images.
 
-The same prompts and seeds are drawn with the LoRA and without it. Distances are told as shares of the mean distance
-between the base model's pictures of different prompts, so that they mean the same for every model: 0 is the same
-picture, 1 is as unlike as a picture of something else.
+The same prompts and seeds are drawn with the LoRA and without it. Distances are given as shares of the mean distance
+between the base model's images of different prompts, so that they mean the same for every model: 0 is the same image, 1
+is as different as an image of something else.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from ..models.previews import Sampling
 from .image_similarity import SIDE, distances, likeness, mean_distance
 
 UNRELATED = ("a tree in a field", "a cup on a table", "a street in a city")
-"""Prompts that hardly any LoRA is about."""
+"""Prompts about things that hardly any LoRA is trained on."""
 
 UNRELATED_OF_THE_DEMO = (
     "hollow, a red square on a grey background",
     "glowing, a blue heart on a white background",
     "banded, a green circle on a pink background",
 )
-"""The demo model knows nothing but shapes; these are in styles of its own."""
+"""Unrelated prompts for the demo model, which knows only shapes in a few styles of its own."""
 
 SUBJECTS = 2
-"""Captions that are drawn, each with two seeds."""
+"""The number of captions that are drawn, each with two seeds."""
 
 MOST_STEPS = 10
-"""Of the sampler: layout and colours are settled by then."""
+"""The most sampling steps per image; layout and colours are settled by then."""
 
 LEAST_DISTANCE = 0.01
-"""Distance between pictures below which they are the same, and shares of it mean nothing."""
+"""The distance below which images count as the same, so that shares of it would be meaningless."""
 
 CANDIDATES = 16
-"""Training images, nearest by their difference hash, that a picture is compared with."""
+"""The number of training images, nearest by difference hash, that a drawn image is compared with."""
 
 Pictures = Mapping[str, Tensor]
-"""(count, height, width, 3) in 0..1 by the names of `measure_samplings`."""
+"""Drawn images (count, height, width, 3), float32 in 0..1, by the names in `measure_samplings`."""
 
 
 def measure_samplings(dataset: ImageDataset, sampling: Sampling, architecture: str) -> dict[str, Sampling]:
-    """What is drawn with the LoRA and without it.
+    """Return the settings of the images to draw with the LoRA and without it, by name.
 
     Returns:
-        subjects: captions, of images that are not trained where there are some. other_seed: the same with another
-        seed. unrelated: prompts of other things. And with a trigger word without_word: the subjects without it;
-        word_elsewhere: the other things with it.
+        `subjects`: captions, preferably of held-out images. `other_seed`: the same captions with another seed.
+        `unrelated`: prompts about other things. If there is a trigger word, also `without_word`: the captions without
+        it, and `word_elsewhere`: the unrelated prompts with it.
     """
     unrelated = UNRELATED_OF_THE_DEMO if architecture == "demo" else UNRELATED
     word = dataset.trigger_word
@@ -73,23 +73,26 @@ def measure_samplings(dataset: ImageDataset, sampling: Sampling, architecture: s
 
 
 def without_word(caption: str, word: str) -> str:
-    """A caption without its trigger word, and without the comma behind it."""
+    """Return a caption without its trigger word and the comma after it."""
     text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)\s*,?", " ", caption, flags=re.IGNORECASE)
     return " ".join(text.split())
 
 
 @dataclass(frozen=True)
 class Measures:
-    """
+    """Measurements of the images that a LoRA changes.
+
     Attributes:
-        effect: how far the LoRA moves pictures of its subjects.
-        drift: how far it moves pictures of unrelated prompts.
-        variety: distance between two seeds with the LoRA, as a share of that without it.
-        likeness: normalised cross-correlation of pictures of the subjects with the nearest training images, mean; of
-            the base's pictures in `base_likeness`. nearest: the image that one of them is most like.
-        without_word: how far it moves pictures of its subjects when the prompt lacks the trigger word; None where
-            there is no such word.
-        word_elsewhere: how far it moves pictures of unrelated prompts with the word; None likewise.
+        effect: how much the LoRA changes images of the captions.
+        drift: how much it changes images of unrelated prompts.
+        variety: the distance between images of two seeds with the LoRA, as a share of that without it.
+        likeness: the mean normalised cross-correlation between images of the captions and the training image nearest to
+            each.
+        base_likeness: the same for images of the base model alone.
+        nearest: the name of the training image that is copied most closely.
+        without_word: how much the LoRA changes images of the captions without their trigger word; None if there is no
+            trigger word.
+        word_elsewhere: how much it changes images of unrelated prompts with the trigger word; None if there is none.
     """
 
     effect: float
@@ -102,30 +105,35 @@ class Measures:
     word_elsewhere: float | None = None
 
     def lines(self, word: str) -> list[str]:
-        """One line each, in words."""
+        """Return one report line per measurement.
+
+        Args:
+            word: the trigger word, or "".
+        """
         lines = [
-            f"Effect: pictures of the captions moved by {self.effect:.2f} (0 is not at all, 1 is as far as to a "
-            "picture of something else)",
-            f"Drift: pictures of unrelated prompts moved by {self.drift:.2f}",
-            f"Variety: two seeds differ {self.variety:.0%} as much as they do without the LoRA",
+            f"Effect: images of the captions changed by {self.effect:.2f} (0: not at all, 1: as different as an image "
+            "of something else)",
+            f"Drift: images of unrelated prompts changed by {self.drift:.2f}",
+            f"Variety: images of two seeds differ {self.variety:.0%} as much as without the LoRA",
             f"Likeness to the nearest training image ({self.nearest}): {self.likeness:.2f} of 1, without the LoRA "
             f"{self.base_likeness:.2f}",
         ]
         if self.without_word is None or self.word_elsewhere is None:
-            lines.append("Trigger word: there is none, so the LoRA acts on every prompt")
+            lines.append("Trigger word: there is none, so the LoRA affects every prompt")
         else:
             lines.append(
-                f'Trigger word "{word}": without it pictures of the captions moved by {self.without_word:.2f}; with it '
-                f"pictures of unrelated prompts moved by {self.word_elsewhere:.2f}"
+                f'Trigger word "{word}": without it, images of the captions changed by {self.without_word:.2f}; with '
+                f"it, images of unrelated prompts changed by {self.word_elsewhere:.2f}"
             )
         return lines
 
 
 def compare(base: Pictures, trained: Pictures, images: Sequence[TrainingImage]) -> Measures:
-    """
+    """Measure how images with the LoRA differ from those without it.
+
     Args:
-        base, trained: without and with the LoRA.
-        images: that were trained.
+        base, trained: the images without and with the LoRA.
+        images: the training images.
     """
     scale = max(mean_distance(torch.cat([base["subjects"], base["unrelated"]])), LEAST_DISTANCE)
     between_seeds = max(_mean(distances(base["subjects"], base["other_seed"])), LEAST_DISTANCE)
@@ -149,7 +157,7 @@ def compare(base: Pictures, trained: Pictures, images: Sequence[TrainingImage]) 
 
 
 def _nearest(pictures: Tensor, images: Sequence[TrainingImage]) -> tuple[float, str]:
-    """Mean likeness of the pictures to the training image that each is most like; the image of the greatest."""
+    """Return the mean likeness of images to the nearest training image, and the name of the nearest of all."""
     found: list[tuple[float, str]] = []
     for picture in pictures:
         look = difference_hash(to_picture(picture).convert("L"))
@@ -162,7 +170,7 @@ def _nearest(pictures: Tensor, images: Sequence[TrainingImage]) -> tuple[float, 
 
 
 def sheet(base: Pictures, trained: Pictures) -> Image.Image:
-    """All pictures: without the LoRA above, with it below."""
+    """Join all images in one: those without the LoRA above, those with it below."""
     rows = [torch.cat([pictures[name] for name in trained]) for pictures in (base, trained)]
     wide = torch.cat([row.permute(1, 0, 2, 3).flatten(1, 2) for row in rows])
     return to_picture(wide)

@@ -1,6 +1,6 @@
-"""How alike pictures are, by what is left of them when they are very small: layout, shapes and colours.
+"""The similarity of images, measured on very small versions of them, which only keep layout, shapes and colours.
 
-Pictures are float (count, height, width, 3) in 0..1.
+Images are float tensors (count, height, width, 3) with values from 0 to 1.
 """
 
 from __future__ import annotations
@@ -10,28 +10,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIDE = 32
-"""Of the small pictures, in pixels: noise and texture are gone, whatever the size of the pictures."""
+"""The side of the small images in pixels; noise and texture are gone at this size."""
 
 
 def small(pictures: Tensor) -> Tensor:
-    """(count, 3, SIDE, SIDE), by averaging."""
+    """Shrink images to (count, 3, SIDE, SIDE) by averaging."""
     return F.interpolate(pictures.permute(0, 3, 1, 2).float(), size=(SIDE, SIDE), mode="area")
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:
-    """Mean absolute difference of each picture from its counterpart, (count,), 0 to 1."""
+    """Return the mean absolute difference of each image from its counterpart, (count,), from 0 to 1."""
     return (small(one) - small(other)).abs().flatten(1).mean(1)
 
 
 def mean_distance(pictures: Tensor) -> float:
-    """Of all pairs of two and more pictures, as `distances`."""
+    """Return the mean of `distances` over all pairs of at least two images."""
     flat = small(pictures).flatten(1)
     return float(torch.pdist(flat, p=1).mean()) / flat.shape[1]
 
 
 def likeness(pictures: Tensor, others: Tensor) -> Tensor:
-    """Normalised cross-correlation (count, count of others): 1 for the same picture, whatever its brightness and
-    contrast; 0 for pictures that have nothing in common, and for flat ones."""
+    """Return the normalised cross-correlation of each image with each of the others, (count, count of others).
+
+    It is 1 for the same image, whatever its brightness and contrast, and 0 for unrelated images and for those of a
+    single colour.
+    """
 
     def normal(images: Tensor) -> Tensor:
         flat = small(images).flatten(1)

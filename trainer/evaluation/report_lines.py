@@ -1,4 +1,4 @@
-"""What the report says about the error of a run."""
+"""The report lines about the error of a run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .verdict import shown_on_others
 
 
 def validation_lines(evaluator: Evaluator, config: ResolvedConfig, dataset: Dataset) -> list[str]:
-    """Return what was measured on fixed examples; nothing if nothing was.
+    """Return the report lines about the error on fixed examples; empty if it was not measured.
 
     Args:
-        evaluator: the evaluator of the run.
+        evaluator: the evaluator that measured the run.
         config: the settings of the run.
-        dataset: the dataset of the run.
+        dataset: the dataset that was trained.
     """
     if evaluator.validation is None or not evaluator.rounds:
         return []
@@ -36,7 +36,9 @@ def validation_lines(evaluator: Evaluator, config: ResolvedConfig, dataset: Data
     ]
     shown = shown_on_others(evaluator.rounds)
     if shown is not None:
-        lines.append(f"Of what was learned of the training {dataset.unit}s, {max(0.0, shown):.0%} shows on the others")
+        lines.append(
+            f"Of what was learned from training {dataset.unit}s, {max(0.0, shown):.0%} carries over to the others"
+        )
     if evaluator.stopped_early:
         patience, threshold = config.early_stopping_patience, config.early_stopping_threshold
         lines.append(

@@ -1,4 +1,4 @@
-"""The error on fixed examples with fixed noise, so that two rounds differ only by what was learned between them."""
+"""The error on fixed examples with fixed noise: two rounds differ only by what was learned between them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ..models.examples import CachedExample, Progress
 from ..seeding import derived_seed
 
 MOST_EXAMPLES = 16
-"""The most examples that are measured on each side; with fixed noise, more would cost time and change little."""
+"""The most held-out and the most training examples to measure; with fixed noise, more would change little."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """The mean errors after `step` steps.
+    """The mean errors measured after `step` steps.
 
     Attributes:
-        step: how many steps were done.
+        step: the number of steps done.
         trained: the sum of the learning rates of all steps so far; 0 before the first.
         training: the error on training examples.
-        held_out: the error on as many examples that are not trained; None if none are held out.
+        held_out: the error on as many held-out examples; None if there are none.
         by_timestep: the error at each of the base model's `measured_timesteps`, on held-out examples if there are any.
     """
 
@@ -41,23 +41,22 @@ class Round:
 
     @property
     def error(self) -> float:
-        """The error that rounds are compared by: on held-out examples if there are any, else on training examples."""
+        """The error to compare rounds by: on held-out examples if there are any, otherwise on training examples."""
         return self.training if self.held_out is None else self.held_out
 
 
 class Validation:
-    """Measures the error of the adapters as they are.
+    """Measures the error of the base model with its adapters as they are.
 
     Args:
         base_model: the base model that carries the adapters.
-        held_out, training: examples with one view and one caption each, without caption dropout. There may be no
-            held-out
-            ones.
+        held_out, training: the examples, each with one view and one caption and without caption dropout; `held_out` may
+            be empty.
         batch_size: the number of rows in a forward pass.
         seed: the seed of the noise.
 
     Attributes:
-        seconds: how long all rounds took.
+        seconds: the time that all rounds took, in seconds.
     """
 
     def __init__(
@@ -75,11 +74,13 @@ class Validation:
         self.seconds = 0.0
 
     def attempts(self, step: int, trained: float) -> Iterator[Attempt[Round]]:
-        """Yield attempts at a round, with fewer and fewer rows at a time. The adapters' dropout must be off.
+        """Yield attempts at a round, each with fewer rows at a time after an out-of-memory error (OOM).
+
+        The dropout of the adapters must be off.
 
         Args:
-            step: how many steps were done.
-            trained: the sum of their learning rates.
+            step: the number of steps done.
+            trained: the sum of the learning rates of these steps.
         """
 
         def measured() -> Round:
@@ -92,7 +93,7 @@ class Validation:
         yield Attempt("one row at a time, again", measured)
 
     def measure(self, step: int, trained: float) -> Round:
-        """Measure one round. The adapters' dropout must be off."""
+        """Measure one round. The dropout of the adapters must be off."""
         started = time.monotonic()
         training = self._errors(self._training)
         held_out = self._errors(self._held_out) if self._held_out else None
@@ -102,7 +103,7 @@ class Validation:
 
     @torch.no_grad()
     def _errors(self, examples: Sequence[CachedExample]) -> tuple[float, ...]:
-        """Return the mean error at each timestep."""
+        """Return the mean error at each of the measured timesteps."""
         all_timesteps = self._base_model.measured_timesteps
         groups: dict[Hashable, list[tuple[int, int]]] = {}
         for index, example in enumerate(examples):
@@ -124,10 +125,17 @@ class Validation:
 def prepare_validation(
     base_model: BaseModel, dataset: Dataset, config: ResolvedConfig, cache: TensorCache, progress: Progress
 ) -> Validation | None:
-    """Encode the examples that are measured, while the encoders are loaded.
+    """Encode the examples to measure, while the encoders are loaded.
+
+    Args:
+        base_model: the base model, with its encoders loaded.
+        dataset: the dataset that the examples are taken from.
+        config: the settings of the run.
+        cache: the cache of encoded inputs.
+        progress: a function called with (done, total, what is being done).
 
     Returns:
-        None if the dataset has no examples to measure.
+        The validation; None if the dataset has no examples to measure.
     """
     held_out, training = dataset.measured_examples(MOST_EXAMPLES, config.resolution)
     if not training:

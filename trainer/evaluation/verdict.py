@@ -1,4 +1,4 @@
-"""Too little, good, or too much: what the figures of a run come to, and what to try next."""
+"""The verdict on a run (too little, good or too much), with the reasons for it and what to try next."""
 
 from __future__ import annotations
 
@@ -13,59 +13,62 @@ from .image_metrics import Measures
 from .validation import Round
 
 NO_GAIN = 0.005
-"""Fall of the error, as a share of its start, below which nothing was learned. With fixed noise even less is no chance,
-but a LoRA that does so little is not seen in a picture."""
+"""The fall of the error, as a share of its start, below which nothing was learned. With fixed noise, a smaller fall is
+not chance either, but a LoRA that does so little has no visible effect."""
 
 PAST_BEST = 0.05
-"""How far the error may lie above its best at the end, as a share of the best. On the demo model a run that ends well
-ends within 2 %, and one of five times its length 60 % above."""
+"""The most by which the error may end above its best, as a share of the best. On the demo model, a good run ends within
+2 %, and one of five times its length 60 % above."""
 
 STILL_FALLING = 0.2
-"""Speed of learning in the last half, as a share of the mean speed; a steady fall has 1. On the demo model a run of
-400 steps has 0.1, one of 160, of which more is learned but not seen, 0.15, one of 80 has 0.25."""
+"""The speed of learning in the last half, as a share of the mean speed, above which the run was too short. A steady
+fall has 1. On the demo model, a run of 400 steps has 0.1; one of 160 steps, which would still learn a little but not
+visibly, has 0.15; one of 80 steps has 0.25."""
 
 FAR_TOO_LITTLE = 0.5
-"""The same, from which twice as much would not be enough."""
+"""The speed of learning in the last half above which training twice as long would still be too short."""
 
 MEMORISED = 0.5
-"""Share of what was learned of the trained images that must show on others too, or the LoRA learned mere images."""
+"""The share of what was learned from training images that must carry over to others; below it, the LoRA memorised."""
 
 LITTLE_EFFECT = 0.25
-"""Movement of pictures, of that to pictures of something else, that one has to look for. The demo's style has 0.7."""
+"""The effect (see `Measures`) below which a change of images is hard to see. The demo's style has 0.7."""
 
 STRAY = 0.8
-"""Movement of pictures of unrelated prompts at which these are other pictures. On the demo model a run that ends well
-has 0.5, one of ten times its learning rate 1.3."""
+"""The drift (see `Measures`) above which images of unrelated prompts no longer show what was asked for. On the demo
+model, a good run has 0.5, and one of ten times its learning rate 1.3."""
 
 SAME = 0.4
-"""Distance between seeds, of the base's, below which all pictures look the same. On the demo model a run on 16 images
-has 0.6 to 0.8, one that knows 5 images by heart 0.3."""
+"""The variety (see `Measures`) below which all images look the same. On the demo model, a run on 16 images has 0.6 to
+0.8, and one that has memorised 5 images 0.3."""
 
 COPY = 0.95
-"""Normalised cross-correlation from which a picture is the training image again, on average over several seeds."""
+"""The likeness (see `Measures`) above which images are copies of training images, on average over several seeds."""
 
 COPY_OF_ITS_OWN = 0.1
-"""How far the base's pictures must be from that: simple images are alike without any training."""
+"""The least distance of the base model's likeness below `COPY`, because simple images are alike without training."""
 
 LEAKS = 0.5
-"""Effect without the trigger word, of that with it, from which the word is hardly needed."""
+"""The effect without the trigger word, as a share of that with it, above which the word is hardly needed."""
 
 Word = Literal["too little", "good", "too much", "none"]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run is judged by.
+    """The evidence that a run is judged by.
 
     Attributes:
-        rounds: of validation, with the one before the first step.
-        complete: whether the run went to its end. stopped_early: by early stopping.
-        measures: of its pictures, or None.
-        images: number of training images.
-        unit: what an example is called, in the singular.
+        rounds: the rounds of validation, including the one before the first step.
+        config: the settings of the run.
+        images: the number of training examples.
+        usual_rate: the learning rate that suits the optimizer and the model.
+        complete: whether the run reached its end.
+        stopped_early: whether early stopping ended the run.
+        measures: the measurements of drawn images, or None.
+        unit: the word for an example in the singular, such as "image".
         has_captions: whether the examples have captions.
-        usual_rate: the learning rate that suits optimizer and model.
-        swing: of the error while it trained, or None.
+        swing: the swing of the error during training, or None.
     """
 
     rounds: Sequence[Round]
@@ -85,33 +88,35 @@ class Evidence:
 
     @property
     def has_validation(self) -> bool:
+        """Whether held-out examples were measured."""
         return bool(self.rounds) and self.rounds[0].held_out is not None
 
     @property
     def measured_on(self) -> str:
-        """What the errors were measured on, in words."""
+        """The examples that the errors were measured on, such as "validation images"."""
         return f"{'validation' if self.has_validation else 'training'} {self.unit}s"
 
     @property
     def errors(self) -> list[float]:
-        """Of each round, on the validation images, or on training images where there are none."""
+        """The error of each round, on held-out examples if there are any, otherwise on training examples."""
         return [one.error for one in self.rounds]
 
     @property
     def best(self) -> Round:
-        """The trained state with the lowest error."""
+        """The round with the lowest error after training began."""
         return min(self.rounds[1:], key=lambda one: one.error)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`word` with the reasons for it and the things to try next, most promising first."""
+    """The verdict in one word, with the reasons for it and advice on what to try next, most promising first."""
 
     word: Word
     reasons: tuple[str, ...]
     advice: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
+        """Return the verdict as report lines."""
         title = "No verdict" if self.word == "none" else f"Verdict: {self.word.upper()}"
         lines = [f"{title}. {' '.join(self.reasons)}"]
         if self.advice:
@@ -120,9 +125,10 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Signs of too much weigh heavier than signs of too little: a LoRA that is past its best has learned enough.
+    """Judge a run.
 
-    A swing makes no verdict, but is told with it.
+    Signs of too much outweigh signs of too little, because a LoRA that is past its best has learned enough. A swing of
+    the error does not change the verdict, but is reported with it.
     """
     found = _judge(evidence)
     if evidence.swing is None:
@@ -145,7 +151,7 @@ def _judge(evidence: Evidence) -> Verdict:
     if too_much.reasons:
         return Verdict("too much", (*too_much.reasons, *caveat), too_much.advice)
     if not evidence.complete:
-        return Verdict("none", ("The run was ended before it was done, and shows no sign of too much so far.", *caveat))
+        return Verdict("none", ("The run was stopped before its end. So far there is no sign of too much.", *caveat))
     if too_little.reasons:
         return Verdict("too little", (*too_little.reasons, *caveat), too_little.advice)
     return Verdict("good", (_settled(evidence), *caveat), _advice_for_good(evidence))
@@ -155,8 +161,8 @@ def _caveat(evidence: Evidence) -> tuple[str, ...]:
     if evidence.has_validation:
         return ()
     return (
-        f"No {evidence.unit} was kept for validation, so overfitting shows in samples only; with validation_percent: "
-        "10 it would be measured, and the best state kept.",
+        f"No {evidence.unit} was held out for validation, so overfitting can only be seen in the samples. Set "
+        "validation_percent to 10 to measure it and to save the best state.",
     )
 
 
@@ -177,20 +183,19 @@ def _judge_errors(evidence: Evidence, too_much: _Signs, too_little: _Signs) -> N
     where = evidence.measured_on
     if last > start * (1 + NO_GAIN):
         too_much.add(
-            f"The error on {where} ended {last / start - 1:.0%} above where it began.",
+            f"The error on {where} ended {last / start - 1:.0%} higher than it began.",
             f"Lower learning_rate to {config.learning_rate / 4:g}.",
         )
     elif last > best.error * (1 + PAST_BEST):
         too_much.add(
-            f"The error on {where} was lowest after step {best.step} and {last / best.error - 1:.0%} above that at the "
-            "end.",
+            f"The error on {where} was lowest after step {best.step} and ended {last / best.error - 1:.0%} higher.",
             f"Train for {best.step} steps, or lower learning_rate to {config.learning_rate / 2:g}.",
             *_against_memorising(evidence),
         )
     elif best.error > start * (1 - NO_GAIN):
         if _fall(evidence.rounds[0].training, evidence.rounds[-1].training) * MEMORISED > NO_GAIN:
             too_much.add(
-                f"The training {evidence.unit}s were learned, but nothing of it shows on {where}.",
+                f"The training {evidence.unit}s were learned, but nothing of that carries over to {where}.",
                 *_against_memorising(evidence),
             )
         else:
@@ -207,33 +212,33 @@ def _judge_pictures(evidence: Evidence, measures: Measures, too_much: _Signs, to
     fewer = f"Train for {max(1, evidence.config.max_train_steps // 2)} steps."
     if measures.effect < LITTLE_EFFECT:
         remedy = _longer(evidence, "longer", evidence.config.learning_rate * 3)
-        known = bool(too_little.advice)  # what the errors ask for helps here too
-        too_little.add(f"Pictures of the captions moved by only {measures.effect:.2f}.", *([] if known else [remedy]))
+        known = bool(too_little.advice)  # the advice for the errors helps here too
+        too_little.add(f"Images of the captions changed by only {measures.effect:.2f}.", *([] if known else [remedy]))
     if measures.variety < SAME:
         too_much.add(
-            f"Pictures of different seeds look alike: they differ {measures.variety:.0%} as much as without the LoRA.",
+            f"Images of different seeds look alike: they differ {measures.variety:.0%} as much as without the LoRA.",
             fewer,
             *_against_memorising(evidence),
         )
     if measures.likeness > COPY and measures.base_likeness < COPY - COPY_OF_ITS_OWN:
         too_much.add(
-            f"Its pictures are copies of training images, as of {measures.nearest}.",
+            f"Its images are copies of training images, such as {measures.nearest}.",
             fewer,
             *_against_memorising(evidence),
         )
     if measures.drift > STRAY:
         too_much.add(
-            f"Pictures of unrelated prompts became other pictures: they moved by {measures.drift:.2f}.",
+            f"Images of unrelated prompts changed too much: by {measures.drift:.2f}.",
             f"Lower learning_rate to {evidence.config.learning_rate / 2:g}.",
             "Add a regularization folder (reg_data_dir).",
         )
 
 
 def learning_at_the_end(rounds: Sequence[Round]) -> float:
-    """The speed of learning in the last half of the training, as a share of its mean speed.
+    """Return the speed of learning in the last half of the training, as a share of its mean speed.
 
-    The half is counted in learning rates, not in steps: at the end of a cosine schedule nothing moves any more,
-    however much there is left to learn.
+    The half is measured by the sum of learning rates, not by steps, because nothing changes at the end of a cosine
+    schedule, however much there is left to learn.
     """
     start, last = rounds[0], rounds[-1]
     middle = min(rounds[1:-1], key=lambda one: abs(one.trained - last.trained / 2), default=start)
@@ -244,12 +249,16 @@ def learning_at_the_end(rounds: Sequence[Round]) -> float:
 
 
 def _fall(start: float, end: float) -> float:
-    """As a share of the start."""
+    """Return the fall of an error as a share of its start."""
     return 1 - end / start if start else 0.0
 
 
 def shown_on_others(rounds: Sequence[Round]) -> float | None:
-    """How much of the fall of the error on training images shows on validation images too; None where neither is."""
+    """Return the share of what was learned from training examples that carries over to held-out ones.
+
+    Returns:
+        The share; None if no examples are held out or nothing was learned.
+    """
     start, last = rounds[0], rounds[-1]
     if start.held_out is None or last.held_out is None:
         return None
@@ -264,13 +273,13 @@ def _against_memorising(evidence: Evidence) -> list[str]:
         advice.append("Set lora_dropout to 0.1.")
     if evidence.images < 30:
         advice.append(
-            f"Add {evidence.unit}s that differ from each other: there are {evidence.images}, and 30 make a difference."
+            f"Add {evidence.unit}s that differ from each other: there are {evidence.images}, and 30 would help."
         )
     return advice or [f"Lower lora_rank to {max(1, config.lora_rank // 2)}."]
 
 
 def _longer(evidence: Evidence, how_long: str, rate: float) -> str:
-    """To train for so long, or at a higher rate unless the run swung."""
+    """Return the advice to train for so long or, unless the error swung, at a higher learning rate."""
     more = "" if evidence.swing else f", or raise learning_rate to {rate:g}"
     return f"Train for {how_long}{more}."
 
@@ -283,7 +292,7 @@ def _against_standstill(evidence: Evidence) -> list[str]:
     if config.target_modules == "attention":
         more.append("set target_modules to attention_and_feed_forward")
     advice = [f"{', or '.join(more)}."]
-    return [*advice, "See whether the captions name what is in the images."] if evidence.has_captions else advice
+    return [*advice, "Check whether the captions describe what is in the images."] if evidence.has_captions else advice
 
 
 def _against_swings(config: ResolvedConfig, unit: str) -> str:
@@ -295,7 +304,7 @@ def _against_swings(config: ResolvedConfig, unit: str) -> str:
 
 def _settled(evidence: Evidence) -> str:
     if len(evidence.rounds) < 2:
-        return "The pictures show no sign of too little or too much."
+        return "The images show no sign of too little or too much training."
     where = evidence.measured_on
     fall = _fall(evidence.errors[0], evidence.best.error)
     return f"The error on {where} fell by {fall:.1%} and has settled."
@@ -309,6 +318,6 @@ def _advice_for_good(evidence: Evidence) -> tuple[str, ...]:
     measures = evidence.measures
     if measures is not None and measures.without_word is not None and measures.without_word > LEAKS * measures.effect:
         advice.append(
-            "It acts without its trigger word too; regularization images (reg_data_dir) would tie it to that."
+            "It also acts without its trigger word; regularization images (reg_data_dir) would tie it to the word."
         )
     return tuple(advice) or ("Use it. If it is too strong or too weak, change its strength before you train again.",)

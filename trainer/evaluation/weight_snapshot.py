@@ -1,4 +1,4 @@
-"""Copies of trained weights, to go back to."""
+"""Copies of trained weights that can be restored."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 
 def copied(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """The weights on the CPU, in the order of `parameters`."""
+    """Copy the weights to the CPU, in the order of `parameters`."""
     return [parameter.detach().to("cpu", copy=True) for parameter in parameters]
 
 
 @torch.no_grad()
 def put(weights: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> None:
-    """Overwrite the parameters by copies of them."""
+    """Overwrite the parameters with copies that `copied` made."""
     for parameter, weight in zip(parameters, weights, strict=True):
         parameter.copy_(weight)
 
 
 @contextmanager
 def swapped(weights: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Other weights for a while."""
+    """Give the parameters other weights inside the context, and restore their own afterwards."""
     own = copied(parameters)
     put(weights, parameters)
     try:

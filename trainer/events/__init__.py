@@ -1,1 +1,1 @@
-"""What a run tells whoever started it."""
+"""Events of a run, and the functions that are called for them."""

@@ -1,4 +1,4 @@
-"""How a run talks to whoever started it."""
+"""The functions through which a run reports its progress."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Callbacks:
     """Functions that a run calls while it works. Each may raise to stop the run, which then keeps what was trained.
 
     Attributes:
-        preparing: called with (examples done, how many there are, what is done with them).
-        stepped: called after each step with (its report, how many steps there are).
-        sampled: called with (the step that was reached, how many there are, the samples side by
-            side: a picture or a text).
+        preparing: called with (examples done, their total, what is being done).
+        stepped: called after each step with (its report, the total number of steps).
+        sampled: called with (the number of steps done, the total number of steps, the samples side by side in one image
+            or joined in one text).
     """
 
     preparing: Callable[[int, int, str], None] = lambda done, total, what: None

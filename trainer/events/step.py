@@ -1,4 +1,4 @@
-"""What is known of an optimizer step."""
+"""The results of an optimizer step."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 RANGES = ("0.00-0.25", "0.25-0.50", "0.50-0.75", "0.75-1.00")
-"""Quarters of the noise schedule; 0 is no noise. A loss swings with its timestep, so errors compare within a range."""
+"""The quarters of the noise schedule, where 0 is no noise. A loss depends on its timestep, so errors are only
+comparable within a range."""
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """An image in a step: its mean squared error without any weighting, and its noise as a share of the schedule."""
+    """The result of one example in a step.
+
+    Attributes:
+        name: the name of the example.
+        error: its error without any weighting.
+        timestep: its noise level, as a share of the noise schedule from 0 to 1.
+    """
 
     name: str
     error: float
@@ -20,12 +27,13 @@ class RowResult:
 
 @dataclass(frozen=True)
 class Gradients:
-    """What is known of a step before the weights change.
+    """The losses and the gradient norm of a step before the weights are updated.
 
     Attributes:
-        loss: what is to be minimised, the mean of `losses`.
-        losses: of each of `rows`, the images that were shown, in the order of the batches.
-        norm: of the gradients, before clipping.
+        loss: the loss of the step, the weighted mean of `losses`.
+        losses: the loss of each row.
+        rows: the results of the examples, in the order of the batches.
+        norm: the norm of the gradients before clipping.
     """
 
     loss: float
@@ -36,17 +44,17 @@ class Gradients:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What happened in an optimizer step.
+    """The report of an optimizer step.
 
     Attributes:
-        step: counts from 1.
-        loss: what was minimised.
-        rows: the images that were shown, in the order of the batches.
-        learning_rates: by part of the LoRA.
-        gradient_norm: before clipping.
-        seconds: that the step took.
-        skipped: whether it left the weights as they were, because its numbers were far beyond the usual.
-        memory_gb: most memory in use during the step, in GB of 10^9 bytes; see `PeakMeter`.
+        step: the number of the step, counted from 1.
+        loss: the loss of the step.
+        rows: the results of the examples, in the order of the batches.
+        learning_rates: the learning rates by parameter group.
+        gradient_norm: the norm of the gradients before clipping.
+        seconds: the duration of the step in seconds.
+        memory_gb: the most memory in use during the step, in GB of 10^9 bytes; see `PeakMeter`.
+        skipped: whether the weights were left unchanged, because the loss or the gradients were far above the usual.
     """
 
     step: int
@@ -60,12 +68,12 @@ class StepReport:
 
     @property
     def errors(self) -> dict[str, float]:
-        """Mean error in each range of the noise schedule that occurred."""
+        """The mean error in each range of the noise schedule that occurred."""
         return errors_by_range(self.rows)
 
 
 def errors_by_range(rows: Iterable[RowResult]) -> dict[str, float]:
-    """Mean error in each range of the noise schedule that occurs."""
+    """Return the mean error in each range of the noise schedule that occurs in `rows`."""
     found: dict[str, list[float]] = {}
     for row in rows:
         index = min(int(row.timestep * len(RANGES)), len(RANGES) - 1)

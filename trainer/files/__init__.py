@@ -1,1 +1,1 @@
-"""How files are written and read: whole or not at all, as text in any encoding, under names that every system takes."""
+"""Reading and writing of files: completely or not at all, text in any encoding, and names that are valid everywhere."""

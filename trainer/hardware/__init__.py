@@ -1,1 +1,1 @@
-"""What the machine has, how much of it is in use, and what slows it down."""
+"""The hardware: its memory, out-of-memory errors (OOM), and what slows it down."""

@@ -1,4 +1,4 @@
-"""The search for another program that holds the memory that a training needs."""
+"""The search for other programs that use the memory that a training needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..messages.wording import size_text
 from .nvidia import Holder, nvidia_cards
 
 WORTH_NAMING = 500_000_000
-"""The fewest bytes of memory for which closing a program helps."""
+"""The fewest bytes that a program must hold for closing it to help."""
 
 
 def largest_holder(device: torch.device) -> str:

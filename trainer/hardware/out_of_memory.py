@@ -1,4 +1,4 @@
-"""Out of memory (OOM): which errors mean it, and the one way in which work that ran out of memory is tried again."""
+"""Handling of out-of-memory errors (OOM): recognizing them, and trying again what ran out of memory."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Result = TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that the device or the host ran out of memory."""
+    """Return whether an error is an out-of-memory error (OOM) of the device or the host."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _TEXTS)
 
 
 def forget_tensors(error: BaseException | None) -> None:
-    """Release the objects that an error keeps alive: all local variables of the calls that it ended."""
+    """Release the local variables that an out-of-memory error keeps alive through its traceback."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -47,7 +47,7 @@ def free_memory() -> None:
 
 @dataclass(frozen=True)
 class Attempt(Generic[Result]):
-    """One way to do something.
+    """An attempt to do something in one of several ways.
 
     Attributes:
         how: what distinguishes it from the others, such as "in tiles".
@@ -60,7 +60,7 @@ class Attempt(Generic[Result]):
 
 @dataclass(frozen=True)
 class Outcome(Generic[Result]):
-    """What came of attempts at something that may run out of memory.
+    """The outcome of attempts at something that may run out of memory.
 
     Attributes:
         result: what the last attempt returned, unless it ran out of memory too.
@@ -93,12 +93,12 @@ def first_that_fits(
     is_oom: Callable[[BaseException], bool] = is_out_of_memory,
     free: Callable[[], None] = free_memory,
 ) -> Outcome[Result]:
-    """Make attempts until one does not run out of memory. Memory is freed before each further attempt.
+    """Make attempts until one does not run out of memory (OOM), freeing memory before each further attempt.
 
     Args:
         attempts: the attempts, at least one. The next one is asked for only after the one before has run out of memory,
             so a generator may decide on it then, and may raise when no attempt is left.
-        is_oom: a function that returns whether an error says that memory ran out. Other errors are passed on.
+        is_oom: a function that returns whether an error is an out-of-memory error. Other errors are passed on.
         free: a function that frees unused memory.
     """
     tried: list[str] = []
@@ -119,6 +119,6 @@ def first_that_fits(
 
 
 def twice(action: Callable[[], Result]) -> Iterator[Attempt[Result]]:
-    """Yield two attempts at the same action: what ran out of memory may fit once memory has been freed."""
+    """Yield two attempts at the same action, because what ran out of memory (OOM) may fit after memory was freed."""
     yield Attempt("with the memory that was free", action)
     yield Attempt("after freeing memory", action)

@@ -1,4 +1,4 @@
-"""Why steps may have become slow, as far as the computer tells, and what to do about it."""
+"""Likely causes of slow steps, as far as the system reports them, with advice."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ..messages.wording import listed, size_text
 from .nvidia import nvidia_cards
 
 FULL = 0.03
-"""Share of a memory that is free when it is as good as full."""
+"""The share of a memory below which, if no more is free, it counts as full."""
 
 BUSY = 0.25
-"""Share of all processors from which on other programs make a difference."""
+"""The share of all processor cores that other programs must use to be reported."""
 
 WORTH_NAMING = 0.1
-"""Share of one processor."""
+"""The share of one processor core that a program must use to be named."""
 
 LOOKING = 0.5
-"""Seconds in which the work of other programs is measured."""
+"""The time for which the processor use of other programs is measured, in seconds."""
 
 
 def likely_cause(device: torch.device) -> str:
-    """One or a few sentences. Takes about a second."""
+    """Return one or a few sentences about why steps may be slow now. Takes about a second."""
     found = [_of_main_memory(), _of_the_processor()]
     if device.type == "cuda":
         found = [_of_its_memory(device), _of_its_programs(), *found]
     return " ".join(filter(None, found)) or (
-        "The cause is not known: neither memory nor other programs stand out. The computer may be too hot, or save "
-        "energy."
+        "The cause is not known: there is enough memory, and no other program stands out. The computer may be too hot, "
+        "or in a power-saving mode."
     )
 
 
@@ -41,35 +41,35 @@ def _of_its_memory(device: torch.device) -> str:
     if free >= FULL * total:
         return ""
     full = (
-        f"The memory of the GPU is full: {size_text(total - free)} of {size_text(total)}, of which this training holds "
-        f"{size_text(torch.cuda.memory_reserved(device))}."
+        f"GPU memory is full: {size_text(total - free)} of {size_text(total)} are in use, "
+        f"{size_text(torch.cuda.memory_reserved(device))} of them by this training."
     )
-    remedy = "Close other programs; a smaller batch_size and gradient_checkpointing need less memory."
+    remedy = "Close other programs; a smaller batch_size or gradient_checkpointing needs less memory."
     if _spills():
         return (
-            f"{full} Windows then moves a part of it to main memory, which is 10 to 100 times slower. {remedy} With "
-            '"CUDA - Sysmem Fallback Policy" at "Prefer No Sysmem Fallback" in the NVIDIA Control Panel, the training '
-            "notices by itself that memory is short, and makes do with less."
+            f"{full} Windows then moves part of it to main memory, which is 10 to 100 times slower. {remedy} With "
+            '"CUDA - Sysmem Fallback Policy" set to "Prefer No Sysmem Fallback" in the NVIDIA Control Panel, the '
+            "training notices when GPU memory runs out, and uses less."
         )
     if torch.cuda.memory_stats(device).get("num_alloc_retries", 0):
-        return f"{full} So torch gives memory back and claims it again all the time. {remedy}"
+        return f"{full} PyTorch therefore has to free and allocate memory again and again. {remedy}"
     return ""
 
 
 def _spills() -> bool:
-    """Whether the driver takes main memory when that of the card is full: Windows, and Linux inside Windows."""
+    """Return whether the driver uses main memory when GPU memory is full, as on Windows and in WSL."""
     return sys.platform == "win32" or "microsoft" in platform.release().lower()
 
 
 def _of_its_programs() -> str:
     own = psutil.Process().pid
     cards, _ = nvidia_cards()
-    # A process in a container does not find itself: then it may be any card.
+    # A process in a container is not listed, so any card may be the one in use.
     mine = [card for card in cards if any(holder.pid == own for holder in card.holders)] or cards
     others = [holder.name for card in mine for holder in card.holders if holder.pid != own]
     if not others:
         return ""
-    return f"Beside this training there are on the GPU: {listed(others)}. If one of them is busy, close it."
+    return f"Other programs use the GPU too: {listed(others)}. If one of them is busy, close it."
 
 
 def _of_main_memory() -> str:
@@ -77,8 +77,8 @@ def _of_main_memory() -> str:
     if memory.available >= FULL * memory.total:
         return ""
     return (
-        f"The main memory is full: {size_text(memory.available)} of {size_text(memory.total)} are free, so the system "
-        "moves parts of it to disk. Close other programs."
+        f"Main memory (RAM) is full: only {size_text(memory.available)} of {size_text(memory.total)} are free, so the "
+        "system moves parts of it to disk. Close other programs."
     )
 
 
@@ -99,7 +99,7 @@ def _of_the_processor() -> str:
 
 
 def _work(processes: list[psutil.Process]) -> list[float]:
-    """The share of a core that each has used since it was asked last; 0 the first time, and when it is gone."""
+    """Return the share of a core that each process used since the last call; 0 at first, and for ended processes."""
     shares = []
     for process in processes:
         try:

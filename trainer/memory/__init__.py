@@ -1,1 +1,1 @@
-"""Whether a step fits into memory, and what is done where it does not."""
+"""Memory planning: how steps are made to fit, and what happens after an out-of-memory error (OOM)."""

@@ -1,4 +1,4 @@
-"""How a step is cut to fit into memory, and in which order it is cut smaller."""
+"""Memory plans: how a step is split to fit into memory, and which smaller plan comes next."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from ..models.memory_controls import MemoryControls
 STATE_BYTES = {
     "adamw": 8.0,  # two moments in float32
     "adamw_8bit": 2.0,
-    "adafactor": 0.1,  # rows and columns alone
+    "adafactor": 0.1,  # one value per row and column only
     "lion": 4.0,
-    "prodigy": 16.0,  # two moments, the sum of its estimate, and the weights at the start
+    "prodigy": 16.0,  # two moments, the sum for its estimate, and the initial weights
     "schedule_free_adamw": 8.0,
 }
-"""What an optimizer keeps for each trained number."""
+"""The bytes of state that an optimizer keeps per trained parameter."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """
+    """A way of computing a step that needs a certain amount of memory.
+
     Attributes:
-        micro_batch: rows that are computed at a time, at most.
-        checkpointing: whether blocks are computed again for backward rather than kept.
-        offloaded: how often more of the base model was left to the host's memory.
+        micro_batch: the most rows that are computed at a time.
+        checkpointing: whether gradient checkpointing is on, so that blocks are computed again in the backward pass.
+        offloaded: the number of times that another part of the base model was moved to main memory (RAM).
     """
 
     micro_batch: int
@@ -33,7 +34,7 @@ class MemoryPlan:
     offloaded: int = 0
 
     def micro_batches(self, batches: Sequence[Sequence[int]]) -> list[list[int]]:
-        """The same rows in the same order."""
+        """Split batches into micro-batches, with the same rows in the same order."""
         size = self.micro_batch
         return [list(batch[first : first + size]) for batch in batches for first in range(0, len(batch), size)]
 
@@ -43,26 +44,31 @@ class MemoryPlan:
 
 
 def smaller(plan: MemoryPlan, controls: MemoryControls) -> tuple[MemoryPlan, str] | None:
-    """Return the next plan, which needs less memory, and what changes, in words; None when nothing is left to change.
+    """Return the next smaller plan to try after an out-of-memory error (OOM), and adjust the base model to it.
 
-    The base model is adjusted to the plan through its controls.
+    The changes that cost the least time come first: the micro-batch is halved down to one row, then gradient
+    checkpointing is turned on, then more and more of the base model is moved to main memory (RAM).
 
-    What costs the least time comes first: the micro-batch is halved down to one row, then gradient checkpointing is
-    turned on, then more and more of the base model is moved to the host's memory.
+    Args:
+        plan: the current plan.
+        controls: the memory controls of the base model.
+
+    Returns:
+        The plan and a description of the change; None if nothing is left to change.
     """
     if plan.micro_batch > 1:
         rows = -(-plan.micro_batch // 2)
-        return replace(plan, micro_batch=rows), f"micro-batches of {rows} rather than {plan.micro_batch}"
+        return replace(plan, micro_batch=rows), f"micro-batches of {rows} instead of {plan.micro_batch}"
     if not plan.checkpointing:
         controls.set_checkpointing(True)
         return replace(plan, checkpointing=True), "gradient checkpointing"
     if controls.offload_more():
-        return replace(plan, offloaded=plan.offloaded + 1), "more of the base model in the computer's own memory"
+        return replace(plan, offloaded=plan.offloaded + 1), "more of the base model in main memory (RAM)"
     return None
 
 
 def largest_batch(samples: Sequence[CachedExample], batch_size: int) -> list[CachedExample]:
-    """Of all batches that can occur, the one that needs most memory."""
+    """Return the batch that needs the most memory of all that can occur."""
     groups: dict[Hashable, list[CachedExample]] = {}
     for sample in samples:
         groups.setdefault(sample.group, []).append(sample)
@@ -71,7 +77,7 @@ def largest_batch(samples: Sequence[CachedExample], batch_size: int) -> list[Cac
 
 
 def largest_number_of_rows(samples: Sequence[CachedExample], batch_size: int) -> int:
-    """In any batch."""
+    """Return the most rows that a batch can have."""
     groups: dict[Hashable, int] = {}
     for sample in samples:
         groups[sample.group] = groups.get(sample.group, 0) + 1

@@ -1,4 +1,4 @@
-"""Fits the steps of a run into memory: measures one before the first, and cuts them smaller when memory runs out."""
+"""Fitting of steps into memory: one is measured before the first step, and out-of-memory errors make them smaller."""
 
 from __future__ import annotations
 
@@ -35,19 +35,25 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 HOST_SHARE = 0.9
-"""Of the host's free memory that a training may plan with: other programs want some of it too."""
+"""The share of the free main memory (RAM) that a plan may use; other programs need some too."""
 
 PROBE = 0
-"""The number of the step that is measured before the first one, which is step 1."""
+"""The number of the trial step that is measured before step 1."""
 
 
 class NothingFits(CrucibleError):
-    """No plan is left that needs less memory."""
+    """Raised after an out-of-memory error (OOM) if there is no plan left that needs less memory."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Of a step on the largest images: bytes in use at most, how many there may be, and seconds."""
+    """The expected cost of a step on the largest examples.
+
+    Attributes:
+        peak: the most memory in use, in bytes.
+        limit: the most memory that may be used, in bytes.
+        seconds: the mean duration of a step.
+    """
 
     peak: int
     limit: int
@@ -55,15 +61,16 @@ class Expected:
 
 
 class StepMemory:
-    """
+    """Plans how steps are computed so that they fit into memory, and makes the plan smaller after out-of-memory errors.
+
     Args:
-        base_model: the base model, whose losses are measured.
-        examples: what the run trains on.
+        base_model: the base model to train on.
+        examples: the examples that the run trains on.
         batches: the batches that the examples are trained in.
         config: the settings of the run.
 
     Attributes:
-        plan: how steps are cut now. The effective batch is always that of `batches`.
+        plan: the current plan. The effective batch size never changes.
     """
 
     def __init__(
@@ -81,7 +88,7 @@ class StepMemory:
 
     @contextmanager
     def watched(self, stepper: OptimizerStepper) -> Iterator[None]:
-        """Measure memory inside the context. The adapters are attached.
+        """Measure memory inside the context. The adapters must be attached.
 
         Args:
             stepper: the trained weights and their optimizer.
@@ -93,26 +100,26 @@ class StepMemory:
             yield
 
     def micro_batches(self, batches: Sequence[Sequence[int]]) -> list[list[int]]:
-        """The batches of a step, cut as the plan says: the same rows in the same order. The step begins here."""
+        """Begin a step, and return its batches split as the plan says, with the same rows in the same order."""
         self._meter.reset()
         return self.plan.micro_batches(batches)
 
     def peak_gb(self) -> float:
-        """The most memory in use since the step began, in GB of 10^9 bytes."""
+        """Return the most memory in use since the step began, in GB of 10^9 bytes."""
         return self._meter.peak / 1e9
 
     def after_step(self, report: StepReport) -> None:
-        """Take note of what a step took."""
+        """Record the memory and the time that a step took."""
         self._measured = max(self._measured, int(report.memory_gb * 1e9))
         self._seconds.append(report.seconds)
 
     def probe(self) -> None:
-        """Measure forward and backward on the largest examples, and plan for less until they fit.
+        """Measure a forward and backward pass on the largest examples, and make the plan smaller until it fits.
 
-        Nothing that is trained changes: there is no optimizer step, and steps draw their random numbers anew.
+        This does not affect training: there is no optimizer step, and random numbers depend on the step alone.
 
         Raises:
-            NothingFits: they do not fit, whatever the plan.
+            NothingFits: even the smallest plan does not fit.
         """
         while True:
             try:
@@ -125,23 +132,23 @@ class StepMemory:
             if not self._plan_smaller(f"Measured before the first step, {needed}"):
                 if self._config.memory_limit is not None:
                     raise NothingFits(self._nothing_left(needed[0].upper() + needed[1:], expected.peak))
-                log.warning("%s, which is hardly enough. %s", needed, self._holder())
+                log.warning("Memory may not be enough: %s. %s", needed, self._holder())
                 break
         self._expected = expected
         for line in self.lines():
             log.info(line)
 
     def attempts(self, action: Callable[[], Result], step: int) -> Iterator[Attempt[Result]]:
-        """Yield attempts at a step, each after the first with a plan that needs less memory than the one before.
+        """Yield attempts at a step, each with a smaller plan after an out-of-memory error (OOM) in the one before.
 
         Args:
-            action: a function that does the step as the plan says. The gradients that it leaves when it runs out of
-                memory are forgotten.
+            action: a function that computes the step according to the plan. If it runs out of memory, the gradients
+                that it leaves are discarded.
             step: the number of the step, counted from 1.
 
         Raises:
             NothingFits: there is no smaller plan.
-            CrucibleError: the config forbids one.
+            CrucibleError: `memory` is `fixed`, so the plan may not change.
         """
         yield Attempt(str(self.plan), action)
         while True:
@@ -149,9 +156,10 @@ class StepMemory:
             yield Attempt(str(self.plan), action)
 
     def _measure(self) -> Expected:
+        """Compute the trial step with the current plan, and return what a step is expected to cost."""
         rows = largest_batch(self._examples, self.plan.micro_batch)
         limit = self._config.memory_limit
-        # The first pass loads the model and starts the device, which is no part of a step.
+        # The first pass also loads the model and initialises the device, so it is not counted.
         self._meter.reset()
         self._pass(rows[:1])
         peak, now = self._meter.peak, self._meter.now
@@ -159,7 +167,7 @@ class StepMemory:
         if self._device.type == "cuda":
             expected = 0
         else:
-            # The system kills a process that takes too much rather than telling it, so this is not tried out.
+            # The system kills a process that uses too much main memory, so this must not be found out by trying.
             available = limit or int(HOST_SHARE * available)
             expected = now + (peak - now) * len(rows)
         to_come = self._optimizer_state()
@@ -168,7 +176,7 @@ class StepMemory:
         peak, now, seconds = self._timed_pass(rows)
         self._controls.make_room(peak - now + to_come, limit)
         in_all, on_device = self._controls.weights_size()
-        if on_device < in_all:  # and by what was measured, another part of the model is now
+        if on_device < in_all:  # the measurement may have changed which part of the model is on the device
             self._pass(rows[:1])
             peak, now, seconds = self._timed_pass(rows)
         mean = sum(sample.size for sample in self._examples) / len(self._examples)
@@ -176,7 +184,7 @@ class StepMemory:
         return Expected(peak + to_come, available, seconds * share)
 
     def _timed_pass(self, rows: Sequence[CachedExample]) -> tuple[int, int, float]:
-        """Bytes at most and before it, and seconds."""
+        """Compute a pass; return its peak memory, the memory before it (both in bytes), and its seconds."""
         self._meter.reset()
         now, started = self._meter.now, time.perf_counter()
         self._pass(rows)
@@ -188,24 +196,24 @@ class StepMemory:
         losses.values.detach().cpu()  # waits for the device
 
     def _optimizer_state(self) -> int:
-        """Bytes that the optimizer will keep and does not yet have."""
+        """Return the bytes that the optimizer will still allocate for its state."""
         if self._stepper.optimizer.state:
             return 0
         numbers = sum(weight.numel() for weight in self._stepper.parameters)
         return int(numbers * STATE_BYTES[self._config.optimizer])
 
     def _handle_oom(self, step: int) -> None:
-        """Plan for less memory after a step has run out of it."""
+        """Switch to a smaller plan after an out-of-memory error (OOM) in a step."""
         self._stepper.forget_gradients()
         peak = self._meter.peak
         self._measured = max(self._measured, peak)
-        name = "The step that is measured before the first" if step == PROBE else f"Step {step}"
+        name = "The trial step before the first step" if step == PROBE else f"Step {step}"
         what = f"{name} ran out of memory at {size_text(peak)}"
         if self._config.memory == "fixed":
             raise CrucibleError(
-                f"{what}, and memory is fixed, so no way to make do with less was tried (the plan: {self.plan}). "
-                f"{self._kept(step)}Set memory to auto, or choose a smaller batch_size, gradient_checkpointing or a "
-                f"lower resolution. {self._holder()}".rstrip()
+                f"{what}. Because memory is fixed, using less memory was not tried (the plan was {self.plan}). "
+                f"{self._kept(step)}Set memory to auto, lower batch_size or resolution, or turn on "
+                f"gradient_checkpointing. {self._holder()}".rstrip()
             )
         if not self._plan_smaller(what):
             raise NothingFits(self._nothing_left(what, peak, step))
@@ -215,29 +223,29 @@ class StepMemory:
         if found is None:
             return False
         self.plan, done = found
-        self._changes.append(f"{why}: from then on with {done}")
+        self._changes.append(f"{why}: continued with {done}")
         log.warning(self._changes[-1])
         return True
 
     def _nothing_left(self, what: str, peak: int, step: int = PROBE) -> str:
         config = self._config
         return (
-            f"{what}, and there is no way left to make do with less. The smallest plan that was tried: {self.plan}; at "
-            f"most {size_text(peak)} were in use. {self._kept(step)}A new run with a lower lora_rank (it is "
-            f"{config.lora_rank}) or a lower resolution (it is {config.resolution}; with allow_lower_resolution it "
-            f"falls by itself, to {LEAST} at least) would need less. {self._holder()}".rstrip()
+            f"{what}, and nothing is left to try that needs less. The smallest plan that was tried: {self.plan}; "
+            f"up to {size_text(peak)} were in use. {self._kept(step)}A new run with a lower lora_rank (it is "
+            f"{config.lora_rank}) or a lower resolution (it is {config.resolution}; allow_lower_resolution lowers it "
+            f"automatically, down to {LEAST}) needs less. {self._holder()}".rstrip()
         )
 
     @staticmethod
     def _kept(step: int) -> str:
-        return "What was trained is kept, and queued again with more memory it goes on. " if step > 1 else ""
+        return "The training so far is saved; start it again with more free memory to resume. " if step > 1 else ""
 
     def _holder(self) -> str:
         holder = largest_holder(self._device)
-        return f"Another program that holds memory is {holder}; closing it makes room." if holder else ""
+        return f"Another program is using memory: {holder}. Closing it would free that." if holder else ""
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, of plain values."""
+        """Return what `restore` needs, as plain values."""
         return {
             "plan": (self.plan.micro_batch, self.plan.checkpointing, self.plan.offloaded),
             "changes": list(self._changes),
@@ -245,7 +253,7 @@ class StepMemory:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Cut steps as in a `state`, so that they give the same numbers. The adapters are attached."""
+        """Split steps as in a `state`, so that their results are the same. The adapters must be attached."""
         micro_batch, checkpointing, offloaded = state["plan"]
         checkpointing = checkpointing or self.plan.checkpointing
         self._controls.set_checkpointing(checkpointing)
@@ -254,12 +262,12 @@ class StepMemory:
         self._changes, self._measured = list(state["changes"]), state["measured"]
 
     def lines(self) -> list[str]:
-        """The plan, beside it what was measured, and how it changed, for the report."""
+        """Return the report lines about the plan, its changes, and the expected and measured memory and time."""
         plan, config = self.plan, self._config
         in_all, on_device = self._controls.weights_size()
         place = f"on {self._device.type}"
         if on_device < in_all:
-            place += f", {size_text(in_all - on_device)} of it in the computer's own memory"
+            place += f", {size_text(in_all - on_device)} of it in main memory (RAM)"
         lines = [
             f"Memory: {plan.micro_batch} at a time in batches of {config.batch_size}, gradient "
             f"checkpointing {'on' if plan.checkpointing else 'off'}; the base model ({size_text(in_all)}) {place}"
@@ -269,12 +277,12 @@ class StepMemory:
             whole = expected.seconds * config.max_train_steps
             lines.append(
                 f"  expected: at most {size_text(expected.peak)} of {size_text(expected.limit)}, "
-                f"{expected.seconds:.2g} s a step, {_duration(whole)} in all"
+                f"{expected.seconds:.2g} s per step, {_duration(whole)} in total"
             )
         if self._seconds:
-            # The usual step: a few are slowed down by other programs, or by what is done for the first time.
+            # The median, because some steps are slowed down by other programs or by one-time setup.
             usual = statistics.median(self._seconds)
-            lines.append(f"  measured: at most {size_text(self._measured)}, {usual:.2g} s a step")
+            lines.append(f"  measured: at most {size_text(self._measured)}, {usual:.2g} s per step")
         return lines + [f"  {change}" for change in self._changes]
 
 

@@ -1,1 +1,1 @@
-"""How texts for people are put together."""
+"""Helpers for the wording of messages to the user."""

@@ -1,26 +1,26 @@
-"""Numbers and lists of names as people read them."""
+"""Wording of numbers and lists of names in messages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 NAMES_SHOWN = 5
-"""How many names a message lists before it only counts the rest."""
+"""The most names that a message lists; the rest is only counted."""
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are: "a, b, c, d, e and 7 more"."""
+    """Return the first names and the number of the rest, such as "a, b, c, d, e and 7 more"."""
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """Return a count with its noun: "1 image", "2 images"."""
+    """Return a count with its noun, such as "1 image" or "2 images"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def size_text(size: int) -> str:
-    """Return a size in bytes as people read it: "14.2 MB", where 1 MB is 1,000,000 bytes."""
+    """Return a size in bytes with a suitable unit, such as "14.2 MB", where 1 MB is 1,000,000 bytes."""
     if size < 1000:
         return f"{size} bytes"
     for unit, factor in (("KB", 1e3), ("MB", 1e6), ("GB", 1e9)):

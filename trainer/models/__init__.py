@@ -1,1 +1,1 @@
-"""What is being trained: base models of ComfyUI and diffusers behind one interface."""
+"""Base models from ComfyUI and diffusers, behind one interface."""

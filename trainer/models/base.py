@@ -23,16 +23,15 @@ from .previews import Previewer
 
 
 class BaseModel(ABC):
-    """One training run's view of a base model.
+    """A base model as a training run uses it.
 
-    Everything but the constructor, the identities and the names of layers is used inside `session()` only.
+    Only the constructor, the identities and the names of layers may be used outside `session()`.
 
     Attributes:
-        name: what the user calls the model.
-        architecture: the format of its LoRA files.
-        facts: what the choice of settings needs to know of it.
-        memory: how it can be made to need less memory.
-        previewer: draws its samples.
+        name: the name of the model in messages to the user.
+        architecture: the architecture, which decides the format of LoRA files.
+        memory: the controls that make the model need less memory.
+        previewer: the previewer that draws samples.
         measured_timesteps: the shares of the noise schedule at which `losses` of fixed examples are measured.
     """
 
@@ -44,10 +43,11 @@ class BaseModel(ABC):
 
     @property
     @abstractmethod
-    def facts(self) -> ModelFacts: ...
+    def facts(self) -> ModelFacts:
+        """The facts about the model that automatic settings depend on."""
 
     def warnings(self) -> tuple[str, ...]:
-        """Return sentences about what makes this model a doubtful choice to train on; most models have none."""
+        """Return sentences about why this model may be a bad choice to train on; empty for most models."""
         return ()
 
     @abstractmethod
@@ -55,12 +55,14 @@ class BaseModel(ABC):
         """Return a hash of all weights (a fixed sample of each) and of everything patched onto them."""
 
     def encoders_identity(self) -> str:
-        """Return a hash of the encoders that turn examples into inputs; empty for a model without any."""
+        """Return a hash of the encoders that turn examples into inputs, or "" for a model without encoders."""
         return ""
 
     @abstractmethod
     def session(self, mixed_precision: str) -> AbstractContextManager[Engine]:
-        """Open the context in which gradients flow, with modes, devices and precision set; it undoes all of them.
+        """Prepare the model for training inside the context: gradients, modes, devices and precision.
+
+        On exit, everything is restored.
 
         Args:
             mixed_precision: fp32, fp16, bf16 or auto.
@@ -70,13 +72,13 @@ class BaseModel(ABC):
         """
 
     def prepare_losses(self, settings: ObjectiveSettings) -> dict[str, str]:
-        """Set how `losses` are computed from now on; until then they are plain.
+        """Set how `losses` computes losses from now on; before, they are plain errors.
 
         Returns:
-            What the base model chose for settings that are its to choose, with the reasons, by the settings' names.
+            The reasons for values that the base model chose itself, by the name of the setting.
 
         Raises:
-            CrucibleError: settings that do not suit what the model predicts.
+            CrucibleError: the settings do not suit what the model predicts.
         """
         return {}
 
@@ -89,24 +91,26 @@ class BaseModel(ABC):
         encode_captions: bool,
         progress: Progress,
     ) -> list[CachedExample]:
-        """Run all examples that the cache does not hold through the frozen encoders, once.
+        """Encode all examples that are not in the cache with the frozen encoders.
 
         Args:
-            examples: examples of a dataset that this kind of base model is trained on.
-            caption_dropout: how often an example is shown without its caption, 0 to 1.
-            encode_captions: whether captions are encoded too; not if the text encoders are trained.
+            examples: the examples, of a kind that this kind of base model is trained on.
+            cache: the cache of encoded inputs.
+            caption_dropout: the probability that an example is shown without its caption, from 0 to 1.
+            encode_captions: whether to encode captions too; False if the text encoders are trained.
+            progress: a function called with (done, total, what is being done).
 
         Returns:
             The examples in the same order.
         """
 
     def release_encoders(self) -> None:
-        """Release the memory of what only `cache_inputs` needs."""
+        """Release the memory of the encoders that only `cache_inputs` needs."""
         return
 
     @abstractmethod
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> AbstractContextManager[Adapters]:
-        """Put adapters on layers inside the context; on exit the model is as it was found."""
+        """Attach adapters to layers inside the context; on exit, the model is restored."""
 
     @abstractmethod
     def losses(
@@ -114,21 +118,23 @@ class BaseModel(ABC):
     ) -> RowLosses:
         """Compute the loss of each row.
 
-        Row i's random numbers come from seeds[i] alone, so its loss does not depend on the rest of the batch.
+        The random numbers of row i depend only on seeds[i], so its loss does not depend on the rest of the batch.
 
         Args:
-            timesteps: each row's share of the noise schedule, to be used instead of a random one.
+            rows: the examples of the batch.
+            seeds: one seed per row.
+            timesteps: the timestep of each row, as a share of the noise schedule; None draws them at random.
         """
 
     def place_of(self, name: str) -> Place | None:
-        """Return the layer that a LoRA file of any trainer means by a name; None for an unknown name."""
+        """Return the layer that a name in a LoRA file of any trainer refers to; None for an unknown name."""
         return None
 
     @abstractmethod
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of the weight of each layer that can carry an adapter, by the layer's key in a file.
+        """Return the weight shape of each layer that can have an adapter, by the layer's key in a LoRA file.
 
-        Layers of text encoders are among them.
+        This includes the layers of text encoders.
         """
 
     def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -137,12 +143,12 @@ class BaseModel(ABC):
 
     @abstractmethod
     def verify(self, path: Path, layers: int) -> None:
-        """Read a saved LoRA through the loader for this kind of base model.
+        """Check that the loader for this kind of base model can read a saved LoRA.
 
         Args:
             path: the LoRA file.
-            layers: how many layers were saved.
+            layers: the number of layers that were saved.
 
         Raises:
-            CrucibleError: a key of the file, or one of the layers, did not find its module.
+            CrucibleError: the loader did not find the module for a key or a layer of the file.
         """

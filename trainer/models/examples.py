@@ -1,4 +1,4 @@
-"""Training examples as a base model wants them, and what they cost."""
+"""Encoded training examples and their losses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 Inputs = TypeVar("Inputs")
 
 Progress = Callable[[int, int, str], None]
-"""A function called with (done, total, what is being done); it may raise to stop."""
+"""A function called with (done, total, what is being done), which may raise to stop."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class CachedExample(Generic[Inputs]):
     """A training example whose inputs have been encoded.
 
     Attributes:
-        name: what the user calls it.
-        group: examples of the same group can share a batch.
-        inputs: what the base model's losses are computed from.
-        size: how much memory it needs beside the others, such as its pixels.
-        weight: how much it counts in the loss of a step: 1 for a picture, the number of trained tokens for a text.
+        name: the name of the example in messages to the user.
+        group: the group of the example; only examples of the same group can share a batch.
+        inputs: the encoded inputs that the base model computes losses from.
+        size: the memory that the example needs relative to others, such as its number of pixels.
+        weight: the weight in the loss of a step: 1 for an image, the number of trained tokens for a text.
     """
 
     name: str
@@ -36,13 +36,13 @@ class CachedExample(Generic[Inputs]):
 
 @dataclass(frozen=True)
 class RowLosses:
-    """The losses of the rows of a batch, each (rows,), float32.
+    """The losses of the rows of a batch, as float32 tensors of shape (rows,).
 
     Attributes:
         values: the losses that are trained, with gradients to the adapters.
         errors: the plain errors that are reported, without gradients and without any weighting.
-        timesteps: how much noise each row got, as a share of the schedule: 0 is none, 1 is nothing but noise. 0 for
-            models without noise.
+        timesteps: the noise level of each row as a share of the schedule, from 0 (no noise) to 1 (only noise); 0 for
+            models that are not trained with noise.
     """
 
     values: Tensor

@@ -1,4 +1,4 @@
-"""What makes two sets of weights the same."""
+"""Hashes that identify sets of weights."""
 
 from __future__ import annotations
 

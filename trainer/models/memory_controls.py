@@ -1,4 +1,4 @@
-"""The ways in which a base model can be made to need less memory."""
+"""The controls that make a base model need less memory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ Result = TypeVar("Result")
 
 
 class MemoryControls:
-    """A base model's memory, as the plan of a run adjusts it. These controls are those of a model that stays on its
-    device as a whole and has no blocks to recompute."""
+    """The controls with which a run adjusts the memory use of a base model.
+
+    This class is for models that stay on their device as a whole and do not support gradient checkpointing.
+    """
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Return whether an error says that the device or the host ran out of memory."""
+        """Return whether an error is an out-of-memory error (OOM) of the device or the host."""
         return is_out_of_memory(error)
 
     def available(self, device: torch.device) -> int:
-        """Return how many bytes of the device adapters and training steps can use, including what they already use."""
+        """Return the bytes of the device that adapters and steps can use, including those already in use."""
         return available_memory(device)
 
     def free(self) -> None:
@@ -30,26 +32,26 @@ class MemoryControls:
         free_memory()
 
     def first_that_fits(self, attempts: Iterable[Attempt[Result]]) -> Outcome[Result]:
-        """Make attempts at something until one does not run out of memory."""
+        """Make attempts until one does not run out of memory (OOM)."""
         return first_that_fits(attempts, self.is_out_of_memory, self.free)
 
     def weights_size(self) -> tuple[int, int]:
-        """Return the bytes of the model that is trained, without adapters: in all, and of these on the device."""
+        """Return the size of the model without adapters in bytes: the total, and the part that is on the device."""
         return 0, 0
 
     def set_checkpointing(self, on: bool) -> None:
-        """Switch gradient checkpointing while adapters are attached. The gradients stay the same."""
+        """Turn gradient checkpointing on or off while adapters are attached. The gradients do not change."""
 
     def make_room(self, room: int | None, limit: int | None) -> None:
-        """Say how the model is to be loaded from now on; only models that can be offloaded in part use it.
+        """Set how much of the model is loaded from now on; models that cannot be partly offloaded ignore this.
 
         Args:
-            room: the bytes of the device that stay free for a training step; None while that is unknown.
-            limit: the most bytes that room and weights may take together; None sets no limit.
+            room: the bytes of the device to keep free for a training step; None while that is unknown.
+            limit: the most bytes that a step and the weights may use together; None for no limit.
         """
 
     def offload_more(self) -> bool:
-        """Keep more of the model in the host's memory, from the next losses on.
+        """Keep more of the model in main memory (RAM) from the next losses on.
 
         Returns:
             False if no more can be offloaded, or this kind of base model cannot do it.

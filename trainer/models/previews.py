@@ -1,4 +1,4 @@
-"""The samples that a run draws to show what the adapter does: pictures or texts."""
+"""The samples that a run draws to show what the adapter does: images or texts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sampling:
-    """The settings of a round of samples. They mean what they mean in ComfyUI's KSampler; models that draw no pictures
-    use the prompts and the seed.
+    """The settings of a round of samples, with the same meaning as in ComfyUI's KSampler.
+
+    Models that generate text only use the prompts and the seed.
 
     Attributes:
-        prompts: one sample is drawn for each.
-        width, height: the size of a picture in pixels.
+        prompts: the prompts, for each of which one sample is drawn.
+        width, height: the size of an image in pixels.
         seed: the seed of every sample.
+        steps: the number of sampling steps.
+        cfg: the scale of classifier-free guidance.
+        sampler: the name of the sampler.
+        scheduler: the name of the scheduler.
         negative: the negative prompt of all samples.
     """
 
@@ -33,7 +38,7 @@ class Sampling:
 
 
 Samples = Tensor | tuple[str, ...]
-"""A round of samples, one for each prompt: pictures (prompts, height, width, 3), float32 in 0..1 on the CPU; or
+"""A round of samples, one per prompt: images as a float32 tensor (prompts, height, width, 3) in 0..1 on the CPU, or
 texts."""
 
 
@@ -42,10 +47,10 @@ class Previewer(ABC):
 
     @abstractmethod
     def prepare(self, samplings: Sequence[Sampling]) -> None:
-        """Encode the prompts that `draw` will be given, while the text encoders are loaded.
+        """Encode the prompts that will be passed to `draw`, while the text encoders are loaded.
 
         Raises:
-            CrucibleError: this kind of base model has no such sampler.
+            CrucibleError: this kind of base model does not have the sampler.
         """
 
     @abstractmethod
@@ -53,5 +58,5 @@ class Previewer(ABC):
         """Draw one sample for each prompt, with the adapters as they are.
 
         Args:
-            sampling: settings that `prepare` was given, or whose prompts are among those.
+            sampling: settings whose prompts were passed to `prepare`.
         """

@@ -1,1 +1,1 @@
-"""Whether something is going wrong: anomalies in the numbers, hard images, slow steps, a loss that swings."""
+"""Monitoring of a run for problems: NaN and spikes, hard images, slow steps, and a swinging error."""

@@ -1,4 +1,4 @@
-"""Trouble in the numbers of a step, found before they change the weights."""
+"""Detection of NaN, infinite values and spikes in the loss and gradients of a step, before they change the weights."""
 
 from __future__ import annotations
 
@@ -21,40 +21,43 @@ from .error_baseline import ErrorBaseline
 log = logging.getLogger(__name__)
 
 MOST_RETURNS = 5
-"""Times that a run goes back. Each halves the learning rate: what still fails at a thirty-second of it has another
-cause."""
+"""The most times that a run goes back to its last good state. The learning rate is halved each time, so what still
+fails at a thirty-second of it has another cause."""
 
 LOW_LEARNING_RATE = 5e-5
-"""A lowered learning rate stops here once before it is lowered further: few LoRAs diverge at it."""
+"""A learning rate that is being lowered stops here once before it is lowered further: few LoRAs diverge at it."""
 
 WINDOW = 100
-"""Steps that say what is usual."""
+"""The number of latest steps that define what is usual."""
 
 ENOUGH = 30
-"""Of them, from which a spike can be told."""
+"""The number of steps needed before spikes are detected."""
 
 FAR = 8.0
-"""Standard deviations of the logarithm, estimated from the median as for normal values, that a spike lies above the
-median."""
+"""The least distance of a spike above the median, in standard deviations of the logarithm. They are estimated from the
+median absolute deviation."""
 
 TIMES = 10.0
-"""How many times the median a spike is at least."""
+"""The least ratio of a spike to the median."""
 
 MOST_IN_A_ROW = 5
-"""Skipped steps, after which what is far beyond the usual has become usual."""
+"""The most spikes in a row; after that many, their size counts as usual."""
 
 SMALLEST = 1e-12
+"""The least value whose logarithm is taken."""
 
 Action = Literal["go on", "skip", "go back"]
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A step whose loss or gradient was no number.
+    """A step whose loss or gradient was NaN or infinite.
 
     Attributes:
-        what: in words.
-        images: it happened with. alone: whether others in the same step were good.
+        step: the number of the step, counted from 1.
+        what: a description, such as "The loss of step 8 was nan".
+        images: the names of the images with such a loss, or of all images of the step.
+        alone: whether other images in the same step were fine.
     """
 
     step: int
@@ -63,12 +66,20 @@ class Broken:
     alone: bool
 
     def text(self) -> str:
+        """Return the description with the names of the images."""
         return f"{self.what} with {listed(self.images)}"
 
 
 @dataclass(frozen=True)
 class Spike:
-    """A step that was skipped: its `what` was `times` the usual."""
+    """A step that was skipped because of a spike.
+
+    Attributes:
+        step: the number of the step, counted from 1.
+        what: the value that was too high: "gradient" or "error".
+        times: the ratio of that value to the usual.
+        images: the names of the images in the step.
+    """
 
     step: int
     what: str
@@ -76,18 +87,21 @@ class Spike:
     images: tuple[str, ...]
 
     def text(self) -> str:
+        """Return a description of the step."""
         return f"step {self.step} ({self.what} {self.times:.0f} times the usual, with {listed(self.images)})"
 
 
 class AnomalyDetector:
-    """
+    """Decides what to do with a step whose loss or gradients are NaN, infinite or far above the usual.
+
     Args:
-        precision: of the computation, for people.
-        loss_scale: what the loss is multiplied by at present.
+        config: the settings of the run.
+        precision: the precision of the computation: fp32, fp16 or bf16.
+        loss_scale: a function that returns the current loss scale.
 
     Attributes:
-        broken: steps from which the run went back.
-        spikes: steps that were skipped.
+        broken: the steps with NaN or infinite values, after which the run went back.
+        spikes: the steps that were skipped.
     """
 
     def __init__(self, config: ResolvedConfig, precision: str, loss_scale: Callable[[], float]) -> None:
@@ -102,22 +116,32 @@ class AnomalyDetector:
 
     @property
     def slowdown(self) -> float:
-        """What the learning rates are to be multiplied by, for the times that the run went back."""
+        """The factor on the learning rates, which is lower the more often the run went back."""
         return _lowered(self._rate, len(self.broken)) / self._rate
 
     def judge(self, step: int, gradients: Gradients) -> Action:
-        """What to do with the gradients of a step, which counts from 1."""
+        """Decide what to do with the gradients of a step.
+
+        Args:
+            step: the number of the step, counted from 1.
+            gradients: the loss and the gradients of the step.
+
+        Returns:
+            "go back" for NaN or infinite values, "skip" for a spike, otherwise "go on".
+        """
         if math.isfinite(gradients.loss) and math.isfinite(gradients.norm):
             return "skip" if self._is_spike(step, gradients) else "go on"
         if math.isfinite(gradients.loss) and self._loss_scale() > 1:
-            return "go on"  # it is the scaled gradients that overflowed: the scaler skips them and lowers its scale
+            return "go on"  # only the scaled gradients overflowed: the scaler skips the step and lowers its scale
         self.broken.append(_broken(step, gradients))
         log.warning("%s.", self.broken[-1].text())
         return "go back"
 
     def _is_spike(self, step: int, gradients: Gradients) -> bool:
-        """Whether the step is to be skipped. An image may miss one turn, but not its next as well: what is rare and
-        hard is to be learned too."""
+        """Return whether to skip the step as a spike.
+
+        No image is skipped twice in a row, because rare and hard images should be learned too.
+        """
         ratios = [math.exp(own) for row in gradients.rows if (own := self._usual.add(row)) is not None]
         times = {
             "gradient": _times_usual(gradients.norm, self._norms),
@@ -141,10 +165,11 @@ class AnomalyDetector:
         return True
 
     def raise_when_hopeless(self, good_step: int, lora: Path) -> None:
-        """
+        """Stop a run that has had too many steps with NaN or infinite values.
+
         Args:
-            good_step: after which the run has its last good state.
-            lora: where the LoRA will be.
+            good_step: the number of steps done in the last good state.
+            lora: the path that the LoRA will be saved to.
 
         Raises:
             CrucibleError: the run went back too often.
@@ -152,27 +177,27 @@ class AnomalyDetector:
         times = len(self.broken)
         if times <= MOST_RETURNS:
             return
-        kept = f"The best LoRA until step {good_step} is {lora}." if good_step else "No step was done before it."
+        kept = f"The best LoRA up to step {good_step} is {lora}." if good_step else "No step was done before it."
         raise CrucibleError(
-            f"{self.broken[-1].text()}. That was the {times}th time: after each, the run went back to its last good "
-            f"state, with learning_rate lowered from {self._rate:g} to {_lowered(self._rate, times - 1):g} in the end "
-            f"and gradients clipped to {CAREFUL_GRAD_NORM:g}, so more of that would not help. {kept} {self._remedy()}"
+            f"{self.broken[-1].text()}. That was the {times}th time. Each time before, the run went back to its last "
+            f"good state; learning_rate was lowered from {self._rate:g} to {_lowered(self._rate, times - 1):g}, and "
+            f"gradients were clipped to {CAREFUL_GRAD_NORM:g}, which did not help. {kept} {self._remedy()}"
         )
 
     def _remedy(self) -> str:
         images = self.broken[-1].images
         if all(one.alone and one.images == images for one in self.broken):
             return (
-                f"It was {listed(images)} every time, while the other images of the step were good: look at the file "
-                "and its caption, or take it out of the dataset."
+                f"It was {listed(images)} every time, while the other images of the step were fine. Check the file "
+                "and its caption, or remove it from the dataset."
             )
         if self._precision == "fp16":
-            return "Set mixed_precision to bf16 or fp32: fp16 has no numbers above 65504."
+            return "Set mixed_precision to bf16 or fp32: fp16 cannot hold numbers above 65504."
         remedy = f"Set learning_rate to {self._rate / 10:g}"
         return f"{remedy}, or mixed_precision to fp32." if self._precision != "fp32" else f"{remedy}."
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, in plain values."""
+        """Return what `restore` needs, as plain values."""
         return {
             "broken": [asdict(one) for one in self.broken],
             "spikes": [asdict(one) for one in self.spikes],
@@ -184,7 +209,7 @@ class AnomalyDetector:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Continue from a `state`."""
         self.broken = [Broken(**one) for one in state["broken"]]
         self.spikes = [Spike(**one) for one in state["spikes"]]
         self._norms = deque(state["norms"], maxlen=WINDOW)
@@ -194,7 +219,7 @@ class AnomalyDetector:
         self._in_a_row = state["in_a_row"]
 
     def lines(self) -> list[str]:
-        """What was done about it, for the report; nothing where there was none."""
+        """Return the report lines about NaN and infinite steps and about spikes; empty if there were none."""
         lines = []
         if self.broken:
             told = "; ".join(dict.fromkeys(one.text() for one in self.broken))
@@ -206,13 +231,14 @@ class AnomalyDetector:
         if self.spikes:
             told = listed([one.text() for one in self.spikes])
             lines.append(
-                f"Skipped {counted(len(self.spikes), 'step')} that would have changed too much: {told}. Look at images "
-                "that are named more than once."
+                f"Skipped {counted(len(self.spikes), 'step')} that would have changed the LoRA too much: {told}. Check "
+                "images that are named more than once."
             )
         return lines
 
 
 def _broken(step: int, gradients: Gradients) -> Broken:
+    """Describe a step whose loss or gradient is NaN or infinite."""
     bad = [
         row.name
         for row, loss in zip(gradients.rows, gradients.losses, strict=True)
@@ -230,15 +256,17 @@ def _names(gradients: Gradients) -> tuple[str, ...]:
 
 
 def _lowered(rate: float, times: int) -> float:
-    """Halved so many times, with a stop at `LOW_LEARNING_RATE` on the way. Not there for good: the same step from the
-    same state at the same rate would only break down again."""
+    """Halve a learning rate `times` times, stopping once at `LOW_LEARNING_RATE` on the way.
+
+    It cannot stay there, because the same step from the same state at the same rate would fail again.
+    """
     for _ in range(times):
         rate = max(rate / 2, LOW_LEARNING_RATE) if rate > LOW_LEARNING_RATE else rate / 2
     return rate
 
 
 def _times_usual(value: float, window: deque[float]) -> float:
-    """How many times the median of a window a value is that is far outside of it, or 0; it becomes part of it."""
+    """Add a value to a window; return its ratio to the median of the window if it is a spike, otherwise 0."""
     number = math.log(max(value, SMALLEST))
     times = 0.0
     if len(window) >= ENOUGH:

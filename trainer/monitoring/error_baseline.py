@@ -1,7 +1,7 @@
-"""How large an error is usual at its noise, lately.
+"""The usual error at each noise level, over the latest steps.
 
-How large an error is depends on how much noise the image had, far more than on the image. So errors compare only after
-each was divided by what is usual at its noise.
+The error of an image depends far more on its noise level than on the image. Errors can therefore only be compared after
+each has been divided by the usual error at its noise level.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from ..events.step import RowResult
 
 BINS = 20
-"""Equal parts of the noise schedule. Within one of 10, errors of a noise-predicting model still differ threefold."""
+"""The number of equal parts of the noise schedule. With 10, errors in one part still differ threefold for models that
+predict noise."""
 
 HORIZON = 50
-"""Errors that the usual one of a bin is the mean of: it has to fall as the model learns."""
+"""The number of latest errors that are averaged in each bin; the average has to fall as the model learns."""
 
 SMALLEST_ERROR = 1e-12
+"""The least error whose logarithm is taken."""
 
 
 class ErrorBaseline:
@@ -27,8 +29,11 @@ class ErrorBaseline:
         self._bins: list[tuple[float, int]] = [(0.0, 0)] * BINS
 
     def add(self, row: RowResult) -> float | None:
-        """The logarithm of how many times the usual an error is, which then is one of the others; None for the first
-        of a bin, and for one that is no number."""
+        """Return the logarithm of the ratio of an error to the usual one, and add the error to its bin.
+
+        Returns:
+            The logarithm; None for the first error in a bin, and for an error that is NaN or infinite.
+        """
         if not math.isfinite(row.error):
             return None
         error = math.log(max(row.error, SMALLEST_ERROR))
@@ -40,8 +45,9 @@ class ErrorBaseline:
         return own
 
     def state(self) -> list[tuple[float, int]]:
-        """What `restore` needs, in plain values."""
+        """Return what `restore` needs, as plain values."""
         return list(self._bins)
 
     def restore(self, state: Sequence[tuple[float, int]]) -> None:
+        """Continue from a `state`."""
         self._bins = list(state)

@@ -1,7 +1,7 @@
-"""Whether the error of a run swung.
+"""Detection of swings in the error of a run.
 
-The loss of a single step says little: it depends on the noise that its images happened to get. So errors are compared
-within ranges of the noise schedule, as means over blocks of many steps, and with the chance that is left in these.
+The loss of a single step says little, because it depends on the noise that was drawn. Errors are therefore compared
+within ranges of the noise schedule, as means over blocks of many steps, and a rise has to exceed what chance explains.
 """
 
 from __future__ import annotations
@@ -15,38 +15,48 @@ from itertools import pairwise
 from .error_baseline import SMALLEST_ERROR
 
 BLOCKS = 10
-"""Parts of a run, whose mean errors are compared."""
+"""The number of blocks of a run whose mean errors are compared."""
 
 LEAST_STEPS = 80
-"""Of a run whose blocks say something."""
+"""The fewest steps of a run whose blocks are long enough to compare."""
 
 CHANCE = 5.0
-"""Standard errors that the mean of a block must rise by to be no chance."""
+"""The least rise of a block's mean, in standard errors; a smaller one may be chance."""
 
 RISE = 0.2
-"""And by which share."""
+"""The least rise of the error that counts as a swing, as a share."""
 
 
 @dataclass(frozen=True)
 class Swing:
-    """The largest rise of the error between two blocks of steps: after step `low` it rose until step `high`, by
-    `rise` as a share."""
+    """The largest rise of the error between two blocks of steps.
+
+    Attributes:
+        low: the last step of the block with the low error.
+        high: the last step of the block with the high error.
+        rise: the rise of the error, as a share.
+    """
 
     low: int
     high: int
     rise: float
 
     def text(self) -> str:
+        """Return a sentence about the swing."""
         return (
-            f"The error swung: from step {self.low} to {self.high} it rose by {self.rise:.0%}, more than the chance of "
-            "noise explains."
+            f"The error swung: from step {self.low} to {self.high} it rose by {self.rise:.0%}, more than random noise "
+            "explains."
         )
 
 
 def find_swing(steps: Sequence[Mapping[str, float]]) -> Swing | None:
-    """
+    """Find the largest swing of the error.
+
     Args:
-        steps: of each, the mean error in each range of the noise schedule that occurred.
+        steps: for each step, the mean error by range of the noise schedule.
+
+    Returns:
+        The swing; None if the run is too short or there is none.
     """
     if len(steps) < LEAST_STEPS:
         return None
@@ -54,7 +64,7 @@ def find_swing(steps: Sequence[Mapping[str, float]]) -> Swing | None:
     size = len(values) // BLOCKS
     blocks = [values[number * size : (number + 1) * size] for number in range(BLOCKS)]
     means = [statistics.fmean(block) for block in blocks]
-    # From neighbours (von Neumann 1941), so that the fall within a block is no part of it.
+    # From differences between neighbours (von Neumann 1941), which exclude the trend within a block.
     squares = [(one - two) ** 2 / 2 for block in blocks for one, two in pairwise(block)]
     error_of_rise = math.sqrt(2 * statistics.fmean(squares) / size)
     rise, high = max((means[number] - min(means[:number]), number) for number in range(1, BLOCKS))
@@ -66,7 +76,7 @@ def find_swing(steps: Sequence[Mapping[str, float]]) -> Swing | None:
 
 
 def _beside_their_range(steps: Sequence[Mapping[str, float]]) -> list[float]:
-    """The mean logarithm of the errors of each step, each as a multiple of what is usual in its range."""
+    """Return the mean logarithm of the errors of each step, each relative to the mean of its range."""
     logarithms = [{name: math.log(max(error, SMALLEST_ERROR)) for name, error in step.items()} for step in steps]
     usual: dict[str, list[float]] = {}
     for step in logarithms:

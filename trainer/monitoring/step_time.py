@@ -1,4 +1,4 @@
-"""Watches how long the steps of a run take."""
+"""Detection of slow steps."""
 
 from __future__ import annotations
 
@@ -14,30 +14,38 @@ from ..messages.wording import counted
 log = logging.getLogger(__name__)
 
 WARMUP = 5
-"""First steps, in which kernels are chosen and memory is claimed."""
+"""The number of first steps to ignore, in which kernels are chosen and memory is allocated."""
 
 ENOUGH = 10
-"""Steps that say what is usual for their number of images."""
+"""The number of steps with the same number of images that are needed to know what is usual for it."""
 
 WINDOW = 100
-"""Of them, the latest that count."""
+"""The number of latest such steps whose median is the usual time."""
 
 SLOW = 3.0
-"""Times the usual. A step of another shape, or a warm card, makes less."""
+"""The least ratio of a slow step's time to the usual; other image shapes or a warm card cause less."""
 
 WHOLE_AGAIN = 1.5
-"""Times the usual, under which a slow time is over."""
+"""The ratio to the usual time below which a slow period is over."""
 
 LEAST_STEPS, LEAST_SECONDS = 5, 10.0
-"""For how long it has to be slow before a word is said."""
+"""The fewest steps and seconds of a slow period that is reported."""
 
 MOST_TOLD = 5
-"""Slow times that the report describes."""
+"""The number of slow periods that the report describes."""
 
 
 @dataclass
 class SlowTime:
-    """Steps that took `seconds`, in the middle, instead of the `usual`. `last` is None while it goes on."""
+    """A period of slow steps.
+
+    Attributes:
+        first: the number of its first step.
+        seconds: the median time of its steps, in seconds.
+        usual: the usual time of such steps, in seconds.
+        cause: sentences about the likely cause and what to do.
+        last: the number of its last step; None while it lasts.
+    """
 
     first: int
     seconds: float
@@ -46,9 +54,10 @@ class SlowTime:
     last: int | None = None
 
     def text(self) -> str:
+        """Return sentences about the period and its cause."""
         steps = f"From step {self.first} on" if self.last is None else f"From step {self.first} to {self.last}"
-        slower = f"{self.seconds / self.usual:.0f} times as long as before"
-        return f"{steps} a step took {slower} ({self.seconds:.2g} s instead of {self.usual:.2g} s). {self.cause}"
+        slower = f"{self.seconds / self.usual:.0f} times as long as usual"
+        return f"{steps}, a step took {slower} ({self.seconds:.2g} s instead of {self.usual:.2g} s). {self.cause}"
 
 
 @dataclass(frozen=True)
@@ -63,11 +72,13 @@ class _Step:
 
 
 class Pace:
-    """What is usual is learned from the run itself, for each number of images that a step shows: buckets have about
-    the same area, but the last batch of one may be small.
+    """Tracks the duration of steps, and warns when they become slow.
+
+    The usual time is learned from the run itself, separately for each number of images in a step. All buckets have
+    about the same area, but the last batch of a bucket may be smaller.
 
     Args:
-        cause: finds out why steps may be slow at this moment, and says what to do, in sentences.
+        cause: a function that finds out why steps may be slow at the moment, and returns sentences about it.
     """
 
     def __init__(self, cause: Callable[[], str]) -> None:
@@ -83,10 +94,11 @@ class Pace:
         self._now: SlowTime | None = None
 
     def add(self, report: StepReport, way: Hashable) -> None:
-        """Take note of a step, and warn when steps have become slow.
+        """Record a step, and warn when steps have become slow.
 
         Args:
-            way: in which it was done. What was usual in another says nothing.
+            report: the report of the step.
+            way: identifies how the step was computed; when it changes, the usual time is learned again.
         """
         if way != self._way:
             self._start_over(way)
@@ -123,9 +135,9 @@ class Pace:
         log.warning("%s", self._now.text())
 
     def lines(self) -> list[str]:
-        """For the report; nothing where all steps took their time."""
+        """Return the report lines about slow periods; empty if there were none."""
         lines = [one.text() for one in self._slow_times[:MOST_TOLD]]
         more = len(self._slow_times) - MOST_TOLD
         if more > 0:
-            lines.append(f"So it was {counted(more, 'time')} more.")
+            lines.append(f"This happened {counted(more, 'more time')}.")
         return lines

@@ -1,1 +1,1 @@
-"""How weights are updated: optimizers, learning rate schedules, and the step of both."""
+"""Updates of the trained weights: optimizers, learning rate schedules, and the steps that use them."""

@@ -1,4 +1,4 @@
-"""Where and how a run computes, and how its processes act as one."""
+"""The engine of a run: its device, precision, backward pass and optimizer step."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Decision = TypeVar("Decision")
 class Engine:
     """Device, precision, backward and optimizer step of a run with a single process.
 
-    A run with several processes has the same interface: gradients are averaged over them, what one decides all do, and
-    only one writes files.
+    A run with several processes can have the same interface: gradients are averaged over the processes, all of them
+    follow the decision of one, and only one writes files.
 
     Args:
         device: the device of the adapters and the activations.
@@ -53,11 +53,11 @@ class Engine:
         return float(self._scaler.get_scale())
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a scalar loss, times the loss scale, to those of the step."""
+        """Add the gradients of a scalar loss, multiplied by the loss scale, to those of the step."""
         self._scaler.scale(loss).backward()
 
     def reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sum the gradients of a step over all processes; a single process has them already."""
+        """Combine the gradients of a step over all processes; a single process already has all of them."""
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the gradients of the step by the loss scale."""
@@ -65,22 +65,26 @@ class Engine:
         self._is_unscaled = self._scaler.is_enabled()
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Change the weights by the gradients of the step. With a loss scale, a step whose gradients have overflowed
-        changes nothing but the scale."""
+        """Update the weights with the gradients of the step.
+
+        With a loss scale, a step whose gradients overflowed to infinity or NaN only changes the scale.
+        """
         self._scaler.step(optimizer)
         self._scaler.update()
         self._is_unscaled = False
 
     def forget_step(self) -> None:
-        """Prepare for new gradients after a step that is not finished."""
+        """Get ready for new gradients after a step that was not finished."""
         if self._is_unscaled:
-            # The scaler takes no new gradients before it has been updated; with its own scale nothing else changes.
+            # The scaler accepts no new gradients before an update; updating it to its own scale changes nothing else.
             self._scaler.update(self._scaler.get_scale())
             self._is_unscaled = False
 
     def agree(self, decision: Decision) -> Decision:
-        """Return what all processes do, given what this one has decided (stop, go back after a NaN, plan for less
-        memory); a single process does what it decides."""
+        """Return what all processes do (such as stopping, or going back after a NaN), given this one's decision.
+
+        A single process follows its own decision.
+        """
         return decision
 
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The weights of a run and everything that changes them."""
+"""The trained weights of a run and everything that updates them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .lr_schedule import make_schedule
 from .optimizers import ParameterGroup, effective_learning_rates, make_optimizer
 
 CAREFUL_GRAD_NORM = 0.5
-"""The largest gradient norm of a run whose learning rate was lowered after trouble."""
+"""The largest gradient norm of a run whose learning rate was lowered after a NaN or infinite step."""
 
 
 class OptimizerStepper:
@@ -26,10 +26,12 @@ class OptimizerStepper:
     Args:
         groups: the weights to train, at least one.
         config: the settings of the run.
-        engine: computes gradients and steps.
+        engine: the engine that computes gradients and steps.
 
     Attributes:
         parameters: all weights that are trained.
+        optimizer: the optimizer.
+        engine: the engine that computes gradients and steps.
         mid_step: whether an optimizer step was interrupted, so that weights and optimizer state are inconsistent.
 
     Raises:
@@ -45,7 +47,7 @@ class OptimizerStepper:
         self._rates = [group.learning_rate for group in groups]
         self._given_grad_norm = self._max_grad_norm = config.max_grad_norm
         self.mid_step = False
-        # Its weights in training and its result are two different points.
+        # Schedule-free optimizers use other weights for training than for the result.
         self._schedule_free = config.optimizer == "schedule_free_adamw"
         if self._schedule_free:
             self.optimizer.train()
@@ -71,13 +73,13 @@ class OptimizerStepper:
         self.engine.backward(loss)
 
     def clip_gradients(self) -> Tensor:
-        """Clip the gradients of the step to `max_grad_norm`, and return their norm before, a scalar on the device."""
+        """Clip the gradients of the step, and return their norm before clipping as a scalar on the device."""
         self.engine.reduce_gradients(self.parameters)
         self.engine.unscale(self.optimizer)
         return nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
 
     def step(self) -> dict[str, float]:
-        """Change the weights by the clipped gradients, forget these, and return the learning rates used, by group."""
+        """Update the weights with the clipped gradients, discard these, and return the learning rates used by group."""
         rates = effective_learning_rates(self.optimizer)
         self.mid_step = True
         self.engine.step(self.optimizer)
@@ -92,21 +94,21 @@ class OptimizerStepper:
         return rates
 
     def skip(self) -> dict[str, float]:
-        """Forget the gradients and leave the weights as they are; only the schedule moves on.
+        """Discard the gradients and leave the weights unchanged; only the schedule advances.
 
         Returns:
-            The learning rates that were not used, by group.
+            The learning rates that would have been used, by group.
         """
         rates = effective_learning_rates(self.optimizer)
         self.forget_gradients()
         if self._schedule is None:
             return {group["name"]: group["scheduled_lr"] for group in self.optimizer.param_groups}
-        self._schedule.last_epoch += 1  # its `step` would warn where no step of the optimizer came before
+        self._schedule.last_epoch += 1  # its `step` warns if the optimizer has not stepped before
         self._follow_schedule()
         return rates
 
     def forget_gradients(self) -> None:
-        """Forget the gradients of a step that is not finished."""
+        """Discard the gradients of a step that was not finished."""
         self.optimizer.zero_grad(set_to_none=True)
         self.engine.forget_step()
 

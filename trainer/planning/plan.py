@@ -1,4 +1,4 @@
-"""What a run will do, decided before it starts: its examples, its settings with reasons, and notes on them."""
+"""The plan of a run: its examples, its settings with the reasons for them, and notes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Plan:
 
 def note_lines(notes: Sequence[str]) -> list[str]:
     """Return notes under a heading, or nothing if there are none."""
-    return ["Worth knowing:", *(f"  {note}" for note in notes)] if notes else []
+    return ["Notes:", *(f"  {note}" for note in notes)] if notes else []
 
 
 def make_plan(config: TrainingConfig, dataset: Dataset, model: ModelFacts) -> Plan:

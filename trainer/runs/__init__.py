@@ -1,1 +1,1 @@
-"""What a run leaves on disk: its folder, record, log, checkpoints, report and LoRA."""
+"""The files of a run: its folder, record, log, checkpoints, report and LoRA."""

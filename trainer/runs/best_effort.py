@@ -1,4 +1,4 @@
-"""What a run does beside training: it can do without."""
+"""Work that a run can do without: its failure is reported and does not stop the training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ log = logging.getLogger(__name__)
 
 
 class BestEffort:
-    """Log, samples, pictures and report: one that fails never ends the training.
+    """Keeps the training going when a log, samples, images or the report cannot be written.
 
     Attributes:
-        notes: sentences about what failed, for the report.
+        notes: sentences for the report about what failed.
     """
 
     def __init__(self) -> None:
@@ -22,16 +22,20 @@ class BestEffort:
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
-        """Inside, `what` is written (the subject of a sentence). A failure is named once, and kept for the report."""
+        """Catch errors inside the context; the first one for each `what` is logged and noted for the report.
+
+        Args:
+            what: the thing that is being written, as the subject of a sentence.
+        """
         try:
             yield
-        except Exception as error:  # not the system's alone: others' code draws the plots and writes for TensorBoard
+        except Exception as error:  # not only OSError: plots and TensorBoard logs are made by other packages
             if what not in self._failed:
                 self._failed.add(what)
-                self.note(f"{what} could not be written, and the run went on without. {error}")
+                self.note(f"{what} could not be written, and the run continued without it. {error}")
 
     def note(self, text: str) -> None:
-        """For the log at once, and for the report."""
+        """Log a sentence as a warning, and keep it for the report unless it is there already."""
         log.warning("%s", text)
         if text not in self.notes:
             self.notes.append(text)

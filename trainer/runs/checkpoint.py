@@ -1,4 +1,4 @@
-"""States of a run on disk, to go on from: each is whole, or it is not there."""
+"""Checkpoints: states of a run on disk to resume from. A checkpoint is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -27,22 +27,24 @@ from ..formats.tensor_file import data_parts, file_parts
 log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Of what a state holds. A change that makes older ones useless must change it."""
+"""The version of the contents of a state; it must change whenever older states can no longer be used."""
 
 TENSORS, STRUCTURE = "state.safetensors", "state.json"
 SECONDS = 60
-"""Between two checkpoints when nobody says how often."""
+"""The time between two checkpoints if `save_steps` is not set, in seconds."""
 
 _NAME = re.compile(r"step_(\d{6,})")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after `step` steps.
+    """The state of a run after `step` steps, with its LoRA files.
 
     Attributes:
-        state: nested lists, tuples and dictionaries of CPU tensors and plain values, from which training goes on.
-        loras: files for use, by name: the LoRA as it is, and perhaps as it was best.
+        step: the number of steps done.
+        state: the state to resume from, as nested lists, tuples and dicts of CPU tensors and plain values.
+        loras: the LoRAs to save with it, by file name without extension: the current one and, if that is not the best,
+            the best one.
     """
 
     step: int
@@ -51,13 +53,16 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of a run: a folder with one folder for each.
+    """The checkpoints of a run, each in a folder of its own; the oldest are deleted.
 
     Args:
-        keep: how many of the latest stay, at least one.
+        folder: the folder of all checkpoints of the run.
+        keep: the number of latest checkpoints to keep; 0 counts as 1 while the run trains.
 
     Attributes:
-        last_step: of the one that was written last, or that the run goes on from; None before the first.
+        folder: the folder of all checkpoints of the run.
+        last_step: the step of the checkpoint that was written last or that the run was resumed from; None before the
+            first.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -70,8 +75,14 @@ class Checkpoints:
         self._writing: Future[None] | None = None
 
     def is_due(self, step: int, every: int | None) -> bool:
-        """After a step: every so many, or (None) when the last one is `SECONDS` old. Not before the last one is on
-        disk: training does not wait for it, and the next step asks again."""
+        """Return whether a checkpoint is due after a step.
+
+        While the last one is still being written, none is due, because training does not wait for the disk.
+
+        Args:
+            step: the number of steps done.
+            every: the number of steps between two checkpoints; None saves one whenever the last is `SECONDS` old.
+        """
         if self._writing is not None and not self._writing.done():
             return False
         if every is None:
@@ -79,16 +90,16 @@ class Checkpoints:
         return step // every > max(self._tried_step, self.last_step or 0) // every
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Write in the background, after `wait` for the one before. What it holds must not change any more."""
+        """Write a checkpoint in the background. Call `wait` first, and do not change the checkpoint afterwards."""
         self._started, self._tried_step = time.monotonic(), checkpoint.step
         self.last_step = checkpoint.step
         self._writing = self._writer.submit(self._write, checkpoint)
 
     def wait(self) -> None:
-        """Until the last checkpoint is on disk.
+        """Wait until the last checkpoint is on disk.
 
         Raises:
-            CrucibleError: it could not be written; those before are as they were.
+            CrucibleError: it could not be written; earlier checkpoints are intact.
         """
         writing, self._writing = self._writing, None
         if writing is not None:
@@ -112,22 +123,21 @@ class Checkpoints:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         sync_folder(self.folder)
-        # Later ones are damaged, or of a course that the run does not take again.
+        # Later ones are damaged, or the run went back to before them and will take another course.
         for step, later in self._found():
             if step > checkpoint.step:
                 shutil.rmtree(later, ignore_errors=True)
         self.keep_only(self._keep)
 
     def keep_only(self, count: int) -> None:
-        """Delete all but the latest."""
+        """Delete all but the latest `count` checkpoints."""
         for _, old in self._found()[count:]:
             shutil.rmtree(old, ignore_errors=True)
         if not count:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
-        """Step and state of the latest checkpoint that is whole; None where there is none. Damaged ones are named in
-        the log and passed over."""
+        """Return step and state of the latest intact checkpoint, or None. Damaged ones are logged and skipped."""
         for step, folder in self._found():
             try:
                 return step, read_state(folder)
@@ -136,17 +146,17 @@ class Checkpoints:
         return None
 
     def _found(self) -> list[tuple[int, Path]]:
-        """Step and folder, the latest first."""
+        """Return the step and folder of each checkpoint, the latest first."""
         folders = self.folder.iterdir() if self.folder.is_dir() else ()
         found = [(int(match[1]), path) for path in folders if (match := _NAME.fullmatch(path.name))]
         return sorted(found, reverse=True)
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """A state as tensors in one file, and what they are parts of in another, with a digest of both.
+    """Write a state as two files: one with its tensors, one with its structure and a digest of both.
 
     Raises:
-        CrucibleError: the disk is full, or the system fails otherwise.
+        CrucibleError: the disk is full, or the system reports another error.
     """
     tensors: dict[str, Tensor] = {}
     structure = packed(state, tensors)
@@ -157,9 +167,10 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """
+    """Read and check a state that `write_state` wrote.
+
     Raises:
-        CrucibleError: it is not there, not whole, or of another version.
+        CrucibleError: the state does not exist, is incomplete or damaged, or has another version.
     """
     try:
         described = json.loads((folder / STRUCTURE).read_bytes())
@@ -170,9 +181,9 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise _useless(folder, f"{STRUCTURE} is damaged ({error})") from error
     if version != VERSION:
-        raise _useless(folder, f"it is of version {version}, and this is {VERSION}")
+        raise _useless(folder, f"it has version {version}, and this version of LoRA Crucible needs {VERSION}")
     if digest != _digest([content], structure):
-        raise _useless(folder, "it does not hold what was written")
+        raise _useless(folder, "its files have changed since they were written")
     state: dict[str, Any] = unpacked(structure, safetensors.torch.load(content))
     return state
 
@@ -187,6 +198,6 @@ def _digest(parts: Iterable[bytes | memoryview], structure: Any) -> str:
 
 def _useless(folder: Path, why: str) -> CrucibleError:
     return CrucibleError(
-        f"The checkpoint {folder} cannot be gone on from: {why}. The one before it is used where there is one; else "
-        "the run starts from its first step."
+        f"The checkpoint {folder} cannot be resumed: {why}. Unless resume_from_checkpoint names it, training "
+        "resumes from the latest intact checkpoint, or starts from the first step if there is none."
     )

@@ -1,4 +1,4 @@
-"""What a run writes down of every step."""
+"""The log of a run, with one line per step."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from .paths import LOG
 log = logging.getLogger(__name__)
 
 KEYS = {"step", "loss", "learning_rates", "errors", "skipped"}
-"""What is read of a line again."""
+"""The keys that a line of the log must have to be read."""
 
 
 class RunLog:
-    """A line of JSON per step in log.jsonl, and the same for TensorBoard where it is installed.
+    """Writes one line of JSON per step to log.jsonl, and curves for TensorBoard if it is installed.
 
     Args:
-        folder: the run's.
-        steps: that the run goes on after; what it wrote of later ones is taken back.
+        folder: the folder of the run.
+        steps: the number of steps done; entries of later steps are deleted, because those steps are trained again.
+
+    Attributes:
+        path: the path of log.jsonl.
     """
 
     def __init__(self, folder: Path, steps: int = 0) -> None:
@@ -38,9 +41,10 @@ class RunLog:
         self._tensorboard: Any = _tensorboard_writer(folder, steps)
 
     def write(self, report: StepReport) -> None:
-        """
+        """Append the line of a step to log.jsonl.
+
         Raises:
-            OSError: the system cannot write it; then there is no half of a line.
+            OSError: the line cannot be written; no partial line is left behind.
         """
         line = _text(_line(report)).encode()
         with open(self.path, "ab", buffering=0) as file:
@@ -50,22 +54,23 @@ class RunLog:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def write_curves(self, report: StepReport) -> None:
-        """For TensorBoard.
+        """Write the curves of a step for TensorBoard, if it is installed.
 
         Raises:
-            Exception: TensorBoard cannot write them.
+            Exception: TensorBoard cannot write the curves.
         """
         if self._tensorboard is not None:
             for name, value in _curves(report).items():
                 self._tensorboard.add_scalar(name, value, report.step)
 
     def close(self) -> None:
+        """Close the TensorBoard log."""
         if self._tensorboard is not None:
             self._tensorboard.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log.jsonl, without what a killed process or a damaged disk made of some; none without the file."""
+    """Return the lines of a log.jsonl, skipping damaged ones; an empty list if the file does not exist."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -90,7 +95,7 @@ def _line(report: StepReport) -> dict[str, Any]:
 
 
 def _curves(report: StepReport) -> dict[str, float]:
-    """The numbers of a step, by the name of their curve."""
+    """Return the numbers of a step by the names of their TensorBoard curves."""
     return {
         "loss": report.loss,
         "gradient_norm": report.gradient_norm,
@@ -108,6 +113,6 @@ def _tensorboard_writer(folder: Path, steps: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(folder), purge_step=steps + 1)
-    except Exception as error:  # whatever another package's half-broken installation throws
-        log.warning("TensorBoard is installed but cannot be used, so the run writes log.jsonl alone: %s", error)
+    except Exception as error:  # a broken installation may raise anything
+        log.warning("TensorBoard is installed but cannot be used, so the run only writes log.jsonl: %s", error)
         return None

@@ -1,4 +1,4 @@
-"""What a LoRA file says about the run that it comes from."""
+"""The facts about its run that a LoRA file contains as metadata."""
 
 from __future__ import annotations
 
@@ -27,16 +27,20 @@ def lora_facts(
     precision: str,
     started_at: float,
 ) -> TrainingFacts:
-    """Gather what a LoRA file says about its training.
+    """Gather the facts about its training that a LoRA file contains.
 
     Args:
         name: the name of the LoRA.
-        session: identifies the run.
-        steps: how many steps were done.
+        session: the id of the run.
+        steps: the number of steps done.
+        base_model: the base model that the LoRA was trained on.
         identity: the hash of the base model's weights.
-        trigger_word: the word that calls up what was learned; or "".
+        dataset: the dataset that the LoRA was trained on.
+        config: the settings of the run.
+        batches: the batches of the run.
+        trigger_word: the word that calls up what was learned, or "".
         optimizer: the full name of the optimizer's class.
-        precision: the precision of the training.
+        precision: the precision of the training: fp32, fp16 or bf16.
         started_at: when the run started, in Unix seconds.
     """
     return TrainingFacts(

@@ -1,4 +1,4 @@
-"""Writing what was trained as LoRA files."""
+"""Writing of the trained adapters as LoRA files."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from .report import SavedLora
 
 
 class LoraWriter:
-    """Writes the LoRA of a run as it is, and as it was best.
+    """Writes the current and the best LoRA of a run.
 
     Args:
-        adapters: what is trained.
+        adapters: the adapters that are trained.
         base_model: the base model that carries the adapters.
-        identity: the hash of its weights.
-        dataset: the dataset.
+        identity: the hash of the base model's weights.
+        dataset: the dataset that is trained.
         config: the settings of the run.
         batches: the batches of the run.
-        files: where the LoRA is written.
-        evaluator: knows the best weights.
-        precision: the precision of the training.
+        files: the files of the run.
+        evaluator: the evaluator, which keeps the best weights.
+        precision: the precision of the training: fp32, fp16 or bf16.
         optimizer: the full name of the optimizer's class.
-        initial: the LoRA that training started from; None for a new one.
+        initial: the LoRA that training started from; None if it started from zero.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LoraWriter:
         self._started = time.time()
 
     def loras(self, step: int) -> dict[str, LoraModel]:
-        """Return the LoRA as it is after `step` steps and, if that is another one, as it was best."""
+        """Return the current LoRA, after `step` steps, as "lora" and, if an earlier one was better, that as "best"."""
         name, better = self._files.name, self._evaluator.better_step
         found = {"lora": self._lora(name, step)}
         if better is not None:
@@ -67,12 +67,14 @@ class LoraWriter:
         return found
 
     def save(self, outcome: str, step: int) -> tuple[SavedLora, LoraModel]:
-        """Save the LoRA as it was best and, if that is another one, as it is after `step` steps beside it.
+        """Save the best LoRA and, if that is not the current one, the current one as `last.safetensors`.
 
-        The adapters get the best weights, rounded to the precision of the file, so that the last samples show the file.
+        The adapters get the weights of the file, rounded to its precision, so that the last samples show what the file
+        does.
 
         Args:
-            outcome: how the run ended, in words.
+            outcome: how the run ended, such as "finished".
+            step: the number of steps done.
 
         Raises:
             CrucibleError: the disk is full, or writing fails for another reason.
@@ -98,7 +100,7 @@ class LoraWriter:
         return self._dataset.trigger_word or of_file
 
     def _lora(self, name: str, step: int) -> LoraModel:
-        """Return the adapters, as they are after `step` steps, as a file has them."""
+        """Return the adapters in the form of a LoRA file, with metadata that says they had `step` steps."""
         dtype = DTYPES[self._config.save_precision]
         tensors = self._base_model.portable(to_state_dict(self._adapters.layers(), dtype))
         facts = lora_facts(

@@ -1,4 +1,4 @@
-"""Where a run writes: the LoRA, and a folder with everything else."""
+"""The paths that a run writes to: its LoRA file, and a folder with everything else."""
 
 from __future__ import annotations
 
@@ -27,10 +27,15 @@ REPORT, LOG, SAMPLES = "report.txt", "log.jsonl", "samples"
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run's folder is its claim on the name: two runs never share one, and no LoRA is ever overwritten.
+    """The files of a run.
+
+    The folder of a run reserves its name: two runs never share a folder, and no finished LoRA is ever overwritten.
 
     Attributes:
-        session: stands in the LoRA too, so that the run knows its own file from one that somebody else put there.
+        name: the name of the run.
+        lora: the path of the LoRA file.
+        folder: the folder with everything else.
+        session: the id of the run, which its LoRA file contains too, so that a run can recognize its own file.
     """
 
     name: str
@@ -40,21 +45,26 @@ class RunFiles:
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
         return self.folder / "checkpoints"
 
     @property
     def cache(self) -> Path:
-        """Where all runs keep what the frozen encoders made."""
+        """The folder of the cache of encoded inputs, which all runs share."""
         return cache_folder(self.folder.parent)
 
     @classmethod
     def claim(
         cls, name: str, lora_folder: Path, runs_folder: Path, is_listed: Callable[[str], bool] = nowhere
     ) -> RunFiles:
-        """Create the folder of a run under `name`, or under `name_2`, … where that is taken.
+        """Create the folder of a new run under `name`, or under `name_2`, `name_3`, … if that is taken.
 
         Args:
-            is_listed: whether a LoRA of this file name is in another folder that counts.
+            name: the name that the user asked for.
+            lora_folder: the folder for the LoRA file.
+            runs_folder: the folder that holds one folder for each run.
+            is_listed: a function that returns whether another folder that is searched for LoRAs has a file of this
+                name.
 
         Raises:
             CrucibleError: no file can have this name.
@@ -76,17 +86,17 @@ class RunFiles:
 
     @classmethod
     def of(cls, folder: Path, lora_folder: Path, session: str) -> RunFiles:
-        """Those of a run that has its folder."""
+        """Return the files of a run whose folder exists."""
         return cls(folder.name, lora_folder / f"{folder.name}.safetensors", folder, session)
 
     def delete_unfinished(self) -> None:
-        """Delete what was being written when a process of this run was killed. No other may be at it now."""
+        """Delete files that a killed process of this run left unfinished. No other process may be training the run."""
         delete_unfinished(self.lora.parent, self.lora.name)
         for folder in (self.folder, self.folder / SAMPLES):
             delete_unfinished(folder)
 
     def take_history(self, earlier: RunFiles) -> None:
-        """Copy what another run logged and sampled, to go on from there."""
+        """Copy the log and the samples of an earlier run that this one continues."""
         for name in (LOG, SAMPLES):
             source = earlier.folder / name
             if source.is_dir():
@@ -95,7 +105,7 @@ class RunFiles:
                 shutil.copy(source, self.folder / name)
 
     def give_up(self) -> None:
-        """Free the name of a run that failed before it trained anything."""
+        """Delete the folder of a run that failed before it trained anything, so that its name is free again."""
         if not self.checkpoints.exists():
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -108,7 +118,11 @@ class RunFiles:
         write_whole(self.folder / "config.yaml", text.encode(), what="The config")
 
     def write_samples(self, step: int, samples: Samples) -> None:
-        """Write a round of samples, each as a file of its own: a PNG file or a text file."""
+        """Write a round of samples, each to its own PNG or text file.
+
+        Raises:
+            CrucibleError: the disk is full, or the system reports another error.
+        """
         for number, sample in enumerate(samples, start=1):
             name = f"{SAMPLES}/step_{step:06}_{number:02}"
             if isinstance(sample, str):
@@ -120,14 +134,14 @@ class RunFiles:
         """Write a PNG file into the folder.
 
         Raises:
-            CrucibleError: the disk is full, or the system fails otherwise. As for the other `write_` methods.
+            CrucibleError: the disk is full, or the system reports another error.
         """
         content = BytesIO()
         picture.save(content, "PNG")
-        write_whole(self.folder / name, content.getbuffer(), what="The picture")
+        write_whole(self.folder / name, content.getbuffer(), what="The image")
 
     def read_samples(self) -> dict[int, Samples]:
-        """Return the rounds of samples by their step, in order. Damaged files are left out."""
+        """Return the rounds of samples by step, in order. Damaged files are skipped."""
         rounds: dict[int, list[Tensor | str]] = {}
         for path in sorted((self.folder / SAMPLES).glob("step_*_*.*")):
             with suppress(OSError, SyntaxError, ValueError):  # a damaged PNG may be a SyntaxError
@@ -136,10 +150,15 @@ class RunFiles:
         return {step: _round(samples) for step, samples in sorted(rounds.items())}
 
     def write_report(self, text: str) -> None:
+        """Write the report.
+
+        Raises:
+            CrucibleError: the disk is full, or the system reports another error.
+        """
         write_whole(self.folder / REPORT, f"{text}\n".encode(), what="The report")
 
     def read_report(self) -> str:
-        """Empty where somebody deleted it."""
+        """Return the report, or "" if the file is missing."""
         try:
             return (self.folder / REPORT).read_text(encoding="utf-8", errors="replace").rstrip("\n")
         except FileNotFoundError:
@@ -159,7 +178,7 @@ def _round(samples: list[Tensor | str]) -> Samples:
 
 
 def _clear(folder: Path) -> None:
-    """Delete the folder of a process that was killed before it had written the first file of its run."""
+    """Delete a run's folder if its process was killed before it had completed any file in it."""
     with suppress(OSError):
         if all(path.name.startswith(TEMPORARY) for path in folder.iterdir()):
             delete_unfinished(folder)

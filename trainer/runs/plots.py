@@ -34,7 +34,7 @@ def save_training_plot(log: Path, path: Path, rounds: Sequence[Round] = ()) -> N
     """Write a PNG with the loss of each step, its smoothed curve, and the learning rates.
 
     Args:
-        log: a run's log.jsonl, with at least one complete line.
+        log: the log.jsonl of a run, with at least one complete line.
         path: the PNG file.
         rounds: the validation rounds, drawn as points.
 

@@ -1,4 +1,4 @@
-"""What makes a run the run that it is, and what became of it."""
+"""The record of a run, by which it is recognized when it is started again."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from .paths import RunFiles
 log = logging.getLogger(__name__)
 
 FILE = "run.json"
+"""The name of the record's file in the folder of a run."""
 
 MAY_CHANGE = frozenset(
     {
-        "base_model",  # what it is counts, not where it lies
+        "base_model",  # recognized by its weights, not by its path
         "train_data_dir",
         "reg_data_dir",
         "metadata_path",
         "output_dir",
-        "purpose",  # counts by the values that it chose
+        "purpose",  # recognized by the values that it chose
         "max_train_steps",
         "lr_warmup_steps",
         "validate_every_n_steps",
@@ -50,24 +51,27 @@ MAY_CHANGE = frozenset(
         "resume_from_checkpoint",
         "memory",
         "allow_lower_resolution",
-        "continue_from",  # by what the file holds
+        "continue_from",  # recognized by the content of the file
     }
 )
-"""Settings that change nothing of what is learned in a step, or only from now on: a run can go on with new ones."""
+"""Settings that may change when a run is resumed: they do not affect what a step learns, or only future steps."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """
+    """The facts that identify a run, and whether it is finished.
+
     Attributes:
-        base: identity of model, text encoders and VAE.
-        dataset: fingerprint of images and captions.
-        settings: all that may not change, resolved; the name is that which was asked for.
-        steps: how many it is to have.
-        continued: hash of the LoRA file that it started from; or "".
-        session: of its files.
-        number: counts the starts of all runs of a folder. Times of files and clocks cannot be trusted with that.
-        finished: whether it went to its end.
+        base: the identity of the base model, its text encoders and its VAE.
+        dataset: the fingerprint of images and captions.
+        settings: the resolved settings that may not change; `output_name` is the name that the user asked for.
+        steps: the number of steps that the run is to be trained for.
+        session: the id of the run, which its LoRA file contains too.
+        number: the position of the run's last start among all starts in the same folder; clocks and file times are not
+            reliable enough for this.
+        finished: whether the run reached its end.
+        version: the version of checkpoints that the run writes.
+        continued: the hash of the LoRA file that training started from, or "".
     """
 
     base: str
@@ -87,8 +91,8 @@ class RunRecord:
         Args:
             base: the identity of the model, its text encoders and its VAE.
             plan: the dataset and the settings.
-            initial: the LoRA that it starts from; None for a new one.
-            number: counts the starts of all runs of a folder.
+            initial: the LoRA that training starts from; None to start from zero.
+            number: the number of this start, one more than the highest of all runs in the same folder.
         """
         values = plan.resolved.values
         settings = json.loads(values.model_dump_json(exclude=set(MAY_CHANGE)))
@@ -96,48 +100,52 @@ class RunRecord:
         return cls(base, plan.dataset.fingerprint, settings, values.max_train_steps, number=number, continued=digest)
 
     def differences(self, other: RunRecord) -> list[str]:
-        """Why this run cannot go on where another was interrupted; nothing where it can."""
+        """Return the reasons why this run cannot resume another one; an empty list if it can."""
         found = []
         if other.version != self.version:
-            found.append("the program has changed how it keeps the state of a run")
+            found.append("it was saved by a version of LoRA Crucible with another checkpoint format")
         if other.base != self.base:
-            found.append("the base model, its text encoder, its VAE or a LoRA on it is another")
+            found.append("the base model, its text encoder, its VAE or a LoRA applied to it is different")
         if other.dataset != self.dataset:
-            found.append("the images, the captions or the settings of the dataset are others")
+            found.append("the images, the captions or the settings of the dataset are different")
         if other.continued != self.continued:
-            found.append("continue_from is another LoRA, or only one of them had one")
+            found.append("continue_from is a different LoRA, or only one of the two runs has one")
         names = dict.fromkeys((*self.settings, *other.settings))
         before, now = other.settings, self.settings
         found += [
-            f"{name} was {before.get(name)} and is {now.get(name)}"
+            f"{name} was {before.get(name)} and is now {now.get(name)}"
             for name in names
             if before.get(name) != now.get(name)
         ]
         return found
 
     def write(self, files: RunFiles, *, finished: bool = False) -> None:
-        """Into the run's folder.
+        """Write the record to the folder of the run.
+
+        Args:
+            files: the files of the run.
+            finished: whether the run reached its end.
 
         Raises:
-            CrucibleError: the system cannot write it.
+            CrucibleError: the file cannot be written.
         """
         latest = replace(self, session=files.session, finished=finished)
         write_whole(files.folder / FILE, json.dumps(asdict(latest), indent=1).encode(), what="The record of the run")
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord | None:
-        """The record in a run's folder; None where there is none that can be read."""
+        """Return the record in a run's folder; None if it is missing or cannot be read."""
         try:
             return cls(**json.loads((folder / FILE).read_bytes()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            log.warning("%s cannot be read, so that run is not known again: %s", folder / FILE, error)
+            log.warning("%s cannot be read, so that run cannot be resumed: %s", folder / FILE, error)
             return None
 
 
 def known_runs(lora_folder: Path, runs_folder: Path) -> list[tuple[RunFiles, RunRecord]]:
-    """All runs of a folder with a record, the one that was started last first."""
+    """Return all runs in a folder that have a record, the one started last first."""
     read = ((path.parent, RunRecord.read(path.parent)) for path in sorted(runs_folder.glob(f"*/{FILE}")))
     found = [(folder, record) for folder, record in read if record is not None]
     found.sort(key=lambda one: one[1].number, reverse=True)
@@ -145,7 +153,7 @@ def known_runs(lora_folder: Path, runs_folder: Path) -> list[tuple[RunFiles, Run
 
 
 def lora_session(path: Path) -> str:
-    """Which run a LoRA file is of, as its metadata say; empty for no file, or one that says nothing."""
+    """Return the id of the run that a LoRA file comes from, from its metadata, or "" if that is unknown."""
     try:
         with safe_open(path, framework="pt") as file:
             return str((file.metadata() or {}).get("ss_session_id", ""))

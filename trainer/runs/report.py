@@ -1,4 +1,4 @@
-"""What a run says about itself when it is over."""
+"""The report of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from ..planning.plan import note_lines
 
 @dataclass(frozen=True)
 class SavedLora:
-    """A LoRA that was written.
+    """A LoRA file that was written.
 
     Attributes:
-        outcome: how the run ended, in words.
-        parameters: how many numbers were trained, in how many `layers`. size: of the file, in bytes.
-        step: after which it was as it is in the file. last: where the state after the last step is, if that is
-        another; or "".
+        outcome: how the run ended, such as "finished".
+        path: the path of the file.
+        name: the name of the LoRA.
+        parameters: the number of trained parameters.
+        layers: the number of layers with an adapter.
+        size: the size of the file in bytes.
+        step: the number of steps after which the weights in the file were reached.
+        last: a clause that says where the state after the last step is saved, if that is not in the file; or "".
     """
 
     outcome: str
@@ -49,14 +53,20 @@ def training_report(
     reasons: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> str:
-    """The report as one page of plain text.
+    """Return the report as one page of plain text.
 
     Args:
-        losses: of each step, at least one.
-        seconds: since the first step began.
-        watched: lines of what was measured beside the loss.
-        reasons: for each value that was chosen automatically.
-        notes: on the settings and the base model.
+        saved: the LoRA file that was written.
+        base_model: the base model that was trained on.
+        dataset: the dataset that was trained.
+        config: the settings of the run.
+        precision: the precision of the training: fp32, fp16 or bf16.
+        losses: the loss of each step, at least one.
+        seconds: the training time in seconds.
+        cache_text: the line about the cache.
+        watched: lines about everything that was measured besides the loss.
+        reasons: the reason for each value that was chosen automatically, by the name of the setting.
+        notes: sentences about the settings, the base model and what failed.
     """
     tenth = max(1, len(losses) // 10)
     trigger = f', trigger word "{dataset.trigger_word}"' if dataset.trigger_word else ""
@@ -73,7 +83,7 @@ def training_report(
         f"{sum(losses[-tenth:]) / tenth:.4f} in the last",
     ]
     if saved.last:
-        lines.insert(2, f"It is the best state, after step {saved.step}, by the validation error; {saved.last}")
+        lines.insert(2, f"This is the best state, after step {saved.step}, by its validation error; {saved.last}")
     lines += watched
     if reasons:
         lines.append("Chosen automatically:")
@@ -90,7 +100,7 @@ def _layers(config: ResolvedConfig) -> str:
 
 
 def cache_text(cache: TensorCache) -> str:
-    """How much of the inputs was there already. Cleans the cache."""
+    """Delete old entries from the cache, and return the report line about it."""
     size = cache.clean()
     return (
         f"Cache: {cache.made} encoded, {cache.found} found, {size_text(size)} of {size_text(cache.limit)} used in "

@@ -1,1 +1,1 @@
-"""What happens in a run, from its plan to its result."""
+"""The course of a training run, from its plan to its result."""

@@ -30,15 +30,15 @@ class Finish:
     """Saves and reports a run, at its end or where it was stopped.
 
     Args:
-        run: the run.
-        engine: where and how it computed.
-        files: where it writes.
-        best_effort: knows what could not be written.
-        writer: writes the LoRA.
-        image_evaluation: measures pictures; None for datasets without pictures.
-        room: what the run needs on disk and in memory.
-        step_time: knows how long steps took.
-        result: what is filled.
+        run: the prepared run.
+        engine: the engine that the run was trained with.
+        files: the files of the run.
+        best_effort: collects notes about files that could not be written.
+        writer: the writer of the LoRA file.
+        image_evaluation: the measurement of drawn images; None for datasets without images.
+        room: the disk space and memory that the run needs.
+        step_time: the record of how long the steps took.
+        result: the result object, which is filled in.
     """
 
     def __init__(
@@ -58,10 +58,11 @@ class Finish:
         self._room, self._step_time, self._result = room, step_time, result
 
     def save(self, state: TrainingState, outcome: str) -> SavedLora:
-        """Save the LoRA, with a first report beside it.
+        """Save the LoRA, and write a first report next to it.
 
         Args:
-            outcome: how the run ended, in words.
+            state: the state of the run.
+            outcome: how the run ended, such as "finished".
 
         Raises:
             CrucibleError: the disk is full, or writing fails for another reason.
@@ -71,22 +72,23 @@ class Finish:
         return saved
 
     def measure(self, state: TrainingState, adapters: Adapters) -> None:
-        """Measure the pictures that the LoRA draws."""
+        """Draw images with the LoRA and without it, and measure how they differ."""
         if self._image_evaluation is None:
             return
         pictures = self._image_evaluation.measure(adapters, state.seconds, state.previews.seconds_per_sampling_step)
         if pictures is not None:
-            with self._best_effort.writing("The measured pictures"):
+            with self._best_effort.writing("The measured images"):
                 self._files.write_picture("measures.png", pictures)
 
     def keep(self, state: TrainingState, stop: BaseException) -> None:
-        """Save the LoRA of a run that is stopped.
+        """Save the LoRA of a run that is being stopped.
 
         Args:
-            stop: what stops it.
+            state: the state of the run.
+            stop: the exception that stops the run.
 
         Raises:
-            CrucibleError: the LoRA cannot be saved, and no other error stops the run.
+            CrucibleError: the LoRA cannot be saved, and no other error stopped the run.
         """
         is_error = isinstance(stop, Exception)  # Cancel and Ctrl-C are not
         try:
@@ -97,15 +99,17 @@ class Finish:
         except CrucibleError as error:
             if not is_error:
                 raise
-            log.error("%s", error)  # the user is shown what stopped the run
+            log.error("%s", error)  # the user sees the error that stopped the run
         else:
             log.warning(self._result.report)
 
     def write_report(self, state: TrainingState, saved: SavedLora, complete: bool = True) -> None:
-        """Write the report, and fill the result.
+        """Judge the run, write its report, and fill in the result.
 
         Args:
-            complete: whether the run went to its end.
+            state: the state of the run.
+            saved: the LoRA that was saved.
+            complete: whether the run reached its end.
         """
         run, result = self._run, self._result
         result.samples, result.rounds = state.previews.rounds, state.evaluator.rounds
@@ -128,7 +132,7 @@ class Finish:
             self._files.write_report(result.report)
 
     def _watched(self, state: TrainingState, complete: bool) -> list[str]:
-        """Return the lines on what was measured beside the loss."""
+        """Return the report lines about everything that was measured besides the loss."""
         run = self._run
         lines = [
             *state.memory.lines(),

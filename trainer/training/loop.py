@@ -20,27 +20,29 @@ from ..optim.stepper import OptimizerStepper
 from ..seeding import derived_seed
 
 Losses = Callable[[Sequence[CachedExample], Sequence[int]], RowLosses]
-"""A function that computes the losses of a batch of rows, given a seed for each."""
+"""A function that computes the losses of a batch of rows, given one seed per row."""
 
 
 class TrainingLoop:
     """Trains the weights of `stepper`, step by step.
 
-    Each example of a step counts by its weight, however the step is cut into batches. A step that runs out of memory is
-    done again as `memory` then cuts it; its random numbers come from the seed and its number, so they are the same.
+    Each example of a step counts by its weight, however the step is split into batches. A step that runs out of memory
+    (OOM) is repeated with the smaller batches that `memory` then plans. Its random numbers depend only on the seed and
+    the step number, so they stay the same. A step whose loss or gradient is NaN sends the run back to its last good
+    state.
 
     Args:
         losses: computes the losses of a batch.
-        stepper: the weights with their optimizer.
-        examples: what is trained.
+        stepper: the trained weights with their optimizer.
+        examples: the examples to train on.
         batches: the batches of each step.
         config: the settings of the run.
-        memory: cuts steps to fit into memory.
-        controls: the base model's memory.
+        memory: splits steps so that they fit into memory.
+        controls: the memory controls of the base model.
         anomalies: decides what to do with the gradients of a step.
-        go_back: puts everything back to the last good state and returns how many steps are done there; raises if that
-            has happened too often.
-        on_step: called after each step; it may raise to stop.
+        go_back: restores the last good state and returns the number of steps done in it; raises if that has happened
+            too often.
+        on_step: a function called after each step, which may raise to stop the run.
     """
 
     def __init__(
@@ -65,10 +67,11 @@ class TrainingLoop:
         """Train up to `max_train_steps`.
 
         Args:
-            done: how many steps are done already.
+            done: the number of steps that are already done.
 
         Raises:
-            CrucibleError: there is not enough memory for a step, or trouble has come back too often.
+            CrucibleError: there is not enough memory for a step, or the run has gone back to an earlier state too
+                often.
         """
         while done < self._config.max_train_steps:
             self._done = done
@@ -80,14 +83,14 @@ class TrainingLoop:
             done = report.step
 
     def _attempts(self) -> Iterator[Attempt[StepReport | None]]:
-        """Yield attempts at the next step."""
+        """Yield attempts at the next step, each after an out-of-memory error (OOM) in the one before."""
         for attempt in self._memory.attempts(self._step, self._done + 1):
-            if self._stepper.mid_step:  # what ran out of memory has left the weights in an inconsistent state
+            if self._stepper.mid_step:  # running out of memory left the weights in an inconsistent state
                 self._done = self._go_back()
             yield attempt
 
     def _step(self) -> StepReport | None:
-        """Do one step; None if its gradients are no use and training has to go back."""
+        """Do one step; return None if its loss or gradients are NaN or infinite, so that training has to go back."""
         started, step = time.perf_counter(), self._done
         batches = self._memory.micro_batches(self._batches.step(step))
         gradients = self._gradients(batches, step)
@@ -106,7 +109,7 @@ class TrainingLoop:
         )
 
     def _gradients(self, batches: Sequence[Sequence[int]], step: int) -> Gradients:
-        """Compute the gradients of a step, and clip them."""
+        """Compute and clip the gradients of a step."""
         seed = self._config.seed
         total = sum(self._examples[index].weight for batch in batches for index in batch)
         parts: list[Tensor] = []
@@ -123,7 +126,7 @@ class TrainingLoop:
         values = torch.cat(parts, dim=1)
         numbers = torch.cat(
             [values.flatten(), norm.to(values).reshape(1)]
-        ).tolist()  # the step's one wait for the device
+        ).tolist()  # the only time that the step waits for the device
         losses, errors, timesteps, weight = (numbers[part * done : (part + 1) * done] for part in range(4))
         names = [self._examples[index].name for batch in batches for index in batch]
         mean = sum(loss * count for loss, count in zip(losses, weight, strict=True)) / total

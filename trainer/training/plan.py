@@ -18,10 +18,10 @@ class RunPlan:
     Attributes:
         plan: the dataset, its examples and the settings.
         given: the settings as the user gave them.
-        asked: these settings, with what the initial LoRA decides.
+        asked: the user's settings, completed with those that the initial LoRA decides.
         model: the facts about the base model.
-        identity: the hash of its weights.
-        initial: the LoRA that training starts from; None for a new one.
+        identity: the hash of the base model's weights.
+        initial: the LoRA that training starts from; None to start from zero.
         notes: sentences for the report.
     """
 
@@ -35,34 +35,37 @@ class RunPlan:
 
     @property
     def config(self) -> ResolvedConfig:
-        """The settings without any auto value."""
+        """The settings, with every automatic value resolved."""
         return self.plan.resolved.values
 
     @property
     def dataset(self) -> Dataset:
-        """The dataset, with the examples held out that validation needs."""
+        """The dataset, with the examples for validation held out."""
         return self.plan.dataset
 
     def with_notes(self, *notes: str) -> RunPlan:
-        """Return the plan with notes that come before its own."""
+        """Return the plan with these notes placed before its own."""
         return replace(self, notes=(*notes, *self.notes))
 
     def at_resolution(self, resolution: int | None) -> RunPlan:
-        """Return the plan at a lower resolution, with a note that says so; the same plan at its own or a higher one."""
+        """Return the plan at a lower resolution, with a note that says so.
+
+        If the resolution is None or not lower than that of the plan, the plan is returned unchanged.
+        """
         before = self.config.resolution
         if resolution is None or before is None or resolution >= before:
             return self
         plan = make_plan(self.asked, self.dataset.at_resolution(resolution), self.model)
-        note = f"Trained at resolution {resolution} rather than {before}, for which memory did not suffice."
+        note = f"Trained at resolution {resolution}, because there was not enough memory for {before}."
         return replace(self, plan=plan).with_notes(note)
 
 
 def plan_run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> RunPlan:
-    """Decide on everything that the config leaves open.
+    """Decide everything that the config leaves open.
 
     Raises:
         CrucibleError: the dataset cannot be trained, the settings contradict each other or the model, or the LoRA to
-            start from does not fit.
+            start from does not fit the model.
     """
     dataset.require_trainable()
     initial = load_initial_lora(config, base_model)

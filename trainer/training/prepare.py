@@ -1,4 +1,4 @@
-"""Preparation of a run: everything that needs the encoders is done once, before they are released."""
+"""The preparation of a run: everything that needs the encoders is done once, before they are released."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..runs.report import cache_text
 from .plan import RunPlan
 
 DEFAULT_PREVIEWS = 2
-"""How many captions samples are drawn of if the user gives no prompts."""
+"""The number of captions that samples are drawn from if the user gives no prompts."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,21 @@ class PreparedRun:
     """A run that is ready to train.
 
     Attributes:
-        base_model: the base model.
-        identity: the hash of its weights.
-        dataset: the dataset.
+        base_model: the base model to train on.
+        identity: the hash of the base model's weights.
+        dataset: the dataset to train on.
         given: the settings as the user gave them.
-        config: the settings without any auto value, with the number of steps.
+        config: the settings, with every automatic value and the number of steps resolved.
         examples: the encoded examples of an epoch.
-        batches: the batches that they are trained in.
-        sampling: the samples that are drawn during training.
-        validation: measures the error; None if nothing is measured.
-        samplings_to_measure: the pictures that the result is measured on, by name; none for datasets without pictures.
-        initial: the LoRA that training starts from; None for a new one.
-        reasons: the reason for each value that was chosen automatically.
+        batches: the batches that the examples are trained in.
+        sampling: the settings of the samples that are drawn during training.
+        validation: the measurement of the error; None if nothing is measured.
+        samplings_to_measure: the settings of the images that the result is measured on, by name; empty for datasets
+            without images.
+        initial: the LoRA that training starts from; None to start from zero.
+        reasons: the reason for each value that was chosen automatically, by the name of the setting.
         notes: sentences for the report.
-        cache_line: a line of the report about the cache of encoded inputs.
+        cache_line: the report line about the cache of encoded inputs.
     """
 
     base_model: BaseModel
@@ -64,16 +65,18 @@ class PreparedRun:
 
     @property
     def config_to_write(self) -> ResolvedConfig:
-        """The settings as the config file of the run has them."""
+        """The settings as they are written to the config file of the run."""
         config = self.config.model_copy(update={"train_data_dir": self.dataset.source})
         if self.initial is None:
             return config
-        # Written as numbers, they would have the initial LoRA resized.
+        # Written as numbers, they would cause the initial LoRA to be resized.
         return config.model_copy(update={name: getattr(self.given, name) for name in DECIDED_BY_FILE})
 
 
 def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Callbacks) -> PreparedRun:
-    """Encode examples and prompts, and release the encoders. This happens inside the base model's session.
+    """Encode examples and prompts, and release the encoders, inside the base model's session.
+
+    What runs out of memory (OOM) is tried once more after memory has been freed.
 
     Raises:
         CrucibleError: an example cannot be encoded, or settings do not suit the base model.
@@ -124,7 +127,7 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
 
 
 def sampling_of(config: ResolvedConfig, dataset: Dataset) -> Sampling:
-    """Return the settings of the samples of a run: the prompts that the user gave, or the first captions."""
+    """Return the settings of the samples of a run; without `sample_prompts`, the first captions are the prompts."""
     prompts = [line.strip() for line in config.sample_prompts.splitlines() if line.strip()]
     if not prompts:
         prompts = list(dict.fromkeys(dataset.captions))[:DEFAULT_PREVIEWS]

@@ -23,12 +23,12 @@ class PreviewSamples:
 
     Args:
         base_model: the base model that carries the adapters.
-        sampling: what to draw.
-        files: where the samples are saved.
-        best_effort: takes note of samples that cannot be drawn or saved.
+        sampling: the prompts and settings of the samples.
+        files: the files of the run, which include the samples.
+        best_effort: collects notes about samples that could not be drawn or saved.
 
     Attributes:
-        rounds: the rounds that were drawn, in order.
+        rounds: the rounds of samples drawn so far, in order.
     """
 
     def __init__(self, base_model: BaseModel, sampling: Sampling, files: RunFiles, best_effort: BestEffort) -> None:
@@ -40,19 +40,20 @@ class PreviewSamples:
         self._sampling_steps = 0
 
     def are_drawn(self, step: int) -> bool:
-        """Return whether there are samples of the state after `step` steps."""
+        """Return whether samples of the state after `step` steps have been drawn."""
         return step in self._steps
 
     @property
     def seconds_per_sampling_step(self) -> float | None:
-        """How long one sampling step of one sample took; None before the first sample."""
+        """The mean seconds per sampling step of one sample; None before the first sample."""
         return self._seconds / self._sampling_steps if self._sampling_steps else None
 
     def draw(self, adapters: Adapters, step: int) -> Image.Image | str | None:
-        """Draw with the adapters as they are after `step` steps, and save the samples.
+        """Draw a round of samples with the adapters as they are after `step` steps, and save it.
 
         Returns:
-            All samples of the round in one picture or text; None if there was not enough memory.
+            All samples of the round, side by side in one image or joined into one text; None after an out-of-memory
+            error (OOM), which is noted in the report.
         """
 
         def drawn() -> Samples:
@@ -62,7 +63,9 @@ class PreviewSamples:
         started = time.monotonic()
         samples = self._base_model.memory.first_that_fits(twice(drawn)).result
         if samples is None:
-            self._best_effort.note(f"Memory did not suffice to draw samples after step {step}, so they were left out.")
+            self._best_effort.note(
+                f"There was not enough memory to draw samples after step {step}, so they were skipped."
+            )
             return None
         self._seconds += time.monotonic() - started
         self._sampling_steps += len(samples) * self._sampling.steps
@@ -73,11 +76,11 @@ class PreviewSamples:
         return side_by_side(samples) if isinstance(samples, Tensor) else "\n".join(samples)
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs, in plain values: the samples themselves are files."""
+        """Return what `restore` needs as plain values; the samples themselves are in files."""
         return {"steps": list(self._steps), "seconds": self._seconds, "sampling_steps": self._sampling_steps}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state`. Samples whose files are gone or of another size are drawn again."""
+        """Continue from a `state`. Samples whose files are missing or have another size will be drawn again."""
         self._seconds, self._sampling_steps = state["seconds"], state["sampling_steps"]
         found = {step: samples for step, samples in self._files.read_samples().items() if self._fits(samples)}
         self._steps = [step for step in state["steps"] if step in found]

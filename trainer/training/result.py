@@ -1,4 +1,4 @@
-"""What a run made."""
+"""The result of a run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..runs.paths import RunFiles
 
 @dataclass
 class RunResult:
-    """What a run made.
+    """The result of a run, filled in as the run proceeds.
 
     Attributes:
-        files: where it wrote.
-        lora: the LoRA that was saved; empty until then.
+        files: the files of the run.
+        lora: the saved LoRA; empty until it is saved.
         losses: the loss of each step.
         samples: the rounds of samples that were drawn, in order.
-        rounds: the rounds of validation.
-        verdict: the judgement of the result; None if nothing was measured.
-        report: everything that the user should know, as a page of plain text.
+        rounds: the rounds of validation, in order.
+        verdict: the verdict on the result; None until the report is written.
+        report: the report for the user, as plain text.
     """
 
     files: RunFiles

@@ -1,4 +1,4 @@
-"""Knows a run again: one that is finished is not trained twice, one that was interrupted goes on where it was."""
+"""Resuming of runs: a finished run is not trained twice, and an interrupted one continues where it stopped."""
 
 from __future__ import annotations
 
@@ -42,20 +42,26 @@ def train_or_resume(
     retrain: bool = False,
     is_listed: Callable[[str], bool] = nowhere,
 ) -> RunResult:
-    """Train as `config` says, under its `output_name`. Where the same run was interrupted it goes on, and where it is
-    finished its result is returned.
+    """Train a LoRA under the config's `output_name`, resume the same run, or return its result if it is finished.
 
-    The same run has the same name, images, captions, base model and settings, but those of `MAY_CHANGE`.
+    Two runs are the same if they have the same name, images, captions, base model and settings; only the settings in
+    `MAY_CHANGE` may differ.
 
     Args:
-        lora_folder: for the LoRA. runs_folder: for a folder with everything else of each run.
-        retrain: whether to train anew, whatever there is.
-        is_listed: whether a LoRA of this file name is in another folder that counts.
+        base_model: the base model to train on.
+        dataset: the dataset to train on.
+        config: the settings of the run.
+        lora_folder: the folder for the LoRA file.
+        runs_folder: the folder that holds one folder with everything else for each run.
+        callbacks: the functions to call while the run works.
+        retrain: whether to start over even if the run is finished or can be resumed.
+        is_listed: a function that returns whether another folder that is searched for LoRAs has a file of this name.
 
     Raises:
-        CrucibleError: as `run_training`; or no file can have that name; or another process is at this very run.
+        CrucibleError: `run_training` raises it, the name cannot be used for a file, the checkpoint to resume from does
+            not belong to this run, or another process is training this run.
     """
-    # A node's name has not been through the config's validation.
+    # An output name from a node has not been validated with the config.
     config = config.model_copy(update={"output_name": check_output_name(config.output_name)})
     plan = plan_run(base_model, dataset, config)
     known = known_runs(lora_folder, runs_folder)
@@ -71,8 +77,8 @@ def train_or_resume(
     if start.is_finished and start.earlier:
         return _finished(start.earlier)
     for folder in dict.fromkeys((lora_folder, runs_folder)):
-        require_writable(folder, "The LoRA, or what belongs to its run,")
-    # A finished LoRA stays, and so does a file that somebody else put there.
+        require_writable(folder, "The LoRA or another file of its run")
+    # A finished LoRA is never overwritten, and neither is a file that somebody else put there.
     files = start.own or RunFiles.claim(config.output_name, lora_folder, runs_folder, is_listed)
     if start.note:
         log.warning(start.note)
@@ -86,21 +92,21 @@ def train_or_resume(
         result = run_training(base_model, plan, files, callbacks, start.state)
         try:
             record.write(files, finished=True)
-        except CrucibleError as error:  # all is there, and the next time shows it
+        except CrucibleError as error:  # everything is saved; only the next start will not see that the run is finished
             log.warning("%s", error)
     return result
 
 
 @dataclass(frozen=True)
 class _Start:
-    """Where a run begins.
+    """The point that a run starts from.
 
     Attributes:
-        earlier: the run that it goes on with; None for none.
-        own: files of a run that it may go on in; None for new ones.
-        is_finished: whether nothing is left to be done.
-        state: of a checkpoint; None at the first step.
-        note: what the user should know of it.
+        earlier: the files of the run to resume; None to start a new run.
+        own: the files of an earlier run that this run may continue to write; None to create new ones.
+        is_finished: whether the earlier run is finished, so that there is nothing left to train.
+        state: the state of the checkpoint to resume from; None to start from the first step.
+        note: a sentence for the user on how the run started, or "".
     """
 
     earlier: RunFiles | None = None
@@ -111,12 +117,15 @@ class _Start:
 
 
 def _found(record: RunRecord, known: Sequence[tuple[RunFiles, RunRecord]]) -> _Start:
-    """By itself: the latest of the same run. One that was killed before its first checkpoint lends its files only."""
+    """Find the latest run that is the same as this one and can be resumed.
+
+    The files of a run that was killed before its first checkpoint are reused, but its training starts over.
+    """
     note, own = "", None
     for files, other in known:
         if differences := record.differences(other):
             if not other.finished and not note and other.settings["output_name"] == record.settings["output_name"]:
-                note = f"Started anew rather than going on with {files.name}: {'; '.join(differences)}."
+                note = f"Started over instead of resuming {files.name}: {'; '.join(differences)}."
             continue
         if other.finished and other.steps == record.steps and _has_its_lora(files, other):
             return _Start(files, is_finished=True)
@@ -125,42 +134,43 @@ def _found(record: RunRecord, known: Sequence[tuple[RunFiles, RunRecord]]) -> _S
             continue
         if step > record.steps:
             note = (
-                f"Started anew rather than going on with {files.name}: it has had {step} steps, and {record.steps} are "
-                "asked for."
+                f"Started over instead of resuming {files.name}: it has already been trained for {step} steps, and "
+                f"max_train_steps is {record.steps}."
             )
             continue
         itself = files if _may_be_written(files, other) else None
         if state is not None:
-            return _Start(files, itself or own, state=state, note=f"Went on after step {step} of {files.name}.")
+            return _Start(files, itself or own, state=state, note=f"Resumed after step {step} of {files.name}.")
         own = own or itself
     return _Start(own=own, note=note)
 
 
 def _chosen(folder: Path, record: RunRecord, lora_folder: Path) -> _Start:
-    """From the checkpoint that the user named.
+    """Start from the checkpoint that `resume_from_checkpoint` names.
 
     Raises:
-        CrucibleError: it is not whole, or of a run that cannot go on as this one.
+        CrucibleError: the checkpoint is incomplete or belongs to a run that is not the same as this one.
     """
     state = read_state(folder)
     step = state["step"]
     run = folder.resolve().parent.parent
     other = RunRecord.read(run)
-    differences = ["the record of its run is not there"] if other is None else record.differences(other)
+    differences = ["the record of its run is missing or damaged"] if other is None else record.differences(other)
     if step > record.steps:
-        differences.append(f"it is of step {step}, and the run is to have {record.steps}")
+        differences.append(f"it was saved after step {step}, and max_train_steps is {record.steps}")
     if other is None or differences:
         raise CrucibleError(
-            f"This run cannot go on from resume_from_checkpoint {folder}: {'; '.join(differences)}. Set what is named "
-            "back to what it was, or take resume_from_checkpoint out to start anew."
+            f"This run cannot be resumed from the checkpoint {folder} (resume_from_checkpoint): "
+            f"{'; '.join(differences)}. Change the settings named here back to what they were, or clear "
+            "resume_from_checkpoint to start over."
         )
     files = RunFiles.of(run, lora_folder, other.session)
     own = files if _may_be_written(files, other) else None
-    return _Start(files, own, state=state, note=f"Went on after step {step} from {folder}.")
+    return _Start(files, own, state=state, note=f"Resumed after step {step} from {folder}.")
 
 
 def _may_be_written(files: RunFiles, record: RunRecord) -> bool:
-    """Whether a run may go on under its own name: the LoRA of a finished one stays as it is."""
+    """Return whether a resumed run may write to its own files; the LoRA of a finished run is never overwritten."""
     return not files.lora.exists() or (not record.finished and _has_its_lora(files, record))
 
 
@@ -170,7 +180,13 @@ def _has_its_lora(files: RunFiles, record: RunRecord) -> bool:
 
 @contextmanager
 def _alone(files: RunFiles) -> Iterator[None]:
-    """No two processes train one run. The system frees the lock of a process that is killed."""
+    """Lock a run inside the context, so that no two processes train it at the same time.
+
+    The system releases the lock of a process that is killed.
+
+    Raises:
+        CrucibleError: another process is training the run.
+    """
     path = files.folder.parent / ".locks" / f"{files.name}.lock"
     lock = FileLock(path, timeout=0)
     try:
@@ -178,8 +194,8 @@ def _alone(files: RunFiles) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise CrucibleError(
-            f"{files.name} is being trained by another process right now (in {files.folder}), and two would spoil each "
-            "other's files. Wait until it is done, stop it, or choose another name."
+            f"{files.name} is being trained by another process right now (in {files.folder}), and two processes would "
+            "overwrite each other's files. Wait until it is done, stop it, or choose another name."
         ) from None
     try:
         yield
@@ -188,11 +204,11 @@ def _alone(files: RunFiles) -> Iterator[None]:
 
 
 def _finished(files: RunFiles) -> RunResult:
-    """What a finished run made, read from its files."""
+    """Read the result of a finished run from its files."""
     tensors, metadata = read_lora(files.lora)
     note = (
-        f"Nothing was trained: {files.name} is finished, and neither images, captions, settings nor base model have "
-        "changed since. Set retrain to train it anew."
+        f"Nothing was trained: {files.name} is already finished, and its images, captions, settings and base model "
+        "have not changed since. Turn on retrain to train it again."
     )
     log.warning(note)
     return RunResult(

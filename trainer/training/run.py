@@ -1,4 +1,4 @@
-"""One training run, start to finish: plan, prepare, train, finish."""
+"""One training run from start to finish."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ def run_training(
     callbacks: Callbacks | None = None,
     start: Snapshot | None = None,
 ) -> RunResult:
-    """Train a LoRA, save it, and read the file back through the base model's loader.
+    """Train a LoRA, save it, and check that the base model's loader can read the file.
 
     Whatever stops the run after its first step (Cancel, an error, Ctrl-C), a checkpoint and the LoRA so far are saved
-    before the exception is passed on. A new run that is stopped earlier leaves no file.
+    before the exception is passed on. A new run that is stopped earlier leaves no files.
 
     Args:
         base_model: the base model that the plan was made for.
-        plan: what to train.
-        files: where to write.
-        callbacks: who follows the run.
-        start: the snapshot of a checkpoint to continue from.
+        plan: the plan of the run.
+        files: the files of the run.
+        callbacks: the functions to call while the run works.
+        start: the snapshot of the checkpoint to resume from; None to start from the first step.
 
     Raises:
-        CrucibleError: settings that suit neither model nor data, not enough memory, or a file that cannot be written.
+        CrucibleError: the settings do not suit the model or the data, the run ran out of memory (OOM) whatever was
+            tried, or a file cannot be written.
     """
     result = RunResult(files)
     for warning in base_model.warnings():
@@ -53,9 +54,9 @@ def run_training(
         if base_model.memory.is_out_of_memory(error):
             forget_tensors(error)
             raise CrucibleError(
-                f"Memory does not suffice for {base_model.name} with its encoders ({error}), so it cannot be trained "
-                "here as it is. Close other programs that hold memory, or train a smaller model or at a lower "
-                "resolution."
+                f"There is not enough memory for {base_model.name} with its encoders ({error}), so it cannot be "
+                "trained with these settings. Close other programs that use memory, lower the resolution, or train a "
+                "smaller model."
             ) from error
         raise
     return result
@@ -64,7 +65,11 @@ def run_training(
 def _train(
     base_model: BaseModel, plan: RunPlan, callbacks: Callbacks, start: Snapshot | None, result: RunResult
 ) -> None:
-    """Fill the result, at a lower resolution if nothing else makes the run fit and the config allows it."""
+    """Train, and fill in the result.
+
+    If a step runs out of memory (OOM) and no smaller memory plan is left, training continues at a lower resolution,
+    provided that the config allows it.
+    """
     resolution = plan.config.resolution if start is None else start["resolution"]
     while True:
         planned = plan.at_resolution(resolution)
@@ -79,5 +84,5 @@ def _train(
             lower = next_lower(planned.config)
             if lower is None or trainer is None:
                 raise
-            log.warning("%s\nSo the run goes on at resolution %d.", error, lower)
+            log.warning("%s\nThe run therefore continues at resolution %d.", error, lower)
             resolution, start = lower, trainer.good

@@ -1,4 +1,4 @@
-"""The state of a run: everything that its next step depends on."""
+"""The state of a run: everything that the next step depends on."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ..optim.stepper import OptimizerStepper
 from .previews import PreviewSamples
 
 Snapshot = dict[str, Any]
-"""A state as a checkpoint holds it: nested lists, tuples and dictionaries of CPU tensors and plain values."""
+"""The state of a run as a checkpoint stores it: nested lists, tuples and dicts of CPU tensors and plain values."""
 
 
 @dataclass
 class TrainingState:
-    """The state of a run. Each part but the plain values knows how to write and restore itself.
+    """The state of a run. Each part that is not a plain value can save and restore itself.
 
     Attributes:
-        stepper: the weights with their optimizer and schedule.
+        stepper: the trained weights with their optimizer and schedule.
         evaluator: the rounds of validation and the best weights.
         hard_examples: the errors of each example.
-        anomalies: what is usual for a loss and a gradient, and the trouble so far.
-        memory: how steps are cut to fit into memory.
+        anomalies: the usual losses and gradients, and the anomalies so far.
+        memory: the plan that splits steps so that they fit into memory.
         previews: the samples drawn so far.
-        resolution: what images are trained at, in pixels; None without images.
+        resolution: the resolution that images are trained at, in pixels; None for datasets without images.
         losses: the loss of each step.
-        step: how many steps are done.
-        seconds_before: how long was trained before `started`.
-        started: when training began or was continued, by the monotonic clock.
+        step: the number of steps done.
+        seconds_before: the training time before `started`, in seconds.
+        started: the time at which training began or was resumed, by the monotonic clock.
     """
 
     stepper: OptimizerStepper
@@ -49,11 +49,11 @@ class TrainingState:
 
     @property
     def seconds(self) -> float:
-        """How long the run has trained, over all its starts."""
+        """The training time in seconds, including the time before the run was resumed."""
         return self.seconds_before + time.monotonic() - self.started
 
     def snapshot(self) -> Snapshot:
-        """Return what `restore` needs. It does not change any more."""
+        """Return what `restore` needs; later steps do not change it."""
         return {
             "step": self.step,
             "resolution": self.resolution,
@@ -68,10 +68,10 @@ class TrainingState:
         }
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Continue from a snapshot of this run, or of one on the same model and examples with settings that allow it.
+        """Continue from a snapshot of this run, or of an earlier run that it may resume.
 
-        The memory plan stays as it is: whoever goes back because memory ran out must not get back the plan that was too
-        large. `memory.restore` restores it.
+        The memory plan is not restored, because a run that goes back after an out-of-memory error (OOM) must not return
+        to the plan that was too large. `memory.restore` restores it.
         """
         self.step = snapshot["step"]
         self.losses[:] = snapshot["losses"]
@@ -84,6 +84,6 @@ class TrainingState:
         self.stepper.slow_down(self.anomalies.slowdown)
 
     def go_back(self, snapshot: Snapshot) -> None:
-        """Return to a snapshot of this start of the run, knowing what went wrong since and how long it took."""
+        """Go back to a snapshot from this process, but keep the record of NaN steps and the training time."""
         anomalies = snapshot["anomalies"] | {"broken": self.anomalies.state()["broken"]}
         self.restore(snapshot | {"anomalies": anomalies, "seconds": self.seconds})

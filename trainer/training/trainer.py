@@ -1,4 +1,4 @@
-"""Trains a prepared run, and keeps everything of it, whatever stops it."""
+"""The training of a prepared run, whose results are saved whatever stops it."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains a LoRA, and saves everything of it.
+    """Trains a LoRA, and saves it with its checkpoints, samples, log and report.
 
     Args:
-        run: the run to train.
-        engine: where and how it computes.
-        files: where it writes.
-        callbacks: who follows it.
-        result: what is filled with what the run makes.
+        run: the prepared run.
+        engine: the engine that computes gradients and steps.
+        files: the files of the run.
+        callbacks: the functions to call while the run works.
+        result: the result object, which is filled in.
 
     Attributes:
-        state: the state of the run, once training has begun.
-        good: the last state that the run can go back to, once training has begun.
+        state: the state of the run; set once training has begun.
+        good: the last state that the run can go back to; set once training has begun.
     """
 
     state: TrainingState
@@ -70,7 +70,7 @@ class Trainer:
         self._checkpoints = Checkpoints(files.checkpoints, run.config.checkpoints_kept)
 
     def train(self, start: Snapshot | None) -> None:
-        """Train to the end, from the first step or from a snapshot, and fill the result.
+        """Train to the end, from the first step or from a snapshot, and fill in the result.
 
         Whatever stops the training after its first step, a checkpoint and the LoRA so far are saved before the
         exception is passed on.
@@ -95,7 +95,7 @@ class Trainer:
             self._finish_training()
 
     def _begin(self, adapters: Adapters, start: Snapshot | None) -> None:
-        """Make everything that trains these adapters, as it is before the first step or as it was in a snapshot."""
+        """Set up everything that trains these adapters, in its initial state or restored from a snapshot."""
         run, config = self._run, self._config
         self._adapters = adapters
         adapters.initialise(config.seed)
@@ -150,7 +150,7 @@ class Trainer:
         if start is not None:
             state.restore(start)
             self._checkpoints.last_step = state.step
-            self._require_finite("that this run was to go on from")
+            self._require_finite("that this run was to be resumed from")
             state.memory.restore(start["memory"])
         self.good = state.snapshot()
         self._log = RunLog(self._files.folder, state.step)
@@ -195,9 +195,9 @@ class Trainer:
         self._do_what_is_due()
 
     def _do_what_is_due(self) -> None:
-        """Measure, draw samples and write a checkpoint after the current step, and before the first, if that is due.
+        """Validate, draw samples and write a checkpoint after the current step, or before the first, if they are due.
 
-        What a run had done when it stopped here is not done again.
+        What a resumed run did before it stopped at this step is not repeated.
         """
         config, state = self._config, self.state
         state.evaluator.validate_when_due()
@@ -217,11 +217,11 @@ class Trainer:
             self._callbacks.sampled(self.state.step, self._config.max_train_steps, samples)
 
     def _finish_training(self) -> None:
-        """Save everything of a run that came to its end, and show what it learned."""
+        """Save the results of a run that reached its end, and draw the last samples."""
         state, kept = self.state, self._config.checkpoints_kept
         if kept:
             self._write_checkpoint()
-            self._wait_for_checkpoint()  # before the LoRA takes the last room on a disk that is nearly full
+            self._wait_for_checkpoint()  # before the LoRA fills a disk that is nearly full
         with state.stepper.weights_for_use():
             saved = self._finish.save(state, "finished early" if state.evaluator.stopped_early else "finished")
             self._base_model.verify(self._files.lora, len(self._adapters))
@@ -231,17 +231,19 @@ class Trainer:
         self._checkpoints.keep_only(min(kept, 1))
 
     def _write_checkpoint(self) -> None:
-        """Write a checkpoint of the current state unless there is one. A disk, or memory, without room for it does
-        not end the run."""
+        """Write a checkpoint of the current state unless there is one or its weights are NaN or infinite.
+
+        A full disk or an out-of-memory error (OOM) does not end the run; the report notes it.
+        """
         state = self.state
         if self._checkpoints.last_step == state.step or state.stepper.mid_step:
             return
         if not state.stepper.is_finite():
-            return  # the next step will find the NaN, and needs a good state to go back to
+            return  # the next step will detect the NaN and needs a good state to go back to
         checkpoint = self._base_model.memory.first_that_fits(twice(self._checkpoint)).result
         if checkpoint is None:
             self._best_effort.note(
-                f"Memory did not suffice for a checkpoint after step {state.step}, so it was left out."
+                f"There was not enough memory to write a checkpoint after step {state.step}, so it was skipped."
             )
             return
         self.good = checkpoint.state
@@ -261,11 +263,15 @@ class Trainer:
             self._best_effort.note(str(error))
 
     def _go_back(self) -> int:
-        """Return to the last good state, with learning rates lowered as far as the trouble so far demands, and say how
-        many steps are done there.
+        """Go back to the last good state after a NaN, or after an out-of-memory error in the middle of an update.
+
+        Learning rates are lowered according to the number of NaN and infinite steps so far.
+
+        Returns:
+            The number of steps done in the good state.
 
         Raises:
-            CrucibleError: that has happened too often.
+            CrucibleError: the run has gone back too often.
         """
         self.state.go_back(self.good)
         self._checkpoints.last_step = self.state.step
@@ -278,14 +284,17 @@ class Trainer:
     def _require_finite(self, which: str) -> None:
         """Check that no weight is NaN or infinite.
 
+        Args:
+            which: the clause that describes the state in the message.
+
         Raises:
-            CrucibleError: one is.
+            CrucibleError: a weight is NaN or infinite.
         """
         if not self.state.stepper.is_finite():
             raise CrucibleError(
                 f"The state after step {self.state.step} {which} contains NaN or infinite weights; a LoRA saved from "
-                f"it would be unusable. Lower learning_rate (it is {self._config.learning_rate:g}), or retrain to "
-                "start anew."
+                f"it would be unusable. Lower learning_rate (it is {self._config.learning_rate:g}), or turn on "
+                "retrain to start over."
             )
 
     def _close_log(self) -> None:

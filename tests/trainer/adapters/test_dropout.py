@@ -1,4 +1,4 @@
-"""Dropout depends on the row alone."""
+"""Dropout depends only on the row."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_a_signal_stops_within_a_batch_and_keeps_everything(tmp_path, capsys, ca
     assert [path.name for path in (folder / "mine" / "checkpoints").iterdir()] == ["step_000001"]
     config.write_text(CONFIG.format(folder=folder, steps=2, batch_size=1, accumulation=256))
     assert main(["train", str(config)]) == 0
-    assert "Went on after step 1 of mine" in capsys.readouterr().out
+    assert "Resumed after step 1 of mine" in capsys.readouterr().out
     assert read_lora(folder / "mine.safetensors")[1]["ss_steps"] == "2"
 
 

@@ -64,7 +64,7 @@ def test_check_says_what_would_be_chosen_and_what_is_worth_knowing(config: Path,
     assert main(["check", str(config)]) == 0
     output = capsys.readouterr().out
     assert "purpose = style: the captions name different things" in output
-    assert "Worth knowing:\n  algorithm = lokr: read by ComfyUI, A1111 and Forge, but not by diffusers." in output
+    assert "Notes:\n  algorithm = lokr: read by ComfyUI, A1111 and Forge, but not by diffusers." in output
 
 
 def test_check_looks_at_the_lora_to_continue_from(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

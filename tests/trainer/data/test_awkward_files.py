@@ -1,4 +1,4 @@
-"""In a folder of everything that goes wrong with images and captions, all that is usable is used, the rest is named."""
+"""In a folder with every kind of faulty image and caption, usable files are used and all others are reported."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def test_lines_are_short_and_commands_whole():
     assert max(len(line) for line in lines if line.strip() != command.strip()) <= 78
     assert f"     {command}" in lines
     assert "  short        one" in lines
-    assert lines.index("Worth knowing") < lines.index("Fix this before training:")
+    assert lines.index("Notes") < lines.index("Fix this before training:")
     assert lines[-1] == "2. So is this."
 
 

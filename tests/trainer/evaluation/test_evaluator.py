@@ -114,7 +114,7 @@ def test_the_model_that_is_handed_on_is_the_best_state_too(overdone):
 def test_pictures_are_measured_and_shown(overdone):
     for figure in ("Effect:", "Drift:", "Variety:", "Likeness", 'Trigger word "crux"'):
         assert figure in overdone.report
-    moved = re.search(r"pictures of the captions moved by ([\d.]+)", overdone.report)
+    moved = re.search(r"images of the captions changed by ([\d.]+)", overdone.report)
     assert float(moved[1]) > 0.1
     assert Image.open(overdone.files.folder / "measures.png").size == (12 * 64, 2 * 64)
 
@@ -124,7 +124,7 @@ def test_too_short_a_run_is_too_little(base_model, dataset, tmp_path):
     assert result.verdict.word == "too little"
     assert "still falling" in result.report
     assert [one.step for one in result.rounds] == [0, 2, 4, 6, 8]
-    assert "No pictures were measured, because the run has fewer than 50 steps" in result.report
+    assert "No images were measured, because the run has fewer than 50 steps" in result.report
 
 
 def test_measuring_changes_nothing_that_is_trained(base_model, dataset, tmp_path):
@@ -155,7 +155,7 @@ def test_without_validation_training_images_are_measured_three_times(base_model,
     result = train(base_model, replace(dataset, validation=()), tmp_path, max_train_steps=6, measure="always")
     assert [one.step for one in result.rounds] == [0, 3, 6]
     assert all(one.held_out is None for one in result.rounds)
-    assert "No image was kept for validation" in result.report
+    assert "No image was held out for validation" in result.report
 
 
 def test_dropout_is_off_while_measuring(base_model, dataset, tmp_path):
@@ -184,7 +184,7 @@ def test_cancelling_keeps_the_better_state_and_gives_no_verdict_on_the_length(ba
         train(base_model, dataset, tmp_path, Callbacks(stepped=stop_after_five), **settings)
     report = (tmp_path / "lora" / "report.txt").read_text()
     assert "cancelled after 5 of 60 steps" in report
-    assert "No verdict. The run was ended before it was done" in report
+    assert "No verdict. The run was stopped before its end" in report
     assert not (tmp_path / "lora" / "measures.png").exists()
     assert int(read_lora(tmp_path / "lora.safetensors")[1]["ss_steps"]) == 5
 
@@ -202,7 +202,7 @@ def test_an_image_that_does_not_belong_is_named(base_model, tmp_path):
     dataset = load_dataset(DataSettings(train_data_dir=str(folder), trigger_word="crux", resolution=64))
     settings = {"max_train_steps": 60, "batch_size": 3, "measure": "never"}  # each image 30 times
     plain = train(base_model, dataset, tmp_path, **settings)
-    assert "Stayed hard: noise.png" in plain.report
+    assert "Hard to learn: noise.png" in plain.report
     weighted = train(base_model, dataset, tmp_path, downweight_hard_images=True, **settings)
-    assert "They counted half" in weighted.report
+    assert "They counted half in the loss" in weighted.report
     assert weighted.losses != plain.losses

@@ -57,7 +57,7 @@ def test_a_little_worse_than_the_best_is_still_good():
 def test_an_error_that_rises_again_is_too_much_and_the_best_step_is_named():
     found = verdict([1.0, 0.5, 0.4, 0.5, 0.6])
     assert found.word == "too much"
-    assert "lowest after step 200 and 50% above that" in found.reasons[0]
+    assert "lowest after step 200 and ended 50% higher" in found.reasons[0]
     assert "Train for 200 steps" in found.advice[0]
     assert any("lora_dropout" in advice for advice in found.advice)
 
@@ -96,7 +96,7 @@ def test_a_run_that_was_stopped_early_was_not_too_short():
 def test_a_cancelled_run_is_not_called_too_little():
     falling = [1.0, 0.9, 0.8]
     assert verdict(falling, complete=False).word == "none"
-    assert "ended before it was done" in verdict(falling, complete=False).lines()[0]
+    assert "stopped before its end" in verdict(falling, complete=False).lines()[0]
     assert verdict([1.0, 0.5, 0.9], complete=False).word == "too much"
 
 
@@ -104,9 +104,9 @@ def test_a_cancelled_run_is_not_called_too_little():
     ("change", "word", "said"),
     [
         ({}, "good", "settled"),
-        ({"effect": 0.1}, "too little", "moved by only 0.10"),
+        ({"effect": 0.1}, "too little", "changed by only 0.10"),
         ({"variety": 0.2}, "too much", "different seeds look alike"),
-        ({"likeness": 0.97}, "too much", "copies of training images, as of a.png"),
+        ({"likeness": 0.97}, "too much", "copies of training images, such as a.png"),
         ({"likeness": 0.97, "base_likeness": 0.9}, "good", "settled"),  # such images are alike untrained
         ({"drift": 1.3}, "too much", "unrelated prompts"),
     ],
@@ -128,7 +128,7 @@ def test_without_validation_images_it_says_so_and_judges_the_rest():
     found = judge(Evidence(training, config(), 20, 1e-4, measures=MODEST))
     assert found.word == "good"
     assert "training images" in found.reasons[0]
-    assert "No image was kept for validation" in found.reasons[-1]
+    assert "No image was held out for validation" in found.reasons[-1]
     copied = judge(Evidence(training, config(), 20, 1e-4, measures=replace(MODEST, variety=0.1)))
     assert copied.word == "too much"
 

@@ -1,4 +1,4 @@
-"""What the log says of a step."""
+"""The entry of a step in the log."""
 
 from __future__ import annotations
 

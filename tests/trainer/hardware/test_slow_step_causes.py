@@ -1,4 +1,4 @@
-"""Causes that a computer of the test's own shows."""
+"""Likely causes of slow steps, on a simulated computer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GB = 10**9
 
 @pytest.fixture(autouse=True)
 def computer(monkeypatch) -> SimpleNamespace:
-    """One in which nothing is amiss: 24 GB on the card, 32 GB beside it."""
+    """A simulated computer without problems: 24 GB of GPU memory and 32 GB of main memory."""
     found = SimpleNamespace(free=6 * GB, available=16 * GB, retries=0, spills=False, holders=(), processes=[])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (found.free, 24 * GB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 18 * GB)
@@ -54,7 +54,7 @@ def test_a_quiet_computer_leaves_it_unknown():
 def test_a_full_card_spills_under_windows(computer):
     computer.free, computer.spills = GB // 10, True
     text = likely_cause(CUDA)
-    for fact in ("23.9 GB of 24.0 GB", "this training holds 18.0 GB", "Windows", "Sysmem Fallback", "batch_size"):
+    for fact in ("23.9 GB of 24.0 GB", "18.0 GB of them by this training", "Windows", "Sysmem Fallback", "batch_size"):
         assert fact in text
     assert "GPU" not in likely_cause(CPU)
 
@@ -63,21 +63,21 @@ def test_a_full_card_elsewhere_matters_when_memory_is_claimed_again_and_again(co
     computer.free = GB // 10
     assert "not known" in likely_cause(CUDA)
     computer.retries = 3
-    assert "claims it again" in likely_cause(CUDA)
+    assert "free and allocate memory again and again" in likely_cause(CUDA)
     assert "Windows" not in likely_cause(CUDA)
 
 
 def test_programs_on_the_card_are_named_but_not_this_one(computer):
     own = Holder("python", psutil.Process().pid, 18 * GB)
     computer.holders = (own, Holder("game.exe", 77, None))
-    assert "there are on the GPU: game.exe." in likely_cause(CUDA)
+    assert "Other programs use the GPU too: game.exe." in likely_cause(CUDA)
     computer.holders = (own,)
     assert "not known" in likely_cause(CUDA)
 
 
 def test_full_main_memory_is_said(computer):
     computer.available = GB // 2
-    assert "main memory is full: 500.0 MB of 32.0 GB" in likely_cause(CPU)
+    assert "Main memory (RAM) is full: only 500.0 MB of 32.0 GB" in likely_cause(CPU)
 
 
 def test_busy_programs_are_named(computer, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_program_that_is_really_busy_is_found(monkeypatch):
     monkeypatch.undo()
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: [])  # it is one of this test
+        monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: [])  # the process belongs to this test
         monkeypatch.setattr(slow_causes, "BUSY", 0.01)
         time.sleep(0.2)
         assert "python" in likely_cause(CPU).lower()

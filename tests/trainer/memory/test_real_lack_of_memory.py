@@ -26,5 +26,5 @@ def test_a_run_ends_well_when_the_system_refuses_memory(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "finished after 3 of 3 steps" in done.stdout
-    assert re.search(r"Step 2 ran out of memory at .*from then on with micro-batches of 4 rather than 8", done.stdout)
+    assert re.search(r"Step 2 ran out of memory at .*continued with micro-batches of 4 instead of 8", done.stdout)
     assert (tmp_path / "lora.safetensors").exists()

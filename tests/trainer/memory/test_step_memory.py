@@ -91,7 +91,7 @@ def test_a_step_that_ran_out_of_memory_is_done_again(
     assert result.losses == pytest.approx(expected.losses, rel=1e-5)
     assert distance(result, expected) < 1e-5
     assert faults.passes[-2:] == [2, 2]  # the last step, in two parts
-    said = rf"Step {step} ran out of memory at .*B: from then on with micro-batches of 2 rather than 4"
+    said = rf"Step {step} ran out of memory at .*B: continued with micro-batches of 2 instead of 4"
     assert re.search(said, result.report)
     assert re.search(said, caplog.text)
 
@@ -108,7 +108,7 @@ def test_the_lora_is_the_same_to_the_bit_where_only_checkpointing_changed(
     assert faults.plans[-1] == (1, True, 0)
     assert result.losses == expected.losses
     assert distance(result, expected) == 0
-    assert "from then on with gradient checkpointing" in result.report
+    assert "continued with gradient checkpointing" in result.report
 
 
 def test_an_optimizer_may_be_interrupted_again_and_again(base_model, dataset, tmp_path, undisturbed, monkeypatch):
@@ -140,11 +140,11 @@ def test_what_costs_least_time_is_tried_first(base_model, dataset, tmp_path, mon
     faults.fits = lambda rows: faults.plans[-1] == (1, True, 2)
     result = train(base_model, dataset, tmp_path)
     assert list(dict.fromkeys(faults.plans)) == [(1, False, 0), (1, True, 0), (1, True, 1), (1, True, 2)]
-    changes = re.findall(r"ran out of memory at .*: from then on with (.*)", result.report)
-    offloading = "more of the base model in the computer's own memory"
+    changes = re.findall(r"ran out of memory at .*: continued with (.*)", result.report)
+    offloading = "more of the base model in main memory (RAM)"
     assert changes == [
-        "micro-batches of 2 rather than 4",
-        "micro-batches of 1 rather than 2",
+        "micro-batches of 2 instead of 4",
+        "micro-batches of 1 instead of 2",
         "gradient checkpointing",
         offloading,
         offloading,
@@ -172,12 +172,12 @@ def test_when_nothing_is_left_the_state_is_kept_and_the_error_says_what_would_fi
         with pytest.raises(CrucibleError) as error:
             train(base_model, dataset, tmp_path, Callbacks(stepped=cannot_go_on), batch_size=1)
     message = str(error.value)
-    assert re.match(r"Step 3 ran out of memory at \d+\.\d .B, and there is no way left", message)
+    assert re.match(r"Step 3 ran out of memory at \d+\.\d .B, and nothing is left to try", message)
     assert "The smallest plan that was tried: 1 at a time, gradient checkpointing on" in message
     assert "lower lora_rank (it is 8) or a lower resolution (it is 64" in message
-    assert "What was trained is kept" in message
+    assert "The training so far is saved" in message
     went_on = train(base_model, dataset, tmp_path, batch_size=1)
-    assert "Went on after step 2" in went_on.report
+    assert "Resumed after step 2" in went_on.report
     assert distance(went_on, expected) == 0
 
 
@@ -224,7 +224,7 @@ def test_the_memory_setting_may_change_when_a_run_goes_on(base_model, dataset, t
 
     with pytest.raises(KeyboardInterrupt):
         train(base_model, dataset, tmp_path, Callbacks(stepped=stop))
-    assert "Went on after step 2" in train(base_model, dataset, tmp_path, memory="500 GB").report
+    assert "Resumed after step 2" in train(base_model, dataset, tmp_path, memory="500 GB").report
 
 
 def test_the_measured_step_changes_nothing(base_model, dataset, tmp_path, undisturbed, monkeypatch):
@@ -241,14 +241,14 @@ def test_a_plan_is_made_before_the_first_step_and_compared_afterwards(base_model
     lines = [line for line in caplog.text.splitlines() if "memory.step_memory" in line]
     assert "Memory: 4 at a time in batches of 4, gradient checkpointing off" in lines[0]
     assert "expected: at most" in lines[1]
-    expected = re.search(r"expected: at most (\S+) .B of (\S+) .B, (\S+) s a step, (\d+) s in all", result.report)
-    measured = re.search(r"measured: at most (\S+) .B, (\S+) s a step", result.report)
+    expected = re.search(r"expected: at most (\S+) .B of (\S+) .B, (\S+) s per step, (\d+) s in total", result.report)
+    measured = re.search(r"measured: at most (\S+) .B, (\S+) s per step", result.report)
     assert float(measured[1]) > 0
     assert 0.1 < float(expected[3]) / float(measured[2]) < 10
 
 
 def test_what_does_not_fit_into_the_limit_is_found_before_the_first_step(base_model, dataset, tmp_path):
-    with pytest.raises(CrucibleError, match=r"A step would take \S+ .B of 10\.0 MB, and there is no way left"):
+    with pytest.raises(CrucibleError, match=r"A step would take \S+ .B of 10\.0 MB, and nothing is left to try"):
         train(base_model, dataset, tmp_path, memory="0.01 GB")
     assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".")] == []
 
@@ -261,7 +261,7 @@ def test_the_plan_keeps_within_a_limit(base_model, dataset, tmp_path, faults, mo
     result = train(base_model, dataset, tmp_path, memory="2.5 GB")
     assert faults.passes[-2:] == [2, 2]
     assert "expected: at most 2.0 GB of 2.5 GB" in result.report
-    assert re.search("Measured before the first step, a step would take 4.0 GB of 2.5 GB: .* 2 rather", result.report)
+    assert re.search("Measured before the first step, a step would take 4.0 GB of 2.5 GB: .* 2 instead", result.report)
     assert 4 not in faults.passes  # which the system might have answered by killing the process
 
 
@@ -278,7 +278,7 @@ def test_a_run_ends_well_without_samples(base_model, dataset, tmp_path, undistur
     faults.next_times("draw", times=99)
     result = train(base_model, dataset, tmp_path, measure="always")
     assert result.samples == []
-    assert "Memory did not suffice to draw samples after step 4" in result.report
+    assert "There was not enough memory to draw samples after step 4" in result.report
     assert distance(result, undisturbed()) == 0
 
 
@@ -298,13 +298,13 @@ def test_a_run_ends_well_without_validation(base_model, validated, tmp_path, fau
     result = train(base_model, validated, tmp_path)
     assert len(result.losses) == STEPS
     assert result.rounds == []
-    assert "Memory did not suffice to measure the error after step 4" in caplog.text
+    assert "There was not enough memory to measure the error after step 4" in caplog.text
 
 
 def test_a_checkpoint_that_finds_no_memory_is_left_out(base_model, dataset, tmp_path, undisturbed, faults):
     faults.next_times("portable", times=2)
     result = train(base_model, dataset, tmp_path, save_steps=2)
-    assert "Memory did not suffice for a checkpoint after step 2" in result.report
+    assert "There was not enough memory to write a checkpoint after step 2" in result.report
     assert distance(result, undisturbed()) == 0
 
 
@@ -315,7 +315,7 @@ def test_encoding_is_tried_twice(base_model, dataset, tmp_path, undisturbed, fau
 
 def test_too_little_memory_to_encode_is_an_error_in_words(base_model, dataset, tmp_path, faults):
     faults.next_times("cache_inputs", times=2)
-    with pytest.raises(CrucibleError, match=r"Memory does not suffice for model .* Close other programs"):
+    with pytest.raises(CrucibleError, match=r"There is not enough memory for model .* Close other programs"):
         train(base_model, dataset, tmp_path)
 
 

@@ -25,7 +25,7 @@ def test_enough_room_is_said(need):
     found = need(100e9)
     assert found.warnings == ()
     assert "3.2 GB of 100.0 GB free on disk" in found.line
-    assert "2.7 GB of 64.0 GB free in the computer's own memory" in found.line
+    assert "2.7 GB of 64.0 GB free in main memory (RAM)" in found.line
 
 
 def test_too_little_for_all_checkpoints_is_a_warning(need):

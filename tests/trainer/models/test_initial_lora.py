@@ -191,7 +191,7 @@ def test_the_first_sample_is_the_files_and_the_base_without_it_is_what_counts(ba
     second = train(base_model, dataset, tmp_path / "b", **values)
     torch.testing.assert_close(second.samples[0], first.samples[-1], rtol=0, atol=2 / 255)
     assert not torch.allclose(second.samples[0], first.samples[0], rtol=0, atol=2 / 255)
-    effect = re.search(r"captions moved by (\d\.\d+)", second.report)
+    effect = re.search(r"captions changed by (\d\.\d+)", second.report)
     assert effect is not None
     assert float(effect[1]) > 0.01
 
@@ -203,7 +203,7 @@ def test_an_interrupted_run_goes_on(base_model, dataset, tmp_path):
     with pytest.raises(Stop):
         train(base_model, dataset, tmp_path / "parts", stop_after(2), **values)
     parts = train(base_model, dataset, tmp_path / "parts", **values)
-    assert "Went on after step 2" in parts.report
+    assert "Resumed after step 2" in parts.report
     one, other = read_lora(whole.files.lora)[0], read_lora(parts.files.lora)[0]
     assert all(torch.equal(one[key], other[key]) for key in one)
     # The run is recognized by the contents of the LoRA file, wherever that is.
@@ -220,8 +220,8 @@ def test_another_file_is_another_run(base_model, dataset, tmp_path):
     for values in ({"continue_from": str(file)}, {}):
         result = train(base_model, dataset, tmp_path, output_name="x", **values)
         assert len(result.losses) == 4
-        assert "rather than going on with x: " in result.report
-        assert "continue_from is another LoRA" in result.report
+        assert "instead of resuming x: " in result.report
+        assert "continue_from is a different LoRA" in result.report
 
 
 def test_the_written_config_gives_the_same_run(base_model, dataset, tmp_path):

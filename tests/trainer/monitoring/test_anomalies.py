@@ -1,4 +1,4 @@
-"""Steps whose numbers are none, or far beyond the usual."""
+"""Steps with NaN or infinite values, or with values far above the usual."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def trouble(complete):
 
 
 def gradients(norm: float = 0.1, names: str = "a", losses: tuple[float, ...] = (), error: float = GOOD) -> Gradients:
-    """Of a step that showed the images named by a letter each."""
+    """Return the gradients of a step on images that are named by one letter each."""
     losses = losses or (GOOD,) * len(names)
     rows = tuple(RowResult(f"{name}.png", error, 0.5) for name in names)
     return Gradients(sum(losses) / len(losses), losses, rows, norm)
@@ -75,7 +75,7 @@ def test_scaled_gradients_may_overflow_while_the_scale_is_high(trouble):
 
 
 def stop(watch: AnomalyDetector, what: Gradients, good_step: int = 7) -> str:
-    """The error in which trouble without end ends."""
+    """Return the error that stops a run whose steps never stop failing."""
     for step in range(MOST_RETURNS):
         watch.judge(step + 1, what)
         watch.raise_when_hopeless(good_step, Path("my.safetensors"))
@@ -92,7 +92,7 @@ def test_after_many_times_it_stops_and_says_what_to_do(trouble):
         "6th time",
         "0.0002 to 6.25e-06",
         "0.5",
-        "until step 7 is my.safe",
+        "up to step 7 is my.safe",
     ):
         assert fact in text
     assert text.endswith("Set learning_rate to 2e-05.")
@@ -104,7 +104,7 @@ def test_after_many_times_it_stops_and_says_what_to_do(trouble):
 def test_one_bad_image_among_good_ones_is_what_to_look_at(trouble):
     text = stop(trouble("fp16"), broken("abc", (GOOD, GOOD, math.inf)))
     assert "It was c.png every time" in text
-    assert "It was" not in stop(trouble(), broken("a"))  # who is alone in a step is no worse than the others
+    assert "It was" not in stop(trouble(), broken("a"))  # an only image cannot be compared with others
 
 
 def test_a_spike_is_skipped_and_told(trouble):
@@ -115,7 +115,7 @@ def test_a_spike_is_skipped_and_told(trouble):
 
 
 def test_an_error_far_beyond_the_usual_is_a_spike_too(trouble):
-    watch = used_to(trouble(), ENOUGH + 1)  # the first is compared with nothing
+    watch = used_to(trouble(), ENOUGH + 1)  # the first error has nothing to be compared with
     assert watch.judge(99, gradients(error=30 * GOOD)) == "skip"
     assert "error 30 times" in watch.lines()[0]
 
@@ -126,7 +126,7 @@ def test_nothing_is_a_spike_before_there_is_a_usual(trouble):
 
 
 def test_no_image_misses_two_turns(trouble):
-    """An image that is rare and hard is to be learned too."""
+    """Rare and hard images should be learned too."""
     watch = used_to(trouble())
     found = [watch.judge(step, gradients(norm=4.0 if step % 3 == 0 else 0.1, names="a" if step % 3 == 0 else "z"))
              for step in range(99, 111)]  # fmt: skip
@@ -141,7 +141,7 @@ def test_what_stays_is_the_new_usual(trouble):
 
 @pytest.mark.parametrize("spread", [0.1, 0.5, 1.0, 1.5])
 def test_wild_but_ordinary_numbers_are_no_spikes(trouble, spread):
-    """Single images at different noise: gradients and errors that differ up to a hundredfold."""
+    """Single images at different noise levels have gradients and errors that differ up to a hundredfold."""
     draw = torch.Generator().manual_seed(0)
     watch = trouble()
     for step in range(5000):

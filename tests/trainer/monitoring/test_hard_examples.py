@@ -1,4 +1,4 @@
-"""Which images stand out among those that are trained."""
+"""Images that stand out among the training images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ NAMES = [f"{number:02}.png" for number in range(12)]
 
 
 def watched(of: dict[str, tuple[float, float]], shows: int = 40, names: list[str] = NAMES) -> HardExamples:
-    """Errors that fall while the images are learned and depend on the noise a hundredfold, those of `of` multiplied by
-    its numbers, the first at the start, the second at the end."""
+    """Return a watch over errors that fall as images are learned and differ up to a hundredfold with the noise level.
+
+    Errors of images in `of` are multiplied by its two numbers, the first at the start, the second at the end.
+    """
     draw = random.Random(0)
     watch = HardExamples(names)
     for show in range(shows):
@@ -72,7 +74,7 @@ def test_hard_images_count_half_while_they_are_hard():
     losses = RowLosses(torch.tensor([2.0, 2.0]), torch.tensor([1.0, 1.0]), torch.zeros(2))
     weighted = watch.weighted(losses, rows)
     assert weighted.values.tolist() == [2.0, 2.0 * HARD_WEIGHT]
-    assert weighted.errors.tolist() == [1.0, 1.0]  # what is watched stays what it is
+    assert weighted.errors.tolist() == [1.0, 1.0]  # reported errors are not weighted
     for _ in range(16):
         watch.add([RowResult("07.png", 0.003, 0.99), RowResult("06.png", 0.003, 0.99)])
     assert watch.weighted(losses, rows).values.tolist() == [2.0, 2.0]

@@ -1,4 +1,4 @@
-"""Curves of errors that fall, stand and swing, with the noise that single steps have."""
+"""Error curves that fall, stay level and swing, with the noise of single steps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from lora_crucible.monitoring.loss_swings import LEAST_STEPS, find_swing
 
 
 def steps(level: Callable[[float], float], count: int = 400, images: int = 4, spread: float = 0.4, seed: int = 0):
-    """Errors by range of steps whose true level is a function of how far the run is, 0 to 1. As with a model that
-    predicts noise, they are many times larger at one end of the noise schedule."""
+    """Return errors by range whose true level is a function of the progress of the run, from 0 to 1.
+
+    As with a model that predicts noise, they are many times larger at one end of the noise schedule.
+    """
     draw = torch.Generator().manual_seed(seed)
     found = []
     for step in range(count):

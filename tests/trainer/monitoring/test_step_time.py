@@ -1,4 +1,4 @@
-"""Step times, told by reports with times of the test's own."""
+"""Slow steps, detected in reports with times that the test chooses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CAUSE = "A game is running. Close it."
 
 
 class Watched:
-    """A watch over steps that are given as (seconds, images)."""
+    """Tracks steps that are given as (seconds, images)."""
 
     def __init__(self) -> None:
         self.pace = Pace(self._cause)
@@ -31,7 +31,7 @@ class Watched:
 
 @pytest.fixture
 def used_to() -> Callable[..., Watched]:
-    """A watch that knows what is usual."""
+    """Return a watch that knows the usual time."""
 
     def make(seconds: float = 2.0) -> Watched:
         watched = Watched()
@@ -49,7 +49,7 @@ def test_a_slow_down_that_lasts_is_said_at_once_with_its_cause(used_to, caplog):
     assert len(caplog.messages) == 1
     for fact in ("From step 16 on", "4 times", "8 s instead of 2 s", CAUSE):
         assert fact in caplog.text
-    watched.add([8.0] * 50)  # it stays one slow time: what is slow does not become usual
+    watched.add([8.0] * 50)  # it stays one slow period: slow times do not become the usual ones
     assert len(caplog.messages) == watched.asked == 1
     assert watched.pace.lines() == [caplog.messages[0]]
 
@@ -59,7 +59,7 @@ def test_steps_that_are_fast_again_end_it(used_to, caplog):
     watched.add([8.0] * 10)
     watched.add([2.0] * 5)
     assert "as fast as before" in caplog.messages[-1]
-    assert "From step 16 to 25 a step took" in watched.pace.lines()[0]
+    assert "From step 16 to 25, a step took" in watched.pace.lines()[0]
     watched.add([8.0] * 10)
     assert watched.asked == len(watched.pace.lines()) == 2
 
@@ -98,7 +98,7 @@ def test_first_steps_say_nothing_of_the_rest():
 
 
 def test_large_and_small_steps_have_each_their_own_usual():
-    """As with buckets of many images and such of one."""
+    """Buckets may have many images or a single one."""
     watched = Watched()
     for _ in range(40):
         watched.add([2.0], images=1)
@@ -128,4 +128,4 @@ def test_many_slow_times_are_counted(used_to):
     for _ in range(8):
         watched.add([8.0] * 10)
         watched.add([2.0] * 10)
-    assert watched.pace.lines()[-1] == "So it was 3 times more."
+    assert watched.pace.lines()[-1] == "This happened 3 more times."

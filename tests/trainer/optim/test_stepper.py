@@ -1,4 +1,4 @@
-"""Weights in training and weights for use."""
+"""Weights during training and weights for use."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("decay", [0.3, 0.95])
 def test_average_is_that_of_the_formula(optimization, decay):
-    """The decay is reached from below: early weights, which know nothing, are forgotten soon."""
+    """The decay starts low, so that early weights, which have learned nothing, are soon forgotten."""
     trained = optimization(ema_decay=decay)
     expected = None
     for step in range(1, 31):

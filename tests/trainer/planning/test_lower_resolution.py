@@ -61,7 +61,7 @@ def train(base_model, dataset, folder, hooks: Callbacks | None = None, **values)
 
 
 def test_only_when_the_user_allows_it(base_model, dataset, tmp_path):
-    with pytest.raises(NothingFits, match=r"lower resolution \(it is 64; with allow_lower_resolution it falls"):
+    with pytest.raises(NothingFits, match=r"lower resolution \(it is 64; allow_lower_resolution lowers it"):
         train(base_model, dataset, tmp_path)
     assert list(tmp_path.glob("*.safetensors")) == []
 
@@ -70,7 +70,7 @@ def test_the_run_then_ends_well_and_says_so(base_model, dataset, tmp_path):
     result = train(base_model, dataset, tmp_path, allow_lower_resolution=True)
     assert len(result.losses) == 3
     assert "2 images at 48 px" in result.report
-    assert "Trained at resolution 48 rather than 64, for which memory did not suffice" in result.report
+    assert "Trained at resolution 48, because there was not enough memory for 64" in result.report
     assert {one.shape[1:3] for one in result.samples} == {(48, 48)}
 
 
@@ -85,7 +85,7 @@ def test_in_the_middle_of_a_run_it_goes_on_from_there(base_model, dataset, tmp_p
     result = train(base_model, dataset, tmp_path, hooks, allow_lower_resolution=True)
     lines = [json.loads(line) for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
-    assert "rather than 64" in result.report
+    assert "not enough memory for 64" in result.report
     # Samples of two sizes could not be one batch of images for other nodes.
     assert {one.shape[1:3] for one in result.samples} == {(48, 48)}
 
@@ -98,5 +98,5 @@ def test_an_interrupted_run_goes_on_at_the_lower_resolution(base_model, dataset,
         train(base_model, dataset, tmp_path, Callbacks(stepped=interrupt), allow_lower_resolution=True)
     base_model.faults.passes.clear()
     result = train(base_model, dataset, tmp_path, allow_lower_resolution=True)
-    assert "Went on after step 1" in result.report
+    assert "Resumed after step 1" in result.report
     assert "2 images at 48 px" in result.report

@@ -31,7 +31,7 @@ def test_alone_it_says_what_will_decide() -> None:
     assert "  learning_rate: from the optimizer and the model\n" in text
     assert "max_train_steps" not in text
     assert "Connect dataset and model to this node" in text
-    assert "Worth knowing:\n  lora_rank = 64: close to full" in text
+    assert "Notes:\n  lora_rank = 64: close to full" in text
 
 
 def test_with_a_dataset_the_purpose_is_known(demo: ImageDataset) -> None:
@@ -46,9 +46,9 @@ def test_with_both_every_value_has_its_reason(demo: ImageDataset) -> None:
     assert "  lora_rank = 12: a style affects the whole image (19 images)" in text
     assert "  learning_rate = 0.0001: usual for AdamW on larger models" in text
     assert "Connect" not in text
-    later = text.partition("Chosen when training starts:\n")[2].partition("Worth knowing")[0]
+    later = text.partition("Chosen when training starts:\n")[2].partition("Notes:")[0]
     assert {line.split(":")[0].strip() for line in later.splitlines()} == {"mixed_precision", "measure"}
-    assert "Worth knowing:\n  This model is odd." in text
+    assert "Notes:\n  This model is odd." in text
 
 
 def test_what_the_yaml_says_in_vain_is_named(demo: ImageDataset) -> None:
@@ -68,7 +68,7 @@ def test_what_a_run_from_the_yaml_would_miss_is_said_in_both(demo: ImageDataset,
     assert not summarise(TrainingConfig(), demo, SDXL).yaml.startswith("#")
     captioned = with_captions(demo, {demo.images[0].path: "a new caption"})
     summary = summarise(TrainingConfig(), captioned, SDXL)
-    assert "\n  Captions of this dataset exist only in the workflow" in summary.text.partition("Worth knowing:")[2]
+    assert "\n  Captions of this dataset exist only in the workflow" in summary.text.partition("Notes:")[2]
     assert summary.yaml.startswith("# Captions of this dataset exist only in the workflow")
     path = tmp_path / "config.yaml"
     path.write_text(summary.yaml, encoding="utf-8")

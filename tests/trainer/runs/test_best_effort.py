@@ -16,8 +16,8 @@ def test_a_failure_is_named_once_and_kept_for_the_report(caplog):
     with extras.writing("The report"):
         pass
     assert extras.notes == [
-        "The log could not be written, and the run went on without. full",
-        "The plot could not be written, and the run went on without. no such colour",
+        "The log could not be written, and the run continued without it. full",
+        "The plot could not be written, and the run continued without it. no such colour",
     ]
     assert caplog.text.count("could not be written") == 2
 

@@ -84,7 +84,7 @@ def test_damage_of_any_kind_is_noticed_and_the_one_before_is_used(checkpoints, c
         path.write_bytes(content)
         caplog.clear()
         assert checkpoints.latest()[0] == 1
-        assert "step_000002 cannot be gone on from" in caplog.text
+        assert "step_000002 cannot be resumed" in caplog.text
     path.unlink()
     assert checkpoints.latest()[0] == 1
 
@@ -108,7 +108,7 @@ def test_one_of_another_version_is_not_guessed_at(checkpoints):
     write(checkpoints, 1)
     path = checkpoints.folder / "step_000001" / STRUCTURE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": VERSION + 1}))
-    with pytest.raises(CrucibleError, match=f"version {VERSION + 1}, and this is {VERSION}"):
+    with pytest.raises(CrucibleError, match=f"version {VERSION + 1}, and this version of .* needs {VERSION}"):
         read_state(path.parent)
 
 

@@ -49,7 +49,7 @@ def test_a_run_under_a_jumping_clock(base_model, dataset, tmp_path, jumping_cloc
         train(base_model, dataset, tmp_path / "parts", stop_after=3)
     parts = train(base_model, dataset, tmp_path / "parts")
     seconds = time.monotonic() - began
-    assert "Went on after step 3 of lora" in parts.report
+    assert "Resumed after step 3 of lora" in parts.report
     first, second = read_lora(whole.files.lora)[0], read_lora(parts.files.lora)[0]
     assert all(torch.equal(first[key], second[key]) for key in first)
     for result in (whole, parts):
@@ -69,7 +69,7 @@ def test_the_run_that_was_started_last_goes_on_whatever_the_files_times_are(base
         os.utime(path, (time.time() + years * YEAR,) * 2)
     result = train(base_model, dataset, tmp_path)
     assert result.files.name == "lora_2"
-    assert "Went on after step 3 of lora_2" in result.report
+    assert "Resumed after step 3 of lora_2" in result.report
 
 
 @pytest.mark.parametrize("years", [-30, 10])

@@ -106,7 +106,7 @@ def test_full_for_a_while_the_run_ends_well_and_says_what_is_missing(base_model,
     assert 37 not in steps
     for what in ("The log", "The samples"):
         for text in (caplog.text, result.report):
-            assert text.count(f"{what} could not be written, and the run went on without.") == 1
+            assert text.count(f"{what} could not be written, and the run continued without it.") == 1
     assert result.report.count("The checkpoint could not be saved") == 1
     assert (result.files.folder / "loss.png").stat().st_size > 1000
     assert [len(one) for one in result.samples] == [len(one) for one in whole.samples]
@@ -171,7 +171,7 @@ def test_full_when_an_interrupted_run_is_to_go_on(base_model, dataset, disk, who
         assert path.read_bytes() == content
     disk.free()
     result = train(base_model, dataset, disk.folder)
-    assert "Went on after step 3 of lora" in result.report
+    assert "Resumed after step 3 of lora" in result.report
     assert_same(result, whole)
 
 
@@ -193,7 +193,7 @@ def test_read_only_on_the_command_line(disk, tmp_path, capsys):
     disk.read_only()
     assert main(["train", str(config)]) == 1
     said = capsys.readouterr().err
-    assert f"error: The LoRA, or what belongs to its run, could not be saved to {disk.folder}/out" in said
+    assert f"error: The LoRA or another file of its run could not be saved to {disk.folder}/out" in said
     assert "Traceback" not in said
 
 

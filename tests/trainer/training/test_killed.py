@@ -81,7 +81,7 @@ def test_killed_ten_times_and_started_again_each_time(small_model, tmp_path):
         assert assert_whole(folder)
         assert not list(folder.glob("*.safetensors")), "a LoRA appeared before the end"
     assert start_training(config, output).wait() == 0, output.read_text()
-    assert output.read_text().count("Went on after step") >= KILLS
+    assert output.read_text().count("Resumed after step") >= KILLS
     assert main(["train", str(write_config(small_model, tmp_path / "whole", steps))]) == 0
     assert_same_run(folder, tmp_path / "whole", steps)
     assert not list(folder.rglob(".crucible-*"))
@@ -175,7 +175,7 @@ def test_damaged_checkpoints_on_the_command_line(small_model, stopped, tmp_path,
         damage(checkpoint / file, 0.6)
     assert main(["train", str(write_config(small_model, folder, DAMAGED_STEPS, checkpoints_kept=3))]) == 0
     for checkpoint in latest[:spoiled]:
-        assert f"{checkpoint} cannot be gone on from" in caplog.text
+        assert f"{checkpoint} cannot be resumed" in caplog.text
     step = 0 if spoiled == 3 else int(latest[spoiled].name.removeprefix("step_"))
-    assert (f"Went on after step {step} of mine" in caplog.text) == bool(step)
+    assert (f"Resumed after step {step} of mine" in caplog.text) == bool(step)
     assert_same_run(folder, stopped.with_name("whole"), DAMAGED_STEPS)

@@ -116,7 +116,7 @@ def test_a_run_in_two_parts_equals_one_in_one(base_model, dataset, tmp_path, val
     assert [len(one) for one in parts.samples] == [len(one) for one in whole.samples]
     assert torch.equal(parts.samples[-1], whole.samples[-1])
     assert parts.files.lora == tmp_path / "parts" / "lora.safetensors"
-    assert "Went on after step 5 of lora" in parts.report
+    assert "Resumed after step 5 of lora" in parts.report
 
 
 @pytest.mark.parametrize("after", [1, 3, 4, 8])
@@ -225,9 +225,9 @@ def test_changes_that_a_run_can_go_on_with(base_model, dataset, tmp_path, change
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"lora_rank": 2}, "lora_rank was 8 and is 2"),
-        ({"seed": 7}, "seed was 42 and is 7"),
-        ({"optimizer": "adafactor"}, "optimizer was adamw and is adafactor"),
+        ({"lora_rank": 2}, "lora_rank was 8 and is now 2"),
+        ({"seed": 7}, "seed was 42 and is now 7"),
+        ({"optimizer": "adafactor"}, "optimizer was adamw and is now adafactor"),
     ],
 )
 def test_changes_that_start_anew_and_say_why(base_model, dataset, tmp_path, changed, said):
@@ -236,7 +236,7 @@ def test_changes_that_start_anew_and_say_why(base_model, dataset, tmp_path, chan
     result = train(base_model, dataset, tmp_path, steps, **{"lora_rank": 8, **changed})
     assert steps.done[0] == 1
     assert result.files.name == "lora_2"
-    assert f"Started anew rather than going on with lora: {said}" in result.report.replace("\n", " ")
+    assert f"Started over instead of resuming lora: {said}" in result.report.replace("\n", " ")
 
 
 def test_other_captions_start_anew(base_model, dataset, tmp_path):
@@ -246,7 +246,7 @@ def test_other_captions_start_anew(base_model, dataset, tmp_path):
     steps = Steps()
     result = train(base_model, changed, tmp_path, steps)
     assert steps.done[0] == 1
-    assert "the images, the captions or the settings of the dataset are others" in result.report
+    assert "the images, the captions or the settings of the dataset are different" in result.report
 
 
 def test_more_steps_for_a_finished_run(base_model, dataset, tmp_path):
@@ -303,9 +303,9 @@ def test_a_checkpoint_that_the_user_names(base_model, dataset, tmp_path):
     whole = train(base_model, dataset, tmp_path / "whole", save_steps=2, checkpoints_kept=9)
     stopped(base_model, dataset, tmp_path / "parts", 7, save_steps=2, checkpoints_kept=9)
     folder = tmp_path / "parts" / "lora" / "checkpoints" / "step_000004"
-    with pytest.raises(CrucibleError, match=r"cannot go on from .*step_000004: seed was 42 and is 3"):
+    with pytest.raises(CrucibleError, match=r"cannot be resumed from .*step_000004 .*: seed was 42 and is now 3"):
         train(base_model, dataset, tmp_path / "parts", resume_from_checkpoint=str(folder), seed=3)
-    with pytest.raises(CrucibleError, match="nowhere cannot be gone on from"):
+    with pytest.raises(CrucibleError, match="nowhere cannot be resumed"):
         train(base_model, dataset, tmp_path / "parts", resume_from_checkpoint=str(tmp_path / "nowhere"))
     steps = Steps()
     parts = train(base_model, dataset, tmp_path / "parts", steps, resume_from_checkpoint=str(folder))

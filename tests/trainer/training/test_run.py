@@ -220,7 +220,7 @@ def test_samples_heed_the_negative_prompt(base_model, dataset, tmp_path):
 def test_the_report_repeats_purpose_reasons_and_notes(base_model, dataset, tmp_path):
     report = train(base_model, dataset, tmp_path, lora_rank=64, purpose="object").report
     assert "Chosen automatically:\n  lora_alpha = 64: the same as the rank" in report
-    assert "Worth knowing:\n  lora_rank = 64: close to full fine-tuning" in report
+    assert "Notes:\n  lora_rank = 64: close to full fine-tuning" in report
     assert "purpose = style: " in train(base_model, dataset, tmp_path).report
 
 
@@ -232,7 +232,7 @@ def test_a_doubtful_base_model_is_named_before_anything_is_encoded(base_model, d
     monkeypatch.setattr(base_model, "warnings", lambda: ("This is sdxl_turbo.",))
     with pytest.raises(KeyboardInterrupt):
         train(base_model, dataset, tmp_path, Callbacks(preparing=encode))
-    assert "Worth knowing:\n  This is sdxl_turbo." in train(base_model, dataset, tmp_path).report
+    assert "Notes:\n  This is sdxl_turbo." in train(base_model, dataset, tmp_path).report
 
 
 def test_its_config_says_what_the_folder_lacks(base_model, dataset, tmp_path):

@@ -113,7 +113,7 @@ def test_killed_and_resumed_it_gives_the_same_lora(undisturbed, tmp_path, seed):
                 process.send_signal(signal.SIGKILL)
                 break
     result = train(tmp_path)
-    assert "Went on after step" in result.report
+    assert "Resumed after step" in result.report
     one, _ = read_lora(undisturbed.files.lora)
     other, _ = read_lora(result.files.lora)
     assert one.keys() == other.keys()

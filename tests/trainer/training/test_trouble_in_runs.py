@@ -218,7 +218,7 @@ def test_a_spike_is_skipped_and_changes_no_weight(train, faults, soon):
     assert [line["step"] for line in lines if line["skipped"]] == [8]
     assert result.losses[:8] == plain.losses[:8]
     assert result.losses[8] != plain.losses[8]
-    assert "Skipped 1 step that would have changed too much: step 8 (gradient " in result.report
+    assert "Skipped 1 step that would have changed the LoRA too much: step 8 (gradient " in result.report
     assert all(name in result.report for name in lines[7]["images"])
 
 
@@ -300,7 +300,7 @@ def test_a_spoiled_state_is_not_gone_on_from(train, faults, base_model, dataset,
     _, state = Checkpoints(files.checkpoints, 1).latest()
     state["stepper"]["weights"][0].fill_(math.nan)
     faults.tried.clear()
-    with pytest.raises(CrucibleError, match="state after step 5 that this run was to go on from"):
+    with pytest.raises(CrucibleError, match="state after step 5 that this run was to be resumed from"):
         run_training(base_model, plan_run(base_model, dataset, parse_config(SETTINGS)), files, start=state)
     assert faults.tried == []
 

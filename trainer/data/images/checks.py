@@ -28,7 +28,7 @@ BLURRED_SHARE = 0.1
 EXTREME_ASPECT = 3.0
 
 OUTLIERS_FROM = 10
-"""The number of images from which outliers can be told from the rest."""
+"""The fewest images among which outliers can be recognized."""
 
 OUTLIER_DISTANCE = 8.0
 """An outlier is more than this many robust standard deviations away from the median image."""

@@ -46,7 +46,7 @@ def as_in_a_node() -> Iterator[None]:
 
 
 def guessed_room(patcher: Any, latent_shape: tuple[int, ...]) -> int:
-    """Return a rough estimate of the bytes that a training step on a batch of `latent_shape` needs beside weights."""
+    """Return a rough estimate of the bytes that a step on a batch of `latent_shape` needs besides the weights."""
     return int(TRAINING_MEMORY_FACTOR * patcher.model.memory_required(list(latent_shape)))
 
 

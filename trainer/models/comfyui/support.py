@@ -84,7 +84,7 @@ def require_trainable(model: Any) -> None:
 
 
 def _extra_channels(model: Any) -> str:
-    """Describe the inputs that the model needs beside the latent; empty if it needs none."""
+    """Describe the inputs that the model needs besides the latent; empty if it needs none."""
     if model.concat_keys:
         return ", ".join(model.concat_keys)
     spatial = (1, 2, 2) if model.latent_format.latent_dimensions == 3 else (2, 2)

@@ -1,1 +1,1 @@
-"""What all diffusion models share: their inputs, their objective, and their loss."""
+"""The parts that all diffusion models share: their inputs, their objective, and their loss."""

@@ -1,4 +1,4 @@
-"""What the frozen encoders make of images and captions: taken from the cache or encoded, and drawn row by row while
+"""The inputs of diffusion models: images and captions that are encoded or taken from the cache, and drawn during
 training."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...seeding import generator
 from ..examples import CachedExample, Progress
 
 SMALLEST_MASK = 1e-3
-"""The smallest part of an image that a mask may leave for training."""
+"""The smallest mean of a mask; below it, nothing of the image would be trained."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Latent:
 
     Attributes:
         values: the latent (channels, ...), scaled as the model expects it.
-        mask: how much each pixel of the latent counts in the loss, (height, width); None if all count fully.
+        mask: the weight of each pixel of the latent in the loss, (height, width), from 0 to 1; None if all count fully.
     """
 
     values: Tensor
@@ -42,7 +42,7 @@ class Caption:
 
     Attributes:
         text: the caption itself, for text encoders that are trained.
-        encoded: a function that fetches what the frozen text encoders made of it.
+        encoded: a function that fetches the caption as encoded by the frozen text encoders.
     """
 
     text: str
@@ -56,9 +56,9 @@ class Inputs:
     Attributes:
         latents: functions that fetch the latents.
         captions: the captions, at least one.
-        without_caption: what takes the place of a caption that is dropped.
-        dropout: how often a caption is dropped, 0 to 1.
-        weight: the factor on the example's loss.
+        without_caption: the caption that replaces a dropped one.
+        dropout: the probability that a caption is dropped, from 0 to 1.
+        weight: the factor on the loss of the example.
     """
 
     latents: tuple[Callable[[], Latent], ...]
@@ -68,7 +68,7 @@ class Inputs:
     weight: float = 1.0
 
     def draw(self, seed: int) -> tuple[Latent, Caption]:
-        """Draw a latent and a caption; the choice depends on the seed alone."""
+        """Draw a latent and a caption; the choice depends only on the seed."""
         random = generator(seed, "variant")
         view, caption, dropped = torch.rand(3, generator=random).tolist()
         latent = self.latents[int(view * len(self.latents))]()
@@ -89,7 +89,7 @@ class Encoders(ABC):
 
     @property
     def identity(self) -> str:
-        """The hash of both."""
+        """A hash of everything that latents and encoded captions depend on."""
         return f"{self.vae_identity}|{self.text_identity}"
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Encoders(ABC):
 
     @abstractmethod
     def caption(self, text: str) -> Any:
-        """Encode a caption to nested lists and dictionaries of CPU tensors."""
+        """Encode a caption, and return nested lists and dicts of CPU tensors."""
 
 
 def cached_examples(
@@ -117,17 +117,21 @@ def cached_examples(
     encode_captions: bool,
     progress: Progress,
 ) -> list[CachedExample[Inputs]]:
-    """Encode what the cache does not hold.
+    """Encode the images and captions that are not in the cache.
 
     Args:
-        dropout: how often a caption is dropped, 0 to 1.
-        encode_captions: whether captions are encoded too; not if the text encoders are trained.
+        examples: the examples of an epoch.
+        encoders: the VAE and text encoders of the base model.
+        cache: the cache of encoded inputs.
+        dropout: the probability that a caption is dropped, from 0 to 1.
+        encode_captions: whether to encode captions too; False if the text encoders are trained.
+        progress: a function called with (done, total, what is being done).
 
     Returns:
         The examples in the same order. An example that occurs several times stays one object.
 
     Raises:
-        CrucibleError: an image cannot be encoded.
+        CrucibleError: an image cannot be encoded, or its latent contains NaN or infinite values.
     """
     distinct = list({id(example): example for example in examples}.values())
     views = {_view_key(view, encoders): (view, example.name) for example in distinct for view in example.views}
@@ -207,8 +211,11 @@ def _fetched(cache: TensorCache, key: str, name: str) -> Any:
 
 
 def stacked(latents: Sequence[Latent], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Stack latents into values (rows, channels, ...) and masks (rows, height, width); the latter None if no row has
-    one."""
+    """Stack latents on a device.
+
+    Returns:
+        The values (rows, channels, ...) and the masks (rows, height, width); the latter are None if no row has one.
+    """
     values = torch.stack([one.values for one in latents]).to(device)
     if all(one.mask is None for one in latents):
         return values, None

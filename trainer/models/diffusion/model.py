@@ -1,4 +1,4 @@
-"""The loss of a diffusion model, the same for every kind of base model."""
+"""The loss of diffusion models, which is the same for every kind of base model."""
 
 from __future__ import annotations
 
@@ -24,20 +24,23 @@ from .objective import (
 )
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""The model: (noisy latents, noise levels (rows,), timesteps (rows,)) to its prediction, shaped like the latents."""
+"""A function that maps (noisy latents, noise levels (rows,), timesteps (rows,)) to the model's prediction, which has
+the shape of the latents."""
 
 PLAIN = ObjectiveSettings()
+"""The default settings of the objective, with an unweighted squared error."""
 
 
 class DiffusionBaseModel(BaseModel):
     """A base model that is trained to remove noise.
 
     Attributes:
-        native_resolution: the side length, in pixels, of the images that it was made for.
-        prediction_type: what it predicts.
+        native_resolution: the side length in pixels of the images that the model was made for.
+        prediction_type: the quantity that the model predicts.
+        objective_settings: the settings that losses are computed with.
     """
 
-    # Little noise shows detail, much noise composition.
+    # Low noise levels measure detail, high ones composition.
     measured_timesteps = (0.1, 0.3, 0.5, 0.7, 0.9)
     native_resolution: int
     prediction_type: PredictionType
@@ -50,10 +53,13 @@ class DiffusionBaseModel(BaseModel):
 
     @abstractmethod
     def own_shift(self, pixels: float) -> float:
-        """How far this model's own sampling moves timesteps towards noise for images of `pixels`; 1 is not at all."""
+        """Return the shift of timesteps towards noise that the model samples with, for images of `pixels` pixels.
+
+        A shift of 1 changes nothing.
+        """
 
     def shift(self, pixels: float) -> float:
-        """The shift of timesteps for images of `pixels`."""
+        """Return the shift of timesteps for images of `pixels` pixels: that of the settings, or the model's own."""
         given = self.objective_settings.timestep_shift
         return self.own_shift(pixels) if given is None else given
 
@@ -88,18 +94,24 @@ def draw_noise(
     settings: ObjectiveSettings = PLAIN,
     shift: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Timesteps (rows,) and noise (rows, *shape), float32 on the CPU; row i depends on seeds[i] alone.
+    """Draw timesteps and noise; row i depends only on seeds[i].
 
     Args:
-        shape: channels first.
-        timesteps: as shares of the schedule, instead of drawn ones. The noise is the same with and without.
-        shift: of a flow model's drawn timesteps.
+        prediction_type: the quantity that the model predicts.
+        shape: the shape of a latent, channels first.
+        seeds: one seed per row.
+        timesteps: timesteps to use instead of drawn ones, as shares of the schedule; they do not affect the noise.
+        settings: the settings of the objective.
+        shift: the shift of a flow model's drawn timesteps.
+
+    Returns:
+        The timesteps (rows,) and the noise (rows, *shape), float32 on the CPU.
     """
     draws = [generator(seed, "noise") for seed in seeds]
     drawn = torch.tensor([draw_timestep(prediction_type, draw, settings, shift) for draw in draws])
     noise = torch.stack([torch.randn(*shape, generator=draw) for draw in draws])
     if settings.noise_offset:
-        # One number per channel, so that brightness and tint of the whole image are noisy too (Guttenberg 2023,
+        # One number per channel, so that the brightness and tint of the whole image vary too (Guttenberg 2023,
         # https://www.crosslabs.org/blog/diffusion-with-offset-noise).
         means = [torch.randn(shape[0], *[1] * (len(shape) - 1), generator=draw) for draw in draws]
         noise += settings.noise_offset * torch.stack(means)
@@ -123,16 +135,19 @@ def diffusion_losses(
     settings: ObjectiveSettings = PLAIN,
     shift: float = 1.0,
 ) -> RowLosses:
-    """The loss of each row.
+    """Compute the loss of each row.
 
     Args:
-        latents: clean latents (rows, channels, ...), float32, scaled as the model wants them.
-        seeds: one per row.
-        sigma_of: noise levels (rows,) of timesteps (rows,).
-        mask: (rows, height, width), how much of the loss counts where; None is all of it everywhere.
-        weights: of each row's loss.
-        timesteps: as shares of the schedule, instead of drawn ones.
-        shift: of a flow model's drawn timesteps.
+        prediction_type: the quantity that the model predicts.
+        latents: the clean latents (rows, channels, ...), float32, scaled as the model expects them.
+        seeds: one seed per row.
+        sigma_of: a function that returns the noise levels (rows,) of timesteps (rows,).
+        predict: a function that returns the model's prediction.
+        mask: the weight of the loss at each position, (rows, height, width), from 0 to 1; None weights all equally.
+        weights: a factor on the loss of each row.
+        timesteps: timesteps to use instead of drawn ones, as shares of the schedule.
+        settings: the settings of the objective.
+        shift: the shift of a flow model's drawn timesteps.
     """
     drawn, noise = draw_noise(prediction_type, latents.shape[1:], seeds, timesteps, settings, shift)
     shares = drawn if prediction_type is PredictionType.FLOW else drawn / TIMESTEPS

@@ -1,4 +1,4 @@
-"""How a diffusion model applies the settings of its objective."""
+"""The settings of the objective, as a diffusion model applies them."""
 
 from __future__ import annotations
 

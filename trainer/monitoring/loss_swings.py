@@ -17,7 +17,7 @@ from .error_baseline import SMALLEST_ERROR
 BLOCKS = 10
 """The number of blocks of a run whose mean errors are compared."""
 
-LEAST_STEPS = 80
+STEPS_TO_JUDGE = 80
 """The fewest steps of a run whose blocks are long enough to compare."""
 
 CHANCE = 5.0
@@ -58,7 +58,7 @@ def find_swing(steps: Sequence[Mapping[str, float]]) -> Swing | None:
     Returns:
         The swing; None if the run is too short or there is none.
     """
-    if len(steps) < LEAST_STEPS:
+    if len(steps) < STEPS_TO_JUDGE:
         return None
     values = _beside_their_range(steps)
     size = len(values) // BLOCKS

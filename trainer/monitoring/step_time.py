@@ -28,7 +28,7 @@ SLOW = 3.0
 WHOLE_AGAIN = 1.5
 """The ratio to the usual time below which a slow period is over."""
 
-LEAST_STEPS, LEAST_SECONDS = 5, 10.0
+LEAST_SLOW_STEPS, LEAST_SLOW_SECONDS = 5, 10.0
 """The fewest steps and seconds of a slow period that is reported."""
 
 MOST_TOLD = 5
@@ -114,7 +114,10 @@ class Pace:
             usual.append(report.seconds)
         latest = self._latest
         latest.append(step)
-        while len(latest) > LEAST_STEPS and sum(one.seconds for one in latest) - latest[0].seconds >= LEAST_SECONDS:
+        while (
+            len(latest) > LEAST_SLOW_STEPS
+            and sum(one.seconds for one in latest) - latest[0].seconds >= LEAST_SLOW_SECONDS
+        ):
             latest.popleft()
         times = statistics.median(one.times for one in latest)
         if self._now is not None:
@@ -123,7 +126,11 @@ class Pace:
                 self._now.last = next(slow, step.number - 1)
                 log.warning("Steps are as fast as before again.")
                 self._now = None
-        elif times >= SLOW and len(latest) >= LEAST_STEPS and sum(one.seconds for one in latest) >= LEAST_SECONDS:
+        elif (
+            times >= SLOW
+            and len(latest) >= LEAST_SLOW_STEPS
+            and sum(one.seconds for one in latest) >= LEAST_SLOW_SECONDS
+        ):
             self._warn()
 
     def _warn(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from lora_crucible.events.step import RowResult, errors_by_range
-from lora_crucible.monitoring.loss_swings import LEAST_STEPS, find_swing
+from lora_crucible.monitoring.loss_swings import STEPS_TO_JUDGE, find_swing
 
 
 def steps(level: Callable[[float], float], count: int = 400, images: int = 4, spread: float = 0.4, seed: int = 0):
@@ -37,7 +37,7 @@ FALLING = [
 
 
 @pytest.mark.parametrize("level", FALLING, ids=["stands", "falls", "hardly_falls"])
-@pytest.mark.parametrize(("count", "images"), [(LEAST_STEPS, 1), (LEAST_STEPS, 4), (400, 1), (400, 4), (2000, 1)])
+@pytest.mark.parametrize(("count", "images"), [(STEPS_TO_JUDGE, 1), (STEPS_TO_JUDGE, 4), (400, 1), (400, 4), (2000, 1)])
 def test_chance_is_no_swing(level, count, images):
     assert not any(find_swing(steps(level, count, images, seed=seed)) for seed in range(10))
 
@@ -55,6 +55,6 @@ def test_waves_are_swings():
 
 
 def test_short_runs_say_nothing():
-    assert find_swing(steps(lambda share: 0.1 + share, LEAST_STEPS - 1)) is None
-    assert find_swing(steps(lambda share: 0.1 + share, LEAST_STEPS)) is not None
+    assert find_swing(steps(lambda share: 0.1 + share, STEPS_TO_JUDGE - 1)) is None
+    assert find_swing(steps(lambda share: 0.1 + share, STEPS_TO_JUDGE)) is not None
     assert find_swing([]) is None

@@ -8,13 +8,13 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from processes import Result, running
+from in_process_runs import Result, running
 from server import Server
 from workflows import DemoGraph
 
 IN_PROCESS = "test_in_process.py"
 
-# These can only be imported by ComfyUI's own Python, which processes.py starts.
+# These can only be imported by ComfyUI's own Python, which in_process_runs.py starts.
 collect_ignore = [] if os.environ.get("IN_COMFYUI") else ["in_process"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 import pytest
-from processes import FILES, Result
+from in_process_runs import FILES, Result
 
 
 @pytest.mark.comfyui

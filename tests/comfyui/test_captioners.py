@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from server import ONE_THREAD
 
 FOLDER = Path(__file__).parent.parent / "trainer" / "captioners"
 
@@ -15,7 +16,7 @@ FOLDER = Path(__file__).parent.parent / "trainer" / "captioners"
 def test_captioners_with_all_their_packages(prepared_python: str) -> None:
     process = subprocess.run(
         [prepared_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER)],
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, **ONE_THREAD, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
     )

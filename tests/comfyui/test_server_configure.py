@@ -1,13 +1,14 @@
 """The Configure LoRA node in a real ComfyUI: its summary before a training, and its YAML input and output."""
 
 import itertools
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from safetensors import safe_open
-from server import ROOT, PromptFailed
+from server import ONE_THREAD, ROOT, PromptFailed
 from workflows import PROMPT
 
 pytestmark = pytest.mark.comfyui
@@ -101,7 +102,8 @@ def test_the_yaml_trains_the_same_on_the_command_line(server, new_graph, tmp_pat
     file = tmp_path / "config.yaml"
     file.write_text(f"{yaml}output_dir: {tmp_path}\noutput_name: outside\n", encoding="utf-8")
     command = [sys.executable, "-m", "trainer", "train", str(file)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    environment = {**os.environ, **ONE_THREAD}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
 
     inside, metadata = server.lora("in_comfyui")
     with safe_open(tmp_path / "outside.safetensors", "np") as opened:

@@ -62,10 +62,10 @@ def whole(server, new_graph):
         ("validating", {}, lambda server, name: server.steps_done(name) == 6),
         (
             "sampling",
-            {"sample_steps": 60, "sample_prompts": "crux\na blue square"},
+            {"sample_steps": 30, "sample_prompts": "crux\na blue square"},
             lambda server, name: server.steps_done(name) == 8 and not time.sleep(0.3) and server.steps_done(name) == 8,
         ),
-        ("saving", {"measure": "always", "sample_steps": 20}, lambda server, name: server.steps_done(name) == STEPS),
+        ("saving", {"measure": "always", "sample_steps": 10}, lambda server, name: server.steps_done(name) == STEPS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

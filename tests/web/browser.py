@@ -124,7 +124,7 @@ class ComfyPage:
         """Wait until changes to the graph have been drawn and measured."""
         self.page.evaluate(
             """async () => {
-                for (let frame = 0; frame < 30; frame++) await new Promise(requestAnimationFrame);
+                for (let frame = 0; frame < 12; frame++) await new Promise(requestAnimationFrame);
             }"""
         )
 

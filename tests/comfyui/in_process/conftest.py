@@ -1,4 +1,4 @@
-"""Importing ComfyUI into the test process, set up as by `main.py --cpu`."""
+"""Fixtures of the tests that import ComfyUI into their own process."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ import pytest
 import torch
 
 sys.path.insert(0, os.environ["COMFYUI_PATH"])
-arguments, sys.argv = sys.argv, ["main.py", "--cpu"]
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
-import comfy.cli_args  # noqa: E402
-
-sys.argv = arguments
-# One thread, because these models are too small for more to be faster.
-torch.set_num_threads(1)
+import comfyui_imports  # noqa: F401
 
 
 @pytest.fixture

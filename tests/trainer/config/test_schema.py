@@ -105,3 +105,9 @@ def test_a_widget_can_say_both_auto_and_zero_where_zero_is_a_value() -> None:
             assert setting.widget_default == (-1 if zero_is_a_value else 0), setting.name
             if zero_is_a_value:
                 assert getattr(from_widgets({setting.name: 0}), setting.name) == 0, setting.name
+
+
+def test_every_whole_number_can_be_chosen_except_for_sizes_in_pixels() -> None:
+    """ComfyUI rounds a typed number to the step of its widget, so a larger step puts numbers out of reach."""
+    stepped = {name for name, setting in SETTINGS.items() if setting.kind == "integer" and setting.step != 1}
+    assert stepped == {"resolution", "bucket_step"}

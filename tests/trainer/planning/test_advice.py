@@ -75,3 +75,10 @@ def test_only_what_is_known_is_judged() -> None:
     assert notes(parse_config({})) == ()
     (note,) = notes(parse_config({"lora_rank": 128, "learning_rate": 0.1}))
     assert "lora_rank = 128" in note
+
+
+def test_a_model_without_a_dataset_is_enough_to_judge_the_learning_rate() -> None:
+    (note,) = notes(parse_config({"learning_rate": 1e-3}), model=SDXL)
+    assert "10 times the usual value for AdamW" in note
+    assert notes(parse_config({"purpose": "character"}), model=SDXL) == ()  # a trigger word is not known yet
+    assert notes(parse_config({"purpose": "character"}), DatasetFacts(40, 40, trigger_word="aki")) == ()

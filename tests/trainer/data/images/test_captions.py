@@ -134,3 +134,11 @@ def test_shuffled_tags_keep_the_first_and_the_trigger_word() -> None:
     assert found == variants(caption, settings)
     assert variants(caption, DataSettings()) == (caption,)
     assert variants("one tag", settings) == ("one tag",)
+
+
+def test_unless_asked_otherwise_the_first_tag_is_shuffled_too() -> None:
+    found = variants("1girl, red hair, hat, smile, tree", DataSettings(shuffle_caption=True))
+    assert len({one.split(", ")[0] for one in found}) > 1
+    named = variants("sks, red hair, hat, smile, tree", DataSettings(shuffle_caption=True, trigger_word="sks"))
+    assert {one.split(", ")[0] for one in named} == {"sks"}
+    assert len({one.split(", ")[1] for one in named}) > 1

@@ -55,7 +55,8 @@ class RunPlan:
         before = self.config.resolution
         if resolution is None or before is None or resolution >= before:
             return self
-        plan = make_plan(self.asked, self.dataset.at_resolution(resolution), self.model)
+        asked = self.asked.model_copy(update={"resolution": resolution})
+        plan = make_plan(asked, self.dataset.at_resolution(resolution), self.model)
         note = f"Trained at resolution {resolution}, because there was not enough memory for {before}."
         return replace(self, plan=plan).with_notes(note)
 

@@ -16,6 +16,8 @@ import torch
 from lora_crucible.config import parse_config
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.memory.step_memory import NothingFits
+from lora_crucible.models.memory_controls import MemoryControls
 from lora_crucible.training.resume import train_or_resume
 from toy import Numbers, Toy
 
@@ -39,6 +41,8 @@ sys.path[:0] = json.loads(sys.argv[2])
 import conftest
 from lora_crucible.config import parse_config
 from lora_crucible.events.callbacks import Callbacks
+from lora_crucible.memory.step_memory import NothingFits
+from lora_crucible.models.memory_controls import MemoryControls
 from lora_crucible.training.resume import train_or_resume
 from pathlib import Path
 from toy import Numbers, Toy
@@ -119,3 +123,15 @@ def test_killed_and_resumed_it_gives_the_same_lora(undisturbed, tmp_path, seed):
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert result.losses == undisturbed.losses
+
+
+def test_a_lower_resolution_that_changes_nothing_is_not_tried_for_ever(tmp_path, monkeypatch):
+    """A dataset without images is the same at any resolution."""
+    monkeypatch.setattr(MemoryControls, "is_out_of_memory", lambda self, error: isinstance(error, MemoryError))
+
+    def no_memory(*_) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Toy, "losses", no_memory)
+    with pytest.raises(NothingFits):
+        train(tmp_path, resolution=512, allow_lower_resolution=True)

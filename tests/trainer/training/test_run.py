@@ -212,7 +212,7 @@ def test_cancelling_keeps_the_averaged_weights(toy, numbers, tmp_path):
 
 def test_the_objective_reaches_the_losses(base_model, dataset, tmp_path):
     """In a batch that is large enough to have timesteps of all kinds."""
-    values = {"batch_size": 16, "max_train_steps": 1}
+    values = {"batch_size": 16, "max_train_steps": 1, "loss_weighting": "none"}
     plain = train(base_model, dataset, tmp_path, **values)
     for settings in (
         {"loss_weighting": "min_snr"},
@@ -221,7 +221,7 @@ def test_the_objective_reaches_the_losses(base_model, dataset, tmp_path):
         {"noise_offset": 0.1},
         {"timestep_sampling": "logit_normal"},
     ):
-        assert train(base_model, dataset, tmp_path, **values, **settings).losses[0] != plain.losses[0], settings
+        assert train(base_model, dataset, tmp_path, **{**values, **settings}).losses[0] != plain.losses[0], settings
 
 
 def test_a_shift_is_for_flow_models_alone(demo_model, dataset, tmp_path):

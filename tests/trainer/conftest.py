@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,13 @@ def one_thread() -> None:
     """The models are too small for two threads to pay; on a busy machine two are many times slower. For the whole
     session, so that what fixtures train is, bit for bit, what tests do."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_garbage() -> None:
+    """Leave what pytest and the imported modules hold out of garbage collection, which every lack of memory starts."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,30 @@ from pathlib import Path
 
 import pytest
 
+# Threads that wait for work sleep, in this process and those that tests start. Otherwise they keep a core busy, which
+# slows a busy machine down several times. OpenMP reads this when torch is imported.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
 ROOT = Path(__file__).parent.parent
+
+MOST_PROCESSES = 4
+"""The most processes that share the tests. Each takes some seconds to start and about 1 GB of memory."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share the tests among several processes if pytest-xdist is installed, unless `-n` or single files are given.
+
+    Tests that use a ComfyUI stay in one process, because they share its server.
+    """
+    option = config.option
+    if getattr(option, "numprocesses", 0) is not None or option.usepdb or hasattr(config, "workerinput"):
+        return
+    marks = option.markexpr
+    without_comfyui = marks == "slow" or ("not comfyui" in marks and "not browser" in marks)
+    if without_comfyui and all(Path(path).is_dir() for path in option.file_or_dir):
+        option.numprocesses = min(MOST_PROCESSES, os.cpu_count() or 1)
+        option.dist = "loadfile"
 
 
 def _alias_trainer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from lora_crucible.data.images.load import load_dataset
 from lora_crucible.demo import MODEL_DIR
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.planning.resolve import resolve
+from lora_crucible.runs.checkpoint import Checkpoints
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +33,13 @@ def one_thread() -> None:
     It applies to the whole session, so that fixtures and tests train bit-identical results.
     """
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_garbage() -> None:
+    """Leave what pytest and the imported modules hold out of garbage collection, which every lack of memory starts."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +72,27 @@ def base_model(small_model) -> DiffusersBaseModel:
 def dataset() -> ImageDataset:
     """The demo dataset."""
     return load_dataset(DataSettings(train_data_dir="demo"))
+
+
+@pytest.fixture
+def no_curves(monkeypatch) -> None:
+    """Leave out the plot of a run and its log for TensorBoard, which take longer than the runs of most tests."""
+    monkeypatch.setattr("lora_crucible.training.trainer.can_plot", lambda: False)
+    monkeypatch.setattr("lora_crucible.runs.log.find_spec", lambda name: None)
+
+
+@pytest.fixture
+def checkpoints_in_time(monkeypatch) -> None:
+    """Wait for the checkpoint before when the next one is due. A run does not: where a checkpoint is still being
+    written, it writes the next one a step later."""
+    is_due = Checkpoints.is_due
+
+    def waited(checkpoints: Checkpoints, step: int, every: int | None) -> bool:
+        if checkpoints._writing is not None:
+            checkpoints._writing.exception()
+        return is_due(checkpoints, step, every)
+
+    monkeypatch.setattr(Checkpoints, "is_due", waited)
 
 
 @pytest.fixture

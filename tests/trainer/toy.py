@@ -75,6 +75,8 @@ class Toy(BaseModel):
             yield Engine(torch.device("cpu"), DTYPES.get(mixed_precision, torch.float32))
 
     def cache_inputs(self, examples, cache, caption_dropout, encode_captions, progress) -> list[CachedExample[float]]:
+        for number in range(len(examples)):
+            progress(number + 1, len(examples), "numbers")
         return [CachedExample(str(value), "all", value) for value in examples]
 
     @contextmanager

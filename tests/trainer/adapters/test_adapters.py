@@ -10,7 +10,6 @@ from diffusers import StableDiffusionPipeline
 from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.config import DataSettings, parse_config
 from lora_crucible.data.images.load import load_dataset
-from lora_crucible.demo import MODEL_DIR
 from lora_crucible.formats.layer_names import is_of_text_encoder
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
@@ -29,9 +28,11 @@ SUFFIXES = {
 }
 
 
-def train(folder: Path, **values) -> RunResult:
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+
+def train(base_model: DiffusersBaseModel, folder: Path, **values) -> RunResult:
     quick = {"max_train_steps": 2, "batch_size": 2, "sample_steps": 1, "sample_prompts": "crux", "learning_rate": 1e-3}
-    base_model = DiffusersBaseModel("demo")
     before = base_model.identity()
     files = RunFiles.claim("lora", folder, folder)
     dataset = load_dataset(DataSettings(train_data_dir="demo"))
@@ -41,8 +42,8 @@ def train(folder: Path, **values) -> RunResult:
 
 
 @pytest.mark.parametrize("algorithm", SUFFIXES)
-def test_each_algorithm_has_the_keys_that_loaders_look_for(tmp_path: Path, algorithm: str) -> None:
-    result = train(tmp_path, algorithm=algorithm, target_modules="linear_and_convolution", lora_rank=4)
+def test_each_algorithm_has_the_keys_that_loaders_look_for(base_model, tmp_path: Path, algorithm: str) -> None:
+    result = train(base_model, tmp_path, algorithm=algorithm, target_modules="linear_and_convolution", lora_rank=4)
     tensors, _ = read_lora(result.files.lora)
     assert {key.partition(".")[2] for key in tensors} <= SUFFIXES[algorithm]
     assert all(tensor.isfinite().all() for tensor in tensors.values())
@@ -50,14 +51,13 @@ def test_each_algorithm_has_the_keys_that_loaders_look_for(tmp_path: Path, algor
     assert first != last
 
 
-def test_the_alpha_of_rslora_is_what_readers_need(tmp_path: Path) -> None:
+def test_the_alpha_of_rslora_is_what_readers_need(base_model, tmp_path: Path) -> None:
     """Programs that read the file scale by alpha / rank, while rslora scales by alpha / sqrt(rank)."""
-    tensors, _ = read_lora(train(tmp_path, algorithm="rslora", lora_rank=16, lora_alpha=2).files.lora)
+    tensors, _ = read_lora(train(base_model, tmp_path, algorithm="rslora", lora_rank=16, lora_alpha=2).files.lora)
     assert {tensor.item() for key, tensor in tensors.items() if key.endswith(".alpha")} == {2 * 16**0.5}
 
 
-def test_only_the_same_seed_gives_the_same_start() -> None:
-    base_model = DiffusersBaseModel("demo")
+def test_only_the_same_seed_gives_the_same_start(base_model) -> None:
     starts = []
     for seed in (1, 1, 2):
         spec = AdapterSpec(4, 4.0, 0.0, "attention", "lokr", text_encoder=True)
@@ -70,13 +70,13 @@ def test_only_the_same_seed_gives_the_same_start() -> None:
     assert not torch.equal(starts[0], starts[2])
 
 
-def test_diffusers_loads_the_text_encoders_part(tmp_path: Path) -> None:
-    result = train(tmp_path, train_text_encoder=True)
+def test_diffusers_loads_the_text_encoders_part(base_model, small_model, tmp_path: Path) -> None:
+    result = train(base_model, tmp_path, train_text_encoder=True)
     tensors, metadata = read_lora(result.files.lora)
     layers = {key.partition(".")[0] for key in tensors if is_of_text_encoder(key)}
     assert layers
     assert float(metadata["ss_text_encoder_lr"]) == pytest.approx(5e-4)
-    pipeline = StableDiffusionPipeline.from_pretrained(MODEL_DIR)
+    pipeline = StableDiffusionPipeline.from_pretrained(small_model)
     before = pipeline.encode_prompt("crux", "cpu", 1, False)[0]
     pipeline.load_lora_weights(result.files.lora.parent, weight_name=result.files.lora.name)
     assert sum(isinstance(module, LoraLayer) for module in pipeline.text_encoder.modules()) == len(layers)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from lora_crucible.cli.main import main
-from lora_crucible.config import DataSettings, parse_config
-from lora_crucible.data.images.load import load_dataset
+from lora_crucible.config import parse_config
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
 from processes import assert_whole, start_training, wait_until
+from toy import Numbers, Toy
 
 CONFIG = """\
 base_model: demo
@@ -35,6 +35,7 @@ def log_lines(folder: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_within_a_batch_and_keeps_everything(tmp_path, capsys, caplog, number):
     """A step has so many batches that the current one cannot be finished before the process ends."""
@@ -58,6 +59,7 @@ def test_a_signal_stops_within_a_batch_and_keeps_everything(tmp_path, capsys, ca
     assert read_lora(folder / "mine.safetensors")[1]["ss_steps"] == "2"
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path):
     """The process is in the middle of a batch that would take long."""
     folder, output, config = tmp_path / "out", tmp_path / "output.txt", tmp_path / "config.yaml"
@@ -78,17 +80,22 @@ class Broken(RuntimeError):
     pass
 
 
-VALUES = {"max_train_steps": 5, "batch_size": 4, "sample_steps": 1, "sample_every_n_steps": 2, "measure": "never"}
+VALUES = {
+    "max_train_steps": 5,
+    "batch_size": 4,
+    "sample_prompts": "one",
+    "sample_every_n_steps": 2,
+    "target_modules": "linear",
+}
 
 
-def train(base_model, folder: Path, hooks: Callbacks | None = None) -> RunResult:
-    dataset = load_dataset(DataSettings(train_data_dir="demo"))
-    return train_or_resume(base_model, dataset, parse_config(VALUES), folder, folder, hooks)
+def train(folder: Path, hooks: Callbacks | None = None) -> RunResult:
+    return train_or_resume(Toy(), Numbers(), parse_config(VALUES), folder, folder, hooks)
 
 
 @pytest.fixture(scope="module")
-def whole(base_model, tmp_path_factory) -> RunResult:
-    return train(base_model, tmp_path_factory.mktemp("whole"))
+def whole(tmp_path_factory) -> RunResult:
+    return train(tmp_path_factory.mktemp("whole"))
 
 
 def fail_at(number: int):
@@ -114,13 +121,13 @@ def fail_at(number: int):
     ],
     ids=["preparing", "stepped", "first sample", "sample between", "another between", "last sample"],
 )
-def test_an_error_in_a_hook_loses_nothing(base_model, whole, tmp_path, hooks, done):
+def test_an_error_in_a_hook_loses_nothing(whole, tmp_path, hooks, done):
     with pytest.raises(Broken, match="the window was closed"):
-        train(base_model, tmp_path, hooks())
+        train(tmp_path, hooks())
     assert [path.name for path in tmp_path.glob("*.safetensors")] == (["lora.safetensors"] if done else [])
     assert_whole(tmp_path)
     steps = []
-    parts = train(base_model, tmp_path, Callbacks(stepped=lambda report, _: steps.append(report.step)))
+    parts = train(tmp_path, Callbacks(stepped=lambda report, _: steps.append(report.step)))
     assert steps == list(range(done + 1, 6))
     first, second = read_lora(whole.files.lora)[0], read_lora(parts.files.lora)[0]
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -45,7 +45,9 @@ def test_train_writes_the_lora_and_says_where(config: Path, tmp_path: Path, caps
     assert (tmp_path / "out" / "mine" / "loss.png").is_file()
 
 
-def test_a_new_run_of_the_name_gets_a_counter(config: Path, tmp_path: Path):
+@pytest.mark.usefixtures("no_curves")
+def test_a_new_run_of_the_name_gets_a_counter(config: Path, small_model: str, tmp_path: Path):
+    config.write_text(config.read_text().replace("base_model: demo", f"base_model: {small_model}"))
     assert main(["train", "--config", str(config)]) == 0
     first = (tmp_path / "out" / "mine.safetensors").read_bytes()
     assert main(["train", "--retrain", "--config", str(config)]) == 0

@@ -22,7 +22,7 @@ def __getattr__(name):
     "lacking": "import tokenizers_of_nobody.core",
     "leaving": "import sys; sys.exit('no')",
     "dying": "import os; os._exit(7)",
-    "hanging": "import time; time.sleep(60)",
+    "hanging": "import time; time.sleep(600)",
 }
 
 TORCH = """
@@ -85,8 +85,11 @@ def test_every_step_gets_its_answer_whatever_the_others_do():
 
 
 def test_a_package_that_hangs_is_named_and_nothing_after_it_tried(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(probing, "SECONDS", 3)
-    answers = probe([load("sound"), load("hanging"), load("chatty")])
+    for seconds in (1, 4, 16, 64):  # a busy machine takes long to come as far as that
+        monkeypatch.setattr(probing, "SECONDS", seconds)
+        answers = probe([load("sound"), load("hanging"), load("chatty")])
+        if "hanging" in answers:
+            break
     assert answers["sound"] == {"version": "1.5"}
     assert answers["hanging"]["error"].startswith("hangs")
     assert "chatty" not in answers

@@ -1,4 +1,4 @@
-"""Whole runs on the demo model, watched."""
+"""Whole runs that are measured while they train: on the demo model, or on the toy where the model does not matter."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ from lora_crucible.training.plan import plan_run
 from lora_crucible.training.result import RunResult
 from lora_crucible.training.run import run_training
 from PIL import Image
+from toy import Numbers, Toy
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 QUICK = {
     "lora_alpha": 8,
@@ -37,8 +40,11 @@ QUICK = {
 }
 
 
+TOY = {"target_modules": "linear", "learning_rate": 0.05}
+
+
 @pytest.fixture(scope="module")
-def base_model() -> DiffusersBaseModel:
+def demo_model() -> DiffusersBaseModel:
     return DiffusersBaseModel("demo")
 
 
@@ -55,10 +61,10 @@ def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **v
 
 
 @pytest.fixture(scope="module")
-def overdone(base_model, dataset, tmp_path_factory) -> RunResult:
+def overdone(demo_model, dataset, tmp_path_factory) -> RunResult:
     """A learning rate ten times too high."""
     folder = tmp_path_factory.mktemp("overdone")
-    return train(base_model, dataset, folder, max_train_steps=80, learning_rate=2e-2, validate_every_n_steps=8)
+    return train(demo_model, dataset, folder, max_train_steps=80, learning_rate=2e-2, validate_every_n_steps=8)
 
 
 def validation_error(base_model, dataset: ImageDataset, lora: Path) -> float:
@@ -85,13 +91,13 @@ def test_too_high_a_learning_rate_is_detected_and_stopped(overdone):
     assert "learning_rate" in overdone.report.split("Next: ")[1]
 
 
-def test_the_lora_is_the_best_state_and_the_last_lies_beside_it(overdone, base_model, dataset):
+def test_the_lora_is_the_best_state_and_the_last_lies_beside_it(overdone, demo_model, dataset):
     best = min(overdone.rounds[1:], key=lambda one: one.held_out)
     last = overdone.rounds[-1]
     assert best.held_out < last.held_out
     last_file = overdone.files.folder / "last.safetensors"
-    assert validation_error(base_model, dataset, overdone.files.lora) == pytest.approx(best.held_out, rel=1e-3)
-    assert validation_error(base_model, dataset, last_file) == pytest.approx(last.held_out, rel=1e-3)
+    assert validation_error(demo_model, dataset, overdone.files.lora) == pytest.approx(best.held_out, rel=1e-3)
+    assert validation_error(demo_model, dataset, last_file) == pytest.approx(last.held_out, rel=1e-3)
     assert f"best state, after step {best.step}" in overdone.report
     assert str(last_file) in overdone.report
 
@@ -119,8 +125,8 @@ def test_pictures_are_measured_and_shown(overdone):
     assert Image.open(overdone.files.folder / "measures.png").size == (12 * 64, 2 * 64)
 
 
-def test_too_short_a_run_is_too_little(base_model, dataset, tmp_path):
-    result = train(base_model, dataset, tmp_path, max_train_steps=8, validate_every_n_steps=2)
+def test_too_short_a_run_is_too_little(demo_model, dataset, tmp_path):
+    result = train(demo_model, dataset, tmp_path, max_train_steps=8, validate_every_n_steps=2)
     assert result.verdict.word == "too little"
     assert "still falling" in result.report
     assert [one.step for one in result.rounds] == [0, 2, 4, 6, 8]
@@ -129,7 +135,7 @@ def test_too_short_a_run_is_too_little(base_model, dataset, tmp_path):
 
 def test_measuring_changes_nothing_that_is_trained(base_model, dataset, tmp_path):
     unwatched = replace(dataset, validation=())
-    settings = {"max_train_steps": 3, "lora_dropout": 0.2}
+    settings = {"max_train_steps": 3, "lora_dropout": 0.2, "purpose": "style", "lora_rank": 8}
     plain = train(base_model, unwatched, tmp_path, measure="never", **settings)
     measured = train(base_model, unwatched, tmp_path, measure="always", **settings)
     validated = train(base_model, dataset, tmp_path, measure="never", **settings)
@@ -158,20 +164,20 @@ def test_without_validation_training_images_are_measured_three_times(base_model,
     assert "No image was held out for validation" in result.report
 
 
-def test_dropout_is_off_while_measuring(base_model, dataset, tmp_path):
+def test_dropout_is_off_while_measuring(demo_model, dataset, tmp_path):
     """What is measured during the run is what the file does."""
     dropping = replace(dataset, settings=dataset.settings.model_copy(update={"caption_dropout_rate": 1.0}))
     settings = {"max_train_steps": 6, "validate_every_n_steps": 6, "learning_rate": 3e-2}
-    result = train(base_model, dropping, tmp_path, lora_dropout=0.8, **settings)
-    assert validation_error(base_model, dataset, result.files.lora) == pytest.approx(
+    result = train(demo_model, dropping, tmp_path, lora_dropout=0.8, **settings)
+    assert validation_error(demo_model, dataset, result.files.lora) == pytest.approx(
         result.rounds[-1].held_out, rel=1e-4
     )
 
 
-def test_patience_zero_goes_on_to_the_end(base_model, dataset, tmp_path):
-    settings = {"max_train_steps": 4, "validate_every_n_steps": 1, "early_stopping_threshold": 1.0}
-    assert len(train(base_model, dataset, tmp_path, **settings).losses) == 3
-    assert len(train(base_model, dataset, tmp_path, early_stopping_patience=0, **settings).losses) == 4
+def test_patience_zero_goes_on_to_the_end(tmp_path):
+    settings = {**TOY, "max_train_steps": 4, "validate_every_n_steps": 1, "early_stopping_threshold": 1.0}
+    assert len(train(Toy(), Numbers(held_out=(3.0, 5.0)), tmp_path, **settings).losses) == 3
+    assert len(train(Toy(), Numbers(held_out=(3.0, 5.0)), tmp_path, early_stopping_patience=0, **settings).losses) == 4
 
 
 def test_cancelling_keeps_the_better_state_and_gives_no_verdict_on_the_length(base_model, dataset, tmp_path):
@@ -189,7 +195,7 @@ def test_cancelling_keeps_the_better_state_and_gives_no_verdict_on_the_length(ba
     assert int(read_lora(tmp_path / "lora.safetensors")[1]["ss_steps"]) == 5
 
 
-def test_an_image_that_does_not_belong_is_named(base_model, tmp_path):
+def test_an_image_that_does_not_belong_is_named(demo_model, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(4):
@@ -201,8 +207,15 @@ def test_an_image_that_does_not_belong_is_named(base_model, tmp_path):
     (folder / "noise.txt").write_text("crux, a red circle on a white background")
     dataset = load_dataset(DataSettings(train_data_dir=str(folder), trigger_word="crux", resolution=64))
     settings = {"max_train_steps": 60, "batch_size": 3, "measure": "never"}  # each image 30 times
-    plain = train(base_model, dataset, tmp_path, **settings)
+    plain = train(demo_model, dataset, tmp_path, **settings)
     assert "Hard to learn: noise.png" in plain.report
-    weighted = train(base_model, dataset, tmp_path, downweight_hard_images=True, **settings)
-    assert "They counted half in the loss" in weighted.report
+
+
+def test_hard_images_count_half_if_asked_for(tmp_path):
+    numbers = Numbers((1.0, 1.1, 1.2, 1.3, 9.0))
+    settings = {**TOY, "max_train_steps": 60, "batch_size": 3}
+    plain = train(Toy(), numbers, tmp_path, **settings)
+    assert "Hard to learn: 9.0" in plain.report
+    weighted = train(Toy(), numbers, tmp_path, downweight_hard_images=True, **settings)
+    assert "They counted half" in weighted.report
     assert weighted.losses != plain.losses

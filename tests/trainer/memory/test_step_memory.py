@@ -1,9 +1,10 @@
-"""Whole runs on the demo model that run out of memory, and go on."""
+"""Whole runs that run out of memory and go on. What does not depend on the model is tested with the toy."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,9 @@ from lora_crucible.memory.step_memory import StepMemory
 from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
 from out_of_memory import Faults
+from toy import Numbers, Toy
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 STEPS = 4
 QUICK = {
@@ -33,7 +37,18 @@ QUICK = {
     "measure": "never",
     "lr_warmup_steps": 1,
     "mixed_precision": "fp32",
+    "target_modules": "linear",
 }
+
+
+@pytest.fixture(scope="module")
+def toy() -> Toy:
+    return Toy()
+
+
+@pytest.fixture(scope="module")
+def numbers() -> Numbers:
+    return Numbers(range(1, 7))
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +57,12 @@ def dataset():
     return replace(whole, images=whole.images[:6])
 
 
-@pytest.fixture(scope="module")
-def validated():
-    """6 images to train, 2 for validation."""
-    whole = load_dataset(DataSettings(train_data_dir="demo", validation_percent=20))
-    return replace(whole, images=whole.images[:6], validation=whole.validation[:2])
-
-
 @pytest.fixture
-def faults(base_model, monkeypatch):
-    return Faults(base_model, monkeypatch)
+def faults(toy, monkeypatch) -> Faults:
+    return Faults(toy, monkeypatch)
+
+
+VALIDATED = Numbers(range(1, 7), held_out=(7.0, 8.0))
 
 
 def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **values) -> RunResult:
@@ -59,12 +70,12 @@ def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **v
 
 
 @pytest.fixture(scope="module")
-def undisturbed(base_model, dataset, tmp_path_factory):
-    """The LoRA of a run that has all the memory it wants, by settings."""
+def undisturbed(tmp_path_factory):
+    """A function that returns the result of a run that has all the memory it wants."""
     made = {}
 
-    def result(**values) -> RunResult:
-        key = str(values)
+    def result(base_model, dataset, **values) -> RunResult:
+        key = base_model.name, str(values)
         if key not in made:
             made[key] = train(base_model, dataset, tmp_path_factory.mktemp("undisturbed"), **values)
         return made[key]
@@ -81,12 +92,10 @@ def distance(one: RunResult, other: RunResult) -> float:
 
 @pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize("phase", ["forward", "backward", "optimizer"])
-def test_a_step_that_ran_out_of_memory_is_done_again(
-    base_model, dataset, tmp_path, undisturbed, faults, phase, step, caplog
-):
-    expected = undisturbed()
+def test_a_step_that_ran_out_of_memory_is_done_again(toy, numbers, tmp_path, undisturbed, faults, phase, step, caplog):
+    expected = undisturbed(toy, numbers)
     faults.at_step(phase, step)
-    result = train(base_model, dataset, tmp_path)
+    result = train(toy, numbers, tmp_path)
     assert faults.happened == [phase]
     assert result.losses == pytest.approx(expected.losses, rel=1e-5)
     assert distance(result, expected) < 1e-5
@@ -98,10 +107,11 @@ def test_a_step_that_ran_out_of_memory_is_done_again(
 
 @pytest.mark.parametrize("phase", ["forward", "backward", "optimizer"])
 def test_the_lora_is_the_same_to_the_bit_where_only_checkpointing_changed(
-    base_model, dataset, tmp_path, undisturbed, faults, phase
+    base_model, dataset, tmp_path, undisturbed, monkeypatch, phase
 ):
     settings = {"batch_size": 1, "gradient_accumulation_steps": 4, "lora_dropout": 0.1}
-    expected = undisturbed(**settings)
+    expected = undisturbed(base_model, dataset, **settings)
+    faults = Faults(base_model, monkeypatch)
     faults.at_step(phase, 3, row=2)
     result = train(base_model, dataset, tmp_path, **settings)
     assert faults.happened == [phase]
@@ -111,13 +121,13 @@ def test_the_lora_is_the_same_to_the_bit_where_only_checkpointing_changed(
     assert "continued with gradient checkpointing" in result.report
 
 
-def test_an_optimizer_may_be_interrupted_again_and_again(base_model, dataset, tmp_path, undisturbed, monkeypatch):
+def test_an_optimizer_may_be_interrupted_again_and_again(toy, numbers, tmp_path, undisturbed, monkeypatch):
     settings = {"batch_size": 2, "gradient_accumulation_steps": 2, "save_steps": 3, "max_train_steps": 5}
-    expected = undisturbed(**settings)
-    faults = Faults(base_model, monkeypatch, most_offloads=1)
+    expected = undisturbed(toy, numbers, **settings)
+    faults = Faults(toy, monkeypatch, most_offloads=1)
     for step in (2, 3, 5):
         faults.at_step("optimizer", step)
-    result = train(base_model, dataset, tmp_path, **settings)
+    result = train(toy, numbers, tmp_path, **settings)
     assert faults.happened == ["optimizer"] * 3
     assert result.losses == pytest.approx(expected.losses, rel=1e-5)
     assert distance(result, expected) < 1e-5
@@ -125,20 +135,20 @@ def test_an_optimizer_may_be_interrupted_again_and_again(base_model, dataset, tm
     assert steps == [1, 2, 3, 4, 5]
 
 
-def test_gradients_scaled_for_fp16_survive_it(base_model, dataset, tmp_path, faults, monkeypatch):
+def test_gradients_scaled_for_fp16_survive_it(toy, numbers, tmp_path, faults, monkeypatch):
     scaler = torch.amp.GradScaler
     monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled=True: scaler(device, enabled=True))
-    expected = train(base_model, dataset, tmp_path / "expected")
+    expected = train(toy, numbers, tmp_path / "expected")
     faults.at_step("optimizer", 2)  # the gradients are unscaled by then
-    result = train(base_model, dataset, tmp_path / "result")
+    result = train(toy, numbers, tmp_path / "result")
     assert faults.happened == ["optimizer"]
     assert distance(result, expected) < 1e-5
 
 
-def test_what_costs_least_time_is_tried_first(base_model, dataset, tmp_path, monkeypatch):
-    faults = Faults(base_model, monkeypatch, most_offloads=2)
+def test_what_costs_least_time_is_tried_first(toy, numbers, tmp_path, monkeypatch):
+    faults = Faults(toy, monkeypatch, most_offloads=2)
     faults.fits = lambda rows: faults.plans[-1] == (1, True, 2)
-    result = train(base_model, dataset, tmp_path)
+    result = train(toy, numbers, tmp_path)
     assert list(dict.fromkeys(faults.plans)) == [(1, False, 0), (1, True, 0), (1, True, 1), (1, True, 2)]
     changes = re.findall(r"ran out of memory at .*: continued with (.*)", result.report)
     offloading = "more of the base model in main memory (RAM)"
@@ -152,16 +162,16 @@ def test_what_costs_least_time_is_tried_first(base_model, dataset, tmp_path, mon
     assert "Memory: 1 at a time in batches of 4, gradient checkpointing on" in result.report
 
 
-def test_a_batch_of_three_is_not_cut_more_than_it_must(base_model, dataset, tmp_path, faults):
+def test_a_batch_of_three_is_not_cut_more_than_it_must(toy, numbers, tmp_path, faults):
     faults.fits = lambda rows: len(rows) <= 2
-    train(base_model, dataset, tmp_path, batch_size=3)
+    train(toy, numbers, tmp_path, batch_size=3)
     assert faults.passes[-2:] == [2, 1]
 
 
 def test_when_nothing_is_left_the_state_is_kept_and_the_error_says_what_would_fit(
     base_model, dataset, tmp_path, undisturbed, monkeypatch
 ):
-    expected = undisturbed(batch_size=1)
+    expected = undisturbed(base_model, dataset, batch_size=1)
     with monkeypatch.context() as patched:
         faults = Faults(base_model, patched)
 
@@ -181,146 +191,168 @@ def test_when_nothing_is_left_the_state_is_kept_and_the_error_says_what_would_fi
     assert distance(went_on, expected) == 0
 
 
-def test_fixed_memory_is_never_planned_anew(base_model, dataset, tmp_path, faults):
+def test_fixed_memory_is_never_planned_anew(toy, numbers, tmp_path, faults):
     faults.at_step("forward", 2)
     with pytest.raises(CrucibleError, match=r"Step 2 ran out of memory at .*memory is fixed.*3 at a time.*to auto"):
-        train(base_model, dataset, tmp_path, memory="fixed", batch_size=3)
+        train(toy, numbers, tmp_path, memory="fixed", batch_size=3)
     assert faults.passes == [1, 3, 3, 3]
 
 
-def test_another_error_goes_on_as_it_is(base_model, dataset, tmp_path, faults):
+def test_another_error_goes_on_as_it_is(toy, numbers, tmp_path, faults):
     def fits(rows):
         raise ValueError("not about memory")
 
     faults.fits = fits
     with pytest.raises(ValueError, match="not about memory"):
-        train(base_model, dataset, tmp_path)
+        train(toy, numbers, tmp_path)
     assert faults.passes == [1]
 
 
-def test_a_run_that_goes_on_keeps_its_plan(base_model, dataset, tmp_path, undisturbed, monkeypatch):
+def test_a_run_that_goes_on_keeps_its_plan(toy, numbers, tmp_path, undisturbed, monkeypatch):
     def stop(report, steps):
         if report.step == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        Faults(base_model, patched).at_step("forward", 1)
-        whole = train(base_model, dataset, tmp_path / "whole")
+        Faults(toy, patched).at_step("forward", 1)
+        whole = train(toy, numbers, tmp_path / "whole")
     with monkeypatch.context() as patched:
-        Faults(base_model, patched).at_step("forward", 1)
+        Faults(toy, patched).at_step("forward", 1)
         with pytest.raises(KeyboardInterrupt):
-            train(base_model, dataset, tmp_path / "parts", Callbacks(stepped=stop))
-    faults = Faults(base_model, monkeypatch)
-    parts = train(base_model, dataset, tmp_path / "parts")
+            train(toy, numbers, tmp_path / "parts", Callbacks(stepped=stop))
+    faults = Faults(toy, monkeypatch)
+    parts = train(toy, numbers, tmp_path / "parts")
     assert faults.passes[-4:] == [2] * 4
     assert distance(parts, whole) == 0
     assert "Step 1 ran out of memory" in parts.report
 
 
-def test_the_memory_setting_may_change_when_a_run_goes_on(base_model, dataset, tmp_path):
+def test_the_memory_setting_may_change_when_a_run_goes_on(toy, numbers, tmp_path):
     def stop(report, steps):
         if report.step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Callbacks(stepped=stop))
-    assert "Resumed after step 2" in train(base_model, dataset, tmp_path, memory="500 GB").report
+        train(toy, numbers, tmp_path, Callbacks(stepped=stop))
+    assert "Resumed after step 2" in train(toy, numbers, tmp_path, memory="500 GB").report
 
 
-def test_the_measured_step_changes_nothing(base_model, dataset, tmp_path, undisturbed, monkeypatch):
-    expected = undisturbed(lora_dropout=0.2)
+def test_the_measured_step_changes_nothing(toy, numbers, tmp_path, undisturbed, monkeypatch):
+    expected = undisturbed(toy, numbers, lora_dropout=0.2)
     monkeypatch.setattr(StepMemory, "probe", lambda self: None)
-    result = train(base_model, dataset, tmp_path, lora_dropout=0.2)
+    result = train(toy, numbers, tmp_path, lora_dropout=0.2)
     assert result.losses == expected.losses
     assert distance(result, expected) == 0
 
 
-def test_a_plan_is_made_before_the_first_step_and_compared_afterwards(base_model, dataset, tmp_path, caplog):
+def test_a_plan_is_made_before_the_first_step_and_compared_afterwards(toy, numbers, tmp_path, monkeypatch, caplog):
+    """On a clock that goes on by half a second for each row that is computed."""
+    clock, losses = [0.0], toy.losses
+
+    def timed(rows, seeds, *timesteps):
+        clock[0] += 0.5 * len(rows)
+        return losses(rows, seeds, *timesteps)
+
+    monkeypatch.setattr(toy, "losses", timed)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     caplog.set_level("INFO")
-    result = train(base_model, dataset, tmp_path)
+    result = train(toy, numbers, tmp_path)
     lines = [line for line in caplog.text.splitlines() if "memory.step_memory" in line]
     assert "Memory: 4 at a time in batches of 4, gradient checkpointing off" in lines[0]
     assert "expected: at most" in lines[1]
     expected = re.search(r"expected: at most (\S+) .B of (\S+) .B, (\S+) s per step, (\d+) s in total", result.report)
     measured = re.search(r"measured: at most (\S+) .B, (\S+) s per step", result.report)
     assert float(measured[1]) > 0
-    assert 0.1 < float(expected[3]) / float(measured[2]) < 10
+    assert (expected[3], expected[4], measured[2]) == ("1.5", "6", "1.5")  # 6 numbers in 2 batches: 3 at a time
 
 
-def test_what_does_not_fit_into_the_limit_is_found_before_the_first_step(base_model, dataset, tmp_path):
+def test_what_does_not_fit_into_the_limit_is_found_before_the_first_step(toy, numbers, tmp_path):
     with pytest.raises(CrucibleError, match=r"A step would take \S+ .B of 10\.0 MB, and nothing is left to try"):
-        train(base_model, dataset, tmp_path, memory="0.01 GB")
+        train(toy, numbers, tmp_path, memory="0.01 GB")
     assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".")] == []
 
 
-def test_the_plan_keeps_within_a_limit(base_model, dataset, tmp_path, faults, monkeypatch):
+def test_the_plan_keeps_within_a_limit(toy, numbers, tmp_path, faults, monkeypatch):
     """By a meter that sees 1 GB for each row of the last pass."""
     meter = "lora_crucible.memory.step_memory.PeakMeter"
     monkeypatch.setattr(f"{meter}.peak", property(lambda self: int(1e9 * faults.passes[-1])))
     monkeypatch.setattr(f"{meter}.now", property(lambda self: 0))
-    result = train(base_model, dataset, tmp_path, memory="2.5 GB")
+    result = train(toy, numbers, tmp_path, memory="2.5 GB")
     assert faults.passes[-2:] == [2, 2]
     assert "expected: at most 2.0 GB of 2.5 GB" in result.report
     assert re.search("Measured before the first step, a step would take 4.0 GB of 2.5 GB: .* 2 instead", result.report)
     assert 4 not in faults.passes  # which the system might have answered by killing the process
 
 
-def test_samples_that_run_out_of_memory_are_drawn_again(base_model, dataset, tmp_path, undisturbed, faults):
-    expected = undisturbed()
+def test_a_tenth_of_the_hosts_memory_is_left_to_other_programs(toy, numbers, tmp_path, faults, monkeypatch):
+    """By a meter that sees 1 GB for each row, where 4.2 GB are available: four rows would fit into all of it."""
+    meter = "lora_crucible.memory.step_memory.PeakMeter"
+    monkeypatch.setattr(f"{meter}.peak", property(lambda self: int(1e9 * faults.passes[-1])))
+    monkeypatch.setattr(f"{meter}.now", property(lambda self: 0))
+    monkeypatch.setattr(toy.memory, "available", lambda device: 4_200_000_000)
+    result = train(toy, numbers, tmp_path)
+    assert faults.passes[-2:] == [2, 2]
+    assert "expected: at most 2.0 GB of 3.8 GB" in result.report
+    assert 4 not in faults.passes
+
+
+def test_samples_that_run_out_of_memory_are_drawn_again(toy, numbers, tmp_path, undisturbed, faults):
+    expected = undisturbed(toy, numbers)
     faults.next_times("draw")
-    result = train(base_model, dataset, tmp_path)
+    result = train(toy, numbers, tmp_path)
     assert faults.happened == ["draw"]
-    assert torch.equal(result.samples[0], expected.samples[0])
+    assert result.samples == expected.samples
     assert distance(result, expected) == 0
 
 
-def test_a_run_ends_well_without_samples(base_model, dataset, tmp_path, undisturbed, faults):
+def test_a_run_ends_well_without_samples(base_model, dataset, tmp_path, undisturbed, monkeypatch):
+    faults = Faults(base_model, monkeypatch)
     faults.next_times("draw", times=99)
     result = train(base_model, dataset, tmp_path, measure="always")
     assert result.samples == []
     assert "There was not enough memory to draw samples after step 4" in result.report
-    assert distance(result, undisturbed()) == 0
+    assert distance(result, undisturbed(base_model, dataset)) == 0
 
 
-def test_validation_goes_on_with_fewer_rows(base_model, validated, tmp_path, monkeypatch):
-    expected = train(base_model, validated, tmp_path / "expected")
-    faults = Faults(base_model, monkeypatch)
+def test_validation_goes_on_with_fewer_rows(toy, tmp_path, monkeypatch):
+    expected = train(toy, VALIDATED, tmp_path / "expected")
+    faults = Faults(toy, monkeypatch)
     faults.next_times("validation", times=2)
-    result = train(base_model, validated, tmp_path / "result")
+    result = train(toy, VALIDATED, tmp_path / "result")
     assert faults.happened == ["validation"] * 2
     errors = [(one.training, one.held_out) for one in result.rounds]
     assert errors == [pytest.approx((one.training, one.held_out), rel=1e-4) for one in expected.rounds]
     assert distance(result, expected) == 0
 
 
-def test_a_run_ends_well_without_validation(base_model, validated, tmp_path, faults, caplog):
+def test_a_run_ends_well_without_validation(toy, tmp_path, faults, caplog):
     faults.next_times("validation", times=9999)
-    result = train(base_model, validated, tmp_path)
+    result = train(toy, VALIDATED, tmp_path)
     assert len(result.losses) == STEPS
     assert result.rounds == []
     assert "There was not enough memory to measure the error after step 4" in caplog.text
 
 
-def test_a_checkpoint_that_finds_no_memory_is_left_out(base_model, dataset, tmp_path, undisturbed, faults):
+def test_a_checkpoint_that_finds_no_memory_is_left_out(toy, numbers, tmp_path, undisturbed, faults):
     faults.next_times("portable", times=2)
-    result = train(base_model, dataset, tmp_path, save_steps=2)
+    result = train(toy, numbers, tmp_path, save_steps=2)
     assert "There was not enough memory to write a checkpoint after step 2" in result.report
-    assert distance(result, undisturbed()) == 0
+    assert distance(result, undisturbed(toy, numbers)) == 0
 
 
-def test_encoding_is_tried_twice(base_model, dataset, tmp_path, undisturbed, faults):
+def test_encoding_is_tried_twice(toy, numbers, tmp_path, undisturbed, faults):
     faults.next_times("cache_inputs")
-    assert distance(train(base_model, dataset, tmp_path), undisturbed()) == 0
+    assert distance(train(toy, numbers, tmp_path), undisturbed(toy, numbers)) == 0
 
 
-def test_too_little_memory_to_encode_is_an_error_in_words(base_model, dataset, tmp_path, faults):
+def test_too_little_memory_to_encode_is_an_error_in_words(toy, numbers, tmp_path, faults):
     faults.next_times("cache_inputs", times=2)
-    with pytest.raises(CrucibleError, match=r"There is not enough memory for model .* Close other programs"):
-        train(base_model, dataset, tmp_path)
+    with pytest.raises(CrucibleError, match=r"There is not enough memory for toy .* Close other programs"):
+        train(toy, numbers, tmp_path)
 
 
-def test_a_disk_without_room_is_found_before_the_first_step(base_model, dataset, tmp_path, monkeypatch, faults):
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(CrucibleError, match=r"has 1\.0 KB free, and the LoRA with one checkpoint takes"):
-        train(base_model, dataset, tmp_path)
+def test_a_disk_without_room_is_found_before_the_first_step(toy, numbers, tmp_path, monkeypatch, faults):
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(CrucibleError, match=r"has 100 bytes free, and the LoRA with one checkpoint takes"):
+        train(toy, numbers, tmp_path)
     assert faults.passes == []

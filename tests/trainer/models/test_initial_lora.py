@@ -25,6 +25,8 @@ from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
 from torch import Tensor
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 QUICK = {
     "max_train_steps": 4,
     "batch_size": 2,
@@ -33,11 +35,6 @@ QUICK = {
     "measure": "never",
     "learning_rate": 1e-3,
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch):
-    monkeypatch.setattr("lora_crucible.training.trainer.can_plot", lambda: False)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -17,9 +18,19 @@ from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
+from toy import Numbers, Toy
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 YEAR = 365 * 24 * 3600
-QUICK = {"max_train_steps": 6, "batch_size": 2, "sample_steps": 1, "save_steps": 2, "measure": "never"}
+QUICK = {
+    "max_train_steps": 6,
+    "batch_size": 2,
+    "sample_steps": 1,
+    "save_steps": 2,
+    "measure": "never",
+    "target_modules": "linear",
+}
 
 
 class Stop(BaseException):
@@ -42,12 +53,12 @@ def jumping_clock(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: now + next(jumps))
 
 
-def test_a_run_under_a_jumping_clock(base_model, dataset, tmp_path, jumping_clock):
+def test_a_run_under_a_jumping_clock(tmp_path, jumping_clock):
     began = time.monotonic()
-    whole = train(base_model, dataset, tmp_path / "whole")
+    whole = train(Toy(), Numbers(), tmp_path / "whole")
     with pytest.raises(Stop):
-        train(base_model, dataset, tmp_path / "parts", stop_after=3)
-    parts = train(base_model, dataset, tmp_path / "parts")
+        train(Toy(), Numbers(), tmp_path / "parts", stop_after=3)
+    parts = train(Toy(), Numbers(), tmp_path / "parts")
     seconds = time.monotonic() - began
     assert "Resumed after step 3 of lora" in parts.report
     first, second = read_lora(whole.files.lora)[0], read_lora(parts.files.lora)[0]
@@ -57,23 +68,24 @@ def test_a_run_under_a_jumping_clock(base_model, dataset, tmp_path, jumping_cloc
         lines = [json.loads(line) for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
         assert all(0 < line["seconds"] < seconds for line in lines)
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", result.lora.metadata["modelspec.date"])
-    assert "Nothing was trained" in train(base_model, dataset, tmp_path / "parts").report
+    assert "Nothing was trained" in train(Toy(), Numbers(), tmp_path / "parts").report
 
 
 @pytest.mark.parametrize("years", [-30, 10])
-def test_the_run_that_was_started_last_goes_on_whatever_the_files_times_are(base_model, dataset, tmp_path, years):
-    train(base_model, dataset, tmp_path)
+def test_the_run_that_was_started_last_goes_on_whatever_the_files_times_are(tmp_path, years):
+    train(Toy(), Numbers(), tmp_path)
     with pytest.raises(Stop):
-        train(base_model, dataset, tmp_path, stop_after=3, retrain=True)
+        train(Toy(), Numbers(), tmp_path, stop_after=3, retrain=True)
     for path in (tmp_path / "lora_2").rglob("*"):
         os.utime(path, (time.time() + years * YEAR,) * 2)
-    result = train(base_model, dataset, tmp_path)
+    result = train(Toy(), Numbers(), tmp_path)
     assert result.files.name == "lora_2"
     assert "Resumed after step 3 of lora_2" in result.report
 
 
 @pytest.mark.parametrize("years", [-30, 10])
 def test_what_is_cached_counts_whatever_its_time_is(base_model, dataset, tmp_path, years):
+    dataset = replace(dataset, images=dataset.images[:4])
     first = train(base_model, dataset, tmp_path)
     entries = list((tmp_path / ".cache").glob("??/*"))
     for path in entries:

@@ -19,6 +19,9 @@ from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.training import resume as resuming
 from lora_crucible.training.result import RunResult
 from processes import assert_whole
+from toy import Numbers, Toy
+
+pytestmark = pytest.mark.usefixtures("checkpoints_in_time")
 
 STEPS = 6
 QUICK = {
@@ -44,18 +47,19 @@ def disk(tmp_path) -> Iterator[SmallDisk]:
 
 
 @pytest.fixture(scope="module")
-def base_model():
+def demo_model() -> DiffusersBaseModel:
+    """The demo model, whose checkpoints have a size that fills a disk."""
     return DiffusersBaseModel("demo")
 
 
 @pytest.fixture(scope="module")
-def whole(base_model, dataset, tmp_path_factory) -> RunResult:
-    """A run without faults."""
-    return train(base_model, dataset, tmp_path_factory.mktemp("whole"))
+def whole(demo_model, dataset, tmp_path_factory) -> RunResult:
+    """A run of the demo model without faults."""
+    return train(demo_model, dataset, tmp_path_factory.mktemp("whole"))
 
 
-def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, steps: int = STEPS) -> RunResult:
-    config = parse_config({**QUICK, "max_train_steps": steps})
+def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, steps: int = STEPS, **values) -> RunResult:
+    config = parse_config({**QUICK, "max_train_steps": steps, **values})
     return resuming.train_or_resume(base_model, dataset, config, folder, folder, hooks)
 
 
@@ -79,16 +83,17 @@ def logged(result: RunResult) -> list[int]:
     return [json.loads(line)["step"] for line in (result.files.folder / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [0, 8192, 300_000], ids=["nothing left", "a little", "enough for half a checkpoint"])
-def test_full_until_the_end_it_goes_on_from_the_last_checkpoint(base_model, dataset, disk, whole, leave):
+def test_full_until_the_end_it_goes_on_from_the_last_checkpoint(demo_model, dataset, disk, whole, leave):
     with pytest.raises(CrucibleError, match=r"The LoRA could not be saved to .*lora.safetensors .*the disk is full"):
-        train(base_model, dataset, disk.folder, at_steps(step_3=lambda: disk.fill(leave)))
+        train(demo_model, dataset, disk.folder, at_steps(step_3=lambda: disk.fill(leave)))
     assert not list(disk.folder.glob("*.safetensors"))
     assert_whole(disk.folder)
     kept = sorted(path.name for path in (disk.folder / "lora" / "checkpoints").iterdir())
     disk.free()
     steps: list[int] = []
-    result = train(base_model, dataset, disk.folder, Callbacks(stepped=lambda report, _: steps.append(report.step)))
+    result = train(demo_model, dataset, disk.folder, Callbacks(stepped=lambda report, _: steps.append(report.step)))
     assert steps == list(range(int(kept[-1].removeprefix("step_")) + 1, STEPS + 1))
     assert kept[-1] >= "step_000002"
     assert_same(result, whole)
@@ -96,10 +101,10 @@ def test_full_until_the_end_it_goes_on_from_the_last_checkpoint(base_model, data
 
 
 @pytest.mark.slow
-def test_full_for_a_while_the_run_ends_well_and_says_what_is_missing(base_model, dataset, disk, tmp_path, caplog):
+def test_full_for_a_while_the_run_ends_well_and_says_what_is_missing(demo_model, dataset, disk, tmp_path, caplog):
     """So long that the log needs another block on the disk."""
-    whole = train(base_model, dataset, tmp_path / "whole", steps=40)
-    result = train(base_model, dataset, disk.folder, at_steps(step_3=disk.fill, step_38=disk.free), steps=40)
+    whole = train(demo_model, dataset, tmp_path / "whole", steps=40)
+    result = train(demo_model, dataset, disk.folder, at_steps(step_3=disk.fill, step_38=disk.free), steps=40)
     assert_same(result, whole)
     steps = logged(result)
     assert {1, 2, 3, 39, 40} <= set(steps)
@@ -112,49 +117,53 @@ def test_full_for_a_while_the_run_ends_well_and_says_what_is_missing(base_model,
     assert [len(one) for one in result.samples] == [len(one) for one in whole.samples]
     assert not list(result.files.folder.rglob(".crucible-*"))
     assert_whole(disk.folder)
-    again = train(base_model, dataset, disk.folder, steps=40)
+    again = train(demo_model, dataset, disk.folder, steps=40)
     assert again.losses == [whole.losses[step - 1] for step in steps]  # from its files alone
 
 
-def test_full_when_the_lora_is_there_the_rest_is_left_out(base_model, dataset, disk, whole):
+@pytest.mark.slow
+def test_full_when_the_lora_is_there_the_rest_is_left_out(demo_model, dataset, disk, whole):
     """Report, last sample, plot and record: the LoRA is the result."""
 
     def sampled(step, steps, picture) -> None:
         if step == STEPS:
             disk.fill()
 
-    result = train(base_model, dataset, disk.folder, Callbacks(sampled=sampled))
+    result = train(demo_model, dataset, disk.folder, Callbacks(sampled=sampled))
     assert_same(result, whole)
     assert "The report could not be written" not in result.report  # it was, before the last sample
     disk.free()
-    assert_same(train(base_model, dataset, disk.folder), whole)
+    assert_same(train(demo_model, dataset, disk.folder), whole)
     assert [path.name for path in disk.folder.glob("*.safetensors")] == ["lora.safetensors"]
 
 
-def test_full_while_encoding_the_cache_stays_in_memory(base_model, dataset, disk, whole, caplog):
+@pytest.mark.slow
+def test_full_while_encoding_the_cache_stays_in_memory(demo_model, dataset, disk, whole, caplog):
     def preparing(done, total, what) -> None:
         if done == 9:
             disk.fill()
         if done == 11:
             disk.free()
 
-    result = train(base_model, dataset, disk.folder, Callbacks(preparing=preparing))
+    result = train(demo_model, dataset, disk.folder, Callbacks(preparing=preparing))
     assert_same(result, whole)
     assert caplog.text.count("Encoded images and captions cannot be saved to") == 1
     assert not list((disk.folder / ".cache").glob("??/*.tmp"))
 
 
-def test_full_from_the_start_nothing_is_begun(base_model, dataset, disk, whole):
+@pytest.mark.slow
+def test_full_from_the_start_nothing_is_begun(demo_model, dataset, disk, whole):
     disk.fill()
     with pytest.raises(CrucibleError, match=f"could not be saved to {disk.folder}: the disk is full"):
-        train(base_model, dataset, disk.folder)
+        train(demo_model, dataset, disk.folder)
     disk.free()
-    result = train(base_model, dataset, disk.folder)
+    result = train(demo_model, dataset, disk.folder)
     assert result.files.name == "lora"
     assert_same(result, whole)
 
 
-def test_full_when_an_interrupted_run_is_to_go_on(base_model, dataset, disk, whole):
+@pytest.mark.slow
+def test_full_when_an_interrupted_run_is_to_go_on(demo_model, dataset, disk, whole):
     class Stop(BaseException):
         pass
 
@@ -162,29 +171,32 @@ def test_full_when_an_interrupted_run_is_to_go_on(base_model, dataset, disk, who
         raise Stop
 
     with pytest.raises(Stop):
-        train(base_model, dataset, disk.folder, at_steps(step_3=stop))
+        train(demo_model, dataset, disk.folder, at_steps(step_3=stop))
     before = {path: path.read_bytes() for path in disk.folder.rglob("*") if path.is_file()}
     disk.fill()
     with pytest.raises(CrucibleError, match="the disk is full"):
-        train(base_model, dataset, disk.folder)
+        train(demo_model, dataset, disk.folder)
     for path, content in before.items():
         assert path.read_bytes() == content
     disk.free()
-    result = train(base_model, dataset, disk.folder)
+    result = train(demo_model, dataset, disk.folder)
     assert "Resumed after step 3 of lora" in result.report
     assert_same(result, whole)
 
 
-def test_read_only_it_is_said_before_the_first_step(base_model, dataset, disk, whole):
+@pytest.mark.usefixtures("no_curves")
+def test_read_only_it_is_said_before_the_first_step(disk, tmp_path):
+    toy, numbers = Toy(), Numbers()
+    whole = train(toy, numbers, tmp_path / "whole", target_modules="linear")
     disk.read_only()
     with pytest.raises(CrucibleError, match=f"could not be saved to {disk.folder}: writing there is not permitted"):
-        train(base_model, dataset, disk.folder)
+        train(toy, numbers, disk.folder, target_modules="linear")
     disk.read_only(False)
-    result = train(base_model, dataset, disk.folder)
+    result = train(toy, numbers, disk.folder, target_modules="linear")
     assert result.files.name == "lora"
     assert_same(result, whole)
     disk.read_only()
-    assert_same(train(base_model, dataset, disk.folder), whole)  # what is finished can be used
+    assert_same(train(toy, numbers, disk.folder, target_modules="linear"), whole)  # what is finished can be used
 
 
 def test_read_only_on_the_command_line(disk, tmp_path, capsys):
@@ -198,15 +210,18 @@ def test_read_only_on_the_command_line(disk, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("place", ["out", "out/deeper"])
-def test_a_file_in_the_folders_place(base_model, dataset, tmp_path, place):
+def test_a_file_in_the_folders_place(tmp_path, place):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(CrucibleError, match=f"{place}: there is a file where a folder is needed"):
-        train(base_model, dataset, tmp_path / place)
+        train(Toy(), Numbers(), tmp_path / place, target_modules="linear")
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_a_run_goes_on_without_pictures_that_were_damaged(base_model, dataset, tmp_path, whole, caplog):
-    """A disk may lose what it said was written."""
+@pytest.mark.usefixtures("no_curves")
+def test_a_run_goes_on_without_pictures_that_were_damaged(base_model, dataset, tmp_path, caplog):
+    """A disk may lose what it reported as written."""
+    whole = train(base_model, dataset, tmp_path / "whole")
+    folder = tmp_path / "parts"
 
     class Stop(BaseException):
         pass
@@ -215,14 +230,14 @@ def test_a_run_goes_on_without_pictures_that_were_damaged(base_model, dataset, t
         raise Stop
 
     with pytest.raises(Stop):
-        train(base_model, dataset, tmp_path, at_steps(step_5=stop))
-    pictures = sorted((tmp_path / "lora" / "samples").iterdir())
+        train(base_model, dataset, folder, at_steps(step_5=stop))
+    pictures = sorted((folder / "lora" / "samples").iterdir())
     pictures[0].write_bytes(pictures[0].read_bytes()[:100])
     pictures[1].write_bytes(b"")
-    log = tmp_path / "lora" / "log.jsonl"
+    log = folder / "lora" / "log.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     log.write_text(lines[0] + lines[1].replace('"loss"', '"lo"') + "\x00\x00{\n" + lines[2] + lines[3][:20])
     with caplog.at_level(logging.WARNING):
-        result = train(base_model, dataset, tmp_path)
+        result = train(base_model, dataset, folder)
     assert_same(result, whole)
     assert logged(result) == [1, 3, 6]

@@ -1,4 +1,4 @@
-"""A whole run on the demo model through diffusers."""
+"""Whole runs. Those that do not depend on the model train the toy, most others a small model through diffusers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from lora_crucible.runs.paths import RunFiles
 from lora_crucible.training.plan import plan_run
 from lora_crucible.training.result import RunResult
 from lora_crucible.training.run import run_training
+from toy import Numbers, Toy
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 QUICK = {"max_train_steps": 4, "batch_size": 4, "sample_steps": 2, "sample_every_n_steps": 99, "save_precision": "fp32"}
+TOY = {"target_modules": "linear", "sample_prompts": "one\ntwo"}
 TIMES_AND_NAMES = {
     "ss_output_name",
     "ss_session_id",
@@ -32,8 +36,18 @@ TIMES_AND_NAMES = {
 
 
 @pytest.fixture(scope="module")
-def base_model():
+def demo_model() -> DiffusersBaseModel:
     return DiffusersBaseModel("demo")
+
+
+@pytest.fixture(scope="module")
+def toy() -> Toy:
+    return Toy()
+
+
+@pytest.fixture(scope="module")
+def numbers() -> Numbers:
+    return Numbers(range(1, 21))
 
 
 def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **values) -> RunResult:
@@ -57,8 +71,9 @@ def test_same_seed_same_tensors_and_metadata(base_model, dataset, tmp_path):
     assert not any(torch.equal(one[key], three[key]) for key in one if not key.endswith(".alpha"))
 
 
-def test_a_run_trains_and_leaves_all_its_files(base_model, dataset, tmp_path):
-    result = train(base_model, dataset, tmp_path, max_train_steps=6, sample_every_n_steps=3, noise_offset=0.05)
+def test_a_run_trains_and_leaves_all_its_files(demo_model, dataset, tmp_path, monkeypatch):
+    monkeypatch.undo()  # all, so its curves too
+    result = train(demo_model, dataset, tmp_path, max_train_steps=6, sample_every_n_steps=3, noise_offset=0.05)
     tensors, metadata = read_lora(result.files.lora)
     assert all(tensor.abs().max() > 0 for tensor in tensors.values())
     assert metadata["modelspec.trigger_phrase"] == dataset.trigger_word
@@ -90,41 +105,41 @@ def test_model_is_as_before_after_a_run(base_model, dataset, tmp_path):
     assert [type(module) for module in base_model._unet.modules()] == classes
 
 
-def test_a_fresh_model_has_the_identity_that_it_has_after_a_session():
+def test_a_fresh_model_has_the_identity_that_it_has_after_a_session(small_model):
     """Else its first run is not known again by the second one in the same process."""
-    fresh = DiffusersBaseModel("demo")
+    fresh = DiffusersBaseModel(small_model)
     before = fresh.identity(), fresh.encoders_identity()
     with fresh.session("fp32"):
         pass
     assert (fresh.identity(), fresh.encoders_identity()) == before
 
 
-def test_stopping_keeps_what_was_trained(base_model, dataset, tmp_path):
+def test_stopping_keeps_what_was_trained(toy, numbers, tmp_path):
     def stop_after_three(report, steps):
         if report.step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Callbacks(stepped=stop_after_three), max_train_steps=50)
+        train(toy, numbers, tmp_path, Callbacks(stepped=stop_after_three), max_train_steps=50, **TOY)
     tensors, metadata = read_lora(tmp_path / "lora.safetensors")
     assert metadata["ss_steps"] == "3"
     assert any(tensor.abs().max() > 0 for key, tensor in tensors.items() if "lora_up" in key)
     assert "cancelled after 3 of 50 steps" in (tmp_path / "lora" / "report.txt").read_text()
 
 
-def test_stopping_before_the_first_step_leaves_nothing(base_model, dataset, tmp_path):
+def test_stopping_before_the_first_step_leaves_nothing(toy, numbers, tmp_path):
     def stop(*_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Callbacks(preparing=stop))
+        train(toy, numbers, tmp_path, Callbacks(preparing=stop), **TOY)
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Callbacks(sampled=stop))
-    assert [entry.name for entry in tmp_path.iterdir()] == [".cache"]
+        train(toy, numbers, tmp_path, Callbacks(sampled=stop), **TOY)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_epochs_count_passes_over_the_images(base_model, dataset, tmp_path):
-    result = train(base_model, dataset, tmp_path, max_train_steps=None, epochs=2, batch_size=8)
+def test_epochs_count_passes_over_the_images(toy, numbers, tmp_path):
+    result = train(toy, numbers, tmp_path, max_train_steps=None, epochs=2, batch_size=8, **TOY)
     assert len(result.losses) == 2 * 3
     _, metadata = read_lora(result.files.lora)
     assert metadata["ss_epoch"] == "2"
@@ -142,9 +157,9 @@ PACKAGES = {"lion": "lion_pytorch", "prodigy": "prodigyopt", "schedule_free_adam
 
 
 @pytest.mark.parametrize("optimizer", ["adafactor", "lion", "prodigy", "schedule_free_adamw"])
-def test_each_optimizer_trains(base_model, dataset, tmp_path, optimizer):
+def test_each_optimizer_trains(toy, numbers, tmp_path, optimizer):
     pytest.importorskip(PACKAGES.get(optimizer, "torch"))
-    result = train(base_model, dataset, tmp_path, optimizer=optimizer, max_train_steps=6, sample_every_n_steps=3)
+    result = train(toy, numbers, tmp_path, optimizer=optimizer, max_train_steps=6, sample_every_n_steps=3, **TOY)
     tensors, metadata = read_lora(result.files.lora)
     assert all(tensor.abs().max() > 0 for tensor in tensors.values())
     assert optimizer.replace("_", "").removesuffix("adamw") in metadata["ss_optimizer"].lower()
@@ -152,7 +167,7 @@ def test_each_optimizer_trains(base_model, dataset, tmp_path, optimizer):
         f"learning_rate = {yaml.safe_load((result.files.folder / 'config.yaml').read_text())['learning_rate']:g}: "
         in (result.report)
     )
-    repeated = train(base_model, dataset, tmp_path, optimizer=optimizer, max_train_steps=6, sample_every_n_steps=99)
+    repeated = train(toy, numbers, tmp_path, optimizer=optimizer, max_train_steps=6, sample_every_n_steps=99, **TOY)
     again, _ = read_lora(repeated.files.lora)
     assert all(torch.equal(tensors[key], again[key]) for key in tensors)  # samples between do not touch the training
 
@@ -167,16 +182,16 @@ def assert_lags_behind(averaged: Path, plain: Path) -> None:
         assert "lora_up" not in key or 0 < average[key].norm() < last[key].norm(), key
 
 
-def test_the_file_and_the_samples_have_the_averaged_weights(base_model, dataset, tmp_path):
-    plain = train(base_model, dataset, tmp_path, max_train_steps=6, **STEADY)
-    averaged = train(base_model, dataset, tmp_path, max_train_steps=6, ema_decay=0.9, **STEADY)
+def test_the_file_and_the_samples_have_the_averaged_weights(toy, numbers, tmp_path):
+    plain = train(toy, numbers, tmp_path, max_train_steps=6, **STEADY, **TOY)
+    averaged = train(toy, numbers, tmp_path, max_train_steps=6, ema_decay=0.9, **STEADY, **TOY)
     assert plain.losses == averaged.losses
-    assert torch.equal(plain.samples[0], averaged.samples[0])
-    assert not torch.equal(plain.samples[-1], averaged.samples[-1])
+    assert plain.samples[0] == averaged.samples[0]
+    assert plain.samples[-1] != averaged.samples[-1]
     assert_lags_behind(averaged.files.lora, plain.files.lora)
 
 
-def test_cancelling_keeps_the_averaged_weights(base_model, dataset, tmp_path):
+def test_cancelling_keeps_the_averaged_weights(toy, numbers, tmp_path):
     def stop_after_four(report, steps):
         if report.step == 4:
             raise KeyboardInterrupt
@@ -184,18 +199,21 @@ def test_cancelling_keeps_the_averaged_weights(base_model, dataset, tmp_path):
     for decay in (0.0, 0.9):
         with pytest.raises(KeyboardInterrupt):
             train(
-                base_model,
-                dataset,
+                toy,
+                numbers,
                 tmp_path / str(decay),
                 Callbacks(stepped=stop_after_four),
                 ema_decay=decay,
                 **STEADY,
+                **TOY,
             )
     assert_lags_behind(tmp_path / "0.9" / "lora.safetensors", tmp_path / "0.0" / "lora.safetensors")
 
 
 def test_the_objective_reaches_the_losses(base_model, dataset, tmp_path):
-    plain = train(base_model, dataset, tmp_path)
+    """In a batch that is large enough to have timesteps of all kinds."""
+    values = {"batch_size": 16, "max_train_steps": 1, "loss_weighting": "none"}
+    plain = train(base_model, dataset, tmp_path, **values)
     for settings in (
         {"loss_weighting": "min_snr"},
         {"loss_weighting": "debiased"},
@@ -203,17 +221,17 @@ def test_the_objective_reaches_the_losses(base_model, dataset, tmp_path):
         {"noise_offset": 0.1},
         {"timestep_sampling": "logit_normal"},
     ):
-        assert train(base_model, dataset, tmp_path, **settings).losses[0] != plain.losses[0], settings
+        assert train(base_model, dataset, tmp_path, **{**values, **settings}).losses[0] != plain.losses[0], settings
 
 
-def test_a_shift_is_for_flow_models_alone(base_model, dataset, tmp_path):
+def test_a_shift_is_for_flow_models_alone(demo_model, dataset, tmp_path):
     with pytest.raises(CrucibleError, match=r"timestep_shift is 3, but demo predicts"):
-        train(base_model, dataset, tmp_path, timestep_shift=3)
+        train(demo_model, dataset, tmp_path, timestep_shift=3)
 
 
-def test_samples_heed_the_negative_prompt(base_model, dataset, tmp_path):
-    plain = train(base_model, dataset, tmp_path, max_train_steps=1)
-    without_blue = train(base_model, dataset, tmp_path, max_train_steps=1, sample_negative_prompt="a blue square")
+def test_samples_heed_the_negative_prompt(demo_model, dataset, tmp_path):
+    plain = train(demo_model, dataset, tmp_path, max_train_steps=1)
+    without_blue = train(demo_model, dataset, tmp_path, max_train_steps=1, sample_negative_prompt="a blue square")
     assert (plain.samples[0] - without_blue.samples[0]).abs().max() > 0.1
 
 
@@ -224,15 +242,15 @@ def test_the_report_repeats_purpose_reasons_and_notes(base_model, dataset, tmp_p
     assert "purpose = style: " in train(base_model, dataset, tmp_path).report
 
 
-def test_a_doubtful_base_model_is_named_before_anything_is_encoded(base_model, dataset, tmp_path, monkeypatch, caplog):
+def test_a_doubtful_base_model_is_named_before_anything_is_encoded(toy, numbers, tmp_path, monkeypatch, caplog):
     def encode(*_):
         assert "sdxl_turbo" in caplog.text
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(base_model, "warnings", lambda: ("This is sdxl_turbo.",))
+    monkeypatch.setattr(toy, "warnings", lambda: ("This is sdxl_turbo.",))
     with pytest.raises(KeyboardInterrupt):
-        train(base_model, dataset, tmp_path, Callbacks(preparing=encode))
-    assert "Notes:\n  This is sdxl_turbo." in train(base_model, dataset, tmp_path).report
+        train(toy, numbers, tmp_path, Callbacks(preparing=encode), **TOY)
+    assert "Notes:\n  This is sdxl_turbo." in train(toy, numbers, tmp_path, **TOY).report
 
 
 def test_its_config_says_what_the_folder_lacks(base_model, dataset, tmp_path):
@@ -244,11 +262,11 @@ def test_its_config_says_what_the_folder_lacks(base_model, dataset, tmp_path):
     assert read_config(written).train_data_dir == "demo"
 
 
-def test_file_and_output_have_the_base_models_form(base_model, dataset, tmp_path, monkeypatch):
+def test_file_and_output_have_the_base_models_form(toy, numbers, tmp_path, monkeypatch):
     """What training has and what the architecture's files hold are two things."""
-    monkeypatch.setattr(base_model, "portable", lambda lora: {f"other.{key}": lora[key] for key in lora})
-    monkeypatch.setattr(base_model, "verify", lambda path, layers: None)
-    result = train(base_model, dataset, tmp_path)
+    monkeypatch.setattr(toy, "portable", lambda lora: {f"other.{key}": lora[key] for key in lora})
+    monkeypatch.setattr(toy, "verify", lambda path, layers: None)
+    result = train(toy, numbers, tmp_path, **TOY)
     tensors, _ = read_lora(result.files.lora)
     assert all(key.startswith("other.lora_unet_") for key in tensors)
     assert result.lora.keys() == tensors.keys()

@@ -102,6 +102,7 @@ def test_the_samples_reach_who_follows_the_run(tmp_path):
     assert seen[0][1] == "one: 0.000000\ntwo: 0.000000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_and_resumed_it_gives_the_same_lora(undisturbed, tmp_path, seed):
     tests = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""Whole runs on a small model, into whose numbers trouble is put."""
+"""Whole runs on the toy, into whose numbers trouble is put."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.examples import CachedExample, RowLosses
 from lora_crucible.monitoring import anomalies as trouble
 from lora_crucible.optim.stepper import OptimizerStepper
-from lora_crucible.runs import log as run_log
 from lora_crucible.runs.checkpoint import Checkpoints
 from lora_crucible.runs.paths import RunFiles
 from lora_crucible.seeding import derived_seed
-from lora_crucible.training import trainer as training
 from lora_crucible.training.plan import plan_run
 from lora_crucible.training.result import RunResult
 from lora_crucible.training.run import run_training
+from toy import Numbers, Toy
+
+pytestmark = pytest.mark.usefixtures("no_curves", "checkpoints_in_time")
 
 SETTINGS = {
     "max_train_steps": 10,
     "batch_size": 2,
     "gradient_accumulation_steps": 1,
     "sample_prompts": "crux, a red circle",
-    "sample_steps": 1,
-    "measure": "never",
+    "target_modules": "linear",
     "sample_every_n_steps": 99,
     "save_precision": "fp32",
     "save_steps": 3,
@@ -72,24 +72,14 @@ class Faults:
         return self.tried.count(step)
 
 
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch) -> None:
-    """Drawing them takes longer than these runs."""
-    monkeypatch.setattr(training, "can_plot", lambda: False)
-    monkeypatch.setattr(run_log, "find_spec", lambda name: None)
+@pytest.fixture(scope="module")
+def base_model() -> Toy:
+    return Toy()
 
 
-@pytest.fixture(autouse=True)
-def checkpoints_in_time(monkeypatch) -> None:
-    """On a busy machine a checkpoint may still be written when the next is due, which then comes a step later."""
-    is_due = Checkpoints.is_due
-
-    def waited(checkpoints: Checkpoints, step: int, every: int | None) -> bool:
-        if checkpoints._writing is not None:
-            checkpoints._writing.exception()
-        return is_due(checkpoints, step, every)
-
-    monkeypatch.setattr(Checkpoints, "is_due", waited)
+@pytest.fixture(scope="module")
+def dataset() -> Numbers:
+    return Numbers()
 
 
 @pytest.fixture
@@ -201,7 +191,7 @@ def test_trouble_before_anything_was_trained_leaves_no_file(train, faults, tmp_p
     faults.loss = lambda step, row: math.nan
     with pytest.raises(CrucibleError, match="No step was done before it"):
         train()
-    assert [entry.name for entry in tmp_path.iterdir()] == [".cache"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
@@ -268,7 +258,7 @@ def poison_after(monkeypatch, number: int) -> None:
         count.append(1)
         if len(count) == number:
             with torch.no_grad():
-                optimization.parameters[3].flatten()[0] = math.nan
+                optimization.parameters[1].flatten()[0] = math.nan
         return found
 
     monkeypatch.setattr(OptimizerStepper, "step", poisoned)

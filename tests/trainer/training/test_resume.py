@@ -347,7 +347,7 @@ def test_a_checkpoint_that_the_user_names(toy, numbers, tmp_path):
     whole = train(toy, numbers, tmp_path / "whole", save_steps=2, checkpoints_kept=9)
     stopped(toy, numbers, tmp_path / "parts", 7, save_steps=2, checkpoints_kept=9)
     folder = tmp_path / "parts" / "lora" / "checkpoints" / "step_000004"
-    with pytest.raises(CrucibleError, match=r"cannot go on from .*step_000004: seed was 42 and is 3"):
+    with pytest.raises(CrucibleError, match=r"cannot be resumed from .*step_000004 .*: seed was 42 and is now 3"):
         train(toy, numbers, tmp_path / "parts", resume_from_checkpoint=str(folder), seed=3)
     with pytest.raises(CrucibleError, match="nowhere cannot be resumed"):
         train(toy, numbers, tmp_path / "parts", resume_from_checkpoint=str(tmp_path / "nowhere"))

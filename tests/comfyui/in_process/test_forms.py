@@ -230,7 +230,7 @@ def test_forms_of_programs_that_read_lora_only(model, method):
     architecture = architecture_of(model)
     read = read_layers(written(model, "kohya", method)[0], lambda name: place_of(name, architecture))
     for form, reader in (("diffusers", "diffusers only reads LoRA"), ("peft", "PEFT only reads LoRA")):
-        with pytest.raises(CrucibleError, match=f"{method} layers, and {reader}"):
+        with pytest.raises(CrucibleError, match=f"{method} layers, but {reader}"):
             to_form(read, architecture, form)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the trainer under its installed name, and the ComfyUI that some tests drive."""
+"""What all tests share: their processes, the trainer under its installed name, and the ComfyUI that some drive."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ MOST_PROCESSES = 4
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Share the tests among several processes if pytest-xdist is installed, unless `-n` or single files are given.
+    """Share the tests among several processes if pytest-xdist is installed, unless paths or `-n` are given.
 
     Tests that use a ComfyUI stay in one process, because they share its server.
     """
@@ -29,7 +29,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     marks = option.markexpr
     without_comfyui = marks == "slow" or ("not comfyui" in marks and "not browser" in marks)
-    if without_comfyui and all(Path(path).is_dir() for path in option.file_or_dir):
+    if without_comfyui and not option.file_or_dir:
         option.numprocesses = min(MOST_PROCESSES, os.cpu_count() or 1)
         option.dist = "loadfile"
 

@@ -140,6 +140,19 @@ def test_a_run_of_model_and_text_encoder_in_two_parts_equals_one_in_one(base_mod
     assert_same_in_two_parts(base_model, dataset, tmp_path, **values)
 
 
+def test_what_stays_hard_is_known_after_a_resume(toy, tmp_path):
+    """A number that does not belong is given half its weight from about step 30 on."""
+    numbers = Numbers((1.0, 1.1, 1.2, 1.3, 9.0))
+    settings = {"max_train_steps": 40, "batch_size": 3, "gradient_accumulation_steps": 1, "learning_rate": 0.05}
+    whole = train(toy, numbers, tmp_path / "whole", downweight_hard_images=True, **settings)
+    stopped(toy, numbers, tmp_path / "parts", 35, downweight_hard_images=True, **settings)
+    parts = train(toy, numbers, tmp_path / "parts", downweight_hard_images=True, **settings)
+    assert "Stayed hard: 9.0" in whole.report
+    assert "Stayed hard: 9.0" in parts.report
+    assert parts.losses == whole.losses
+    assert parts.losses != train(toy, numbers, tmp_path / "plain", **settings).losses
+
+
 @pytest.mark.parametrize("after", [1, 3, 4, 8])
 def test_stopped_anywhere(toy, numbers, tmp_path, after):
     """Before a sample that is due, at one, between two, after the last step."""

@@ -31,12 +31,12 @@ from typing import Any
 from shared import ROOT, circumstances, load_trainer
 
 TESTS = (
-    "trainer/test_killed.py",
-    "trainer/test_stopping.py",
-    "trainer/test_disks.py",
-    "trainer/test_clocks.py",
-    "trainer/test_checkpoint.py",
-    "trainer/test_resuming.py",
+    "trainer/training/test_killed.py",
+    "trainer/cli/test_interrupt.py",
+    "trainer/training/test_disks.py",
+    "trainer/training/test_clocks.py",
+    "trainer/runs/test_checkpoint.py",
+    "trainer/training/test_resume.py",
 )
 """The test files that inject faults."""
 

@@ -72,7 +72,7 @@ def training_report(
     trigger = f', trigger word "{dataset.trigger_word}"' if dataset.trigger_word else ""
     lines = [
         f"{saved.name}: {saved.outcome} after {len(losses)} of {config.max_train_steps} steps in {seconds:.0f} s "
-        f"({len(losses) / seconds:.2f} steps/s with samples), {precision}",
+        f"({len(losses) / max(seconds, 0.001):.2f} steps/s with samples), {precision}",
         f"File: {saved.path} ({size_text(saved.size)}, {config.save_precision})",
         f"Trained: {config.algorithm}, {saved.parameters:,} parameters in {saved.layers} layers ({_layers(config)}), "
         f"rank {config.lora_rank}, alpha {config.lora_alpha:g}",

@@ -10,7 +10,7 @@ from pathlib import Path
 from .page import Advice, Section, path_text
 from .requirements import FOLDER, doctor_command, is_older
 
-OLDEST = "0.26"
+OLDEST = "0.33"
 """The oldest version of ComfyUI that has everything the nodes need, as in pyproject.toml."""
 
 ENVIRONMENTS = (".venv", "venv", "../python_embeded", "../venv", "../.venv")

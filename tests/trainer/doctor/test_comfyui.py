@@ -56,7 +56,7 @@ def test_a_version_that_is_too_old(comfyui: Path):
     assert examine_comfyui(comfyui).obstacles == []
     (comfyui / "comfyui_version.py").write_text('__version__ = "0.9.1"\n')
     (obstacle,) = examine_comfyui(comfyui).obstacles
-    assert "is version 0.9.1, but training needs 0.26 or newer" in obstacle.text
+    assert "is version 0.9.1, but training needs 0.33 or newer" in obstacle.text
     (comfyui / "comfyui_version.py").unlink()
     assert ("version", "unknown") in examine_comfyui(comfyui).rows
 

@@ -147,8 +147,8 @@ def test_what_stays_hard_is_known_after_a_resume(toy, tmp_path):
     whole = train(toy, numbers, tmp_path / "whole", downweight_hard_images=True, **settings)
     stopped(toy, numbers, tmp_path / "parts", 35, downweight_hard_images=True, **settings)
     parts = train(toy, numbers, tmp_path / "parts", downweight_hard_images=True, **settings)
-    assert "Stayed hard: 9.0" in whole.report
-    assert "Stayed hard: 9.0" in parts.report
+    assert "Hard to learn: 9.0" in whole.report
+    assert "Hard to learn: 9.0" in parts.report
     assert parts.losses == whole.losses
     assert parts.losses != train(toy, numbers, tmp_path / "plain", **settings).losses
 

@@ -72,11 +72,6 @@ class Outcome(Generic[Result]):
     tried: tuple[str, ...]
     error: Exception | None = None
 
-    @property
-    def fits(self) -> bool:
-        """Whether an attempt succeeded."""
-        return self.error is None
-
     def required(self) -> Result:
         """Return the result.
 

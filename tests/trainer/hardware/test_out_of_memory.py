@@ -81,7 +81,7 @@ def test_the_first_attempt_that_fits_counts_and_the_rest_are_not_made():
         Attempt("never", fails(AssertionError())),
     ]
     outcome = first_that_fits(attempts, free=lambda: freed.append(None))
-    assert outcome.fits
+    assert outcome.error is None
     assert outcome.required() == outcome.result == "done"
     assert outcome.tried == ("whole", "in halves", "in quarters")
     assert len(freed) == 2
@@ -90,7 +90,7 @@ def test_the_first_attempt_that_fits_counts_and_the_rest_are_not_made():
 def test_the_last_error_tells_that_nothing_fits():
     last = RuntimeError("std::bad_alloc")
     outcome = first_that_fits([Attempt("whole", fails(MemoryError())), Attempt("in halves", fails(last))])
-    assert not outcome.fits
+    assert outcome.error is last
     assert outcome.result is None
     assert outcome.tried == ("whole", "in halves")
     with pytest.raises(RuntimeError) as error:
@@ -100,7 +100,7 @@ def test_the_last_error_tells_that_nothing_fits():
 
 def test_a_result_of_none_fits():
     outcome = first_that_fits([Attempt("whole", lambda: None)])
-    assert outcome.fits
+    assert outcome.error is None
     assert outcome.required() is None
 
 

@@ -31,7 +31,6 @@ class Evaluator:
 
     Args:
         validation: the measurement of the error; None measures nothing.
-        held_out: the number of held-out examples that are measured.
         config: the settings of the run.
         controls: the memory controls of the base model.
 
@@ -41,16 +40,13 @@ class Evaluator:
         stopped_early: whether the run was stopped because the error no longer improved.
     """
 
-    def __init__(
-        self, validation: Validation | None, held_out: int, config: ResolvedConfig, controls: MemoryControls
-    ) -> None:
-        self.validation, self._held_out = validation, held_out
-        self._config, self._controls = config, controls
+    def __init__(self, validation: Validation | None, config: ResolvedConfig, controls: MemoryControls) -> None:
+        self.validation, self._config, self._controls = validation, config, controls
         self.rounds: list[Round] = []
         self.stopped_early = False
         self._early_stopping = EarlyStopping(config.early_stopping_patience, config.early_stopping_threshold)
         self._every = config.validate_every_n_steps
-        if not held_out:
+        if validation is None or not validation.held_out:
             self._every = -(-config.max_train_steps // ROUNDS_WITHOUT_VALIDATION)
         self._best: tuple[Round, list[Tensor]] | None = None
         self._trained = 0.0
@@ -165,11 +161,11 @@ class Evaluator:
     def metadata(self) -> dict[str, str]:
         """Return the entry about validation in the metadata of a LoRA file; empty without held-out examples."""
         best = self.best
-        if best is None:
+        if best is None or self.validation is None:
             return {}
         first, last = self.rounds[0], self.rounds[-1]
         facts = {
-            "images": self._held_out,
+            "images": len(self.validation.held_out),
             "start": first.held_out,
             "best": best.held_out,
             "best_step": best.step,

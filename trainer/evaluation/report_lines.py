@@ -6,7 +6,6 @@ from ..config import ResolvedConfig
 from ..data.base import Dataset
 from ..messages.wording import counted
 from .evaluator import Evaluator
-from .validation import MOST_EXAMPLES
 from .verdict import shown_on_others
 
 
@@ -23,12 +22,12 @@ def validation_lines(evaluator: Evaluator, config: ResolvedConfig, dataset: Data
     start, last, seconds = evaluator.rounds[0], evaluator.rounds[-1], evaluator.validation.seconds
     best = evaluator.best
     if start.held_out is None or best is None:
-        count = counted(min(len(dataset.training_names), MOST_EXAMPLES), f"training {dataset.unit}")
+        count = counted(len(evaluator.validation.training), f"training {dataset.unit}")
         return [
             f"Error on {count}, fixed noise: {start.error:.4f} before the first step, {last.error:.4f} after step "
             f"{last.step} (measuring took {seconds:.1f} s)"
         ]
-    count = counted(min(len(dataset.validation_names), MOST_EXAMPLES), dataset.unit)
+    count = counted(len(evaluator.validation.held_out), dataset.unit)
     lines = [
         f"Validation on {count}, fixed noise: {start.error:.4f} before the first step, {best.error:.4f} at best "
         f"(step {best.step}), {last.error:.4f} at the end; on as many training {dataset.unit}s {start.training:.4f} "

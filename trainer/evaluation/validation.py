@@ -56,6 +56,7 @@ class Validation:
         seed: the seed of the noise.
 
     Attributes:
+        held_out, training: the examples that are measured.
         seconds: the time that all rounds took, in seconds.
     """
 
@@ -68,7 +69,7 @@ class Validation:
         seed: int,
     ) -> None:
         self._base_model = base_model
-        self._held_out, self._training = held_out, training
+        self.held_out, self.training = held_out, training
         self._batch_size = batch_size
         self._seed = seed
         self.seconds = 0.0
@@ -95,8 +96,8 @@ class Validation:
     def measure(self, step: int, trained: float) -> Round:
         """Measure one round. The dropout of the adapters must be off."""
         started = time.monotonic()
-        training = self._errors(self._training)
-        held_out = self._errors(self._held_out) if self._held_out else None
+        training = self._errors(self.training)
+        held_out = self._errors(self.held_out) if self.held_out else None
         self.seconds += time.monotonic() - started
         mean = None if held_out is None else statistics.fmean(held_out)
         return Round(step, trained, statistics.fmean(training), mean, held_out or training)

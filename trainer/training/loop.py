@@ -124,9 +124,8 @@ class TrainingLoop:
 
         norm = self._stepper.clip_gradients()
         values = torch.cat(parts, dim=1)
-        numbers = torch.cat(
-            [values.flatten(), norm.to(values).reshape(1)]
-        ).tolist()  # the only time that the step waits for the device
+        # The only time that the step waits for the device.
+        numbers = torch.cat([values.flatten(), norm.to(values).reshape(1)]).tolist()
         losses, errors, timesteps, weight = (numbers[part * done : (part + 1) * done] for part in range(4))
         names = [self._examples[index].name for batch in batches for index in batch]
         mean = sum(loss * count for loss, count in zip(losses, weight, strict=True)) / total

@@ -12,7 +12,6 @@ from ..errors import CrucibleError
 from ..evaluation.early_stopping import StoppedEarly
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.image_evaluation import ImageEvaluation
-from ..evaluation.validation import MOST_EXAMPLES
 from ..events.callbacks import Callbacks
 from ..events.step import StepReport
 from ..hardware.out_of_memory import twice
@@ -101,10 +100,9 @@ class Trainer:
         adapters.initialise(config.seed)
         adapters.load({} if run.initial is None else run.initial.layers)
         stepper = OptimizerStepper(parameter_groups(adapters, config), config, self._engine)
-        held_out = min(len(run.dataset.validation_names), MOST_EXAMPLES)
         self.state = TrainingState(
             stepper=stepper,
-            evaluator=Evaluator(run.validation, held_out, config, self._base_model.memory),
+            evaluator=Evaluator(run.validation, config, self._base_model.memory),
             hard_examples=HardExamples(run.dataset.training_names),
             anomalies=AnomalyDetector(config, self._engine.precision, lambda: self._engine.loss_scale),
             memory=StepMemory(self._base_model, run.examples, run.batches, config),

@@ -92,15 +92,23 @@ def first_that_fits(
 
     Args:
         attempts: the attempts, at least one. The next one is asked for only after the one before has run out of memory,
-            so a generator may decide on it then, and may raise when no attempt is left.
+            so a generator may decide on it then, and may raise when no attempt is left. What it raises then has the
+            out-of-memory error as its cause.
         is_oom: a function that returns whether an error is an out-of-memory error. Other errors are passed on.
         free: a function that frees unused memory.
     """
     tried: list[str] = []
     error: Exception | None = None
-    for attempt in attempts:
+    remaining = iter(attempts)
+    while True:
+        try:
+            attempt = next(remaining, None)
+        except Exception as nothing_left:
+            raise nothing_left from error
         if tried:
             free()
+        if attempt is None:
+            return Outcome(None, tuple(tried), error)
         tried.append(attempt.how)
         try:
             return Outcome(attempt.action(), tuple(tried))
@@ -109,8 +117,6 @@ def first_that_fits(
                 raise
             forget_tensors(raised)
             error = raised
-    free()
-    return Outcome(None, tuple(tried), error)
 
 
 def twice(action: Callable[[], Result]) -> Iterator[Attempt[Result]]:

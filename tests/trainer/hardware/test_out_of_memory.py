@@ -128,5 +128,6 @@ def test_attempts_may_be_decided_on_as_they_are_needed_and_end_in_an_error():
         yield Attempt("whole", fails(MemoryError()))
         raise LookupError("nothing smaller is left")
 
-    with pytest.raises(LookupError, match="nothing smaller"):
+    with pytest.raises(LookupError, match="nothing smaller") as error:
         first_that_fits(attempts())
+    assert isinstance(error.value.__cause__, MemoryError)  # without which nobody could tell what ran out

@@ -17,7 +17,7 @@ from ...messages.wording import counted
 from ..base import Dataset
 from ..findings import Finding
 from .buckets import Buckets
-from .examples import ImageExample, epoch_examples, fixed_examples
+from .examples import ImageExample, fixed_examples, training_samples
 from .likely_purpose import likely_purpose
 from .split import validation_indices
 from .training_image import TrainingImage
@@ -132,7 +132,7 @@ class ImageDataset(Dataset):
 
     def examples(self, resolution: int | None) -> list[ImageExample]:
         assert resolution is not None
-        return epoch_examples(self.settings, self.images, self.regularization, resolution)
+        return training_samples(self, resolution)
 
     def measured_examples(self, most: int, resolution: int | None) -> tuple[list[ImageExample], list[ImageExample]]:
         assert resolution is not None

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -14,6 +15,9 @@ from .buckets import Buckets
 from .captions import variants
 from .decode import load_mask, load_pixels
 from .training_image import TrainingImage
+
+if TYPE_CHECKING:
+    from .dataset import ImageDataset
 
 MIDDLE = (0.5, 0.5)
 
@@ -90,25 +94,22 @@ class ImageExample:
         return self.views[0].size
 
 
-def epoch_examples(
-    settings: DataSettings,
-    images: Sequence[TrainingImage],
-    regularization: Sequence[TrainingImage],
-    default_resolution: int,
-) -> list[ImageExample]:
+def training_samples(dataset: ImageDataset, default_resolution: int) -> list[ImageExample]:
     """Return the examples of an epoch in a fixed order, with those of repeated images several times.
 
     There are `reg_ratio` times as many examples of regularization images as of training images; some are repeated or
     left out for that.
 
     Args:
+        dataset: the dataset whose training and regularization images are shown.
         default_resolution: the resolution to use if the dataset does not set one.
     """
+    settings = dataset.settings
     resolutions = settings.resolutions(default_resolution)
-    examples = _examples(settings, images, resolutions, 1.0)
-    if not regularization:
+    examples = _examples(settings, dataset.images, resolutions, 1.0)
+    if not dataset.regularization:
         return examples
-    regular = _examples(settings, regularization, resolutions, settings.prior_loss_weight)
+    regular = _examples(settings, dataset.regularization, resolutions, settings.prior_loss_weight)
     count, wanted = len(regular), round(settings.reg_ratio * len(examples))
     if count >= wanted:
         return examples + [regular[index * count // wanted] for index in range(wanted)]

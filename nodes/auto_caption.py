@@ -160,8 +160,9 @@ class CrucibleAutoCaption(io.ComfyNode):
         from ..trainer.captioners.dataset import pictures_of, with_captions
         from ..trainer.captioners.registry import open_captioner
         from ..trainer.captioners.run import CaptionResult, caption_images
+        from ..trainer.captioners.tables import open_table
         from ..trainer.captioners.wording import needs_caption
-        from ..trainer.captioners.write import check_writable
+        from ..trainer.captioners.write import METADATA_FILE, check_writable, without_shared
         from ..trainer.doctor.requirements import require_packages
         from ..trainer.models.comfyui.captioning import captioner_session, is_out_of_memory
         from ..trainer.models.comfyui.memory import check_interrupt
@@ -169,6 +170,8 @@ class CrucibleAutoCaption(io.ComfyNode):
         require_packages()
         if write != NOTHING:
             check_writable(dataset.folder)
+        if write == METADATA:
+            open_table(dataset.folder / METADATA_FILE)
         options = _options(settings, dataset.trigger_word)
         pictures = pictures_of(dataset)
         if not any(needs_caption(picture.caption, options) for picture in pictures):
@@ -176,6 +179,8 @@ class CrucibleAutoCaption(io.ComfyNode):
             return io.NodeOutput(dataset, texts, ui=ui.PreviewText("Every image has a caption: nothing to do."))
         model = open_captioner(_fetched(captioner, download))
         result = CaptionResult()
+        if write == SIDECARS:
+            pictures, result.problems = without_shared(pictures, options)
         show = _preview(len(pictures))
         try:
             for done in caption_images(
@@ -261,10 +266,10 @@ def _preview(count):
 
 
 def _write(write, dataset, result):
-    from ..trainer.captioners.write import METADATA_FILE, write_metadata, write_sidecars
+    from ..trainer.captioners.write import METADATA_FILE, write_sidecars, write_table
 
     if write == SIDECARS:
         write_sidecars({path: result.captions[path] for path in result.written})
     elif write == METADATA and result.written:
         captions = {image.path: image.caption for image in dataset.images if image.caption}
-        write_metadata(dataset.folder / METADATA_FILE, {**captions, **result.captions})
+        write_table(dataset.folder / METADATA_FILE, {**captions, **result.captions}, result.written)

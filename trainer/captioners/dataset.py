@@ -12,6 +12,7 @@ from ..data.images.load import complete_captions
 from ..data.images.metadata_files import metadata_files, read_metadata
 from ..data.images.scan import find_images
 from ..data.images.training_image import TrainingImage
+from ..errors import CrucibleError
 from .run import Picture
 
 ABOUT_CAPTIONS = ("no_caption", "caption_conflict", "trigger_word_added", "unreadable_caption")
@@ -56,12 +57,22 @@ def pictures_of(dataset: ImageDataset) -> list[Picture]:
     return list({image.path: Picture(image.name, image.path, image.caption) for image in images}.values())
 
 
-def pictures_in(folder: Path) -> list[Picture]:
+def pictures_in(folder: Path) -> tuple[list[Picture], list[str]]:
     """Return the images of a folder with the captions stored beside them.
 
+    Returns:
+        The images, and a line for each image that is left out because its caption cannot be read.
+
     Raises:
-        CrucibleError: the folder has no images, or a caption file is not text.
+        CrucibleError: the folder has no images, or the table of captions cannot be read.
     """
     metadata = [read_metadata(path) for path in metadata_files(folder, None)]
-    found = [(image, find_captions(image, "auto", metadata).captions) for image in find_images(folder)]
-    return [Picture(image.name, image.path, captions[0] if captions else "") for image, captions in found]
+    pictures, unread = [], []
+    for image in find_images(folder):
+        try:
+            captions = find_captions(image, "auto", metadata).captions
+        except CrucibleError as error:
+            unread.append(f"{image.name}: {error}")
+        else:
+            pictures.append(Picture(image.name, image.path, captions[0] if captions else ""))
+    return pictures, unread

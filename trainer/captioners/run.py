@@ -131,8 +131,8 @@ def caption_images(
         is_out_of_memory: recognizes errors after which a smaller batch may succeed.
 
     Raises:
-        CrucibleError: the captioner cannot be loaded, runs out of memory with a single image, or fails with every
-            image.
+        CrucibleError: the captioner cannot be loaded, runs out of memory with a single image, or none of the images
+            can be captioned or keeps its caption.
     """
     open_pictures = []
     for picture in pictures:
@@ -149,7 +149,7 @@ def caption_images(
         return
     with session() as free_memory:
         batches = _Batches(captioner, options, check, is_out_of_memory, free_memory)
-        succeeded, first_error = False, None
+        succeeded, failure = len(open_pictures) < len(pictures), None
         for picture, image, written, error in batches.run(open_pictures):
             if error is None:
                 succeeded = True
@@ -157,13 +157,15 @@ def caption_images(
                     cache.put(picture.path, written)
                 yield _finished(picture, written, options, captioner, image)
             else:
-                first_error = first_error or error
+                if failure is None or isinstance(failure[1], UnreadableImage):
+                    failure = picture, error
                 yield Captioned(picture, picture.caption, problem=_reason(error))
-    if not succeeded and first_error is not None:
+    if not succeeded and failure is not None:
+        picture, error = failure
         raise CrucibleError(
-            f"None of the {len(open_pictures)} images could be captioned by {captioner.folder.name}. The first one, "
-            f"{open_pictures[0].name}: {_reason(first_error)}. Fix that problem, or choose another captioner."
-        ) from first_error
+            f"None of the {len(open_pictures)} images could be captioned by {captioner.folder.name}. One of them, "
+            f"{picture.name}: {_reason(error)}. Fix that problem, or choose another captioner."
+        ) from error
 
 
 @contextmanager

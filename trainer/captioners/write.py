@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ..data.images.captions import caption_paths
+from ..data.images.metadata_files import normalised
 from ..demo import DATASET_DIR
 from ..errors import CrucibleError
-from ..files.text import read_text
+from ..files.atomic import write_whole
+from ..files.names import derived_name
+from ..files.text import encoded, portable
+from ..messages.wording import listed
+from .options import CaptionOptions
+from .run import Picture
+from .tables import TABLE_ENDINGS, open_table
+from .wording import needs_caption
 
 METADATA_FILE = "metadata.csv"
-COLUMNS = ("file_name", "text")
 
 
 def check_writable(folder: Path) -> None:
@@ -33,6 +39,28 @@ def check_writable(folder: Path) -> None:
             f"The folder {folder} cannot be written to, so the captions could not be saved there. Allow writing to it, "
             "or choose to write nothing: the dataset passes the captions on either way."
         )
+
+
+def without_shared(pictures: Sequence[Picture], options: CaptionOptions) -> tuple[list[Picture], list[str]]:
+    """Leave out the images whose new caption would also become that of another image, such as a.jpg beside a.png.
+
+    Returns:
+        The images whose caption can be written to a text file of its own, and a line for each of the others.
+    """
+    sharing: dict[Path, list[Picture]] = {}
+    for picture in pictures:
+        sharing.setdefault(picture.path.with_suffix(".txt"), []).append(picture)
+    alone, problems = [], []
+    for picture in pictures:
+        others = [one.name for one in sharing[picture.path.with_suffix(".txt")] if one != picture]
+        if others and needs_caption(picture.caption, options):
+            problems.append(
+                f"{picture.name}: its caption file would also be that of {listed(others)}; rename one of them, or "
+                f"write the captions to one table, {METADATA_FILE}"
+            )
+        else:
+            alone.append(picture)
+    return alone, problems
 
 
 def write_sidecars(captions: Mapping[Path, str]) -> list[Path]:
@@ -54,10 +82,16 @@ def write_sidecars(captions: Mapping[Path, str]) -> list[Path]:
     return written
 
 
-def write_metadata(path: Path, captions: Mapping[Path, str]) -> bool:
-    """Write captions as one CSV table with the columns `file_name` (relative to the table) and `text`, in UTF-8.
+def write_table(path: Path, captions: Mapping[Path, str], new: Collection[Path]) -> bool:
+    """Write captions into a table with the names of images relative to it, in UTF-8.
 
-    If the table already exists, its rows for images that are not in `captions` are kept.
+    A table that already exists keeps its form, its other columns, the rows of other images, and further captions of
+    the same images.
+
+    Args:
+        path: the table, which ends with one of `TABLE_ENDINGS`.
+        captions: the caption of each image, for those that the table does not list.
+        new: the images whose caption in the table is replaced.
 
     Returns:
         Whether the file changed.
@@ -65,27 +99,13 @@ def write_metadata(path: Path, captions: Mapping[Path, str]) -> bool:
     Raises:
         CrucibleError: the file cannot be written, or an existing file is not a table of captions.
     """
-    rows = _rows(path) if path.exists() else {}
+    table = open_table(path)
+    listed = table.listed()
     for image, caption in captions.items():
-        rows[_relative(image, path.parent)] = caption
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    table.writerows(rows.items())
-    return _replace(path, text.getvalue())
-
-
-def _rows(path: Path) -> dict[str, str]:
-    table = list(csv.reader(io.StringIO(read_text(path))))
-    head = [name.strip().lower() for name in table[0]] if table else []
-    texts = [name for name in ("text", "prompt", "caption") if name in head]
-    if "file_name" not in head or not texts:
-        raise CrucibleError(
-            f"{path} already exists and does not have the columns file_name and text, so its content would be lost. "
-            "Move it away, or write to another file."
-        )
-    name, text = head.index("file_name"), head.index(texts[0])
-    return {row[name]: row[text] for row in table[1:] if len(row) > max(name, text)}
+        name = normalised(_relative(image, path.parent))
+        if image in new or name not in listed:
+            table.put(name, portable(caption))
+    return _replace(path, table.text())
 
 
 def _relative(image: Path, folder: Path) -> str:
@@ -97,40 +117,27 @@ def _relative(image: Path, folder: Path) -> str:
 
 def _replace(path: Path, text: str) -> bool:
     """Write a file completely or not at all, and return whether its content changed."""
-    content = text.encode("utf-8", "replace")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    content = encoded(text)
     try:
         if path.exists():
             if path.read_bytes() == content:
                 return False
             _back_up(path)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        write_whole(path, content, what="The caption" if path.suffix not in TABLE_ENDINGS else "The table of captions")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise CrucibleError(
-            f"{path} cannot be written ({error.strerror or error}), so its captions were not saved. Check that the "
-            "folder can be written to and that the disk is not full, then start again: images that were already "
-            "captioned are not captioned a second time."
+            f"{path} cannot be replaced ({error.strerror or error}), so its captions were not saved. Check that the "
+            "folder can be written to, then start again: images that were already captioned are not captioned a "
+            "second time."
         ) from error
     return True
 
 
 def _back_up(path: Path) -> None:
-    for name in _backup_names(path.name):
+    for count in itertools.count(1):
         try:
-            with open(path.with_name(name), "xb") as file:
+            with open(path.with_name(derived_name(path.name, f".bak{count if count > 1 else ''}")), "xb") as file:
                 file.write(path.read_bytes())
             return
         except FileExistsError:
             continue
-
-
-def _backup_names(name: str) -> Iterable[str]:
-    yield f"{name}.bak"
-    count = 2
-    while True:
-        yield f"{name}.bak{count}"
-        count += 1

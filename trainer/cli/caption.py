@@ -36,7 +36,10 @@ def add_caption_command(commands: Any) -> None:
     )
     caption.add_argument("--download", action="store_true", help="download the captioner from the hub if it is missing")
     caption.add_argument(
-        "--output", type=Path, metavar="FOLDER/metadata.csv", help="one table instead of a text file beside each image"
+        "--output",
+        type=Path,
+        metavar="FOLDER/metadata.csv",
+        help="a table (.csv, .tsv, .jsonl) instead of text files",
     )
     caption.add_argument("--mode", choices=MODES, default=MODES[0])
     caption.add_argument("--detail", choices=DETAILS, default=style.detail)
@@ -52,25 +55,31 @@ def add_caption_command(commands: Any) -> None:
     caption.set_defaults(command=_caption, needs=(TORCH,))
 
 
-def _caption(options: argparse.Namespace) -> None:
+def _caption(options: argparse.Namespace) -> int:
     import transformers.utils.logging
 
     from ..captioners.cache import CaptionCache
     from ..captioners.dataset import pictures_in
     from ..captioners.registry import open_captioner
     from ..captioners.run import CaptionResult, caption_images, standalone_session
-    from ..captioners.write import check_writable
+    from ..captioners.tables import open_table
+    from ..captioners.write import check_writable, without_shared
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     folder = options.folder.expanduser().resolve()
-    pictures = pictures_in(folder)
+    pictures, unread = pictures_in(folder)
+    settings = _settings(options)
+    result = CaptionResult(problems=unread)
     if options.output is None:
         check_writable(folder)
+        pictures, shared = without_shared(pictures, settings)
+        result.problems += shared
+    else:
+        options.output = options.output.expanduser().resolve()
+        open_table(options.output)
     captioner = open_captioner(_captioner_folder(options))
-    settings = _settings(options)
     cache = CaptionCache(_cache_folder(), captioner, settings.style)
-    result = CaptionResult()
     try:
         _follow(
             caption_images(captioner, pictures, settings, lambda: standalone_session(captioner), cache=cache),
@@ -78,8 +87,9 @@ def _caption(options: argparse.Namespace) -> None:
             result,
         )
     finally:  # also after Ctrl-C
-        _write(result, options.output)
+        _write(result, options.output, folder)
     print(result.report(captioner.folder.name))
+    return 1 if result.problems else 0
 
 
 def _settings(options: argparse.Namespace) -> CaptionOptions:
@@ -133,15 +143,18 @@ def _follow(captions: Any, count: int, result: CaptionResult) -> None:
             bar.update()
 
 
-def _write(result: CaptionResult, output: Path | None) -> None:
-    from ..captioners.write import write_metadata, write_sidecars
+def _write(result: CaptionResult, output: Path | None, folder: Path) -> None:
+    from ..captioners.write import write_sidecars, write_table
+    from ..data.images.metadata_files import METADATA_FILES
 
     if output is None:
         files = write_sidecars({path: result.captions[path] for path in result.written})
         print(f"{len(files)} caption file{'s' * (len(files) != 1)} written; replaced files are kept as .bak")
     elif result.captions:
-        write_metadata(output.expanduser().resolve(), result.captions)
+        write_table(output, result.captions, result.written)
         print(f"Captions: {output}")
+        if output.parent != folder or output.name not in METADATA_FILES:
+            print(f"Training reads them if you set metadata_path to {output}.")
 
 
 def _hub_folder() -> Path:

@@ -45,7 +45,7 @@ def _doctor(options: argparse.Namespace) -> int:
         examine_folders(result_folders(options.output_dir, comfyui)),
         examine_comfyui(comfyui),
     ]
-    _print(page(f"LoRA Crucible {__version__}: doctor report", sections))
+    print(page(f"LoRA Crucible {__version__}: doctor report", sections))
     return 1 if any(section.obstacles for section in sections) else 0
 
 
@@ -73,9 +73,3 @@ def _wrong_python(own_python: Path) -> Advice:
         "Python, and that is where they belong. Examine that one with:",
         doctor_command(own_python),
     )
-
-
-def _print(text: str) -> None:
-    """Print a text even if the terminal cannot show all of its characters, such as those of a path."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))

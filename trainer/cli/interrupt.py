@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 STDERR = 2
@@ -23,12 +23,11 @@ def asked_to_stop() -> Iterator[Callable[[], None]]:
 
     def ask(number: int, frame: Any) -> None:
         nonlocal asked
-        # Not print, because the signal may have interrupted the progress bar's printing.
         if asked:
-            os.write(STDERR, b"\nStopped without saving. The next start resumes from the last checkpoint.\n")
+            _tell(b"\nStopped without saving. The next start resumes from the last checkpoint.\n")
             os._exit(130)
         asked = True
-        os.write(STDERR, b"\nStopping after this batch and saving. Press Ctrl-C again to stop immediately.\n")
+        _tell(b"\nStopping after this batch and saving. Press Ctrl-C again to stop immediately.\n")
 
     def check() -> None:
         if asked:
@@ -40,3 +39,9 @@ def asked_to_stop() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _tell(message: bytes) -> None:
+    # Not print, because the signal may have interrupted the progress bar's printing.
+    with suppress(OSError):  # nobody reads it any more
+        os.write(STDERR, message)

@@ -14,6 +14,7 @@ from ..errors import CrucibleError
 from .caption import add_caption_command
 from .doctor import add_doctor_command
 from .lora import add_lora_commands
+from .output import safe_output
 from .train import add_train_commands
 
 COMMANDS = "demo | train | check | caption | merge | resize | convert | doctor"
@@ -23,9 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0 for success, 1 for an error that the user can fix, 130 after Ctrl-C.
+        The exit status: 0 for success, 1 for an error that the user can fix, 130 after Ctrl-C. A reader that closes
+        the output early, such as `head`, does not change it.
     """
-    options = _parser().parse_args(arguments)
+    with safe_output() as output:
+        status = _status(_parser().parse_args(arguments))
+        output.flush()
+        if output.lost is not None:
+            reason = output.lost.strerror or output.lost
+            print(f"\nerror: The output could not be written completely ({reason}).", file=sys.stderr)
+            return status or 1
+        return status
+
+
+def _status(options: argparse.Namespace) -> int:
     try:
         if options.needs is not None:
             require_packages(options.needs)

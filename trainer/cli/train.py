@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..doctor.requirements import TORCH
 from ..errors import CrucibleError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def add_train_commands(commands: Any) -> None:
 
     check = commands.add_parser("check", help="check a config file and its images without training")
     _add_config(check)
-    check.set_defaults(command=_check)
+    check.set_defaults(command=_check, needs=(TORCH,))
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

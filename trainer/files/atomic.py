@@ -14,9 +14,13 @@ from typing import BinaryIO
 
 from ..errors import CrucibleError
 from ..messages.wording import size_text
+from .names import derived_name
 
 TEMPORARY = ".crucible-"
 """The prefix of the names of files that are still being written; a killed process may leave such a file behind."""
+
+RANDOM = "-????????.tmp"
+"""The pattern of the ending of these names, in which each ? stands for a random character."""
 
 
 def write_whole(path: Path, *parts: bytes | memoryview, what: str) -> int:
@@ -54,7 +58,7 @@ def whole_file(path: Path, *, what: str, size: int) -> Iterator[BinaryIO]:
     with explained(path, what, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         # The ending keeps the file out of lists of LoRAs. tempfile would create files that only their owner can read.
-        temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}.tmp")
+        temporary = path.with_name(derived_name(path.name, f"-{secrets.token_hex(4)}.tmp", TEMPORARY))
         try:
             with open(temporary, "xb") as file:
                 yield file
@@ -72,7 +76,8 @@ def delete_unfinished(folder: Path, name: str | None = None) -> None:
 
     No process may be writing these files at the same time.
     """
-    for path in folder.glob(f"{TEMPORARY}{'*' if name is None else escape(name)}-????????.tmp"):
+    begun = f"{TEMPORARY}*" if name is None else escape(derived_name(name, RANDOM, TEMPORARY).removesuffix(RANDOM))
+    for path in folder.glob(f"{begun}{RANDOM}"):
         with suppress(OSError):
             path.unlink(missing_ok=True)
 

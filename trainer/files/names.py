@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,10 @@ from ..errors import CrucibleError
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
-# Most file systems allow 255 bytes; this leaves room for a counter and an extension.
-_MAX_BYTES = 200
+LONGEST_NAME = 255
+"""The most bytes that most file systems allow in the name of a file."""
+
+_MAX_BYTES = 200  # leaves room for a counter and an extension
 
 
 def check_output_name(name: str) -> str:
@@ -49,6 +53,26 @@ def _problem(name: str) -> str:
     if length > _MAX_BYTES:
         return f"it takes {length} bytes, but at most {_MAX_BYTES} are allowed"
     return ""
+
+
+def derived_name(name: str, ending: str, beginning: str = "") -> str:
+    """Return a file name with a beginning and an ending added, shortened if it would be too long for a file system.
+
+    A shortened name has a hash in it, so that different names stay different.
+
+    Args:
+        name: the name of a file that may exist, so of up to 255 bytes.
+        ending: the ending to add, such as ".bak".
+        beginning: the beginning to add, such as ".".
+    """
+    whole = f"{beginning}{name}{ending}"
+    if len(os.fsencode(whole)) <= LONGEST_NAME:
+        return whole
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    room = LONGEST_NAME - len(os.fsencode(f"{beginning}~{digest}{ending}"))
+    while len(os.fsencode(name)) > room:
+        name = name[:-1]
+    return f"{beginning}{name}~{digest}{ending}"
 
 
 def nowhere(name: str) -> bool:

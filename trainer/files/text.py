@@ -1,4 +1,4 @@
-"""Reading of text files in all encodings that common editors write."""
+"""Reading of text in all encodings that common editors write, and writing of any text."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ def read_text(path: Path) -> str:
             "editor and save it as UTF-8."
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def encoded(text: str) -> bytes:
+    """Encode a text as UTF-8, with an escape such as \\udce9 for what UTF-8 lacks.
+
+    Python represents a byte of a file name that is not UTF-8, and half an emoji from a JSON file, as a lone surrogate,
+    which UTF-8 lacks. In JSON, the escape is read back as the same character.
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
+def portable(text: str) -> str:
+    """Return a text with an escape such as \\udce9 for what UTF-8 lacks, as `encoded` writes it."""
+    return encoded(text).decode("utf-8")
 
 
 def _decode(content: bytes) -> str | None:

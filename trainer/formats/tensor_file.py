@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..files.text import portable
+
 _NAMES = {
     torch.float64: "F64",
     torch.int64: "I64",
@@ -85,8 +87,8 @@ def header(entries: Mapping[str, tuple[str, Sequence[int], int]], metadata: Mapp
         begin += size
     described = dict(sorted(described.items()))
     if metadata is not None:
-        described = {"__metadata__": dict(sorted(metadata.items())), **described}
-    # "replace": a lone surrogate, as in a folder name that is not UTF-8, would make the file unreadable.
-    text = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        readable = {portable(key): portable(value) for key, value in sorted(metadata.items())}
+        described = {"__metadata__": readable, **described}
+    text = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..events.step import StepReport
 from ..files.atomic import write_whole
+from ..files.text import encoded
 from .paths import LOG
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class RunLog:
         self.path = folder / LOG
         if self.path.exists():
             kept = [_text(line) for line in read_log(self.path) if line["step"] <= steps]
-            write_whole(self.path, "".join(kept).encode(), what="The log")
+            write_whole(self.path, encoded("".join(kept)), what="The log")
         self._tensorboard: Any = _tensorboard_writer(folder, steps)
 
     def write(self, report: StepReport) -> None:
@@ -46,7 +47,7 @@ class RunLog:
         Raises:
             OSError: the line cannot be written; no partial line is left behind.
         """
-        line = _text(_line(report)).encode()
+        line = encoded(_text(_line(report)))
         with open(self.path, "ab", buffering=0) as file:
             end = file.tell()
             if file.write(line) < len(line):
@@ -72,7 +73,7 @@ class RunLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a log.jsonl, skipping damaged ones; an empty list if the file does not exist."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return []
     found = []

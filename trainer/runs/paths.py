@@ -20,6 +20,7 @@ from ..data.cache import cache_folder
 from ..files.atomic import TEMPORARY, delete_unfinished, write_whole
 from ..files.names import check_output_name, nowhere, unused_name
 from ..files.pictures import to_picture, to_pixels
+from ..files.text import encoded
 from ..models.previews import Samples
 
 REPORT, LOG, SAMPLES = "report.txt", "log.jsonl", "samples"
@@ -115,7 +116,7 @@ class RunFiles:
         ordered = {name: values[name] for name in SETTINGS if name in values}
         text = yaml.safe_dump(ordered, allow_unicode=True, sort_keys=False)
         text = f"# {warning}\n{text}" if warning else text
-        write_whole(self.folder / "config.yaml", text.encode(), what="The config")
+        write_whole(self.folder / "config.yaml", encoded(text), what="The config")
 
     def write_samples(self, step: int, samples: Samples) -> None:
         """Write a round of samples, each to its own PNG or text file.
@@ -126,7 +127,7 @@ class RunFiles:
         for number, sample in enumerate(samples, start=1):
             name = f"{SAMPLES}/step_{step:06}_{number:02}"
             if isinstance(sample, str):
-                write_whole(self.folder / f"{name}.txt", sample.encode(), what="The sample")
+                write_whole(self.folder / f"{name}.txt", encoded(sample), what="The sample")
             else:
                 self.write_picture(f"{name}.png", to_picture(sample))
 
@@ -155,7 +156,7 @@ class RunFiles:
         Raises:
             CrucibleError: the disk is full, or the system reports another error.
         """
-        write_whole(self.folder / REPORT, f"{text}\n".encode(), what="The report")
+        write_whole(self.folder / REPORT, encoded(f"{text}\n"), what="The report")
 
     def read_report(self) -> str:
         """Return the report, or "" if the file is missing."""

@@ -54,10 +54,19 @@ def test_an_image_that_is_repeated_is_captioned_once(tmp_path: Path) -> None:
 def test_a_folder_without_captions_can_be_captioned(tmp_path: Path) -> None:
     first, _ = save_pictures(tmp_path, 2)
     first.with_suffix(".txt").write_text("a  cat\n")
-    assert [(picture.name, picture.caption) for picture in pictures_in(tmp_path)] == [
-        ("00.png", "a cat"),
-        ("01.png", ""),
-    ]
+    pictures, unread = pictures_in(tmp_path)
+    assert [(picture.name, picture.caption) for picture in pictures] == [("00.png", "a cat"), ("01.png", "")]
+    assert not unread
+
+
+def test_a_caption_that_is_no_text_leaves_out_its_image_alone(tmp_path: Path) -> None:
+    first, _ = save_pictures(tmp_path, 2)
+    first.with_suffix(".txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\x81\xff\xff")
+    pictures, unread = pictures_in(tmp_path)
+    assert [picture.name for picture in pictures] == ["01.png"]
+    assert len(unread) == 1
+    assert "00.png" in unread[0]
+    assert "00.txt is not a text file" in unread[0]
 
 
 def test_written_captions_are_read_as_the_same_dataset(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,14 @@ def test_a_failed_image_keeps_the_caption_that_it_has(tmp_path: Path, pictures: 
     result = run(FakeCaptioner(tmp_path / "model"), captioned)
     assert result.captions[pictures[2].path] == "mine"
     assert len(result.problems) == 1
+
+
+def test_the_only_image_left_is_named_if_it_cannot_be_read(tmp_path: Path, pictures: list[Picture]) -> None:
+    pictures[2].path.write_bytes(b"no image")
+    captioned = [replace(picture, caption="" if picture == pictures[2] else "mine") for picture in pictures]
+    result = run(FakeCaptioner(tmp_path / "model"), captioned, CaptionOptions())
+    assert result.kept == 9
+    assert result.problems == ["02.png: it is not an image, or its format is not supported"]
 
 
 def test_a_captioner_that_fails_with_every_image_is_an_error(tmp_path: Path, pictures: list[Picture]) -> None:

@@ -52,6 +52,25 @@ def test_one_table(images: Path, blip: Path) -> None:
     assert not (images / "0.txt").exists()
 
 
+def test_what_is_not_done_is_named_and_is_no_success(
+    images: Path, blip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.picture(7).convert("RGB").save(images / "0.jpg")
+    (images / "1.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\x81\xff\xff")
+    assert main(["caption", str(images), "--captioner", str(blip)]) == 1
+    output = capsys.readouterr().out
+    assert "1 image captioned" in output
+    for part in ("Not captioned: 0.jpg", "Not captioned: 0.png", "1.txt is not a text file"):
+        assert part in output
+    assert [path.name for path in sorted(images.glob("*.txt"))] == ["1.txt", "2.txt"]
+
+
+def test_a_table_that_training_does_not_look_for(images: Path, blip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = images / "mine.jsonl"
+    assert main(["caption", str(images), "--captioner", str(blip), "--output", str(table)]) == 0
+    assert f"Training reads them if you set metadata_path to {table}" in capsys.readouterr().out
+
+
 def test_replacing_keeps_a_backup_and_a_second_run_needs_no_model(
     images: Path, blip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

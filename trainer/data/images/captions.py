@@ -12,7 +12,7 @@ import numpy as np
 from ...config.data_settings import CaptionSource, DataSettings
 from ...files.text import read_text
 from .metadata_files import MetadataFile
-from .scan import CAPTION_EXTENSIONS, FoundImage
+from .scan import CAPTION_EXTENSIONS, FoundImage, is_file
 
 SHUFFLES = 8
 """The number of orders of a caption's tags to draw from when they are shuffled; each is encoded once."""
@@ -71,7 +71,7 @@ def caption_paths(image_path: Path) -> list[Path]:
     paths: list[Path] = []
     for path in candidates:
         # On a case-insensitive file system, both spellings are the same file.
-        if path.is_file() and not any(path.samefile(other) for other in paths):
+        if is_file(path) and not any(path.samefile(other) for other in paths):
             paths.append(path)
     return paths
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,17 +44,40 @@ class UnreadableImage(CrucibleError):
         self.reason = reason
 
 
-def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
+def unchanged(path: Path, content: str) -> bytes:
+    """Read an image file that was checked before, and return its bytes.
+
+    Args:
+        content: the SHA-256 hash that the file had when it was checked.
+
+    Raises:
+        UnreadableImage: the file cannot be read.
+        CrucibleError: the file has changed since.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(path, _reason(path, error)) from error
+    if hashlib.sha256(data).hexdigest() != content:
+        raise CrucibleError(
+            f"The file {path} was changed after it had been checked, so something other than what was checked would be "
+            "trained. Start again when the images stay as they are; everything that is already encoded is kept."
+        )
+    return data
+
+
+def open_image(path: Path, *, at_least: int | None = None, data: bytes | None = None) -> Image.Image:
     """Open the first frame of an image as 8-bit RGB, upright, in sRGB, with transparency on white.
 
     Args:
         at_least: the number of pixels that is enough for each side; a larger JPEG is then decoded faster, at a half, a
             quarter or an eighth of its size.
+        data: the bytes of the file, if they have been read.
 
     Raises:
         UnreadableImage: the file is missing, broken, truncated, too large, or not an image.
     """
-    with reading(path) as image:
+    with reading(path, data) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         image.load()
@@ -61,7 +85,12 @@ def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
 
 
 def load_pixels(
-    path: Path, size: tuple[int, int], crop: tuple[float, float] = (0.5, 0.5), *, mirrored: bool = False
+    path: Path,
+    size: tuple[int, int],
+    crop: tuple[float, float] = (0.5, 0.5),
+    *,
+    mirrored: bool = False,
+    data: bytes | None = None,
 ) -> Tensor:
     """Load the pixels of an image, scaled to cover `size` and cropped to it.
 
@@ -69,6 +98,7 @@ def load_pixels(
         size: the width and height in pixels.
         crop: the fractions of what is cropped off that are taken from the left and from the top, 0 to 1.
         mirrored: whether the result is mirrored horizontally.
+        data: the bytes of the file, if they have been read.
 
     Returns:
         The pixels as a float32 tensor of shape (height, width, 3), with values from 0 to 1.
@@ -76,7 +106,7 @@ def load_pixels(
     Raises:
         UnreadableImage: the file cannot be used, as in `open_image`.
     """
-    image = fit(open_image(path), size, crop)
+    image = fit(open_image(path, data=data), size, crop)
     return torch.from_numpy(np.array(ImageOps.mirror(image) if mirrored else image, dtype=np.float32) / 255)
 
 
@@ -87,6 +117,7 @@ def load_mask(
     *,
     mirrored: bool = False,
     from_alpha: bool = False,
+    data: bytes | None = None,
 ) -> Tensor:
     """Load a mask, scaled and cropped as `load_pixels` does with its image.
 
@@ -95,6 +126,7 @@ def load_mask(
         crop: the fractions of what is cropped off that are taken from the left and from the top, 0 to 1.
         mirrored: whether the result is mirrored horizontally.
         from_alpha: whether the mask is the alpha channel of the file instead of its grey values.
+        data: the bytes of the file, if they have been read.
 
     Returns:
         The mask as a float32 tensor of shape (height, width), with values from 0 to 1.
@@ -103,11 +135,11 @@ def load_mask(
         UnreadableImage: the file cannot be used, as in `open_image`.
     """
     if from_alpha:
-        with reading(path) as image:
+        with reading(path, data) as image:
             image.load()
             mask = _upright(image).convert("RGBA").getchannel("A")
     else:
-        mask = open_image(path).convert("L")
+        mask = open_image(path, data=data).convert("L")
     mask = fit(mask, size, crop)
     return torch.from_numpy(np.array(ImageOps.mirror(mask) if mirrored else mask, dtype=np.float32) / 255)
 
@@ -118,10 +150,14 @@ def fit(image: Image.Image, size: tuple[int, int], crop: tuple[float, float] = (
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Image.Image]:
-    """Open an image file, and turn whatever Pillow raises for a broken one into `UnreadableImage`."""
+def reading(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
+    """Open an image file, and turn whatever Pillow raises for a broken one into `UnreadableImage`.
+
+    Args:
+        data: the bytes of the file, if they have been read.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if data is None else io.BytesIO(data)) as image:
             if image.width * image.height > MOST_PIXELS:
                 size = f"{image.width} x {image.height} pixels"
                 raise UnreadableImage(path, f"it is {size}, too large to load; scale it down")

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...config.data_settings import DataSettings
 from .buckets import Buckets
 from .captions import variants
-from .decode import load_mask, load_pixels
+from .decode import load_mask, load_pixels, unchanged
 from .training_image import TrainingImage
 
 if TYPE_CHECKING:
@@ -58,18 +58,23 @@ class View:
 
         Raises:
             UnreadableImage: the file has become unreadable since it was checked.
+            CrucibleError: the file has changed since it was checked.
         """
-        return load_pixels(self.path, self.size, self.crop, mirrored=self.mirrored)
+        data = unchanged(self.path, self.content)
+        return load_pixels(self.path, self.size, self.crop, mirrored=self.mirrored, data=data)
 
     def mask_pixels(self) -> Tensor | None:
         """Load the mask as a float32 tensor of shape (height, width), 1 where the image is trained; None trains it all.
 
         Raises:
             UnreadableImage: the file has become unreadable since it was checked.
+            CrucibleError: the file has changed since it was checked.
         """
         if self.mask is None:
             return None
-        return load_mask(self.mask, self.size, self.crop, mirrored=self.mirrored, from_alpha=self.mask == self.path)
+        data = unchanged(self.mask, self.mask_content)
+        from_alpha = self.mask == self.path
+        return load_mask(self.mask, self.size, self.crop, mirrored=self.mirrored, from_alpha=from_alpha, data=data)
 
 
 @dataclass(frozen=True)

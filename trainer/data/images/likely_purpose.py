@@ -84,7 +84,8 @@ def _most_named(captions: Sequence[str], words: Sequence[str]) -> tuple[str, flo
 def _shared_words(captions: Sequence[str], trigger_word: str) -> list[str]:
     """Return the meaningful words that nearly all captions contain, most frequent first."""
     own = set(re.findall(r"\w+", trigger_word.casefold()))
-    counts = Counter(word for caption in captions for word in set(re.findall(r"[a-z]{3,}", caption.casefold())))
+    words = (re.findall(r"[a-z]{3,}", caption.casefold()) for caption in captions)
+    counts = Counter(word for found in words for word in dict.fromkeys(found))  # a set would order ties by chance
     return [
         word
         for word, count in counts.most_common()

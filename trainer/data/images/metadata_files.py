@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import CrucibleError
-from ...files.text import read_text
+from ...files.text import portable, read_text
 from ...messages.suggestions import nearest_names, nearest_path
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
@@ -57,7 +57,7 @@ class MetadataFile:
 
 def normalised(name: str) -> str:
     """Return the canonical spelling of a path, with composed letters, forward slashes and no leading ./"""
-    return unicodedata.normalize("NFC", name.strip().replace("\\", "/")).removeprefix("./")
+    return portable(unicodedata.normalize("NFC", name.strip())).replace("\\", "/").removeprefix("./")
 
 
 def metadata_files(folder: Path, metadata_path: str | None) -> list[Path]:

@@ -73,9 +73,17 @@ def find_mask(image_path: Path) -> Path | None:
     """Return the mask file of an image, <name>.mask.png or <name>-masklabel.png beside it, or None."""
     for ending in MASK_ENDINGS:
         path = image_path.with_name(f"{image_path.stem}{ending}.png")
-        if path.is_file():
+        if is_file(path):
             return path
     return None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is that of a file. A name too long for the file system is that of none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def folder_signature(folder: str | Path) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import torch
 from lora_crucible.config import DataSettings
 from lora_crucible.data.images.examples import fixed_examples
 from lora_crucible.data.images.load import load_dataset
+from lora_crucible.errors import CrucibleError
 from PIL import Image
 
 
@@ -112,3 +114,19 @@ def test_regularization_images_in_proportion(tmp_path: Path) -> None:
     assert shown(0) == {}
     assert shown(0.5) == {"x0.png": 1, "x1.png": 1, "x2.png": 1}
     assert set(shown(2).values()) == {3}
+
+
+def test_what_is_encoded_is_what_was_checked(tmp_path: Path) -> None:
+    make(tmp_path, ["a"])
+    Image.new("L", (128, 64), 255).save(tmp_path / "a.mask.png")
+    (view,) = samples(tmp_path, mask_source="file")[0].views
+    before, mask = view.pixels(), view.mask_pixels()
+    Image.new("RGB", (128, 64)).save(tmp_path / "a.png")
+    with pytest.raises(CrucibleError, match=r"a\.png was changed after it had been checked.*Start again"):
+        view.pixels()
+    make(tmp_path, ["a"])
+    assert torch.equal(view.pixels(), before)
+    Image.new("L", (128, 64), 128).save(tmp_path / "a.mask.png")
+    assert mask is not None
+    with pytest.raises(CrucibleError, match=r"a\.mask\.png was changed"):
+        view.mask_pixels()

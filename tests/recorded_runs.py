@@ -54,8 +54,21 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "diffusers", "peft", "transformers", "numpy", "Pillow")}
+def versions(base_model_kind: str) -> dict[str, str]:
+    """Return what the last digits of results depend on: packages and, with ComfyUI's build of torch, the processor."""
+    found = {name: version(name) for name in ("torch", "diffusers", "peft", "transformers", "numpy", "Pillow")}
+    return found | ({"processor": processor()} if base_model_kind == "comfyui" else {})
+
+
+def processor() -> str:
+    """Return the processor's family, model and kinds of matrix instructions, as far as Linux tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    kinds = [kind for kind in ("avx2", "avx512f", "amx_tile") if kind in facts.get("flags", "").split()]
+    return " ".join([facts.get("vendor_id", ""), facts.get("cpu family", ""), facts.get("model", ""), *kinds])
 
 
 def tensors_hash(path: Path) -> str:
@@ -127,7 +140,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in INSTRUCTIONS.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **INSTRUCTIONS})
-    found = {"versions": versions(), "loras": loras(arguments.base_model)}
+    found = {"versions": versions(arguments.base_model), "loras": loras(arguments.base_model)}
     if arguments.record:
         known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
         RECORD.write_text(json.dumps(known | {arguments.base_model: found}, indent=1) + "\n")

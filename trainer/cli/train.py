@@ -80,23 +80,31 @@ def _train(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from ..data.images.report import dataset_report
+    from ..files.atomic import require_writable
+    from ..files.names import check_output_name
     from ..formats.lora_file import read_lora
     from ..formats.lora_info import lora_info
-    from ..models.diffusers.folder import read_folder
     from ..planning.summary import summarise
+    from ..runs.checkpoint import read_state
+    from ..training.plan import plan_run
+    from ..training.refusals import refuse_unsuitable
 
     config, dataset = _config_and_dataset(options)
-    assert config.base_model is not None
-    model = read_folder(config.base_model)
+    model = _base_model(config, lambda: None, weights=False)
     report = dataset_report(dataset, resolution=config.resolution or model.facts.native_resolution)
     print(report.text())
-    print("\nThe config file is valid.")
     if config.continue_from:
         path = Path(config.continue_from).expanduser()
         tensors, metadata = read_lora(path)
         print(f"\nLoRA to continue from: {lora_info(tensors, path.name, metadata, path).text()}")
-    dataset.require_trainable()
-    print("\n" + summarise(config, dataset, model.facts, model.warnings).text)
+    check_output_name(config.output_name)
+    plan = plan_run(model, dataset, config)
+    refuse_unsuitable(model, plan)
+    if config.resume_from_checkpoint:
+        read_state(Path(config.resume_from_checkpoint).expanduser())
+    require_writable(Path(config.output_dir).expanduser(), "The LoRA or another file of its run")
+    print("\nThe config file is valid.")
+    print("\n" + summarise(config, dataset, model.facts, model.warnings()).text)
 
 
 def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, ImageDataset]:
@@ -131,7 +139,7 @@ def _load(config: TrainingConfig) -> ImageDataset:
         return load_dataset(config.data, facts_folder=facts, progress=checked)
 
 
-def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None]) -> BaseModel:
+def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool = True) -> BaseModel:
     import transformers.utils.logging
 
     # Their messages concern parts that are not used here. Importing diffusers triggers some from transformers.
@@ -144,7 +152,7 @@ def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None]) -> 
     from ..models.diffusers.model import DiffusersBaseModel
 
     assert config.base_model is not None
-    return DiffusersBaseModel(config.base_model, check_interrupt)
+    return DiffusersBaseModel(config.base_model, check_interrupt, weights=weights)
 
 
 def _run(config: TrainingConfig, dataset: ImageDataset, retrain: bool) -> RunResult:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -227,6 +228,21 @@ class DataSettings(BaseModel):
         ge=0.0,
         le=10.0,
     )
+
+    @field_validator("resolution", mode="before")
+    @classmethod
+    def _is_one_number(cls, value: Any) -> Any:
+        """Read the width and height that other trainers ask for, such as 512,512 or 512x512, as one number."""
+        sides = [side.strip() for side in value.replace("x", ",").split(",")] if isinstance(value, str) else value
+        if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(str(side).isdigit() for side in sides):
+            return value
+        width, height = (int(side) for side in sides)
+        if width != height:
+            raise ValueError(
+                "images are trained in their own aspect ratio, with about the area of resolution x resolution pixels; "
+                f"write one number, such as {round(math.sqrt(width * height) / 64) * 64}"
+            )
+        return width
 
     @field_validator("extra_resolutions")
     @classmethod

@@ -13,8 +13,8 @@ class DatasetFacts:
 
     Attributes:
         images: the number of training images.
-        samples_per_epoch: the number of samples in an epoch, counting repeats, all resolutions and regularization
-            images.
+        bucket_sizes: the number of examples of each shape in an epoch, counting repeats, all resolutions and
+            regularization images. Only examples of the same shape share a batch.
         validation: the number of images held out for validation.
         regularization_per_epoch: the number of samples in an epoch that are regularization images.
         trigger_word: the trigger word, or an empty string.
@@ -22,11 +22,24 @@ class DatasetFacts:
     """
 
     images: int
-    samples_per_epoch: int
+    bucket_sizes: tuple[int, ...]
     validation: int = 0
     regularization_per_epoch: int = 0
     trigger_word: str = ""
     taken_for: tuple[Purpose, str] = ("concept", "nothing is known about the captions")
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """The number of examples in an epoch."""
+        return sum(self.bucket_sizes)
+
+    def batches_per_epoch(self, batch_size: int) -> int:
+        """Return the number of batches in an epoch; the last one of a bucket may be smaller than the others."""
+        return sum(-(-size // batch_size) for size in self.bucket_sizes)
+
+    def steps_per_epoch(self, batch_size: int, accumulation: int) -> int:
+        """Return the number of optimizer steps in an epoch."""
+        return -(-self.batches_per_epoch(batch_size) // accumulation)
 
     @property
     def training_share(self) -> float:

@@ -10,6 +10,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
+INVISIBLE = {ord(letter): None for letter in "\u200b\u2060\ufeff\u00ad"}
+"""Letters that are not seen (zero-width spaces, soft hyphens, byte order marks), as `str.translate` removes them."""
+
+_QUOTES = ("\u201c\u201d", "\u201e\u201c", "\u201e\u201d", "\u2018\u2019", "\u00ab\u00bb", "\u300c\u300d", '""', "''")
+"""Quotes that word processors, phones and file managers put around a text, opening and closing."""
+
 Kind = Literal["integer", "number", "choice", "switch", "text"]
 
 
@@ -117,6 +123,8 @@ class Setting:
         """
         if isinstance(value, str):
             value = value.strip()
+            if not self.multiline:
+                value = _unquoted(value.translate(INVISIBLE).strip())
             if self.may_be_auto and value.lower() in ("auto", ""):
                 return None if self.default is None else "auto"
         if self.is_number:
@@ -216,6 +224,13 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
         (inner,) = (part for part in get_args(annotation) if part is not type(None))
         return inner, True
     return annotation, False
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without quotes around the whole of it."""
+    if len(text) > 2 and f"{text[0]}{text[-1]}" in _QUOTES and not {text[0], text[-1]} & {*text[1:-1]}:
+        return text[1:-1].strip()
+    return text
 
 
 def _read_number(value: Any, *, whole: bool) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,16 @@ from pydantic import ValidationError
 from ..errors import CrucibleError
 from ..messages.suggestions import nearest_names
 from .contradictions import contradictions
+from .foreign_keys import ELSEWHERE
+from .sample_prompts import problems_of_prompts
 from .schema import SETTINGS, TrainingConfig
+from .setting import INVISIBLE
 
 LONGEST_VALUE = 60
 """The most characters of a wrong value that a message quotes."""
+
+SAME_WORD = 0.85
+"""How similar a key must be to a valid one, from 0 to 1, to be taken for its misspelling."""
 
 KEYS = {alias: setting.name for setting in SETTINGS.values() for alias in (setting.name, *setting.aliases)}
 """Every accepted key, including aliases, with the name of the field that it stands for."""
@@ -28,10 +35,12 @@ class Problem:
     Attributes:
         keys: the keys concerned, as the user wrote them.
         text: the message for the user.
+        asks_for_keys: whether a list of the valid keys would help.
     """
 
     keys: tuple[str, ...]
     text: str
+    asks_for_keys: bool = False
 
 
 def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
@@ -72,9 +81,9 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
     known: dict[str, Any] = {}
     written_as: dict[str, str] = {}
     for key, value in values.items():
-        name = KEYS.get(str(key))
+        name = KEYS.get(plain_key(str(key)))
         if name is None:
-            problems.append(_unknown_key(str(key)))
+            problems.append(_unknown_key(str(key), value))
         elif name in known:
             first = written_as[name]
             problems.append(Problem((first, key), f"{first} and {key} are two names of the same setting; keep one"))
@@ -95,12 +104,22 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
         config = TrainingConfig.model_validate({name: value for name, value in known.items() if name in right})
     for names, text in contradictions(config, right):
         problems.append(Problem(tuple(right[name] for name in names if name in right), text))
+    prompts = "sample_prompts"
+    problems += [
+        Problem((right.get(prompts, prompts),), f"{right.get(prompts, prompts)}: {text}")
+        for text in problems_of_prompts(config.sample_prompts)
+    ]
     problems += _missing_packages(config, right)
     return (None if problems else config), problems
 
 
+def plain_key(key: str) -> str:
+    """Return a key without invisible letters, and with full-width ones as ordinary ones."""
+    return unicodedata.normalize("NFKC", key.translate(INVISIBLE)).strip()
+
+
 def config_error(
-    problems: Iterable[Problem], *, source: str = "the settings", lines: Mapping[str, int] | None = None
+    problems: Sequence[Problem], *, source: str = "the settings", lines: Mapping[str, int] | None = None
 ) -> CrucibleError:
     """Combine problems into one error, in the order of their lines if these are known.
 
@@ -111,19 +130,24 @@ def config_error(
     numbered = [(min((lines or {}).get(key, 0) for key in p.keys) if p.keys else 0, p.text) for p in problems]
     numbered.sort(key=lambda item: item[0])
     texts = [f"  line {line}: {text}" if line else f"  {text}" for line, text in numbered]
-    count = "1 mistake" if len(texts) == 1 else f"{len(texts)} mistakes"
+    is_one = len(texts) == 1
+    if any(problem.asks_for_keys for problem in problems):
+        texts.append(f"  The valid keys are {', '.join(SETTINGS)}.")
     return CrucibleError(
-        f"There {'is' if len(texts) == 1 else 'are'} {count} in {source}:\n"
+        f"There {'is 1 mistake' if is_one else f'are {len(numbered)} mistakes'} in {source}:\n"
         + "\n".join(texts)
         + "\nNothing was started, because the run would not be the one you asked for. "
         "Fix the above and start again."
     )
 
 
-def _unknown_key(key: str) -> Problem:
-    near = nearest_names(key, KEYS)
-    hint = f"did you mean {near[0]}?" if near else f"the valid keys are {', '.join(SETTINGS)}"
-    return Problem((key,), f"{key} is not a known key; {hint}")
+def _unknown_key(key: str, value: Any) -> Problem:
+    if key in ELSEWHERE:
+        return Problem((key,), f"{key} is a key of other trainers; {ELSEWHERE[key]}")
+    if isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(one, Mapping) for one in value)):
+        return Problem((key,), f"{key} is a section; write its settings without it, one per line")
+    near = nearest_names(key, KEYS, cutoff=SAME_WORD)
+    return Problem((key,), f"{key} is not a known key" + (f"; did you mean {near[0]}?" if near else ""), not near)
 
 
 def read_names_of_layers(known: dict[str, Any], written_as: dict[str, str]) -> None:

@@ -14,9 +14,12 @@ from ..errors import CrucibleError
 from ..files.text import read_text
 from ..messages.suggestions import nearest_path
 from .schema import TrainingConfig
-from .validation import KEYS, Problem, check_values, config_error
+from .validation import KEYS, Problem, check_values, config_error, plain_key
 
 NULL_WORDS = ("", "~", "null", "Null", "NULL")
+
+WIDE_COLON = "\uff1a"
+"""The colon of Chinese and Japanese keyboards."""
 
 SETTING_START = re.compile(r"(?:^|(?<=[\s,]))([A-Za-z_]\w*):(?=\s|$)")
 
@@ -160,9 +163,12 @@ def _not_yaml(error: yaml.YAMLError, text: str, source: str) -> CrucibleError:
     mark = getattr(error, "problem_mark", None)
     where, quote = "", ""
     if mark is not None:
-        where = f" in line {mark.line + 1}"
-        written = text.splitlines()[mark.line : mark.line + 1]
-        quote = f":\n  {written[0].strip()}" if written and written[0].strip() else ""
+        written = text.split("\n")
+        # The end of the file is where YAML notices what is wrong in the last line.
+        number = next((n for n in range(min(mark.line, len(written) - 1), -1, -1) if written[n].strip()), 0)
+        suspect = _without_space(text)
+        number = number if suspect is None else suspect - 1
+        where, quote = f" in line {number + 1}", f":\n  {written[number].strip()}"
     problem = str(getattr(error, "problem", None) or error)
     return CrucibleError(
         f"{_start(source)} cannot be understood{where}{quote}\n{_hint(problem, text)} "
@@ -181,14 +187,25 @@ def _hint(problem: str, text: str) -> str:
             "contains a colon and a space must be in quotes."
         )
     if missing := _missing_space(text):
-        return f"There is a mistake{missing}."
+        return f"The setting cannot be read{missing}."
     return "Every line must be a key, a colon, a space and a value; quotes must be closed."
 
 
 def _missing_space(text: str) -> str:
-    """Return a remark on the first line without a space after the colon, which YAML does not read as a setting."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        match = re.match(r"\s*(\w+):\S", line)
-        if match and match[1] in KEYS:
-            return f" (there is no space after the colon in line {number}: {line.strip()})"
-    return ""
+    """Return a remark on the first setting without a colon and a space, which YAML does not read as a setting."""
+    number = _without_space(text)
+    if number is None:
+        return ""
+    line = text.split("\n")[number - 1].strip()
+    if WIDE_COLON in line:
+        return f" (the colon in line {number} is a full-width one, {WIDE_COLON}; write a colon and a space: {line})"
+    return f" (there is no space after the colon in line {number}: {line})"
+
+
+def _without_space(text: str) -> int | None:
+    """Return the number of the first line that has a known key, but not with a colon and a space after it."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        match = re.match(rf"\s*(\w+)\s*(?::(?=\S)|{WIDE_COLON})", line)
+        if match and plain_key(match[1]) in KEYS:
+            return number
+    return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from ..config import DatasetFacts, TrainingConfig
@@ -108,11 +109,15 @@ class Dataset(ABC):
         """Return the facts about the dataset that automatic settings depend on, given the examples of an epoch."""
         return DatasetFacts(
             images=len(self.training_names),
-            samples_per_epoch=len(examples),
+            bucket_sizes=tuple(Counter(self.bucket(example) for example in examples).values()),
             validation=len(self.validation_names),
             trigger_word=self.trigger_word,
             taken_for=self.likely_purpose(),
         )
+
+    def bucket(self, example: Any) -> Hashable:
+        """Return what an example has in common with those that it can share a batch with, as far as it is known."""
+        return ()
 
     def likely_purpose(self) -> tuple[Purpose, str]:
         """Return the purpose that the dataset seems to have, with the reason for the guess."""

@@ -7,18 +7,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def nearest_names(name: str, candidates: Iterable[str], count: int = 1) -> list[str]:
+def nearest_names(name: str, candidates: Iterable[str], count: int = 1, cutoff: float | None = None) -> list[str]:
     """Return the candidates most similar to `name`, best first; if none is similar, those that contain it.
 
     Case is ignored, and hyphens, spaces and underscores are considered equal.
+
+    Args:
+        count: the most candidates to return.
+        cutoff: the least similarity, from 0 to 1, of candidates that differ only by misspelling; None also finds those
+            that are less similar, and those that contain the name.
     """
 
     def plain(text: str) -> str:
         return text.strip().lower().replace("-", "_").replace(" ", "_")
 
     by_plain = {plain(candidate): candidate for candidate in candidates}
-    found = difflib.get_close_matches(plain(name), by_plain, n=count, cutoff=0.6)
-    if not found and len(plain(name)) > 2:
+    found = difflib.get_close_matches(plain(name), by_plain, n=count, cutoff=cutoff or 0.6)
+    if not found and cutoff is None and len(plain(name)) > 2:
         found = [candidate for candidate in by_plain if plain(name) in candidate][:count]
     return [by_plain[candidate] for candidate in found]
 

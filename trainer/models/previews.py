@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..errors import CrucibleError
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -45,13 +47,35 @@ texts."""
 class Previewer(ABC):
     """Draws samples with a base model and the adapters on it."""
 
-    @abstractmethod
-    def prepare(self, samplings: Sequence[Sampling]) -> None:
-        """Encode the prompts that will be passed to `draw`, while the text encoders are loaded.
+    @property
+    def samplers(self) -> Sequence[str]:
+        """The names of the samplers; empty if the model samples without one."""
+        return ()
+
+    @property
+    def schedulers(self) -> Sequence[str]:
+        """The names of the schedulers that space the noise levels; empty if every name is accepted."""
+        return ()
+
+    def require(self, sampling: Sampling) -> None:
+        """Check that samples can be drawn with these settings.
 
         Raises:
-            CrucibleError: this kind of base model does not have the sampler.
+            CrucibleError: this kind of base model does not have the sampler or the scheduler.
         """
+        for key, name, known in (
+            ("sample_sampler", sampling.sampler, self.samplers),
+            ("sample_scheduler", sampling.scheduler, self.schedulers),
+        ):
+            if known and name not in known:
+                raise CrucibleError(
+                    f"{key} is {name!r}, which is not available here, so no samples could be drawn. Choose one of "
+                    f"these: {', '.join(known)}."
+                )
+
+    @abstractmethod
+    def prepare(self, samplings: Sequence[Sampling]) -> None:
+        """Encode the prompts that will be passed to `draw`, while the text encoders are loaded."""
 
     @abstractmethod
     def draw(self, sampling: Sampling) -> Samples:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from ..config.facts import DatasetFacts, ModelFacts
 from ..config.optimizer_defaults import OPTIMIZER_DEFAULTS
 from ..config.resolved import ResolvedConfig
+from ..config.sample_prompts import comments
 from ..config.schema import TrainingConfig
+from ..messages.wording import counted, listed
 from .resolve import usual_learning_rate
 from .run_length import EFFECTIVE_BATCH
 
@@ -17,6 +19,9 @@ MANY_TIMES_THE_RATE = 5
 MANY_VIEWINGS = 200
 """How many times an image can be shown before most LoRAs have memorised it."""
 
+HALF_FULL = 0.5
+"""Batches that hold less than this fraction of `batch_size` on average are worth a note."""
+
 CLIP_ARCHITECTURES = frozenset({"sd15", "sd2", "sd2_v", "sdxl"})
 """Architectures whose text encoders are small enough for training them to pay off."""
 
@@ -25,7 +30,12 @@ def notes(
     config: TrainingConfig, dataset: DatasetFacts | None = None, model: ModelFacts | None = None
 ) -> tuple[str, ...]:
     """Return notes for the user; fewer while settings are still on auto, or the dataset or model is unknown."""
-    found = [*_of_the_file(config), *_of_the_strength(config, model), *_of_the_steps(config, dataset, model)]
+    found = [
+        *_of_the_file(config),
+        *_of_the_samples(config),
+        *_of_the_strength(config, model),
+        *_of_the_steps(config, dataset, model),
+    ]
     if isinstance(config, ResolvedConfig) and dataset is not None and model is not None:
         found += _of_the_text_encoder(config, dataset, model)
     return tuple(found)
@@ -36,6 +46,11 @@ def _of_the_file(config: TrainingConfig) -> Iterator[str]:
         yield "algorithm = dora: fully applied only by ComfyUI and Forge; diffusers ignores its scales."
     if config.algorithm in ("loha", "lokr"):
         yield f"algorithm = {config.algorithm}: read by ComfyUI, A1111 and Forge, but not by diffusers."
+
+
+def _of_the_samples(config: TrainingConfig) -> Iterator[str]:
+    if found := comments(config.sample_prompts):
+        yield f"sample_prompts: {counted(len(found), 'line')} with # in front ({listed(found)}) will not be drawn."
 
 
 def _of_the_strength(config: TrainingConfig, model: ModelFacts | None) -> Iterator[str]:
@@ -70,6 +85,17 @@ def _of_the_steps(config: TrainingConfig, dataset: DatasetFacts | None, model: M
         yield f"resolution = {config.resolution}: below {LEAST_RESOLUTION} pixels, images lose too much detail."
     if config.purpose == "quick_test":
         yield "purpose = quick_test: this run only shows that everything works; its LoRA is not meant for use."
+    if dataset is not None and batch is not None:
+        fullest, batches = max(dataset.bucket_sizes), dataset.batches_per_epoch(batch)
+        each = dataset.samples_per_epoch / batches
+        if each < HALF_FULL * batch:
+            why = (
+                f"only images of the same shape share a batch, and there are {len(dataset.bucket_sizes)} shapes. Crop "
+                "images to fewer shapes, or make up for it with gradient_accumulation_steps"
+                if len(dataset.bucket_sizes) > 1
+                else f"there are only {fullest} to show. A smaller batch_size is enough"
+            )
+            yield f"batch_size = {batch}: batches hold {each:.1f} images on average, because {why}."
     if dataset is not None and steps is not None and batch is not None and accumulation is not None:
         shown = steps * batch * accumulation * dataset.training_share / dataset.images
         if shown >= MANY_VIEWINGS:

@@ -59,12 +59,12 @@ def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) ->
         resolution = choices.take("resolution", model.native_resolution, "the resolution that the model was made for")
     choose_objective(choices, purpose, model)
     percent = choose_validation_percent(choices, dataset.images + dataset.validation)
-    effective_batch = choose_batch(choices, dataset.images, resolution)
+    batch_size, accumulation = choose_batch(choices, dataset.images, resolution)
     _choose_optimization(choices, purpose, model.architecture)
     if config.train_text_encoder:
         _choose_text_encoder_rate(choices)
 
-    steps = choose_steps(choices, purpose, dataset, effective_batch)
+    steps = choose_steps(choices, purpose, dataset, batch_size, accumulation)
     choose_warmup(choices, steps)
     if purpose == "quick_test":
         choices.take("sample_every_n_steps", steps, "only before and after the quick test")

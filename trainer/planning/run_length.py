@@ -7,6 +7,7 @@ import math
 from ..config.facts import DatasetFacts
 from ..config.output_settings import Purpose
 from ..errors import CrucibleError
+from ..messages.wording import counted
 from .auto_values import AutoValues
 
 EFFECTIVE_BATCH = 4
@@ -26,8 +27,8 @@ MOST_WARMUP_STEPS = 100
 """The most warmup steps that are chosen automatically."""
 
 
-def choose_batch(choices: AutoValues, images: int, resolution: int | None) -> int:
-    """Choose batch size and gradient accumulation, and return their product, the effective batch size."""
+def choose_batch(choices: AutoValues, images: int, resolution: int | None) -> tuple[int, int]:
+    """Choose and return batch size and gradient accumulation."""
     accumulation = choices.config.gradient_accumulation_steps
     if accumulation is not None:
         batch = math.ceil(EFFECTIVE_BATCH / accumulation)
@@ -43,15 +44,18 @@ def choose_batch(choices: AutoValues, images: int, resolution: int | None) -> in
     reason = f"{batch * accumulation} images per step, because training on fewer than {EFFECTIVE_BATCH} is noisy"
     if accumulation == 1:
         reason = f"a batch of {batch} is large enough"
-    return int(batch * choices.take("gradient_accumulation_steps", accumulation, reason))
+    return int(batch), int(choices.take("gradient_accumulation_steps", accumulation, reason))
 
 
-def choose_steps(choices: AutoValues, purpose: Purpose, dataset: DatasetFacts, effective_batch: int) -> int:
+def choose_steps(
+    choices: AutoValues, purpose: Purpose, dataset: DatasetFacts, batch_size: int, accumulation: int
+) -> int:
     """Choose and return the number of optimizer steps, computed from the epochs if they are set."""
-    config, shown = choices.config, dataset.samples_per_epoch
-    steps_per_epoch = math.ceil(shown / effective_batch)
+    config, shown, effective_batch = choices.config, dataset.samples_per_epoch, batch_size * accumulation
+    steps_per_epoch = dataset.steps_per_epoch(batch_size, accumulation)
     if config.epochs is not None:
-        reason = f"{config.epochs} epochs of {shown} images, {effective_batch} images per step"
+        epochs = counted(config.epochs, "epoch")
+        reason = f"{epochs} of {counted(shown, 'image')} in {counted(steps_per_epoch, 'step')}"
         return int(choices.set("max_train_steps", config.epochs * steps_per_epoch, reason))
     if purpose == "quick_test" and config.max_train_steps is None:
         return int(choices.set("max_train_steps", TEST_STEPS, "enough to see whether everything works"))
@@ -77,7 +81,7 @@ def choose_warmup(choices: AutoValues, steps: int) -> None:
     if warmup is not None and warmup >= steps:
         raise CrucibleError(
             f"lr_warmup_steps = {warmup}, but the run has only {steps} steps, so the learning rate would never reach "
-            f"its full value. Set it to about {steps // 10}, or leave it on auto."
+            f"its full value. Set it to {steps // 10}, or leave it on auto."
         )
     if warmup is None and ratio is not None:
         choices.set("lr_warmup_steps", int(ratio * steps), f"{ratio:g} of {steps} steps")

@@ -41,6 +41,9 @@ DECIDED_BY = {
 """The facts from which each setting on auto is chosen."""
 
 
+NEW_LINE, INDENTED = "\n", "\n    "
+
+
 @dataclass(frozen=True)
 class Summary:
     """The settings of a run as text for the user, and as a config file."""
@@ -104,7 +107,7 @@ def _given(config: TrainingConfig) -> list[str]:
     """List the settings of the training itself that differ from their defaults."""
     defaults = TrainingConfig()
     return [
-        f"  {name} = {getattr(config, name)}"
+        f"  {name} = {str(getattr(config, name)).replace(NEW_LINE, INDENTED)}"
         for name in SETTINGS
         if name not in OF_OTHER_NODES and getattr(config, name) != getattr(defaults, name)
     ] or ["  nothing"]

@@ -21,9 +21,8 @@ from ..models.previews import Sampling
 from ..runs.paths import RunFiles
 from ..runs.report import cache_text
 from .plan import RunPlan
-
-DEFAULT_PREVIEWS = 2
-"""The number of captions that samples are drawn from if the user gives no prompts."""
+from .previews import sampling_of
+from .refusals import refuse_unsuitable
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
         CrucibleError: an example cannot be encoded, or settings do not suit the base model.
     """
     config, dataset, controls = plan.config, plan.dataset, base_model.memory
-    reasons = plan.plan.resolved.reasons | base_model.prepare_losses(config)
+    reasons = plan.plan.resolved.reasons | refuse_unsuitable(base_model, plan)
     if plan.initial is not None:
         reasons.pop("target_modules", None)
     cache = TensorCache(files.cache, limit=int(config.cache_size_gb * 1e9))
@@ -123,23 +122,4 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
         reasons=reasons,
         notes=plan.notes,
         cache_line=cache_text(cache),
-    )
-
-
-def sampling_of(config: ResolvedConfig, dataset: Dataset) -> Sampling:
-    """Return the settings of the samples of a run; without `sample_prompts`, the first captions are the prompts."""
-    prompts = [line.strip() for line in config.sample_prompts.splitlines() if line.strip()]
-    if not prompts:
-        prompts = list(dict.fromkeys(dataset.captions))[:DEFAULT_PREVIEWS]
-    width, height = (0, 0) if config.resolution is None else dataset.preview_size(config.resolution)
-    return Sampling(
-        prompts=tuple(prompts),
-        width=width,
-        height=height,
-        seed=config.seed,
-        steps=config.sample_steps,
-        cfg=config.sample_cfg,
-        sampler=config.sample_sampler,
-        scheduler=config.sample_scheduler,
-        negative=config.sample_negative_prompt,
     )

@@ -10,12 +10,37 @@ from PIL import Image
 from torch import Tensor
 
 from ..adapters.adapters import Adapters
+from ..config import ResolvedConfig
+from ..config.sample_prompts import read_prompts
+from ..data.base import Dataset
 from ..files.pictures import side_by_side
 from ..hardware.out_of_memory import twice
 from ..models.base import BaseModel
 from ..models.previews import Samples, Sampling
 from ..runs.best_effort import BestEffort
 from ..runs.paths import RunFiles
+
+DEFAULT_PREVIEWS = 2
+"""The number of captions that samples are drawn from if the user gives no prompts."""
+
+
+def sampling_of(config: ResolvedConfig, dataset: Dataset) -> Sampling:
+    """Return the settings of the samples of a run; without `sample_prompts`, the first captions are the prompts."""
+    prompts = read_prompts(config.sample_prompts)
+    if not prompts:
+        prompts = list(dict.fromkeys(dataset.captions))[:DEFAULT_PREVIEWS]
+    width, height = (0, 0) if config.resolution is None else dataset.preview_size(config.resolution)
+    return Sampling(
+        prompts=tuple(prompts),
+        width=width,
+        height=height,
+        seed=config.seed,
+        steps=config.sample_steps,
+        cfg=config.sample_cfg,
+        sampler=config.sample_sampler,
+        scheduler=config.sample_scheduler,
+        negative=config.sample_negative_prompt,
+    )
 
 
 class PreviewSamples:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from lora_crucible.config import SETTINGS, TrainingConfig, from_widgets, parse_config
 from lora_crucible.config.contradictions import ACTS_ONLY_WITH
+from lora_crucible.config.foreign_keys import ELSEWHERE
+from lora_crucible.config.sample_prompts import read_prompts
+from lora_crucible.config.validation import KEYS
 from lora_crucible.errors import CrucibleError
 
 ALIASES = {alias: setting.name for setting in SETTINGS.values() for alias in setting.aliases}
@@ -57,7 +61,7 @@ def test_values_as_people_write_them(key: str, written: Any, meant: Any) -> None
 def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
     setting = SETTINGS[name]
     number = 16 if setting.maximum is None else min(16, setting.maximum)
-    value = {"switch": True, "choice": setting.choices[-1:]}.get(setting.kind, number)
+    value = {"switch": True, "choice": setting.choices[-1:], "text": "16"}.get(setting.kind, number)
     value = value[0] if isinstance(value, tuple) else value
     ruler = {other: choice for other, choice in [ACTS_ONLY_WITH.get(name, ("", ""))] if other}
     assert getattr(parse_config({alias: value, **ruler}), name) == value
@@ -102,10 +106,9 @@ def test_wrong_value_is_shown_with_what_is_valid(key: str, value: Any, expected:
     ("wrong", "right"),
     [
         ("lora_rnk", "lora_rank"),
-        ("rank", "lora_rank"),
         ("Learning-Rate", "learning_rate"),
         ("network_dimm", "network_dim"),
-        ("accumulation", "gradient_accumulation"),
+        ("gradient_acumulation", "gradient_accumulation"),
     ],
 )
 def test_unknown_key_names_the_nearest(wrong: str, right: str) -> None:
@@ -114,8 +117,77 @@ def test_unknown_key_names_the_nearest(wrong: str, right: str) -> None:
 
 
 def test_unknown_key_that_is_like_none_lists_all() -> None:
-    with pytest.raises(CrucibleError, match="the valid keys are train_data_dir, trigger_word"):
-        parse_config({"zzz": 1})
+    with pytest.raises(CrucibleError, match=r"valid keys are train_data_dir, trigger_word") as error:
+        parse_config({"zzz": 1, "caption_extent": 2})
+    assert str(error.value).count("valid keys are") == 1
+
+
+@pytest.mark.parametrize(("key", "instead"), ELSEWHERE.items())
+def test_keys_of_other_trainers_say_what_to_write_here(key: str, instead: str) -> None:
+    assert key not in KEYS
+    with pytest.raises(CrucibleError) as error:
+        parse_config({key: 1})
+    assert f"{key} is a key of other trainers; {instead}" in str(error.value)
+    assert "did you mean" not in str(error.value)
+    assert "valid keys are" not in str(error.value)
+
+
+def test_advice_on_other_trainers_keys_names_settings_that_exist() -> None:
+    named = {word for text in ELSEWHERE.values() for word in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", text)}
+    assert named - {"adamw_8bit"} - set(SETTINGS) <= {"linear_and_convolution"}
+
+
+@pytest.mark.parametrize("value", [{"base_model": "demo"}, [{"folder_path": "x"}]])
+def test_a_section_is_called_so(value: Any) -> None:
+    with pytest.raises(CrucibleError, match=r"settings is a section; write its settings without it"):
+        parse_config({"settings": value})
+
+
+@pytest.mark.parametrize("key", ["\ufefflora_rank", "lora_rank\u200b", "\uff4c\uff4f\uff52\uff41_rank"])
+def test_keys_with_letters_that_look_the_same(key: str) -> None:
+    assert parse_config({key: 7}).lora_rank == 7
+
+
+@pytest.mark.parametrize(
+    "written", ["\u201cohwx\u201d", "\u201eohwx\u201c", "\u2018ohwx\u2019", '"ohwx"', "\u200bohwx\ufeff"]
+)
+def test_quotes_and_invisible_letters_are_no_part_of_a_word(written: str) -> None:
+    assert parse_config({"trigger_word": written}).trigger_word == "ohwx"
+
+
+def test_a_quote_inside_a_text_stays() -> None:
+    assert (
+        parse_config({"trigger_word": "\u201ca\u201d b \u201cc\u201d"}).trigger_word == "\u201ca\u201d b \u201cc\u201d"
+    )
+    assert parse_config({"trigger_word": "rock 'n' roll"}).trigger_word == "rock 'n' roll"
+
+
+@pytest.mark.parametrize("written", ["512,512", "512 x 512", [512, 512], ["512", "512"]])
+def test_a_square_resolution_as_other_trainers_write_it(written: Any) -> None:
+    assert parse_config({"resolution": written}).resolution == 512
+
+
+def test_a_resolution_that_is_not_square_says_which_number_to_write() -> None:
+    with pytest.raises(CrucibleError, match=r"resolution = 1024,768, but .*own aspect ratio.*such as 896"):
+        parse_config({"resolution": "1024,768"})
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ("a dog --n blurry --w 512", r"options --n, --w of another program.*sample_negative_prompt and resolution"),
+        ("a cat\n--prompt a castle --negative_prompt trees", r"options --prompt, --negative_prompt"),
+        ("prompts/my prompts.txt", r"is the name of a file.*one per line"),
+    ],
+)
+def test_prompts_for_another_program_are_refused(prompts: str, said: str) -> None:
+    with pytest.raises(CrucibleError, match=rf"sample_prompts: .*{said}"):
+        parse_config({"sample_prompts": prompts})
+
+
+def test_comments_are_no_prompts() -> None:
+    text = "# mine\n\n a dog -- running \n  # no\na cat"
+    assert read_prompts(parse_config({"sample_prompts": text}).sample_prompts) == ["a dog -- running", "a cat"]
 
 
 def test_all_mistakes_are_shown_at_once() -> None:

@@ -98,6 +98,12 @@ def test_braces_on_one_line_are_yaml(tmp_path: Path) -> None:
         ("- demo\n- images\n", "not a list of settings"),
         ("lora_rank:8\n", "no space after the colon in line 1: lora_rank:8"),
         ("seed: 1\nlora_rank:8\nepochs: 2\n", "no space after the colon in line 2"),
+        (
+            "seed: 1\n\nlora_rank\uff1a8\n\n",
+            "in line 3:\n  lora_rank\uff1a8\nThe setting cannot be read (the colon in line 3 is a full",
+        ),
+        ("seed\uff1a1\nlora_rank\uff1a8\n", "the colon in line 1 is a full-width one"),
+        ("seed: 1\ntrigger_word: 'open\n\n", "in line 2:\n  trigger_word: 'open"),
         ("seed: 1\n  lora_rank: 8\n", "in line 2:\n  lora_rank: 8\n"),
         ("seed: 1\n\tlora_rank: 8\n", "starts with a tab"),
         ('train_data_dir: "C:\\Users\\me"\n', "double quotes a backslash"),

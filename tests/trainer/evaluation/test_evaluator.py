@@ -62,9 +62,9 @@ def train(base_model, dataset, folder: Path, hooks: Callbacks | None = None, **v
 
 @pytest.fixture(scope="module")
 def overdone(demo_model, dataset, tmp_path_factory) -> RunResult:
-    """A learning rate ten times too high."""
+    """A learning rate that is far too high."""
     folder = tmp_path_factory.mktemp("overdone")
-    return train(demo_model, dataset, folder, max_train_steps=80, learning_rate=2e-2, validate_every_n_steps=8)
+    return train(demo_model, dataset, folder, max_train_steps=80, learning_rate=5e-2, validate_every_n_steps=8)
 
 
 def validation_error(base_model, dataset: ImageDataset, lora: Path) -> float:

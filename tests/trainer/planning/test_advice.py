@@ -15,7 +15,7 @@ DEMO = ModelFacts("demo", 64, 4.0, "epsilon")
 
 
 def said(model: ModelFacts = SDXL, images: int = 40, trigger_word: str = "", **values: Any) -> str:
-    dataset = DatasetFacts(images, images, trigger_word=trigger_word)
+    dataset = DatasetFacts(images, (images,), trigger_word=trigger_word)
     config = resolve(parse_config({"purpose": "style", **values}), dataset, model).values
     return "\n".join(notes(config, dataset, model))
 
@@ -81,4 +81,4 @@ def test_a_model_without_a_dataset_is_enough_to_judge_the_learning_rate() -> Non
     (note,) = notes(parse_config({"learning_rate": 1e-3}), model=SDXL)
     assert "10 times the usual value for AdamW" in note
     assert notes(parse_config({"purpose": "character"}), model=SDXL) == ()  # a trigger word is not known yet
-    assert notes(parse_config({"purpose": "character"}), DatasetFacts(40, 40, trigger_word="aki")) == ()
+    assert notes(parse_config({"purpose": "character"}), DatasetFacts(40, (40,), trigger_word="aki")) == ()

@@ -25,7 +25,7 @@ every_case = pytest.mark.parametrize(
 
 
 def chosen(purpose: str, model: str = "sdxl", images: int = 30, **values: object) -> ResolvedConfig:
-    facts = DatasetFacts(images=images, samples_per_epoch=images)
+    facts = DatasetFacts(images=images, bucket_sizes=(images,))
     return resolve(parse_config({"purpose": purpose, **values}), facts, MODELS[model]).values
 
 
@@ -131,14 +131,14 @@ def test_a_quick_test_is_short_and_otherwise_like_a_real_run() -> None:
 
 def test_regularization_images_do_not_take_the_place_of_training_images() -> None:
     def steps(regularization: int) -> int:
-        facts = DatasetFacts(20, 20 + regularization, regularization_per_epoch=regularization)
+        facts = DatasetFacts(20, (20 + regularization,), regularization_per_epoch=regularization)
         return resolve(parse_config({}), facts, MODELS["sdxl"]).values.max_train_steps
 
     assert steps(20) == 2 * steps(0)
 
 
 def test_auto_takes_the_purpose_that_the_captions_speak_for() -> None:
-    facts = DatasetFacts(30, 30, taken_for=("style", "because of the captions"))
+    facts = DatasetFacts(30, (30,), taken_for=("style", "because of the captions"))
     result = resolve(parse_config({}), facts, MODELS["sdxl"])
     assert result.reasons["purpose"] == "style: because of the captions"
     named = resolve(parse_config({"purpose": "style"}), facts, MODELS["sdxl"])
@@ -165,7 +165,7 @@ def test_a_complete_config_is_complete_already() -> None:
     for purpose, model in itertools.product((*PURPOSES, "quick_test"), MODELS):
         values = chosen(purpose, model, images=60)
         again = resolve(
-            parse_config(values.model_dump()), DatasetFacts(60, 60, taken_for=("object", "?")), MODELS["sd15"]
+            parse_config(values.model_dump()), DatasetFacts(60, (60,), taken_for=("object", "?")), MODELS["sd15"]
         )
         assert again.values.model_dump() == values.model_dump()
         assert again.reasons == {}

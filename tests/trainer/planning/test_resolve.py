@@ -22,7 +22,7 @@ def resolved(image_count: int = 30, architecture: str = "sd15", **values: Any) -
     prediction = "flow" if architecture == "flux1" else "epsilon"
     return resolve(
         TrainingConfig(**values),
-        DatasetFacts(image_count, samples_per_epoch=image_count),
+        DatasetFacts(image_count, bucket_sizes=(image_count,)),
         ModelFacts(architecture, native, sample_cfg=6.0, prediction_type=prediction),
     )
 
@@ -121,7 +121,7 @@ def test_warmup_is_a_tenth_of_the_run_at_most_100_steps(steps: int, warmup: int)
 
 
 def test_warmup_as_long_as_the_run_is_refused() -> None:
-    with pytest.raises(CrucibleError, match=r"lr_warmup_steps = 100, but the run has only 100 steps.*to about 10, or"):
+    with pytest.raises(CrucibleError, match=r"lr_warmup_steps = 100, but the run has only 100 steps.*to 10, or"):
         resolved(max_train_steps=100, lr_warmup_steps=100)
 
 

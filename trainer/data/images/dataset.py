@@ -140,6 +140,9 @@ class ImageDataset(Dataset):
         trained = _spread(self.images, len(held_out) or most)
         return fixed_examples(self.settings, held_out, resolution), fixed_examples(self.settings, trained, resolution)
 
+    def bucket(self, example: ImageExample) -> tuple[int, int]:
+        return example.size
+
     def facts(self, examples: Sequence[ImageExample], resolution: int | None) -> DatasetFacts:
         assert resolution is not None
         trained = sum(image.repeats for image in self.images) * len(self.settings.resolutions(resolution))

@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.sample
+import comfy.samplers
 import torch
 from torch import Tensor
 
@@ -29,6 +30,14 @@ class ComfyUIPreviewer(Previewer):
     def __init__(self, loaded: LoadedModel, clip: Any, vae: Any) -> None:
         self._loaded, self._clip, self._vae = loaded, clip, vae
         self.encode_anew = False
+
+    @property
+    def samplers(self) -> Sequence[str]:
+        return comfy.samplers.KSampler.SAMPLERS
+
+    @property
+    def schedulers(self) -> Sequence[str]:
+        return comfy.samplers.KSampler.SCHEDULERS
 
     def prepare(self, samplings: Sequence[Sampling]) -> None:
         prompts = dict.fromkeys(prompt for one in samplings for prompt in (one.negative, *one.prompts))

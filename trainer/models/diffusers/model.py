@@ -34,6 +34,11 @@ from .pipeline import Encoded, Pipeline, PipelineEncoders
 from .previews import DiffusersPreviewer
 from .verify import unmatched_keys
 
+LEAST_SIGNAL = 2**-24
+"""The least share of the image's variance that is left at a timestep. Schedules with a zero signal-to-noise ratio at
+their end (Lin et al. 2023, arXiv:2305.08891) have none there, and noise levels would be infinite; diffusers' samplers
+use the same number."""
+
 
 class DiffusersBaseModel(DiffusionBaseModel):
     """SD1.5 or SDXL from a diffusers folder, or the demo model.
@@ -41,12 +46,15 @@ class DiffusersBaseModel(DiffusionBaseModel):
     Args:
         base_model: a folder with a model_index.json, or "demo".
         check_interrupt: a function called before each batch and each sample; it may raise to stop the training.
+        weights: whether to load the weights. Without them, the model can only tell what it could be trained with.
 
     Raises:
         CrucibleError: there is no such folder, or it contains another kind of model.
     """
 
-    def __init__(self, base_model: str, check_interrupt: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, base_model: str, check_interrupt: Callable[[], None] = lambda: None, *, weights: bool = True
+    ) -> None:
         self._check_interrupt = check_interrupt
         folder = read_folder(base_model)
         self._warnings = folder.warnings
@@ -54,7 +62,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         self.architecture = ARCHITECTURES[folder.facts.architecture]
         self.native_resolution = folder.native_resolution
         self.prediction_type = PredictionType(folder.facts.prediction_type)
-        self._pipeline = Pipeline(folder.path)
+        self._pipeline = Pipeline(folder.path, weights=weights)
         self.device = self._pipeline.device
         self._unet = self._pipeline.unet
         self._rows = RowSeeds()
@@ -68,6 +76,8 @@ class DiffusersBaseModel(DiffusionBaseModel):
         return 1.0  # none of these models is a flow model
 
     def identity(self) -> str:
+        if self.device.type == "meta":
+            return ""
         return weights_hash(self._unet.state_dict().items())
 
     def encoders_identity(self) -> str:
@@ -82,7 +92,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         self._engine = self._previewer.engine = Engine(self.device, DTYPES[mixed_precision])
         self._pipeline.load_encoders()
         self._unet.to(self.device, self._engine.compute).requires_grad_(False)
-        signal = self._pipeline.whole.scheduler.alphas_cumprod.double()
+        signal = self._pipeline.whole.scheduler.alphas_cumprod.double().clamp(LEAST_SIGNAL)
         self._sigmas = ((1 - signal) / signal).sqrt().float().to(self.device)
         with torch.enable_grad():
             yield self._engine

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from ...hardware.out_of_memory import Attempt, first_that_fits
 from ..diffusion.inputs import Encoders
@@ -26,6 +28,8 @@ class Pipeline:
 
     Args:
         folder: the folder with its model_index.json.
+        weights: whether to load the weights. Without them, the denoiser and the text encoders have only their layers,
+            on the device "meta", and there is no VAE.
 
     Attributes:
         whole: the pipeline itself.
@@ -33,8 +37,13 @@ class Pipeline:
         trains_text: whether its text encoders are trained, so that they stay on the device.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.whole: Any = DiffusionPipeline.from_pretrained(
+    def __init__(self, folder: Path, *, weights: bool = True) -> None:
+        self.trains_text = False
+        if not weights:
+            self.whole: Any = _layers(folder)
+            self.device = torch.device("meta")
+            return
+        self.whole = DiffusionPipeline.from_pretrained(
             folder, local_files_only=True, safety_checker=None, requires_safety_checker=False
         )
         self.whole.set_progress_bar_config(disable=True)
@@ -44,7 +53,6 @@ class Pipeline:
             if part.dtype != torch.float32:
                 part.to(torch.float32)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.trains_text = False
 
     @property
     def unet(self) -> Any:
@@ -107,6 +115,18 @@ class Pipeline:
             part.to("cpu")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _layers(folder: Path) -> SimpleNamespace:
+    """Return the denoiser and the text encoders of a diffusers folder without their weights."""
+    with torch.device("meta"):
+        parts: dict[str, Any] = {
+            "unet": UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
+        }
+        for name, kind in (("text_encoder", CLIPTextModel), ("text_encoder_2", CLIPTextModelWithProjection)):
+            if (folder / name).is_dir():
+                parts[name] = kind(CLIPTextConfig.from_pretrained(folder / name))
+    return SimpleNamespace(**parts)
 
 
 class PipelineEncoders(Encoders):

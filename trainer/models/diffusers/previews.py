@@ -9,7 +9,6 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
-from ...errors import CrucibleError
 from ...optim.engine import Engine
 from ..previews import Previewer, Sampling
 from .pipeline import Pipeline
@@ -37,14 +36,12 @@ class DiffusersPreviewer(Previewer):
     def __init__(self, pipeline: Pipeline, check_interrupt: Callable[[], None]) -> None:
         self._pipeline, self._check_interrupt = pipeline, check_interrupt
 
+    @property
+    def samplers(self) -> Sequence[str]:
+        return tuple(_SAMPLERS)
+
     @torch.no_grad()
     def prepare(self, samplings: Sequence[Sampling]) -> None:
-        for sampling in samplings:
-            if sampling.sampler not in _SAMPLERS:
-                raise CrucibleError(
-                    f"sample_sampler is {sampling.sampler!r}, which is not available outside ComfyUI. Choose one of "
-                    f"these: {', '.join(_SAMPLERS)}."
-                )
         self._encode_prompts(samplings)
 
     def _encode_prompts(self, samplings: Sequence[Sampling]) -> None:

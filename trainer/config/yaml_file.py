@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from typing import Any
 import yaml
 
 from ..errors import CrucibleError
-from ..files.text import read_text
+from ..files.text import read_file_text
 from ..messages.suggestions import nearest_path
 from .schema import TrainingConfig
 from .validation import KEYS, Problem, check_values, config_error, plain_key
+
+log = logging.getLogger(__name__)
 
 NULL_WORDS = ("", "~", "null", "Null", "NULL")
 
@@ -54,7 +57,10 @@ def read_config(path: str | Path) -> TrainingConfig:
     path = Path(path).expanduser()
     if not path.is_file():
         raise _no_file(path)
-    return checked(read_settings(read_text(path), f"the config file {path}"))
+    read = read_file_text(path)
+    if read.guess:
+        log.warning("The config file %s is not UTF-8: %s, which is a guess. Save it as UTF-8.", path, read.guess)
+    return checked(read_settings(read.text, f"the config file {path}"))
 
 
 def checked(written: WrittenSettings) -> TrainingConfig:

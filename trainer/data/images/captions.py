@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ...config.data_settings import CaptionSource, DataSettings
-from ...files.text import read_text
+from ...files.text import read_file_text
+from .marks import with_trigger_in_place
 from .metadata_files import MetadataFile
 from .scan import CAPTION_EXTENSIONS, FoundImage, is_file
 
@@ -29,11 +30,13 @@ class FoundCaptions:
         captions: the captions, of which one is drawn each time; there may be none.
         source: the source of the captions: the name of a file, `file name` or `folder name`.
         others: the sources with different captions for the image, which were not used.
+        guess: what was guessed about the encoding of the source, or "".
     """
 
     captions: tuple[str, ...] = ()
     source: str = ""
     others: tuple[str, ...] = ()
+    guess: str = ""
 
 
 def find_captions(
@@ -50,19 +53,24 @@ def find_captions(
         CrucibleError: a caption file cannot be read, or is not text.
     """
     found: list[tuple[str, tuple[str, ...]]] = []
+    guesses: dict[str, str] = {}
     if source == "file_name":
         found = [("file name", _words(image.path.stem))]
     elif source == "folder_name":
         found = [("folder name", _words(re.sub(r"^\d+_", "", image.path.parent.name)))]
     if source in ("auto", "sidecar"):
-        found += [(path.name, _read(path, per_line)) for path in caption_paths(image.path)]
+        for path in caption_paths(image.path):
+            read = read_file_text(path)
+            found.append((path.name, _captions(read.text, per_line)))
+            guesses[path.name] = read.guess
     if source in ("auto", "metadata"):
         found += [(file.path.name, file.of(image.name)) for file in metadata]
     found = [(name, captions) for name, captions in found if captions]
     if not found:
         return FoundCaptions()
     name, captions = found[0]
-    return FoundCaptions(captions, name, tuple(other for other, texts in found[1:] if texts != captions))
+    others = tuple(other for other, texts in found[1:] if texts != captions)
+    return FoundCaptions(captions, name, others, guesses.get(name, ""))
 
 
 def caption_paths(image_path: Path) -> list[Path]:
@@ -76,8 +84,7 @@ def caption_paths(image_path: Path) -> list[Path]:
     return paths
 
 
-def _read(path: Path, per_line: bool) -> tuple[str, ...]:
-    text = read_text(path)
+def _captions(text: str, per_line: bool) -> tuple[str, ...]:
     folded = (" ".join(part.split()) for part in (text.split("\n") if per_line else [text]))
     return tuple(dict.fromkeys(part for part in folded if part))
 
@@ -101,8 +108,25 @@ def holds_word(text: str, word: str) -> bool:
     return re.search(pattern, text.casefold()) is not None
 
 
+_UNSEEN = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\u00ad\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Letters that are not seen: zero-width spaces, marks of direction, soft hyphens and control characters. Joiners, which
+some scripts and emoji need, are none of them."""
+
+_HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which programs leave behind that cut a text in the middle of an emoji."""
+
+DAMAGED = "\ufffd"
+"""The sign that takes the place of what could not be read as a letter."""
+
+
+def legible(caption: str) -> str:
+    """Return a caption without letters that are not seen, and with `DAMAGED` in place of halves of characters."""
+    return " ".join(_HALVES.sub(DAMAGED, _UNSEEN.sub("", caption)).split())
+
+
 def finished(caption: str, settings: DataSettings) -> str:
-    """Return a caption with prefix and suffix, and with the trigger word in front if it lacks it."""
+    """Return a caption with prefix and suffix, and with the trigger word in its place or in front if it lacks it."""
+    caption = with_trigger_in_place(legible(caption), settings.trigger_word)
     prefix, suffix = settings.caption_prefix.strip(), settings.caption_suffix.strip()
     text = f"{prefix} {caption}".strip()
     text += suffix if suffix.startswith((",", ".")) else f" {suffix}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from ...demo import DATASET_DIR, TRIGGER_WORD
 from ...errors import CrucibleError
 from ...messages.wording import counted
 from ..findings import Finding
-from .captions import find_captions, finished, holds_word
+from .captions import DAMAGED, find_captions, finished, holds_word, legible
 from .dataset import DEMO, ImageDataset, split_dataset
 from .image_facts import ImageFacts, all_facts
+from .marks import findings_of_marks, with_trigger_in_place
 from .metadata_files import MetadataFile, metadata_files, misspelt_metadata, read_metadata
 from .scan import FoundImage, find_images, find_mask
 from .training_image import TrainingImage
@@ -143,6 +144,10 @@ def _metadata(folder: Path, settings: DataSettings, names: list[str], findings: 
             )
         )
     for file in files:
+        if file.guess:
+            what = f"{file.path.name} is not UTF-8: {file.guess}, which is a guess"
+            why, remedy = "If it is wrong, other words are trained.", "Look at the captions, and save it as UTF-8."
+            findings.append(Finding("guessed_encoding", "warning", what, why, remedy))
         if file.unread:
             lines = counted(len(file.unread), "line")
             what = f"{lines} of {file.path.name} cannot be used: {'; '.join(file.unread[:3])}"
@@ -164,6 +169,7 @@ def _with_captions(
 ) -> list[TrainingImage]:
     images, without, conflicts, unreadable = [], [], [], []
     bare: dict[str, str] = {}
+    guessed: dict[str, list[str]] = {}
     for image in found:
         try:
             own = find_captions(image, settings.caption_source, metadata, per_line=settings.captions_per_line)
@@ -173,16 +179,23 @@ def _with_captions(
         if not own.captions:
             without.append(image.name)
         bare[image.name] = own.captions[0] if own.captions else ""
+        if own.guess:
+            guessed.setdefault(own.guess, []).append(image.name)
         if own.others:
             conflicts.append(f"{image.name} ({own.source} before {', '.join(own.others)})")
         captions = tuple(finished(caption, settings) for caption in own.captions)
         repeats = image.repeats * settings.repeats
         images.append(TrainingImage(image.path, image.name, captions, facts[image.path], repeats))
     word = settings.trigger_word
-    added = tuple(one.name for one in images if one.captions and word and not holds_word(bare[one.name], word))
+    added = tuple(
+        one.name
+        for one in images
+        if one.captions and word and not holds_word(with_trigger_in_place(bare[one.name], word), word)
+    )
     if added:
         done = f'"{word}" was added to the front of {counted(len(added), "caption")} without it'
         findings.append(Finding("trigger_word_added", "note", done))
+    findings += _about_the_text(images, bare, guessed)
     for text in unreadable:
         findings.append(Finding("unreadable_caption", "warning", text))
     if conflicts:
@@ -227,6 +240,37 @@ def complete_captions(
         )
     )
     return images
+
+
+def _about_the_text(
+    images: Sequence[TrainingImage], bare: Mapping[str, str], guessed: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
+    """Yield findings about captions whose text may be something else than what was meant."""
+    for guess, names in guessed.items():
+        yield Finding(
+            "guessed_encoding",
+            "warning",
+            f"{counted(len(names), 'caption is', 'captions are')} not UTF-8: {guess}, which is a guess",
+            "If it is wrong, other words are trained.",
+            "Look at them, and save the files as UTF-8.",
+            tuple(names),
+        )
+    damaged = tuple(image.name for image in images if any(DAMAGED in caption for caption in image.captions))
+    if damaged:
+        yield Finding(
+            "damaged_caption",
+            "warning",
+            f"{counted(len(damaged), 'caption has', 'captions have')} letters that an earlier program lost",
+            f"They are trained as {DAMAGED}.",
+            "Write these captions anew.",
+            damaged,
+        )
+    unseen = tuple(name for name, caption in bare.items() if legible(caption) not in (caption, ""))
+    unseen = tuple(name for name in unseen if name not in damaged)
+    if unseen:
+        what = f"Letters that are not seen were left out of {counted(len(unseen), 'caption')}"
+        yield Finding("unseen_letters", "note", what, "", "", unseen)
+    yield from findings_of_marks([(image.name, caption) for image in images for caption in image.captions])
 
 
 def _with_masks(images: list[TrainingImage], settings: DataSettings, findings: list[Finding]) -> list[TrainingImage]:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import CrucibleError
-from ...files.text import portable, read_text
+from ...files.text import portable, read_file_text
 from ...messages.suggestions import nearest_names, nearest_path
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
@@ -33,11 +33,13 @@ class MetadataFile:
         path: the file.
         captions: the captions by the normalised name of their image, in the order of the file.
         unread: what is wrong with each line that could not be used.
+        guess: what was guessed about the encoding of the file, or "".
     """
 
     path: Path
     captions: dict[str, tuple[str, ...]]
     unread: tuple[str, ...]
+    guess: str = ""
 
     def of(self, name: str) -> tuple[str, ...]:
         """Return the captions of an image, found by its path in the dataset or its file name, or either's stem."""
@@ -96,7 +98,8 @@ def read_metadata(path: Path) -> MetadataFile:
     Raises:
         CrucibleError: the file cannot be read, or none of its lines has an image and a caption.
     """
-    text = read_text(path)
+    read = read_file_text(path)
+    text = read.text
     rows = _json_rows(text) if path.suffix.lower() == ".jsonl" else _table_rows(text, path)
     captions: dict[str, list[str]] = {}
     unread = []
@@ -114,7 +117,9 @@ def read_metadata(path: Path) -> MetadataFile:
             "Write one line per image: file_name,text in a .csv, or "
             '{"file_name": "1.png", "text": "a cat"} in a .jsonl.'
         )
-    return MetadataFile(path, {name: tuple(dict.fromkeys(found)) for name, found in captions.items()}, tuple(unread))
+    return MetadataFile(
+        path, {name: tuple(dict.fromkeys(found)) for name, found in captions.items()}, tuple(unread), read.guess
+    )
 
 
 Row = tuple[str, list[str]] | str

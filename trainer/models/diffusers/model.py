@@ -81,7 +81,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         return weights_hash(self._unet.state_dict().items())
 
     def encoders_identity(self) -> str:
-        return PipelineEncoders(self._pipeline).identity
+        return self._as_encoders().identity
 
     @contextmanager
     def session(self, mixed_precision: str) -> Iterator[Engine]:
@@ -106,8 +106,10 @@ class DiffusersBaseModel(DiffusionBaseModel):
         encode_captions: bool,
         progress: Progress,
     ) -> list[CachedExample[Inputs]]:
-        encoders = PipelineEncoders(self._pipeline)
-        return cached_examples(examples, encoders, cache, caption_dropout, encode_captions, progress)
+        return cached_examples(examples, self._as_encoders(), cache, caption_dropout, encode_captions, progress)
+
+    def _as_encoders(self) -> PipelineEncoders:
+        return PipelineEncoders(self._pipeline)
 
     def release_encoders(self) -> None:
         self._pipeline.release_encoders()

@@ -81,7 +81,11 @@ class Pipeline:
         return embedding.cpu(), None if pooled is None else pooled.cpu()
 
     def encode_on_device(self, text: str) -> Encoded:
-        """Encode a caption, with gradients where they are enabled. diffusers truncates captions to 75 tokens."""
+        """Encode a caption, with gradients where they are enabled. diffusers truncates captions to 75 tokens.
+
+        `\\(` and `\\)` mean parentheses, as in ComfyUI and A1111, where others are weights.
+        """
+        text = text.replace(r"\(", "(").replace(r"\)", ")")
         embedding, _, *pooled = self.whole.encode_prompt(
             text, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )

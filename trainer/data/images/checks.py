@@ -25,6 +25,9 @@ third, training time grows faster than what is learned."""
 BLURRED_SHARE = 0.1
 """An image counts as blurred if its sharpness is below this fraction of the dataset's median."""
 
+LEAST_TO_SEE = 0.004
+"""An image whose colours spread less than this (of 1) shows nothing."""
+
 EXTREME_ASPECT = 3.0
 
 OUTLIERS_FROM = 10
@@ -87,6 +90,8 @@ def check_dataset(
         *_bucket_step(dataset.settings.bucket_step, latent_factor),
         *_aspects(images, dataset.settings.aspect_ratio_buckets),
         *_duplicates(images),
+        *_blank(images),
+        *_notes(images),
         *_blurred(images),
         *_outliers(images),
         *_captions(images, dataset.trigger_word),
@@ -186,6 +191,28 @@ def _duplicates(images: Sequence[TrainingImage]) -> Iterator[Finding]:
             "Keep one of each.",
             texts,
         )
+
+
+def _blank(images: Sequence[TrainingImage]) -> Iterator[Finding]:
+    blank = _names(image for image in images if image.facts.spread < LEAST_TO_SEE)
+    if blank:
+        yield Finding(
+            "blank",
+            "warning",
+            f"{counted(len(blank), 'image shows', 'images show')} a single colour",
+            "There is nothing to learn from them. Transparent parts are trained as white.",
+            "Remove them, or put a background behind what is white or transparent.",
+            blank,
+        )
+
+
+def _notes(images: Sequence[TrainingImage]) -> Iterator[Finding]:
+    notes: dict[str, list[str]] = {}
+    for image in images:
+        if image.facts.note:
+            notes.setdefault(image.facts.note, []).append(image.name)
+    for note, names in notes.items():
+        yield Finding("read_with_care", "note", f"Look at {counted(len(names), 'image')}: {note}", "", "", tuple(names))
 
 
 def _blurred(images: Sequence[TrainingImage]) -> Iterator[Finding]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,23 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ...errors import CrucibleError
+from .mending import Mended, mended
 
 MOST_PIXELS = 178_956_970
 """The largest image that is accepted. This is Pillow's own limit, which other code in the process may have lifted."""
 
 BACKGROUND = (255, 255, 255)
 """The colour that shows through transparent pixels."""
+
+FLOAT_TOPS = (1, 255, 65535)
+"""The numbers that stand for white in float images."""
+
+BRIGHT, HIGHLIGHTS = 0.9, 2.0
+"""Float images are taken for those with the least white that this share of their numbers exceeds at most so many
+times."""
+
+UNNOTICED = 2
+"""The difference of two colours, out of 255, that nobody sees."""
 
 ORIENTATION_TAG = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
@@ -66,22 +77,83 @@ def unchanged(path: Path, content: str) -> bytes:
     return data
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded image.
+
+    Attributes:
+        image: the first frame as 8-bit RGB, upright, in sRGB, with transparency on white.
+        size: the width and height of the whole image in pixels; `image` may be smaller.
+        alpha: the opacity of each pixel as an 8-bit grey image; None if every pixel is opaque.
+        note: what had to be decided about how to read the file, as a phrase, or "".
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    alpha: Image.Image | None
+    note: str
+
+
+def decoded(path: Path, data: bytes | None = None, *, at_least: int | None = None) -> Decoded:
+    """Decode the first frame of an image.
+
+    A file that breaks a rule of its format, but has all its pixels, is decoded too.
+
+    Args:
+        data: the bytes of the file, if they have been read.
+        at_least: the number of pixels that is enough for each side; a larger JPEG is then decoded faster, at a half, a
+            quarter or an eighth of its size.
+
+    Raises:
+        UnreadableImage: the file is missing, broken, truncated, too large, or not an image.
+    """
+    try:
+        content = path.read_bytes() if data is None else data
+        try:
+            return _decoded(path, Mended(content), at_least)
+        except (OSError, ValueError, SyntaxError):
+            better = mended(content)
+            if better is None:
+                raise
+            return _decoded(path, better, at_least)
+    except (UnreadableImage, MemoryError):
+        raise
+    except Exception as error:  # decoders raise SyntaxError, struct.error, ValueError and more
+        raise UnreadableImage(path, _reason(path, error)) from error
+
+
+def _decoded(path: Path, file: Mended, at_least: int | None) -> Decoded:
+    with Image.open(io.BytesIO(file.data)) as image:
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise UnreadableImage(path, f"it is {width} x {height} pixels, too large to load; scale it down")
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        image.load()
+        size = (height, width) if _orientation(image) in SIDEWAYS else (width, height)
+        upright, note = _to_8_bit(_upright(image))
+        profile = file.profile or image.info.get("icc_profile")
+        alpha = None
+        if upright.has_transparency_data:
+            alpha = upright.convert("RGBA").getchannel("A")
+            alpha = None if alpha.getextrema()[0] == 255 else alpha
+        rgb = _to_srgb(upright, profile)
+        if alpha is not None:
+            rgb = Image.composite(rgb, Image.new("RGB", rgb.size, BACKGROUND), alpha)
+        return Decoded(rgb, size, alpha, "; ".join(filter(None, (file.note, note))))
+
+
 def open_image(path: Path, *, at_least: int | None = None, data: bytes | None = None) -> Image.Image:
     """Open the first frame of an image as 8-bit RGB, upright, in sRGB, with transparency on white.
 
     Args:
-        at_least: the number of pixels that is enough for each side; a larger JPEG is then decoded faster, at a half, a
-            quarter or an eighth of its size.
+        at_least: the number of pixels that is enough for each side, as in `decoded`.
         data: the bytes of the file, if they have been read.
 
     Raises:
         UnreadableImage: the file is missing, broken, truncated, too large, or not an image.
     """
-    with reading(path, data) as image:
-        if at_least is not None:
-            image.draft(None, (at_least, at_least))
-        image.load()
-        return _to_rgb(_upright(image))
+    return decoded(path, data, at_least=at_least).image
 
 
 def load_pixels(
@@ -134,12 +206,9 @@ def load_mask(
     Raises:
         UnreadableImage: the file cannot be used, as in `open_image`.
     """
-    if from_alpha:
-        with reading(path, data) as image:
-            image.load()
-            mask = _upright(image).convert("RGBA").getchannel("A")
-    else:
-        mask = open_image(path, data=data).convert("L")
+    opened = decoded(path, data)
+    opaque = Image.new("L", opened.image.size, 255)
+    mask = (opened.alpha or opaque) if from_alpha else opened.image.convert("L")
     mask = fit(mask, size, crop)
     return torch.from_numpy(np.array(ImageOps.mirror(mask) if mirrored else mask, dtype=np.float32) / 255)
 
@@ -147,25 +216,6 @@ def load_mask(
 def fit(image: Image.Image, size: tuple[int, int], crop: tuple[float, float] = (0.5, 0.5)) -> Image.Image:
     """Scale an image (Lanczos) to cover `size`, its width and height in pixels, and crop it to that at `crop`."""
     return ImageOps.fit(image, size, method=Image.Resampling.LANCZOS, centering=crop)
-
-
-@contextmanager
-def reading(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
-    """Open an image file, and turn whatever Pillow raises for a broken one into `UnreadableImage`.
-
-    Args:
-        data: the bytes of the file, if they have been read.
-    """
-    try:
-        with Image.open(path if data is None else io.BytesIO(data)) as image:
-            if image.width * image.height > MOST_PIXELS:
-                size = f"{image.width} x {image.height} pixels"
-                raise UnreadableImage(path, f"it is {size}, too large to load; scale it down")
-            yield image
-    except (UnreadableImage, MemoryError):
-        raise
-    except Exception as error:  # decoders raise SyntaxError, struct.error, ValueError and more
-        raise UnreadableImage(path, _reason(path, error)) from error
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -186,7 +236,7 @@ def _reason(path: Path, error: Exception) -> str:
     return f"the file is damaged or incomplete ({error})"
 
 
-def orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an image, which is 1 if it is upright."""
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
@@ -205,45 +255,57 @@ def _upright(image: Image.Image) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
-    turn = turns.get(orientation(image))
+    turn = turns.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _to_8_bit(image)
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (*BACKGROUND, 255))
-        image = Image.alpha_composite(white, image)
-    elif image.mode not in ("RGB", "CMYK", "L"):
-        image = image.convert("RGB")
-    if profile and image.mode in ("RGB", "RGBA", "CMYK"):
-        image = _to_srgb(image, profile)
-    return image.convert("RGB")
+def _to_8_bit(image: Image.Image) -> tuple[Image.Image, str]:
+    """Scale 16-bit integers (which Pillow would clip at 255) and floats to 8 bits; other images are returned unchanged.
 
+    Floats are from 0 to 1, with highlights above, unless most of them are far above 1.
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale grey values to 8 bits, from 16 bits (which Pillow would clip at 255) or from floats from 0 to 1."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    Returns:
+        The image, and what had to be decided, as a phrase, or "".
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image, ""
+    values, note = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=np.finfo(np.float32).max), ""
     if image.mode == "F":
-        values = values * 255 if values.max() <= 1 else values
-    elif image.mode != "I" or values.max() > 255:
+        high = float(np.quantile(values, BRIGHT)) if values.size else 0.0
+        top = next((top for top in FLOAT_TOPS if high <= HIGHLIGHTS * top), FLOAT_TOPS[-1])
+        if top > 1:
+            note = f"its numbers reach {values.max():.4g} and were read as 0 to {top}, which is a guess"
+        values = values * (255 / top)
+    elif image.mode != "I" or values.max(initial=0) > 255:
         values = values / 257
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)), note
 
 
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Convert colours from the file's embedded profile to sRGB; an unusable profile is ignored."""
-    mode = "CMYK" if image.mode == "CMYK" else "RGB"
-    image = image.convert(mode)
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert the colours of an image without its transparency to sRGB; a profile of no use is ignored."""
+    mode = {"LA": "L", "La": "L", "RGBA": "RGB", "RGBa": "RGB"}.get(image.mode, image.mode)
+    if mode not in ("L", "RGB", "CMYK"):
+        mode = "RGB"
+    colours = image.convert(mode)
+    if not profile:
+        return colours.convert("RGB")
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(source).lower():
-            return image
-        target = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        transform = _transform(profile, mode)
+        converted = None if transform is None else ImageCms.applyTransform(colours, transform)
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return image
-    return image if converted is None else converted
+        converted = None
+    return colours.convert("RGB") if converted is None else converted
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the conversion from a profile to sRGB; None if it changes next to nothing, whatever the profile's name."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    if mode == "CMYK":
+        return transform
+    samples = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), axis=-1).reshape(1, -1, 3)
+    probe = Image.fromarray(samples).convert(mode)
+    after = np.asarray(ImageCms.applyTransform(probe, transform), dtype=np.int16)
+    same = np.abs(after - np.asarray(probe.convert("RGB"))).max() <= UNNOTICED
+    return None if same else transform

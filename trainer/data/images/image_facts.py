@@ -5,6 +5,7 @@ Every image is decoded before the first step, so that none fails hours later.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import logging
@@ -19,17 +20,20 @@ from PIL import Image, ImageStat
 
 from ...errors import CrucibleError
 from ...files.atomic import write_whole
-from .decode import SIDEWAYS, UnreadableImage, orientation, reading
+from .decode import UnreadableImage, decoded
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """The version of the way facts are computed. Facts of another version are computed again."""
 
 WORKERS = 4
 """The number of images that are decoded at a time; each may be large."""
 
 HASH_SIDE = 8
+SMALL_SIDE = 24
+"""The side length in pixels of the small versions that near-duplicates are compared by."""
+
 SHARPNESS_SIDE = 512
 """The longest side in pixels at which sharpness is measured, so that images of different sizes are comparable."""
 
@@ -48,7 +52,10 @@ class ImageFacts:
         saturation: the mean HSV saturation, 0 to 1.
         contrast: the standard deviation of the grey image, 0 to 1.
         flatness: the fraction of pixels that are nearly equal to their right neighbour, 0 to 1; high for drawings.
-        has_alpha: whether the image has transparency.
+        spread: the largest standard deviation of a colour channel, 0 to 1; 0 for an image of a single colour.
+        small: the pixels of a small version (`SMALL_SIDE` squared, 3 bytes each), in Base64.
+        has_alpha: whether the image has transparent pixels.
+        note: what had to be decided about how to read the image, as a phrase, or an empty string.
         error: the reason why the image cannot be read, or an empty string.
     """
 
@@ -61,35 +68,35 @@ class ImageFacts:
     saturation: float = 0.0
     contrast: float = 0.0
     flatness: float = 0.0
+    spread: float = 1.0
+    small: str = ""
     has_alpha: bool = False
+    note: str = ""
     error: str = ""
+
+    def pixels(self) -> bytes:
+        """Return the pixels of the small version, 3 bytes each; empty if there is none."""
+        return base64.b64decode(self.small)
 
 
 def find_facts(path: Path) -> ImageFacts:
     """Read and decode an image file. Bad content is recorded in `error` and never raised."""
     try:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        data = path.read_bytes()
+        content = hashlib.sha256(data).hexdigest()
     except OSError as error:
         return ImageFacts(0, 0, "", error=f"the file cannot be opened ({error.strerror or error})")
     try:
-        with reading(path) as image:
-            width, height = image.size
-            has_alpha = image.has_transparency_data
-            image.draft(None, (SHARPNESS_SIDE, SHARPNESS_SIDE))  # decodes JPEGs at a smaller size
-            image.load()
-            sideways = orientation(image) in SIDEWAYS
-            small = image.convert("RGB")
+        opened = decoded(path, data, at_least=SHARPNESS_SIDE)
     except UnreadableImage as error:
         return ImageFacts(0, 0, content, error=error.reason)
     except (MemoryError, ValueError, OSError) as error:
         return ImageFacts(0, 0, content, error=f"it cannot be decoded on this computer ({error})")
+    small = opened.image
     small.thumbnail((SHARPNESS_SIDE, SHARPNESS_SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
-    if sideways:
-        width, height = height, width
     grey = small.convert("L")
     return ImageFacts(
-        width,
-        height,
+        *opened.size,
         content,
         look=difference_hash(grey),
         colour=mean_colour(small),
@@ -97,7 +104,10 @@ def find_facts(path: Path) -> ImageFacts:
         saturation=round(ImageStat.Stat(small.convert("HSV")).mean[1] / 255, 4),
         contrast=round(ImageStat.Stat(grey).stddev[0] / 255, 4),
         flatness=flatness(grey),
-        has_alpha=has_alpha,
+        spread=round(max(ImageStat.Stat(small).stddev) / 255, 4),
+        small=base64.b64encode(small.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BOX).tobytes()).decode("ascii"),
+        has_alpha=opened.alpha is not None,
+        note=opened.note,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 from lora_crucible.data.images import decode as images
 from lora_crucible.data.images.decode import UnreadableImage, load_mask, load_pixels, open_image
 from lora_crucible.data.images.image_facts import find_facts
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 RGB = tuple[int, int, int]
@@ -114,6 +115,17 @@ def test_float_grey(tmp_path: Path) -> None:
     assert colours(tmp_path / "a.tiff") == ((51,) * 3, WHITE)
 
 
+@pytest.mark.parametrize(("white", "top"), [(1.08, 1), (1.9, 1), (255.0, 255), (65535.0, 65535)])
+def test_floats_keep_their_brightness(tmp_path: Path, white: float, top: int) -> None:
+    values = np.full((20, 40), 0.5 * top, np.float32)
+    values[:, 38:] = white
+    values[0, 0] = np.nan
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    assert colours(tmp_path / "a.tiff")[0] == (128,) * 3
+    note = find_facts(tmp_path / "a.tiff").note
+    assert note == ("" if top == 1 else f"its numbers reach {white:.4g} and were read as 0 to {top}, which is a guess")
+
+
 def rgba(path: Path) -> None:
     image = picture("RGBA")
     image.paste((*BLUE, 0), (20, 0, 40, 20))
@@ -166,6 +178,25 @@ def test_colours_of_another_profile_are_converted(tmp_path: Path) -> None:
     assert near(colours(tmp_path / "b.png"), (GREEN, BLUE), 3)
 
 
+def linear(profile: bytes) -> bytes:
+    """Return a profile with all curves replaced by a straight line, under its old name."""
+    count = struct.unpack_from(">I", profile, 128)[0]
+    changed = bytearray(profile)
+    for index in range(count):
+        name, place, size = struct.unpack_from(">4sII", profile, 132 + 12 * index)
+        if name in (b"rTRC", b"gTRC", b"bTRC", b"kTRC"):
+            changed[place : place + size] = (b"curv" + bytes(8)).ljust(size, b"\0")
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_linear_profile_is_converted_whatever_its_name(tmp_path: Path, mode: str) -> None:
+    profile = linear(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    assert "srgb" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).lower()
+    Image.new("RGB", (40, 20), (55, 55, 55)).convert(mode).save(tmp_path / "a.png", icc_profile=profile)
+    assert near(colours(tmp_path / "a.png"), ((128,) * 3, (128,) * 3), 2)
+
+
 @pytest.mark.parametrize("profile", ["sRGB", "LAB", None])
 def test_a_profile_that_is_usual_or_of_no_use_changes_nothing(tmp_path: Path, profile: str | None) -> None:
     content = b"no profile"
@@ -187,6 +218,30 @@ def png(header: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def test_a_png_with_much_text_and_a_large_profile(tmp_path: Path) -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add_itxt("workflow", "node " * 400_000, zip=True)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture().save(tmp_path / "a.png", pnginfo=texts, icc_profile=profile + bytes(1_500_000))
+    assert find_facts(tmp_path / "a.png").error == ""
+    assert colours(tmp_path / "a.png") == (RED, BLUE)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_only_its_end_mark(tmp_path: Path, progressive: bool) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8))
+    noise.save(tmp_path / "whole.jpg", quality=90, progressive=progressive)
+    content = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[:-2])
+    facts = find_facts(tmp_path / "a.jpg")
+    assert facts.error == ""
+    assert facts.note == "its end mark is missing, and at most a corner of 16 x 16 pixels with it"
+    assert np.array_equal(open_image(tmp_path / "a.jpg"), open_image(tmp_path / "whole.jpg"))
+    for cut in (900, 2000):
+        (tmp_path / "a.jpg").write_bytes(content[:-cut])
+        assert "damaged or incomplete" in find_facts(tmp_path / "a.jpg").error
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tif"])

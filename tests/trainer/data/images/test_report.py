@@ -152,3 +152,32 @@ def test_estimate_of_tokens() -> None:
     assert estimated_tokens("a cat, sitting") == 4
     assert 6 <= estimated_tokens("水墨画") <= 6
     assert estimated_tokens("") == 0
+
+
+def test_white_on_transparency_is_blank(folder: Path) -> None:
+    for number in range(3):
+        logo = Image.new("RGBA", (640, 640), (255, 255, 255, 0))
+        logo.paste((255, 255, 255, 255), (100, 100 + number, 300, 300))
+        logo.save(folder / f"{number}.png")
+    (finding,) = [one for one in report(folder, trigger_word="a girl").findings if one.kind == "blank"]
+    assert finding.images == ("0.png", "1.png", "2.png")
+    assert "single colour" in finding.what
+
+
+def test_blur_of_16_bit_scans_is_told(folder: Path) -> None:
+    for number in range(30):
+        grey = np.asarray(Image.open(folder / f"{number}.png").convert("L"))
+        if number == 7:
+            grey = np.asarray(Image.fromarray(grey).filter(ImageFilter.GaussianBlur(12)))
+        Image.fromarray(grey.astype(np.uint16) * 257).save(folder / f"{number}.png")
+    found = {one.kind: one.images for one in report(folder, trigger_word="a girl").findings}
+    assert found["blurred"] == ("7.png",)
+    assert "blank" not in found
+
+
+def test_how_an_image_was_read_is_told(folder: Path) -> None:
+    Image.fromarray(np.full((640, 640), 128, np.float32)).save(folder / "float.tif")
+    (folder / "float.txt").write_text("a girl in room 99, front view")
+    (finding,) = [one for one in report(folder, trigger_word="a girl").findings if one.kind == "read_with_care"]
+    assert finding.images == ("float.tif",)
+    assert "read as 0 to 255" in finding.what

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from ...config.data_settings import CaptionSource, DataSettings
 from ...files.text import read_file_text
 from .marks import with_trigger_in_place
 from .metadata_files import MetadataFile
-from .scan import CAPTION_EXTENSIONS, FoundImage, is_file
+from .scan import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, REPEATS_FOLDER, FoundImage, is_file
 
 SHUFFLES = 8
 """The number of orders of a caption's tags to draw from when they are shuffled; each is encoded once."""
@@ -74,19 +77,63 @@ def find_captions(
 
 
 def caption_paths(image_path: Path) -> list[Path]:
-    """Return the caption files of an image, which have the same name, in order of precedence."""
-    candidates = (image_path.with_suffix(extension) for extension in CAPTION_EXTENSIONS)
+    """Return the caption files of an image, in order of precedence.
+
+    They have the name of the image with an ending of their own, or after the image's own ending (photo.jpg.txt). If
+    there is none, one is taken whose name differs only in case, spaces around it, or the form of accented letters.
+    """
+    candidates = [image_path.with_suffix(extension) for extension in CAPTION_EXTENSIONS]
+    candidates += [image_path.with_name(image_path.name + extension) for extension in CAPTION_EXTENSIONS]
     paths: list[Path] = []
     for path in candidates:
         # On a case-insensitive file system, both spellings are the same file.
         if is_file(path) and not any(path.samefile(other) for other in paths):
             paths.append(path)
-    return paths
+    return paths or _spelt_otherwise(image_path)
+
+
+def _spelt_otherwise(image_path: Path) -> list[Path]:
+    try:
+        changed = image_path.parent.stat().st_mtime_ns
+    except OSError:
+        return []
+    texts, stems = _listed(image_path.parent, changed)
+    key = _spelling(image_path.stem)
+    if stems[key] > 1:
+        return []
+    return texts.get(key, [])[:1]
+
+
+@lru_cache(maxsize=8)
+def _listed(folder: Path, changed: int) -> tuple[dict[str, list[Path]], Counter[str]]:
+    """Return the caption files of a folder by the spelling of their names, and how many images have each spelling.
+
+    Args:
+        changed: when the folder changed last, so that a new listing is made then.
+    """
+    texts: dict[str, list[Path]] = {}
+    stems: Counter[str] = Counter()
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in (".txt", ".caption"):
+            texts.setdefault(_spelling(path.stem), []).append(path)
+        elif path.suffix.lower() in IMAGE_EXTENSIONS:
+            stems[_spelling(path.stem)] += 1
+    return texts, stems
+
+
+def _spelling(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 def _captions(text: str, per_line: bool) -> tuple[str, ...]:
     folded = (" ".join(part.split()) for part in (text.split("\n") if per_line else [text]))
     return tuple(dict.fromkeys(part for part in folded if part))
+
+
+def class_of(image: FoundImage) -> tuple[str, ...]:
+    """Return what the name of a kohya-style folder says its images show, such as ("man",) for 1_man."""
+    match = REPEATS_FOLDER.fullmatch(image.path.parent.name)
+    return _words(match[2]) if match else ()
 
 
 def _words(name: str) -> tuple[str, ...]:

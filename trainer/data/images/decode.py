@@ -190,11 +190,13 @@ def load_mask(
     mirrored: bool = False,
     from_alpha: bool = False,
     data: bytes | None = None,
+    whole: tuple[int, int] | None = None,
 ) -> Tensor:
     """Load a mask, scaled and cropped as `load_pixels` does with its image.
 
     Args:
         size: the width and height in pixels.
+        whole: the width and height of the image, to which the mask is stretched first; None for a mask of its shape.
         crop: the fractions of what is cropped off that are taken from the left and from the top, 0 to 1.
         mirrored: whether the result is mirrored horizontally.
         from_alpha: whether the mask is the alpha channel of the file instead of its grey values.
@@ -209,6 +211,8 @@ def load_mask(
     opened = decoded(path, data)
     opaque = Image.new("L", opened.image.size, 255)
     mask = (opened.alpha or opaque) if from_alpha else opened.image.convert("L")
+    if whole is not None and mask.size != whole:
+        mask = mask.resize(whole, Image.Resampling.BILINEAR)
     mask = fit(mask, size, crop)
     return torch.from_numpy(np.array(ImageOps.mirror(mask) if mirrored else mask, dtype=np.float32) / 255)
 

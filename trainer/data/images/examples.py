@@ -38,6 +38,7 @@ class View:
         mirrored: whether the image is mirrored horizontally.
         mask: the file that says which part is trained; None trains all of it.
         mask_content: the SHA-256 hash of the mask file.
+        whole: the width and height of the whole image in pixels.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class View:
     mirrored: bool = False
     mask: Path | None = None
     mask_content: str = ""
+    whole: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
@@ -73,8 +75,15 @@ class View:
         if self.mask is None:
             return None
         data = unchanged(self.mask, self.mask_content)
-        from_alpha = self.mask == self.path
-        return load_mask(self.mask, self.size, self.crop, mirrored=self.mirrored, from_alpha=from_alpha, data=data)
+        return load_mask(
+            self.mask,
+            self.size,
+            self.crop,
+            mirrored=self.mirrored,
+            from_alpha=self.mask == self.path,
+            data=data,
+            whole=self.whole,
+        )
 
 
 @dataclass(frozen=True)
@@ -149,9 +158,10 @@ def _examples(
         buckets = Buckets.of(settings, resolution)
         for image in images:
             mask_content = "" if image.mask is None else hashlib.sha256(image.mask.read_bytes()).hexdigest()
-            size = buckets.size(image.width, image.height)
+            whole = (image.width, image.height)
+            size = buckets.size(*whole)
             views = tuple(
-                View(image.path, image.facts.content, size, crop, mirrored, image.mask, mask_content)
+                View(image.path, image.facts.content, size, crop, mirrored, image.mask, mask_content, whole)
                 for crop in (CROPS if settings.random_crop else (MIDDLE,))
                 for mirrored in ((False, True) if settings.horizontal_flip else (False,))
             )

@@ -12,13 +12,20 @@ from ...demo import DATASET_DIR, TRIGGER_WORD
 from ...errors import CrucibleError
 from ...messages.wording import counted
 from ..findings import Finding
-from .captions import DAMAGED, find_captions, finished, holds_word, legible
+from .captions import DAMAGED, class_of, find_captions, finished, holds_word, legible
 from .dataset import DEMO, ImageDataset, split_dataset
-from .image_facts import ImageFacts, all_facts
+from .image_facts import ImageFacts, all_facts, find_facts
+from .ledger import account
 from .marks import findings_of_marks, with_trigger_in_place
 from .metadata_files import MetadataFile, metadata_files, misspelt_metadata, read_metadata
 from .scan import FoundImage, find_images, find_mask
 from .training_image import TrainingImage
+
+MANY_REPEATS = 100
+"""More repeats than this in the name of a folder are rarely meant."""
+
+UNNOTICED_STRETCH = 0.02
+"""The difference between the shapes of an image and its mask that comes from rounding."""
 
 DEMO_RESOLUTION = 64
 """The resolution of the demo's images, in pixels."""
@@ -30,6 +37,7 @@ def load_dataset(
     roots: Sequence[Path] = (),
     facts_folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    are_classes: bool = False,
 ) -> ImageDataset:
     """Load a folder of images with captions, and decode every image once so that none fails later.
 
@@ -39,19 +47,24 @@ def load_dataset(
         roots: the folders that images must be in after links are followed; with none, they may be anywhere.
         facts_folder: the folder that keeps the facts about each image, so that the next start is quick.
         progress: a function called with (done, total) after every decoded image; may raise to stop.
+        are_classes: whether images without a caption show what the name of their folder says (1_man), as those of
+            kohya's regularization folders do.
 
     Raises:
         CrucibleError: the folder cannot be used, or no image in it can be read. Everything else that is wrong is
             recorded in the dataset's findings.
     """
     settings, folder, name = _located(settings)
-    found = find_images(folder)
     findings: list[Finding] = []
+    tables = _tables(folder, settings)
+    found = find_images(folder, [name for table in tables for name in table.captions])
     inside = _inside(found, roots, findings)
     facts = all_facts((image.path for image in inside), _index(facts_folder, folder), progress)
     readable = _readable(inside, facts, folder, findings)
-    metadata = _metadata(folder, settings, [image.name for image in readable], findings)
-    images = _with_captions(readable, facts, settings, metadata, findings)
+    metadata = _metadata(folder, tables, [image.name for image in readable], findings)
+    findings += account(folder, found, [table.path for table in tables], masks=settings.mask_source == "file")
+    findings += _many_repeats(readable)
+    images = _with_captions(readable, facts, settings, metadata, findings, are_classes=are_classes)
     images = _with_masks(images, settings, findings)
     regularization: tuple[TrainingImage, ...] = ()
     if settings.reg_data_dir:
@@ -128,10 +141,28 @@ def _readable(
     return [image for image in found if not facts[image.path].error]
 
 
-def _metadata(folder: Path, settings: DataSettings, names: list[str], findings: list[Finding]) -> list[MetadataFile]:
-    if settings.caption_source not in ("auto", "metadata"):
+def _tables(folder: Path, settings: DataSettings) -> list[MetadataFile]:
+    if settings.caption_source not in ("auto", "metadata") or not folder.is_dir():
         return []
-    files = [read_metadata(path) for path in metadata_files(folder, settings.metadata_path)]
+    return [read_metadata(path) for path in metadata_files(folder, settings.metadata_path)]
+
+
+def _many_repeats(found: Sequence[FoundImage]) -> Iterator[Finding]:
+    folders = {image.path.parent.name: image.repeats for image in found if image.repeats > MANY_REPEATS}
+    for name, repeats in folders.items():
+        yield Finding(
+            "many_repeats",
+            "warning",
+            f"Each image in {name} is shown {repeats:,} times per epoch, as the number in the folder's name says",
+            f"More than {MANY_REPEATS} repeats are rarely meant.",
+            "If it is a year or a number of another kind, put a 1_ in front of the name.",
+        )
+
+
+def _metadata(
+    folder: Path, tables: Sequence[MetadataFile], names: list[str], findings: list[Finding]
+) -> list[MetadataFile]:
+    files = [table.matched_to(names) for table in tables]
     misspelt = misspelt_metadata(folder)
     if not files and misspelt:
         findings.append(
@@ -166,8 +197,11 @@ def _with_captions(
     settings: DataSettings,
     metadata: Sequence[MetadataFile],
     findings: list[Finding],
+    *,
+    are_classes: bool = False,
 ) -> list[TrainingImage]:
     images, without, conflicts, unreadable = [], [], [], []
+    classes: dict[str, list[str]] = {}
     bare: dict[str, str] = {}
     guessed: dict[str, list[str]] = {}
     for image in found:
@@ -176,6 +210,9 @@ def _with_captions(
         except CrucibleError as error:
             unreadable.append(f"{image.name}: {error}")
             own = find_captions(image, "metadata", metadata)
+        if not own.captions and are_classes and class_of(image):
+            own = replace(own, captions=class_of(image))
+            classes.setdefault(own.captions[0], []).append(image.name)
         if not own.captions:
             without.append(image.name)
         bare[image.name] = own.captions[0] if own.captions else ""
@@ -195,6 +232,11 @@ def _with_captions(
     if added:
         done = f'"{word}" was added to the front of {counted(len(added), "caption")} without it'
         findings.append(Finding("trigger_word_added", "note", done))
+    for words, names in classes.items():
+        what = (
+            f'{counted(len(names), "image has", "images have")} no caption, and "{words}" is used, as their folder says'
+        )
+        findings.append(Finding("class_captions", "note", what, "", "", tuple(names)))
     findings += _about_the_text(images, bare, guessed)
     for text in unreadable:
         findings.append(Finding("unreadable_caption", "warning", text))
@@ -284,6 +326,8 @@ def _with_masks(images: list[TrainingImage], settings: DataSettings, findings: l
 
     masked = [replace(image, mask=mask(image)) for image in images]
     without = tuple(image.name for image in masked if image.mask is None)
+    if settings.mask_source == "file":
+        findings += _odd_masks(masked)
     if without:
         where = "no transparent pixels" if settings.mask_source == "alpha" else "no mask file"
         findings.append(
@@ -299,6 +343,42 @@ def _with_masks(images: list[TrainingImage], settings: DataSettings, findings: l
     return masked
 
 
+def _odd_masks(images: Sequence[TrainingImage]) -> Iterator[Finding]:
+    """Yield findings about mask files that do not do what a mask is for."""
+    masks = {image.name: find_facts(image.mask) for image in images if image.mask is not None}
+    unreadable = [
+        f"{image.name}: {masks[image.name].error}" for image in images if image.mask and masks[image.name].error
+    ]
+    if unreadable:
+        what = f"{counted(len(unreadable), 'mask')} cannot be read"
+        yield Finding("unreadable_mask", "error", what, "", "Replace or delete them.", tuple(unreadable))
+    black = tuple(name for name, mask in masks.items() if not mask.error and mask.colour == 0 and mask.spread == 0)
+    if black:
+        what = f"{counted(len(black), 'mask is', 'masks are')} black all over"
+        why = "White is what is trained, so nothing of these images would be."
+        yield Finding("black_mask", "warning", what, why, "Paint white what is to be learned, or delete them.", black)
+    odd = tuple(
+        image.name
+        for image in images
+        if (mask := masks.get(image.name)) and mask.height and not _same_shape(mask, image.facts)
+    )
+    if odd:
+        what = f"{counted(len(odd), 'mask has', 'masks have')} another shape than the image"
+        yield Finding("stretched_mask", "warning", what, "They are stretched to it.", "Check that they fit.", odd)
+
+
+def _same_shape(one: ImageFacts, other: ImageFacts) -> bool:
+    return abs(one.width * other.height / (one.height * other.width) - 1) < UNNOTICED_STRETCH
+
+
+def _of_regularization(finding: Finding) -> Finding:
+    """Return a finding with a remedy that suits regularization images, which have no trigger word."""
+    if finding.kind != "no_caption" or finding.severity == "note":
+        return finding
+    remedy = "Write captions, or put them into a folder with a number and what they show in its name, such as 1_man."
+    return replace(finding, remedy=remedy)
+
+
 def _regularization(
     settings: DataSettings,
     roots: Sequence[Path],
@@ -312,11 +392,13 @@ def _regularization(
             "trigger_word": "",
             "reg_data_dir": None,
             "metadata_path": None,
+            "missing_captions": DataSettings().missing_captions,
             "validation_percent": 0.0,
             "mask_source": "none",
             "repeats": 1,
         }
     )
-    loaded = load_dataset(own, roots=roots, facts_folder=facts_folder, progress=progress)
+    loaded = load_dataset(own, roots=roots, facts_folder=facts_folder, progress=progress, are_classes=True)
+    loaded = replace(loaded, findings=tuple(_of_regularization(one) for one in loaded.findings))
     findings += [replace(one, what=f"Regularization: {one.what}") for one in loaded.findings]
     return loaded.images

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageChops, ImageFile
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -86,7 +87,7 @@ def _has_last_block(data: bytes) -> bool:
     right, bottom = whole.width - _BLOCK, whole.height - _BLOCK
     if "progressive" not in whole.info:
         corner = whole.crop((max(0, (whole.width - 1) // 8 * 8), max(0, (whole.height - 1) // 8 * 8), *whole.size))
-        return any(low != high for low, high in corner.convert("RGB").getextrema())
+        return bool(np.ptp(np.asarray(corner.convert("RGB")), axis=(0, 1)).any())
     for cut in _CUT:
         shorter = _decoded(data[:-cut])
         box = None if shorter is None else ImageChops.difference(whole.convert("RGB"), shorter.convert("RGB")).getbbox()

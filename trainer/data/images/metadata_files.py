@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -50,6 +51,28 @@ class MetadataFile:
         path = PurePosixPath(normalised(name))
         candidates = (str(path), path.name, str(path.with_suffix("")), path.stem)
         return next((key for key in candidates if key in self.captions), None)
+
+    def matched_to(self, names: Iterable[str]) -> MetadataFile:
+        """Return the file with rows found by the last part of their path, where that leaves no doubt.
+
+        Tables made elsewhere have paths of another folder or computer, such as C:\\cats\\1.png.
+        """
+        names = list(names)
+        used = {self.key_of(name) for name in names}
+        by_last: dict[str, list[str]] = {}
+        for key in self.captions:
+            if key not in used and "/" in key:
+                by_last.setdefault(PurePosixPath(key).name, []).append(key)
+        images: dict[str, list[str]] = {}
+        for name in names:
+            if self.key_of(name) is None:
+                images.setdefault(PurePosixPath(normalised(name)).name, []).append(normalised(name))
+        moved = {
+            keys[0]: images[last][0]
+            for last, keys in by_last.items()
+            if len(keys) == 1 and len(images.get(last, ())) == 1
+        }
+        return replace(self, captions={moved.get(key, key): texts for key, texts in self.captions.items()})
 
     def without_image(self, names: Iterable[str]) -> list[str]:
         """Return the names in this file that match none of the images."""
@@ -159,12 +182,20 @@ def _table_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
     delimiter = next((one for one in "\t,;" if one in first), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     name_column, text_column, columns = 0, 1, 2
+    last = 0
     try:
         for row in reader:
+            number, last = last + 1, reader.line_num
             if not any(cell.strip() for cell in row):
                 continue
+            if swallowed := _swallowed_rows(row, delimiter):
+                yield number, "a quotation mark is not closed, so the lines below were read as rows of their own"
+                for offset, line in enumerate(swallowed):
+                    plain = next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE, skipinitialspace=True))
+                    yield number + offset, _table_row(plain, name_column, text_column, columns, delimiter)
+                continue
             header = [cell.strip().lower() for cell in row]
-            if reader.line_num == 1 and any(key in header for key in FILE_KEYS):
+            if number == 1 and any(key in header for key in FILE_KEYS):
                 name_column = next(header.index(key) for key in FILE_KEYS if key in header)
                 text_column = next((header.index(key) for key in TEXT_KEYS if key in header), -1)
                 columns = len(header)
@@ -174,9 +205,19 @@ def _table_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
                         "with the captions to text."
                     )
                 continue
-            yield reader.line_num, _table_row(row, name_column, text_column, columns, delimiter)
+            yield number, _table_row(row, name_column, text_column, columns, delimiter)
     except csv.Error as error:
-        yield reader.line_num, f"it is not valid CSV ({error})"
+        yield last + 1, f"it is not valid CSV ({error})"
+
+
+_ROW = re.compile(r"\s*[^\s,;]+\.\w{2,5}\s*[,;\t]")
+"""The beginning of a line that is a row of its own: the name of a file."""
+
+
+def _swallowed_rows(row: list[str], delimiter: str) -> list[str]:
+    """Return the lines of a row that has taken in the rows below it by a quotation mark that is not closed."""
+    lines = [line for line in delimiter.join(row).split("\n") if line.strip()]
+    return lines if len(lines) > 1 and any(_ROW.match(line) for line in lines[1:]) else []
 
 
 def _table_row(row: list[str], name_column: int, text_column: int, columns: int, delimiter: str) -> Row:

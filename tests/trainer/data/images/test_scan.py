@@ -86,7 +86,7 @@ def test_signature_follows_images_and_captions(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "a.txt", "log.md")
     seen = [folder_signature(tmp_path)]
     assert folder_signature(tmp_path) == seen[0]
-    touch(tmp_path, "log.md", "b.log")
+    touch(tmp_path, ".hidden")
     assert folder_signature(tmp_path) == seen[0]
 
     (tmp_path / "a.txt").write_bytes(b"longer")

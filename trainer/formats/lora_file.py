@@ -122,8 +122,8 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if not torch.isfinite(wide).all():
             bad = int((~torch.isfinite(wide)).sum())
             raise CrucibleError(
-                f"{path} is broken: {bad} of the {tensor.numel()} values of {key} are NaN or infinite. Every image "
-                "made with it would be black or noise. The training that produced it failed; use an earlier "
+                f"{path} is broken: {bad} of the {tensor.numel()} values of {key} are not finite (NaN or infinite). Every "
+                "image made with it would be black or noise. The training that produced it failed; use an earlier "
                 "checkpoint, or train again with a lower learning rate."
             )
     return tensors, header.metadata

@@ -133,7 +133,8 @@ def test_bf16_is_near_fp32_and_is_undone(model, samples):
     assert torch.equal(gradients(base_model, samples), exact)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.02)])
+# Processors with matrix instructions for bfloat16 round sums differently from others, to about 2 %.
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.03)])
 def test_a_layer_computes_what_peft_computes(model, samples, monkeypatch, precision, tolerance):
     base_model = models.base_model(model)
     computed = gradients(base_model, samples, precision)

@@ -339,7 +339,7 @@ def test_files_that_are_none(base_model, tmp_path):
     )
     write_lora(tmp_path / "none.safetensors", {"conv_in.weight": draw(2, 2)}, {})
     for path, said in (
-        (broken, "are NaN or infinite"),
+        (broken, "are not finite"),
         (tmp_path / "none.safetensors", "holds no LoRA"),
         (tmp_path / "x.pt", "not a .safetensors file"),
         (tmp_path / "nowhere.safetensors", "There is no file"),

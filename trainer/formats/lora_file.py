@@ -116,14 +116,30 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise unreadable(path, error) from error
     except (SafetensorError, ValueError, KeyError) as error:
         raise not_whole(path, header.size, str(error)) from error
+    tensors |= _alphas_without_effect(tensors)
     for key, tensor in tensors.items():
         # torch.isfinite does not support one-byte floats.
         wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
         if not torch.isfinite(wide).all():
             bad = int((~torch.isfinite(wide)).sum())
             raise CrucibleError(
-                f"{path} is broken: {bad} of the {tensor.numel()} values of {key} are not finite (NaN or infinite). Every "
-                "image made with it would be black or noise. The training that produced it failed; use an earlier "
-                "checkpoint, or train again with a lower learning rate."
+                f"{path} is broken: {bad} of the {tensor.numel()} values of {key} are not finite (NaN or infinite). "
+                "Every image made with it would be black or noise. The training that produced it failed; use an "
+                "earlier checkpoint, or train again with a lower learning rate."
             )
     return tensors, header.metadata
+
+
+def _alphas_without_effect(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return 1 for every infinite alpha of a LoKr layer whose two factors are whole, where alpha does not count.
+
+    ai-toolkit writes the alpha 9999999999 there, which float16 does not hold.
+    """
+    endings = (".lokr_w1", ".lokr_w2")
+    return {
+        key: torch.ones_like(tensor)
+        for key, tensor in tensors.items()
+        if key.endswith(ALPHA)
+        and not torch.isfinite(tensor.float()).all()
+        and all(key.removesuffix(ALPHA) + ending in tensors for ending in endings)
+    }

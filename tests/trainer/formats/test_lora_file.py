@@ -177,3 +177,19 @@ def test_a_file_of_another_trainer_without_metadata(tmp_path, state_dict):
     tensors, metadata = read_lora(path)
     assert tensors.keys() == state_dict.keys()
     assert metadata == {}
+
+
+def test_an_infinite_alpha_that_does_not_count_is_no_damage(tmp_path):
+    layer = "diffusion_model.blocks.0.attn.to_q"
+    factors = {f"{layer}.lokr_w1": torch.ones(2, 2).half(), f"{layer}.lokr_w2": torch.ones(4, 4).half()}
+    safetensors.torch.save_file(
+        {**factors, f"{layer}.alpha": torch.tensor(9999999999.0).half()}, tmp_path / "whole.safetensors"
+    )
+    tensors, _ = read_lora(tmp_path / "whole.safetensors")
+    assert tensors[f"{layer}.alpha"] == 1
+    halves = {f"{layer}.lokr_w1_a": torch.ones(2, 1), f"{layer}.lokr_w1_b": torch.ones(1, 2)}
+    safetensors.torch.save_file(
+        {**halves, f"{layer}.alpha": torch.tensor(float("inf"))}, tmp_path / "parts.safetensors"
+    )
+    with pytest.raises(CrucibleError, match=r"alpha are not finite"):
+        read_lora(tmp_path / "parts.safetensors")

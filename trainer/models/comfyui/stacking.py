@@ -93,7 +93,7 @@ def apply_stack(
         words.update(dict.fromkeys(info.trigger_words))
         texts.append("\n".join([info.text(), *_notes(info, applied, bool(name))]))
         shown = info.name or "the connected LoRA"
-        strengths[shown] = strengths.get(shown, 0.0) + abs(entry.strength_model)
+        strengths[shown] = strengths.get(shown, 0.0) + entry.strength_model
     if loras and (note := strengths_note(strengths)):
         texts.append(note)
     if any(entry.strength_model for _, _, entry in loras):

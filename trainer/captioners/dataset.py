@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..data.images.captioned import complete_captions
 from ..data.images.captions import find_captions
 from ..data.images.dataset import ImageDataset
-from ..data.images.load import complete_captions
 from ..data.images.metadata_files import metadata_files, read_metadata
 from ..data.images.scan import find_images
 from ..data.images.training_image import TrainingImage
@@ -66,9 +66,11 @@ def pictures_in(folder: Path) -> tuple[list[Picture], list[str]]:
     Raises:
         CrucibleError: the folder has no images, or the table of captions cannot be read.
     """
-    metadata = [read_metadata(path) for path in metadata_files(folder, None)]
+    tables = [read_metadata(path) for path in metadata_files(folder, None)]
+    images = find_images(folder, [name for table in tables for name in table.captions])
+    metadata = [table.matched_to(image.name for image in images) for table in tables]
     pictures, unread = [], []
-    for image in find_images(folder):
+    for image in images:
         try:
             captions = find_captions(image, "auto", metadata).captions
         except CrucibleError as error:

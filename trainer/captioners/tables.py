@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.images.metadata_files import FILE_KEYS, LONGEST_FIELD, TEXT_KEYS, normalised
+from ..data.images.metadata_files import normalised
+from ..data.images.table_rows import FILE_KEYS, LONGEST_FIELD, TEXT_KEYS
 from ..errors import CrucibleError
 from ..files.text import read_text
 

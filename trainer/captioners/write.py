@@ -7,8 +7,8 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from ..data.images.captions import caption_paths
 from ..data.images.metadata_files import normalised
+from ..data.images.sidecars import caption_files
 from ..demo import DATASET_DIR
 from ..errors import CrucibleError
 from ..files.atomic import write_whole
@@ -75,8 +75,9 @@ def write_sidecars(captions: Mapping[Path, str]) -> list[Path]:
         CrucibleError: a file cannot be written.
     """
     written = []
+    present = caption_files(captions)
     for image, caption in captions.items():
-        path = next(iter(caption_paths(image)), image.with_suffix(".txt"))
+        path = next(iter(present[image]), image.with_suffix(".txt"))
         if _replace(path, caption + "\n"):
             written.append(path)
     return written

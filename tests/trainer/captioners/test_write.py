@@ -15,12 +15,14 @@ from lora_crucible.captioners.write import check_writable, without_shared, write
 from lora_crucible.data.images.captions import find_captions
 from lora_crucible.data.images.metadata_files import read_metadata
 from lora_crucible.data.images.scan import FoundImage
+from lora_crucible.data.images.sidecars import caption_files
 from lora_crucible.demo import DATASET_DIR
 from lora_crucible.errors import CrucibleError
 
 
 def read_caption(path: Path) -> str:
-    (caption,) = find_captions(FoundImage(path, path.name), "auto").captions
+    image = FoundImage(path, path.name, texts=caption_files([path])[path])
+    (caption,) = find_captions(image, "auto").captions
     return caption
 
 

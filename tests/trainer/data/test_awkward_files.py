@@ -110,7 +110,7 @@ def test_all_that_is_usable_is_used(dataset: ImageDataset) -> None:
 def test_everything_else_is_named_with_its_reason(dataset: ImageDataset) -> None:
     report = dataset_report(dataset, resolution=64).text()
     for name, (_, reason) in UNUSABLE.items():
-        line = next(line for line in report.splitlines() if f"{name} was skipped" in line)
+        line = next(line for line in report.splitlines() if name in line)
         assert reason in line
     assert "orientation 6.txt is not a text file" in report
     assert "orientation 5.jpg" in next(line for line in report.splitlines() if "tokens" in line and "more than" in line)

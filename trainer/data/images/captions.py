@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from ...config.data_settings import CaptionSource, DataSettings
 from ...files.text import read_file_text
 from .marks import with_trigger_in_place
-from .metadata_files import MetadataFile
-from .scan import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, REPEATS_FOLDER, FoundImage, is_file
+from .metadata_files import MatchedCaptions, MetadataFile
+from .scan import REPEATS_FOLDER, FoundImage
 
 SHUFFLES = 8
 """The number of orders of a caption's tags to draw from when they are shuffled; each is encoded once."""
@@ -43,7 +39,11 @@ class FoundCaptions:
 
 
 def find_captions(
-    image: FoundImage, source: CaptionSource, metadata: Sequence[MetadataFile] = (), *, per_line: bool = False
+    image: FoundImage,
+    source: CaptionSource,
+    metadata: Sequence[MetadataFile | MatchedCaptions] = (),
+    *,
+    per_line: bool = False,
 ) -> FoundCaptions:
     """Find the captions of an image.
 
@@ -62,7 +62,7 @@ def find_captions(
     elif source == "folder_name":
         found = [("folder name", _words(re.sub(r"^\d+_", "", image.path.parent.name)))]
     if source in ("auto", "sidecar"):
-        for path in caption_paths(image.path):
+        for path in image.texts:
             read = read_file_text(path)
             found.append((path.name, _captions(read.text, per_line)))
             guesses[path.name] = read.guess
@@ -74,55 +74,6 @@ def find_captions(
     name, captions = found[0]
     others = tuple(other for other, texts in found[1:] if texts != captions)
     return FoundCaptions(captions, name, others, guesses.get(name, ""))
-
-
-def caption_paths(image_path: Path) -> list[Path]:
-    """Return the caption files of an image, in order of precedence.
-
-    They have the name of the image with an ending of their own, or after the image's own ending (photo.jpg.txt). If
-    there is none, one is taken whose name differs only in case, spaces around it, or the form of accented letters.
-    """
-    candidates = [image_path.with_suffix(extension) for extension in CAPTION_EXTENSIONS]
-    candidates += [image_path.with_name(image_path.name + extension) for extension in CAPTION_EXTENSIONS]
-    paths: list[Path] = []
-    for path in candidates:
-        # On a case-insensitive file system, both spellings are the same file.
-        if is_file(path) and not any(path.samefile(other) for other in paths):
-            paths.append(path)
-    return paths or _spelt_otherwise(image_path)
-
-
-def _spelt_otherwise(image_path: Path) -> list[Path]:
-    try:
-        changed = image_path.parent.stat().st_mtime_ns
-    except OSError:
-        return []
-    texts, stems = _listed(image_path.parent, changed)
-    key = _spelling(image_path.stem)
-    if stems[key] > 1:
-        return []
-    return texts.get(key, [])[:1]
-
-
-@lru_cache(maxsize=8)
-def _listed(folder: Path, changed: int) -> tuple[dict[str, list[Path]], Counter[str]]:
-    """Return the caption files of a folder by the spelling of their names, and how many images have each spelling.
-
-    Args:
-        changed: when the folder changed last, so that a new listing is made then.
-    """
-    texts: dict[str, list[Path]] = {}
-    stems: Counter[str] = Counter()
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in (".txt", ".caption"):
-            texts.setdefault(_spelling(path.stem), []).append(path)
-        elif path.suffix.lower() in IMAGE_EXTENSIONS:
-            stems[_spelling(path.stem)] += 1
-    return texts, stems
-
-
-def _spelling(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 def _captions(text: str, per_line: bool) -> tuple[str, ...]:

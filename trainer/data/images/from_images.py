@@ -15,10 +15,10 @@ from torch import Tensor
 from ...config.data_settings import DataSettings
 from ...errors import CrucibleError
 from ..findings import Finding
+from .captioned import complete_captions
 from .captions import finished
 from .dataset import ImageDataset, split_dataset
 from .image_facts import find_facts
-from .load import complete_captions
 from .training_image import TrainingImage
 
 NAME = "from images"

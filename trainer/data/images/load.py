@@ -12,20 +12,17 @@ from ...demo import DATASET_DIR, TRIGGER_WORD
 from ...errors import CrucibleError
 from ...messages.wording import counted
 from ..findings import Finding
-from .captions import DAMAGED, class_of, find_captions, finished, holds_word, legible
+from .captioned import captioned, captions_of
 from .dataset import DEMO, ImageDataset, split_dataset
-from .image_facts import ImageFacts, all_facts, find_facts
-from .ledger import account
-from .marks import findings_of_marks, with_trigger_in_place
-from .metadata_files import MetadataFile, metadata_files, misspelt_metadata, read_metadata
-from .scan import FoundImage, find_images, find_mask
+from .image_facts import ImageFacts, all_facts
+from .ledger import Ledger
+from .masks import about_masks
+from .metadata_files import MetadataFile, about_tables, metadata_files, read_metadata
+from .scan import DatasetFiles, FoundImage, find_files
 from .training_image import TrainingImage
 
 MANY_REPEATS = 100
 """More repeats than this in the name of a folder are rarely meant."""
-
-UNNOTICED_STRETCH = 0.02
-"""The difference between the shapes of an image and its mask that comes from rounding."""
 
 DEMO_RESOLUTION = 64
 """The resolution of the demo's images, in pixels."""
@@ -56,16 +53,25 @@ def load_dataset(
     """
     settings, folder, name = _located(settings)
     findings: list[Finding] = []
+    use_masks = settings.mask_source == "file"
     tables = _tables(folder, settings)
-    found = find_images(folder, [name for table in tables for name in table.captions])
-    inside = _inside(found, roots, findings)
-    facts = all_facts((image.path for image in inside), _index(facts_folder, folder), progress)
+    rows = [name for table in tables for name in table.captions]
+    files = find_files(folder, rows, masks_expected=use_masks)
+    inside = _inside(files.images, roots, findings)
+    paths = [image.path for image in inside]
+    masks = [image.mask for image in inside if use_masks and image.mask is not None]
+    facts = all_facts([*paths, *masks], _index(facts_folder, folder), progress)
     readable = _readable(inside, facts, folder, findings)
-    metadata = _metadata(folder, tables, [image.name for image in readable], findings)
-    findings += account(folder, found, [table.path for table in tables], masks=settings.mask_source == "file")
-    findings += _many_repeats(readable)
-    images = _with_captions(readable, facts, settings, metadata, findings, are_classes=are_classes)
-    images = _with_masks(images, settings, findings)
+    metadata = [table.matched_to(image.name for image in inside) for table in tables]
+    findings += about_tables(tables, metadata)
+    own = captions_of(readable, settings, metadata, findings)
+    without = [image.path for image in readable if not own[image].captions]
+    ledger = Ledger(files, [table.path for table in tables], without, _folders(settings))
+    findings += ledger.findings(captions_in_files=settings.caption_source in ("auto", "sidecar"), masks=use_masks)
+    findings += _table_above(files, without, settings, roots)
+    findings += _many_repeats(readable, settings.repeats)
+    images = captioned(readable, own, facts, settings, findings, are_classes=are_classes)
+    images = _with_masks(images, readable, facts, settings, findings)
     regularization: tuple[TrainingImage, ...] = ()
     if settings.reg_data_dir:
         regularization = _regularization(settings, roots, facts_folder, progress, findings)
@@ -134,10 +140,14 @@ def _readable(
             f"None of the images in {folder} can be read ({len(found)} found), so there is nothing to train on:\n"
             f"{lines}\nReplace them with images that open in an image viewer."
         )
-    findings += [
-        Finding("unreadable", "warning", f"{name} was skipped: {error}", "", "Replace it or delete it.", ())
-        for name, error in broken
-    ]
+    by_error: dict[str, list[str]] = {}
+    for name, error in broken:
+        by_error.setdefault(error, []).append(name)
+    for error, names in by_error.items():
+        one = len(names) == 1
+        what = f"{names[0] if one else f'{len(names)} images'} {'was' if one else 'were'} skipped: {error}"
+        remedy = f"Replace or delete {'it' if one else 'them'}."
+        findings.append(Finding("unreadable", "warning", what, "", remedy, () if one else tuple(names)))
     return [image for image in found if not facts[image.path].error]
 
 
@@ -147,236 +157,82 @@ def _tables(folder: Path, settings: DataSettings) -> list[MetadataFile]:
     return [read_metadata(path) for path in metadata_files(folder, settings.metadata_path)]
 
 
-def _many_repeats(found: Sequence[FoundImage]) -> Iterator[Finding]:
-    folders = {image.path.parent.name: image.repeats for image in found if image.repeats > MANY_REPEATS}
-    for name, repeats in folders.items():
+def _folders(settings: DataSettings) -> list[Path]:
+    """Return the folders that are used for something else than training images."""
+    return [Path(settings.reg_data_dir).expanduser().resolve()] if settings.reg_data_dir else []
+
+
+def _many_repeats(found: Sequence[FoundImage], repeats: int) -> Iterator[Finding]:
+    """Yield a finding for each folder with a number in its name that is rarely meant as a number of repeats.
+
+    Args:
+        repeats: the number of repeats that the settings add.
+    """
+    folders = {image.path.parent.name: image.repeats for image in found if image.repeats > 1}
+    for name, number in folders.items():
+        if number * repeats <= MANY_REPEATS:
+            continue
+        cause = f"{number:,} by the number in the folder's name"
+        cause += f" times {repeats} by the setting repeats" if repeats > 1 else ""
         yield Finding(
             "many_repeats",
             "warning",
-            f"Each image in {name} is shown {repeats:,} times per epoch, as the number in the folder's name says",
+            f"Each image in {name} is shown {number * repeats:,} times per epoch, {cause}",
             f"More than {MANY_REPEATS} repeats are rarely meant.",
             "If it is a year or a number of another kind, put a 1_ in front of the name.",
         )
 
 
-def _metadata(
-    folder: Path, tables: Sequence[MetadataFile], names: list[str], findings: list[Finding]
-) -> list[MetadataFile]:
-    files = [table.matched_to(names) for table in tables]
-    misspelt = misspelt_metadata(folder)
-    if not files and misspelt:
-        findings.append(
-            Finding(
-                "misspelt_metadata",
-                "warning",
-                f"{misspelt} is not read",
-                "Only metadata.csv and metadata.jsonl are.",
-                "Rename it if it contains the captions.",
-            )
-        )
-    for file in files:
-        if file.guess:
-            what = f"{file.path.name} is not UTF-8: {file.guess}, which is a guess"
-            why, remedy = "If it is wrong, other words are trained.", "Look at the captions, and save it as UTF-8."
-            findings.append(Finding("guessed_encoding", "warning", what, why, remedy))
-        if file.unread:
-            lines = counted(len(file.unread), "line")
-            what = f"{lines} of {file.path.name} cannot be used: {'; '.join(file.unread[:3])}"
-            findings.append(Finding("unread_lines", "warning", what, "Their captions are missing.", "Fix them."))
-        orphans = tuple(file.without_image(names))
-        if orphans:
-            what = f"{file.path.name} lists {counted(len(orphans), 'name')} without a readable image"
-            remedy = "Fix the names in the file, or add the images."
-            findings.append(Finding("rows_without_image", "warning", what, "They are ignored.", remedy, orphans))
-    return files
-
-
-def _with_captions(
-    found: Sequence[FoundImage],
-    facts: dict[Path, ImageFacts],
-    settings: DataSettings,
-    metadata: Sequence[MetadataFile],
-    findings: list[Finding],
-    *,
-    are_classes: bool = False,
-) -> list[TrainingImage]:
-    images, without, conflicts, unreadable = [], [], [], []
-    classes: dict[str, list[str]] = {}
-    bare: dict[str, str] = {}
-    guessed: dict[str, list[str]] = {}
-    for image in found:
-        try:
-            own = find_captions(image, settings.caption_source, metadata, per_line=settings.captions_per_line)
-        except CrucibleError as error:
-            unreadable.append(f"{image.name}: {error}")
-            own = find_captions(image, "metadata", metadata)
-        if not own.captions and are_classes and class_of(image):
-            own = replace(own, captions=class_of(image))
-            classes.setdefault(own.captions[0], []).append(image.name)
-        if not own.captions:
-            without.append(image.name)
-        bare[image.name] = own.captions[0] if own.captions else ""
-        if own.guess:
-            guessed.setdefault(own.guess, []).append(image.name)
-        if own.others:
-            conflicts.append(f"{image.name} ({own.source} before {', '.join(own.others)})")
-        captions = tuple(finished(caption, settings) for caption in own.captions)
-        repeats = image.repeats * settings.repeats
-        images.append(TrainingImage(image.path, image.name, captions, facts[image.path], repeats))
-    word = settings.trigger_word
-    added = tuple(
-        one.name
-        for one in images
-        if one.captions and word and not holds_word(with_trigger_in_place(bare[one.name], word), word)
-    )
-    if added:
-        done = f'"{word}" was added to the front of {counted(len(added), "caption")} without it'
-        findings.append(Finding("trigger_word_added", "note", done))
-    for words, names in classes.items():
-        what = (
-            f'{counted(len(names), "image has", "images have")} no caption, and "{words}" is used, as their folder says'
-        )
-        findings.append(Finding("class_captions", "note", what, "", "", tuple(names)))
-    findings += _about_the_text(images, bare, guessed)
-    for text in unreadable:
-        findings.append(Finding("unreadable_caption", "warning", text))
-    if conflicts:
-        what = f"{counted(len(conflicts), 'image has', 'images have')} different captions in several places"
-        order = "The first one is used, in the order .txt, .caption, metadata.jsonl, metadata.csv."
-        findings.append(Finding("caption_conflict", "warning", what, order, "Delete the others.", tuple(conflicts)))
-    return complete_captions(images, without, settings, findings)
-
-
-def complete_captions(
-    images: list[TrainingImage], without: Sequence[str], settings: DataSettings, findings: list[Finding]
-) -> list[TrainingImage]:
-    """Handle images without a caption as the settings say, and report that in `findings`.
-
-    Args:
-        without: the names of the images without a caption.
-
-    Returns:
-        The images that remain, with captions where the settings provide one.
-    """
-    if not without:
-        return images
-    what = f"{counted(len(without), 'image has', 'images have')} no caption"
-    if settings.missing_captions == "skip":
-        findings.append(Finding("no_caption", "note", what, "They were skipped.", "", tuple(without)))
-        return [image for image in images if image.captions]
-    if settings.trigger_word:
-        done = f'"{settings.trigger_word}" is used as their whole caption.'
-        findings.append(Finding("no_caption", "note", what, done, "", tuple(without)))
-        whole = (settings.trigger_word,)
-        return [image if image.captions else replace(image, captions=whole) for image in images]
-    findings.append(
-        Finding(
-            "no_caption",
-            "error",
-            what,
-            "Without captions, no prompt would call up what the LoRA learns from them.",
-            f"Write each into a text file with the image's name ({Path(without[0]).with_suffix('.txt').name} for "
-            f"{without[0]}), let Auto Caption write them, set a trigger word to use as their caption, or set "
-            "missing_captions to skip.",
-            tuple(without),
-        )
-    )
-    return images
-
-
-def _about_the_text(
-    images: Sequence[TrainingImage], bare: Mapping[str, str], guessed: Mapping[str, Sequence[str]]
+def _table_above(
+    files: DatasetFiles, without: Sequence[Path], settings: DataSettings, roots: Sequence[Path]
 ) -> Iterator[Finding]:
-    """Yield findings about captions whose text may be something else than what was meant."""
-    for guess, names in guessed.items():
+    """Yield a finding if captions are missing that may be in a table in the folder above."""
+    above = files.root.path.parent
+    if not without or settings.metadata_path or settings.caption_source not in ("auto", "metadata"):
+        return
+    if roots and not any(above.is_relative_to(root.resolve()) for root in roots):
+        return
+    for table in metadata_files(above, None)[:1]:
         yield Finding(
-            "guessed_encoding",
+            "table_above",
             "warning",
-            f"{counted(len(names), 'caption is', 'captions are')} not UTF-8: {guess}, which is a guess",
-            "If it is wrong, other words are trained.",
-            "Look at them, and save the files as UTF-8.",
-            tuple(names),
+            f"{table.name} in the folder above ({above}) is not read",
+            "It may have the captions that are missing.",
+            f"If so, choose the folder above, or set metadata_path to {table}.",
         )
-    damaged = tuple(image.name for image in images if any(DAMAGED in caption for caption in image.captions))
-    if damaged:
-        yield Finding(
-            "damaged_caption",
-            "warning",
-            f"{counted(len(damaged), 'caption has', 'captions have')} letters that an earlier program lost",
-            f"They are trained as {DAMAGED}.",
-            "Write these captions anew.",
-            damaged,
-        )
-    unseen = tuple(name for name, caption in bare.items() if legible(caption) not in (caption, ""))
-    unseen = tuple(name for name in unseen if name not in damaged)
-    if unseen:
-        what = f"Letters that are not seen were left out of {counted(len(unseen), 'caption')}"
-        yield Finding("unseen_letters", "note", what, "", "", unseen)
-    yield from findings_of_marks([(image.name, caption) for image in images for caption in image.captions])
 
 
-def _with_masks(images: list[TrainingImage], settings: DataSettings, findings: list[Finding]) -> list[TrainingImage]:
+def _with_masks(
+    images: list[TrainingImage],
+    found: Sequence[FoundImage],
+    facts: Mapping[Path, ImageFacts],
+    settings: DataSettings,
+    findings: list[Finding],
+) -> list[TrainingImage]:
     if settings.mask_source == "none":
         return images
+    files = {image.path: image.mask for image in found}
 
     def mask(image: TrainingImage) -> Path | None:
         if settings.mask_source == "alpha":
             return image.path if image.facts.has_alpha else None
-        return find_mask(image.path)
+        return files[image.path]
 
     masked = [replace(image, mask=mask(image)) for image in images]
-    without = tuple(image.name for image in masked if image.mask is None)
-    if settings.mask_source == "file":
-        findings += _odd_masks(masked)
-    if without:
-        where = "no transparent pixels" if settings.mask_source == "alpha" else "no mask file"
-        findings.append(
-            Finding(
-                "no_mask",
-                "warning" if len(without) < len(images) else "error",
-                f"{counted(len(without), 'image has', 'images have')} {where}",
-                "They are trained whole, including their background.",
-                "Add the missing masks, or set mask_source to none.",
-                without,
-            )
-        )
+    findings += about_masks(masked, facts, settings.mask_source)
     return masked
 
 
-def _odd_masks(images: Sequence[TrainingImage]) -> Iterator[Finding]:
-    """Yield findings about mask files that do not do what a mask is for."""
-    masks = {image.name: find_facts(image.mask) for image in images if image.mask is not None}
-    unreadable = [
-        f"{image.name}: {masks[image.name].error}" for image in images if image.mask and masks[image.name].error
-    ]
-    if unreadable:
-        what = f"{counted(len(unreadable), 'mask')} cannot be read"
-        yield Finding("unreadable_mask", "error", what, "", "Replace or delete them.", tuple(unreadable))
-    black = tuple(name for name, mask in masks.items() if not mask.error and mask.colour == 0 and mask.spread == 0)
-    if black:
-        what = f"{counted(len(black), 'mask is', 'masks are')} black all over"
-        why = "White is what is trained, so nothing of these images would be."
-        yield Finding("black_mask", "warning", what, why, "Paint white what is to be learned, or delete them.", black)
-    odd = tuple(
-        image.name
-        for image in images
-        if (mask := masks.get(image.name)) and mask.height and not _same_shape(mask, image.facts)
-    )
-    if odd:
-        what = f"{counted(len(odd), 'mask has', 'masks have')} another shape than the image"
-        yield Finding("stretched_mask", "warning", what, "They are stretched to it.", "Check that they fit.", odd)
-
-
-def _same_shape(one: ImageFacts, other: ImageFacts) -> bool:
-    return abs(one.width * other.height / (one.height * other.width) - 1) < UNNOTICED_STRETCH
-
-
 def _of_regularization(finding: Finding) -> Finding:
-    """Return a finding with a remedy that suits regularization images, which have no trigger word."""
+    """Return a finding about regularization images, with a remedy that suits them: they have no trigger word."""
+    finding = replace(finding, what=f"Regularization: {finding.what}")
     if finding.kind != "no_caption" or finding.severity == "note":
         return finding
-    remedy = "Write captions, or put them into a folder with a number and what they show in its name, such as 1_man."
-    return replace(finding, remedy=remedy)
+    return replace(
+        finding,
+        consequence="Without captions, nothing says what the model should keep of them.",
+        remedy="Write captions, or put them into a folder with a number and what they show in its name, such as 1_man.",
+    )
 
 
 def _regularization(
@@ -398,7 +254,11 @@ def _regularization(
             "repeats": 1,
         }
     )
-    loaded = load_dataset(own, roots=roots, facts_folder=facts_folder, progress=progress, are_classes=True)
-    loaded = replace(loaded, findings=tuple(_of_regularization(one) for one in loaded.findings))
-    findings += [replace(one, what=f"Regularization: {one.what}") for one in loaded.findings]
+    try:
+        loaded = load_dataset(own, roots=roots, facts_folder=facts_folder, progress=progress, are_classes=True)
+    except CrucibleError as error:
+        raise CrucibleError(
+            f"{error}\nThis folder is set as reg_data_dir. To train without regularization images, leave it out."
+        ) from error
+    findings += map(_of_regularization, loaded.findings)
     return loaded.images

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ...errors import CrucibleError
 from ...files.text import portable, read_file_text
-from ...messages.suggestions import nearest_names, nearest_path
+from ...messages.suggestions import nearest_path
+from ...messages.wording import counted
+from ..findings import Finding
+from .file_kinds import has_image_name
+from .sidecars import spelling
+from .table_rows import csv_rows, json_rows
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 """The file names that are looked for; if a folder has both, captions in the first take precedence."""
 
-FILE_KEYS = ("file_name", "filename", "file", "image", "image_path", "path")
-TEXT_KEYS = ("text", "prompt", "caption", "captions")
-
-LONGEST_FIELD = 1_000_000
-"""The most characters in a CSV field; Python's default is 131,072."""
+LINES_SHOWN = 3
+"""The most lines of a table that a message describes; the rest is only counted."""
 
 
 @dataclass(frozen=True)
@@ -35,49 +33,108 @@ class MetadataFile:
         captions: the captions by the normalised name of their image, in the order of the file.
         unread: what is wrong with each line that could not be used.
         guess: what was guessed about the encoding of the file, or "".
+        mended: what was wrong with each line that was read nevertheless, and how.
     """
 
     path: Path
     captions: dict[str, tuple[str, ...]]
     unread: tuple[str, ...]
     guess: str = ""
+    mended: tuple[str, ...] = ()
 
     def of(self, name: str) -> tuple[str, ...]:
-        """Return the captions of an image, found by its path in the dataset or its file name, or either's stem."""
-        return self.captions.get(self.key_of(name) or "", ())
+        """Return the captions of an image, by its path in the dataset, as if it were the only one."""
+        return self.matched_to([name]).of(name)
 
-    def key_of(self, name: str) -> str | None:
-        """Return the name under which the file lists an image, or None if it does not."""
-        path = PurePosixPath(normalised(name))
-        candidates = (str(path), path.name, str(path.with_suffix("")), path.stem)
-        return next((key for key in candidates if key in self.captions), None)
+    def matched_to(self, names: Iterable[str]) -> MatchedCaptions:
+        """Find the images that the rows are about.
 
-    def matched_to(self, names: Iterable[str]) -> MetadataFile:
-        """Return the file with rows found by the last part of their path, where that leaves no doubt.
+        A row has the path of its image in the dataset, with or without ending. Where only one image and one row come
+        into question, the last parts of their paths are enough, because tables made elsewhere have paths of another
+        folder or computer (C:\\cats\\1.png); case does not matter then.
 
-        Tables made elsewhere have paths of another folder or computer, such as C:\\cats\\1.png.
+        Args:
+            names: the paths of all images in the dataset.
         """
-        names = list(names)
-        used = {self.key_of(name) for name in names}
-        by_last: dict[str, list[str]] = {}
+        wanted = {name: normalised(name) for name in names}
+        found = {name: key for name, path in wanted.items() if (key := self._exact(path)) is not None}
+        used = set(found.values())
+        rows: dict[str, list[str]] = {}
         for key in self.captions:
-            if key not in used and "/" in key:
-                by_last.setdefault(PurePosixPath(key).name, []).append(key)
-        images: dict[str, list[str]] = {}
-        for name in names:
-            if self.key_of(name) is None:
-                images.setdefault(PurePosixPath(normalised(name)).name, []).append(normalised(name))
-        moved = {
-            keys[0]: images[last][0]
-            for last, keys in by_last.items()
-            if len(keys) == 1 and len(images.get(last, ())) == 1
-        }
-        return replace(self, captions={moved.get(key, key): texts for key, texts in self.captions.items()})
+            if key not in used:
+                rows.setdefault(spelling(_last(key)), []).append(key)
+        images: dict[str, list[tuple[str, str]]] = {}
+        for name, path in wanted.items():
+            if name not in found:
+                for last in dict.fromkeys((spelling(_last(path)), spelling(_last(_without_ending(path))))):
+                    if last in rows:
+                        images.setdefault(last, []).append((name, path))
+        doubtful = []
+        for last, those in images.items():
+            pairs = _pairs(those, rows[last])
+            found |= pairs
+            doubtful += [key for key in rows[last] if key not in pairs.values()]
+        used = set(found.values())
+        captions = {name: self.captions[key] for name, key in found.items()}
+        return MatchedCaptions(
+            self.path, captions, tuple(key for key in self.captions if key not in used), tuple(doubtful)
+        )
 
-    def without_image(self, names: Iterable[str]) -> list[str]:
-        """Return the names in this file that match none of the images."""
-        used = {self.key_of(name) for name in names}
-        return [key for key in self.captions if key not in used]
+    def _exact(self, path: str) -> str | None:
+        return next((key for key in (path, _without_ending(path)) if key in self.captions), None)
+
+
+@dataclass(frozen=True)
+class MatchedCaptions:
+    """The captions in one metadata file by the images of a dataset.
+
+    Attributes:
+        path: the file.
+        captions: the captions by the name of their image.
+        without_image: the names in the file that match no image.
+        doubtful: those of them that could be several images, or whose image could be another row's.
+    """
+
+    path: Path
+    captions: dict[str, tuple[str, ...]]
+    without_image: tuple[str, ...]
+    doubtful: tuple[str, ...]
+
+    def of(self, name: str) -> tuple[str, ...]:
+        """Return the captions of an image, by the name that was matched."""
+        return self.captions.get(name, ())
+
+
+def _pairs(images: Sequence[tuple[str, str]], rows: Sequence[str]) -> dict[str, str]:
+    """Return the rows, by the names of their images, that have more of their paths in common than with any other."""
+    pairs = {}
+    for name, path in images:
+        scores = sorted(((_common_parts(path, row), row) for row in rows), reverse=True)
+        if len(scores) > 1 and scores[0][0] == scores[1][0]:
+            continue
+        score, row = scores[0]
+        if sum(_common_parts(other, row) >= score for _, other in images) == 1:
+            pairs[name] = row
+    return pairs
+
+
+def _common_parts(one: str, other: str) -> int:
+    """Return how many folders above the file two paths have in common."""
+    pairs = zip(reversed(one.split("/")[:-1]), reversed(other.split("/")[:-1]), strict=False)
+    count = 0
+    for a, b in pairs:
+        if spelling(a) != spelling(b):
+            break
+        count += 1
+    return count
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _without_ending(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix("")) if _last(path) not in ("", ".", "..") else path
 
 
 def normalised(name: str) -> str:
@@ -92,7 +149,11 @@ def metadata_files(folder: Path, metadata_path: str | None) -> list[Path]:
         CrucibleError: the file that the user named does not exist.
     """
     if metadata_path is None:
-        return [folder / name for name in METADATA_FILES if (folder / name).is_file()]
+        try:
+            names = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
+        except OSError:  # whoever looks for the images says so
+            return []
+        return [names[name] for name in METADATA_FILES if name in names and names[name].is_file()]
     written = Path(metadata_path).expanduser()
     path = written if written.is_absolute() else folder / written
     if not path.is_file():
@@ -103,17 +164,8 @@ def metadata_files(folder: Path, metadata_path: str | None) -> list[Path]:
     return [path]
 
 
-def misspelt_metadata(folder: Path) -> str | None:
-    """Return the name of a file that was probably meant to be one of `METADATA_FILES`, if there is none of these."""
-    if any((folder / name).exists() for name in METADATA_FILES):
-        return None
-    tables = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in (".csv", ".jsonl", ".json")]
-    near = [name for wanted in METADATA_FILES for name in nearest_names(wanted, tables)]
-    return near[0] if near else None
-
-
 def read_metadata(path: Path) -> MetadataFile:
-    """Read a metadata file, as JSON lines or as CSV depending on its extension.
+    """Read a metadata file, as JSON or as CSV depending on its extension.
 
     A CSV file may have a header (`file_name` and `text`, `prompt` or `caption`, in any order, among other columns) or
     none (name, then caption). Several lines for one image are several captions of it.
@@ -122,17 +174,21 @@ def read_metadata(path: Path) -> MetadataFile:
         CrucibleError: the file cannot be read, or none of its lines has an image and a caption.
     """
     read = read_file_text(path)
-    text = read.text
-    rows = _json_rows(text) if path.suffix.lower() == ".jsonl" else _table_rows(text, path)
+    if path.suffix.lower() in (".jsonl", ".json"):
+        rows = json_rows(read.text)
+    else:
+        stems = cache(lambda: _stems(path.parent))
+        rows = csv_rows(read.text, path, lambda name: name in stems())
     captions: dict[str, list[str]] = {}
-    unread = []
-    for number, row in rows:
-        if isinstance(row, str):
-            unread.append(f"line {number}: {row}")
+    unread, mended = [], []
+    for row in rows:
+        if row.problem:
+            unread.append(f"{row.place}: {row.problem}")
             continue
-        name, texts = row
-        folded = [" ".join(one.split()) for one in texts]
-        captions.setdefault(normalised(name), []).extend(one for one in folded if one)
+        if row.mended:
+            mended.append(f"{row.place}: {row.mended}")
+        folded = [" ".join(one.split()) for one in row.captions]
+        captions.setdefault(normalised(row.name), []).extend(one for one in folded if one)
     if not captions:
         found = f" ({unread[0]})" if unread else ""
         raise CrucibleError(
@@ -140,90 +196,45 @@ def read_metadata(path: Path) -> MetadataFile:
             "Write one line per image: file_name,text in a .csv, or "
             '{"file_name": "1.png", "text": "a cat"} in a .jsonl.'
         )
-    return MetadataFile(
-        path, {name: tuple(dict.fromkeys(found)) for name, found in captions.items()}, tuple(unread), read.guess
-    )
+    unique = {name: tuple(dict.fromkeys(found)) for name, found in captions.items()}
+    return MetadataFile(path, unique, tuple(unread), read.guess, tuple(mended))
 
 
-Row = tuple[str, list[str]] | str
-"""The name of an image with its captions, or what is wrong with the line."""
-
-
-def _json_rows(text: str) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            yield number, f"it is not JSON ({error})"
-            continue
-        if not isinstance(entry, dict):
-            yield number, "it is not a JSON object with file_name and text"
-            continue
-        yield number, _json_row(entry)
-
-
-def _json_row(entry: dict[str, Any]) -> Row:
-    name = next((entry[key] for key in FILE_KEYS if isinstance(entry.get(key), str)), None)
-    found = next((entry[key] for key in TEXT_KEYS if key in entry), None)
-    texts = found if isinstance(found, list) else [found]
-    if name is None:
-        return f"it has no file_name, only {', '.join(entry) or 'nothing'}"
-    captions = [one for one in texts if isinstance(one, str)]
-    if len(captions) < len(texts):
-        return f"{name} has no text, only {', '.join(entry)}"
-    return name, captions
-
-
-def _table_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(LONGEST_FIELD)
-    first = text.split("\n", 1)[0]
-    delimiter = next((one for one in "\t,;" if one in first), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    name_column, text_column, columns = 0, 1, 2
-    last = 0
+def _stems(folder: Path) -> set[str]:
+    """Return the names without ending of the images in a folder."""
     try:
-        for row in reader:
-            number, last = last + 1, reader.line_num
-            if not any(cell.strip() for cell in row):
-                continue
-            if swallowed := _swallowed_rows(row, delimiter):
-                yield number, "a quotation mark is not closed, so the lines below were read as rows of their own"
-                for offset, line in enumerate(swallowed):
-                    plain = next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE, skipinitialspace=True))
-                    yield number + offset, _table_row(plain, name_column, text_column, columns, delimiter)
-                continue
-            header = [cell.strip().lower() for cell in row]
-            if number == 1 and any(key in header for key in FILE_KEYS):
-                name_column = next(header.index(key) for key in FILE_KEYS if key in header)
-                text_column = next((header.index(key) for key in TEXT_KEYS if key in header), -1)
-                columns = len(header)
-                if text_column < 0:
-                    raise CrucibleError(
-                        f"{path} has the columns {', '.join(row)}, but none for the captions. Rename the column "
-                        "with the captions to text."
-                    )
-                continue
-            yield number, _table_row(row, name_column, text_column, columns, delimiter)
-    except csv.Error as error:
-        yield last + 1, f"it is not valid CSV ({error})"
+        return {path.stem for path in folder.iterdir() if has_image_name(path)}
+    except OSError:
+        return set()
 
 
-_ROW = re.compile(r"\s*[^\s,;]+\.\w{2,5}\s*[,;\t]")
-"""The beginning of a line that is a row of its own: the name of a file."""
+def about_tables(tables: Sequence[MetadataFile], matched: Sequence[MatchedCaptions]) -> Iterator[Finding]:
+    """Yield findings about rows of tables that are not used, or were read by a guess."""
+    for table, captions in zip(tables, matched, strict=True):
+        name = table.path.name
+        if table.guess:
+            what = f"{name} is not UTF-8: {table.guess}, which is a guess"
+            why, remedy = "If it is wrong, other words are trained.", "Look at the captions, and save it as UTF-8."
+            yield Finding("guessed_encoding", "warning", what, why, remedy)
+        if table.mended:
+            what = f"{counted(len(table.mended), 'line')} of {name} had to be mended" + _some(table.mended)
+            why, remedy = "If that is not what was meant, other words are trained.", "Check these captions."
+            yield Finding("mended_lines", "warning", what, why, remedy)
+        if table.unread:
+            what = f"{counted(len(table.unread), 'line')} of {name} cannot be used" + _some(table.unread)
+            yield Finding("unread_lines", "warning", what, "Their captions are missing.", "Fix them.")
+        lost = tuple(row for row in captions.without_image if row not in captions.doubtful)
+        if lost:
+            what = f"{name} lists {counted(len(lost), 'name')} without a readable image"
+            remedy = "Fix the names in the file, or add the images."
+            yield Finding("rows_without_image", "warning", what, "They are ignored.", remedy, lost)
+        if captions.doubtful:
+            what = f"{name} lists {counted(len(captions.doubtful), 'name')} that could be of several images or rows"
+            remedy = "Write the path of each image in the dataset's folder, such as 10_cat/1.png."
+            why = "Their captions are not used."
+            yield Finding("doubtful_rows", "warning", what, why, remedy, captions.doubtful)
 
 
-def _swallowed_rows(row: list[str], delimiter: str) -> list[str]:
-    """Return the lines of a row that has taken in the rows below it by a quotation mark that is not closed."""
-    lines = [line for line in delimiter.join(row).split("\n") if line.strip()]
-    return lines if len(lines) > 1 and any(_ROW.match(line) for line in lines[1:]) else []
-
-
-def _table_row(row: list[str], name_column: int, text_column: int, columns: int, delimiter: str) -> Row:
-    if len(row) > columns and text_column == columns - 1:
-        # The caption contains commas but is not quoted.
-        row = [*row[:text_column], f"{delimiter} ".join(cell.strip() for cell in row[text_column:])]
-    if len(row) <= max(name_column, text_column):
-        return f"{row[0]} has no caption"
-    return row[name_column], [row[text_column]]
+def _some(lines: Sequence[str]) -> str:
+    more = f"; and {len(lines) - LINES_SHOWN} more" if len(lines) > LINES_SHOWN else ""
+    return f": {'; '.join(lines[:LINES_SHOWN])}{more}"

@@ -9,11 +9,12 @@ from lora_crucible.config import DataSettings
 from lora_crucible.data.images.captions import find_captions, finished, variants, with_trigger_word
 from lora_crucible.data.images.metadata_files import MetadataFile
 from lora_crucible.data.images.scan import FoundImage
+from lora_crucible.data.images.sidecars import caption_files
 from lora_crucible.errors import CrucibleError
 
 
 def image(path: Path) -> FoundImage:
-    return FoundImage(path, path.name)
+    return FoundImage(path, path.name, texts=caption_files([path])[path])
 
 
 def caption_of(folder: Path, content: bytes, name: str = "a.txt") -> str | None:
@@ -95,8 +96,9 @@ def test_the_order_of_sources_and_what_was_not_used(tmp_path: Path) -> None:
     assert (found.captions, found.source) == (("from jsonl", "another"), "metadata.jsonl")
     assert found.others == ("metadata.csv",)
     (tmp_path / "a.caption").write_text("from caption")
-    assert find_captions(picture, "auto", metadata).source == "a.caption"
+    assert find_captions(image(tmp_path / "a.png"), "auto", metadata).source == "a.caption"
     (tmp_path / "a.txt").write_text("from txt")
+    picture = image(tmp_path / "a.png")
     found = find_captions(picture, "auto", metadata)
     assert (found.captions, found.source) == (("from txt",), "a.txt")
     assert found.others == ("a.caption", "metadata.jsonl")  # the csv says the same

@@ -203,7 +203,8 @@ def test_metadata_rows_without_image_and_misspelt_files_are_named(tmp_path: Path
     add(tmp_path, "a.png", None)
     (tmp_path / "metadate.csv").write_text("a.png,a cat\n")
     dataset = load(tmp_path)
-    assert "metadate.csv is not read" in finding(dataset, "misspelt_metadata").text()
+    assert finding(dataset, "unread_tables").images == ("metadate.csv",)
+    assert finding(dataset, "unread_tables").severity == "warning"
     (tmp_path / "metadate.csv").rename(tmp_path / "metadata.csv")
     (tmp_path / "metadata.csv").write_text("a.png,a cat\ngone.png,a dog\n")
     dataset = load(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def test_a_folder_with_nothing_else_has_no_findings_about_files(folder: Path) ->
     assert set(said(load(folder))) == {"trigger_word_added"}
 
 
-@pytest.mark.parametrize("name", ["photo.jpg.txt", "PHOTO.txt", "photo .txt", "photo.Txt", "Photo.CAPTION"])
+@pytest.mark.parametrize(
+    "name", ["photo.jpg.txt", "photo.txt.txt", "PHOTO.txt", "photo .txt", "photo.Txt", "Photo.CAPTION"]
+)
 def test_captions_whose_name_is_nearly_that_of_the_image_are_read(folder: Path, name: str) -> None:
     picture(folder / "photo.jpg")
     (folder / name).write_text("a red house")
@@ -78,15 +81,16 @@ def test_what_is_not_used_is_named(folder: Path) -> None:
     assert "a.jxl: JPEG XL" in found["unread_images"]
     assert "photo.CR2: a raw photo" in found["unread_images"]
     assert "1 link leads nowhere (gone.png)" in found["broken_links"]
-    assert "captions.csv, clip.mp4, data.parquet" in found["other_files"]
-    assert "metadata_path" in found["other_files"]
+    assert "captions.csv, data.parquet" in found["unread_tables"]
+    assert "metadata_path" in found["unread_tables"]
+    assert "1 video is not used (clip.mp4)" in found["videos"]
 
 
 def test_a_json_file_is_named_where_it_may_be_the_caption(folder: Path) -> None:
     (folder / "0.json").write_text("{}")
-    assert "orphan_captions" not in said(load(folder))
+    assert "maybe_captions" not in said(load(folder))
     (folder / "0.txt").unlink()
-    assert "0.json" in said(load(folder))["orphan_captions"]
+    assert "0.json" in said(load(folder))["maybe_captions"]
 
 
 @pytest.mark.parametrize("name", ["a.jp2", "a.tga", "a.jpe", "a.ppm", "a.qoi", "a.jpg_large", "a", "a.JPEG~1"])
@@ -104,6 +108,91 @@ def test_subfolders_beside_images_are_named(folder: Path) -> None:
     for number in range(4):
         picture(folder / "beach" / f"{number}.jpg", number)
     assert "4 images in subfolders are left out: beach (4)" in said(load(folder))["left_out_folders"]
+
+
+def test_subfolders_of_any_depth_are_named(folder: Path) -> None:
+    for name in ("beach/a.jpg", "beach/day 2/b.jpg", "10_cat/c.jpg", "10_cat/more/d.jpg", "0_none/e.jpg"):
+        picture(folder / name, len(name))
+    text = said(load(folder))["left_out_folders"]
+    assert "4 images in subfolders are left out: 0_none (1), 10_cat/more (1), beach (1), beach/day 2 (1)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("texts/0.txt", "texts_in_folders"),
+        ("meta/metadata.csv", "unread_tables"),
+        ("captions.csv", "unread_tables"),
+        ("train.parquet", "unread_tables"),
+        ("0.tags", "maybe_captions"),
+        ("0.md", "maybe_captions"),
+        ("../metadata.jsonl", "table_above"),
+    ],
+)
+def test_what_may_be_the_missing_captions_is_a_warning(folder: Path, name: str, kind: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("x")
+    assert all(finding.severity == "note" for finding in load(folder).findings)
+    (folder / "0.txt").unlink()
+    dataset = load(folder)
+    assert Path(name).parts[0].removeprefix("..") in said(dataset)[kind]
+    assert [one.severity for one in dataset.findings if one.kind == kind] == ["warning"]
+
+
+def test_lonely_captions_are_told_which_image_may_be_theirs(folder: Path) -> None:
+    (folder / "0.txt").rename(folder / "room-0.txt")
+    (folder / "0.png").rename(folder / "room_0.png")
+    assert "room-0.txt may be for room_0.png" in said(load(folder))["orphan_captions"]
+
+
+def test_captions_of_images_that_are_not_read_are_not_lonely(folder: Path) -> None:
+    for name in ("a.jxl", "a.txt", "b.mp4", "b.txt", "c.txt"):
+        (folder / name).write_bytes(b"x")
+    (folder / "c.png").symlink_to("/nowhere")
+    assert "orphan_captions" not in said(load(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("pictures.zip", "archives"),
+        ("photo.png.lnk", "shortcuts"),
+        ("photo.png.part", "unfinished"),
+        ("my lora.safetensors", "other_files"),
+        ("pipe.png", "other_files"),
+    ],
+)
+def test_files_of_other_kinds_are_named(folder: Path, name: str, kind: str) -> None:
+    os.mkfifo(folder / name) if name == "pipe.png" else (folder / name).write_bytes(b"x")
+    assert name in said(load(folder))[kind]
+
+
+def test_what_belongs_to_other_programs_is_not_mentioned(folder: Path) -> None:
+    names = ["0_sdxl.npz", "0_0064x0048_wan.safetensors", "dataset.toml", "0.txt.bak", "0.xmp", "0.MOV", "desktop.ini"]
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    for name in ("@eaDir/0.jpg", "__MACOSX/0.jpg", "log/a.log"):
+        picture(folder / name) if name.endswith("jpg") else (folder / "log").mkdir()
+    assert set(said(load(folder))) == {"trigger_word_added"}
+
+
+def test_images_beside_those_of_a_table_are_named(tmp_path: Path) -> None:
+    for number in range(3):
+        picture(tmp_path / "images" / f"{number}.png", number)
+    rows = "".join(f"/content/cats/images/{number}.png,a cat {number}\n" for number in range(2))
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n{rows}")
+    dataset = load(tmp_path)
+    assert captions(dataset) == {"images/0.png": "a cat 0", "images/1.png": "a cat 1"}
+    assert "(images/2.png)" in said(dataset)["images_not_listed"]
+
+
+def test_without_captions_nothing_is_left_to_train(folder: Path) -> None:
+    for number in range(3):
+        (folder / f"{number}.txt").unlink()
+    dataset = load(folder, missing_captions="skip")
+    assert "no image is left to train" in said(dataset)["no_caption"]
+    with pytest.raises(CrucibleError, match="no image is left"):
+        dataset.require_trainable()
 
 
 @pytest.mark.parametrize("inner", ["img", "dataset/images"])
@@ -139,7 +228,7 @@ def test_rows_that_could_be_two_images_are_not_matched(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("file_name,text\ntrain/0.png,house\n")
     dataset = load(tmp_path)
     assert "house" not in captions(dataset).values()
-    assert "train/0.png" in said(dataset)["rows_without_image"]
+    assert "train/0.png" in said(dataset)["doubtful_rows"]
 
 
 def test_a_quote_that_is_not_closed_swallows_no_rows(folder: Path) -> None:
@@ -147,7 +236,7 @@ def test_a_quote_that_is_not_closed_swallows_no_rows(folder: Path) -> None:
     (folder / "metadata.csv").write_text(text)
     dataset = load(folder, caption_source="metadata")
     assert captions(dataset) == {"0.png": 'a "cat", quoted', "1.png": "open sign", "2.png": "a cow, in a field"}
-    assert "line 3: a quotation mark is not closed" in said(dataset)["unread_lines"]
+    assert "line 3: a quotation mark is not closed" in said(dataset)["mended_lines"]
 
 
 def test_a_caption_of_several_lines_is_one_row(folder: Path) -> None:
@@ -165,6 +254,18 @@ def test_regularization_images_without_captions_show_their_class(folder: Path, t
     assert '"old man" is used' in said(dataset)["class_captions"]
 
 
+def test_a_regularization_folder_below_the_images_is_not_left_out(folder: Path) -> None:
+    picture(folder / "reg" / "1_man" / "a.jpg")
+    assert "left_out_folders" in said(load(folder))
+    assert "left_out_folders" not in said(load(folder, reg_data_dir=str(folder / "reg")))
+
+
+def test_an_empty_regularization_folder_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "reg").mkdir()
+    with pytest.raises(CrucibleError, match=r"reg contains no images; it is empty(.|\n)*reg_data_dir.*leave it out"):
+        load(folder, reg_data_dir=str(tmp_path / "reg"))
+
+
 def test_regularization_images_of_no_class_are_told_what_helps(folder: Path, tmp_path: Path) -> None:
     picture(tmp_path / "reg" / "a.jpg")
     text = said(load(folder, reg_data_dir=str(tmp_path / "reg")))["no_caption"]
@@ -178,6 +279,9 @@ def test_a_year_is_no_number_of_repeats(tmp_path: Path) -> None:
     text = said(load(tmp_path))["many_repeats"]
     assert "2022_summer is shown 2,022 times per epoch" in text
     assert "100_cat" not in text
+    assert "100_cat is shown 300 times per epoch, 100 by the number in the folder's name times 3" in "".join(
+        one.text() for one in load(tmp_path, repeats=3).findings
+    )
 
 
 def test_masks_of_other_names_and_shapes(folder: Path) -> None:

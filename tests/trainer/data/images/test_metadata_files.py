@@ -58,7 +58,46 @@ def test_an_image_is_found_by_path_name_or_stem(tmp_path: Path) -> None:
     assert file.of("c.jpeg") == ("by stem",)
     assert file.of("caf\u00e9.png") == ("composed",)
     assert file.of("other.png") == ()
-    assert file.without_image(["10_cat/a.png", "b.png", "c.png", "caf\u00e9.png"]) == ["gone.png"]
+    matched = file.matched_to(["10_cat/a.png", "b.png", "c.png", "caf\u00e9.png"])
+    assert (matched.without_image, matched.doubtful) == (("gone.png",), ())
+
+
+def matched(file: MetadataFile, *names: str) -> dict[str, str]:
+    return {name: captions[0] for name, captions in file.matched_to(names).captions.items()}
+
+
+def test_the_last_part_of_a_path_is_enough_where_there_is_no_doubt(tmp_path: Path) -> None:
+    file = read(tmp_path, "C:\\cats\\1.PNG,one\n/content/x/2.png,two\n")
+    assert matched(file, "1.png", "10_cat/2.png") == {"1.png": "one", "10_cat/2.png": "two"}
+
+
+def test_folders_decide_between_images_of_one_name(tmp_path: Path) -> None:
+    file = read(tmp_path, "/data/1_a/x.png,of a\n/data/1_b/x.png,of b\n")
+    assert matched(file, "1_a/x.png", "1_b/x.png") == {"1_a/x.png": "of a", "1_b/x.png": "of b"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "images"),
+    [
+        ("x.png,a house\n", ("1_a/x.png", "1_b/x.png")),
+        ("train/x.png,a house\ntest/x.png,a tree\n", ("x.png",)),
+    ],
+    ids=["two images", "two rows"],
+)
+def test_where_there_is_doubt_nothing_is_matched(tmp_path: Path, rows: str, images: tuple[str, ...]) -> None:
+    file = read(tmp_path, rows)
+    assert matched(file, *images) == {}
+    assert file.matched_to(images).doubtful == tuple(file.captions)
+
+
+def test_an_image_with_a_row_of_its_own_leaves_other_rows_alone(tmp_path: Path) -> None:
+    file = read(tmp_path, "x.png,in the folder\n")
+    assert matched(file, "x.png", "10_cat/x.png") == {"x.png": "in the folder"}
+
+
+def test_the_name_of_the_file_may_be_in_other_case(tmp_path: Path) -> None:
+    (tmp_path / "Metadata.CSV").write_text("a.png,a cat")
+    assert metadata_files(tmp_path, None) == [tmp_path / "Metadata.CSV"]
 
 
 def test_a_file_without_captions_is_an_error(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lora_crucible.data.images.scan import find_images, find_mask, folder_signature
+from lora_crucible.data.images.scan import find_images, folder_signature
 from lora_crucible.errors import CrucibleError
 
 
@@ -129,10 +129,10 @@ def test_links_in_a_circle_are_not_followed(tmp_path: Path) -> None:
 
 def test_masks_are_no_images(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "a.mask.png", "b [1].png", "b [1]-masklabel.png", "c.mask.png")
-    assert names(tmp_path) == ["a.jpg", "b [1].png", "c.mask.png"]
-    assert find_mask(tmp_path / "a.jpg") == tmp_path / "a.mask.png"
-    assert find_mask(tmp_path / "b [1].png") == tmp_path / "b [1]-masklabel.png"
-    assert find_mask(tmp_path / "c.mask.png") is None
+    assert {image.name: image.mask and image.mask.name for image in find_images(tmp_path)} == {
+        "a.jpg": "a.mask.png",
+        "b [1].png": "b [1]-masklabel.png",
+    }
 
 
 def test_signature_follows_subfolders_and_metadata(tmp_path: Path) -> None:

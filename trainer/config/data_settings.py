@@ -173,7 +173,7 @@ class DataSettings(BaseModel):
         "none",
         "Masks from",
         "Train only part of each image: the area that its alpha channel covers, or the white area of a mask file "
-        "beside it, named <name>.mask.png or <name>-masklabel.png.",
+        "beside it, named <name>.mask.png or <name>-masklabel.png, or of a file of its name in a subfolder masks.",
         group="data",
         advanced=True,
     )

@@ -9,7 +9,8 @@ from pathlib import Path, PurePath
 from PIL import Image
 
 CAPTION_EXTENSIONS = (".txt", ".caption")
-TABLE_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".xlsx")
+BINARY_TABLES = (".parquet", ".arrow")
+TABLE_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", *BINARY_TABLES)
 
 NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 """Formats that Pillow recognizes but does not decode, or not everywhere."""
@@ -117,7 +118,7 @@ def is_about_the_folder(path: Path) -> bool:
 
 def _says_what_it_is(path: Path) -> bool:
     extension = extension_of(path)
-    known = (*CAPTION_EXTENSIONS, *TABLE_EXTENSIONS, ".safetensors", ".ckpt", ".pt", ".pth", ".gguf")
+    known = (*CAPTION_EXTENSIONS, *TABLE_EXTENSIONS, ".mask", ".safetensors", ".ckpt", ".pt", ".pth", ".gguf")
     other = (UNREAD_IMAGES, ARCHIVES, VIDEOS, SHORTCUTS, UNFINISHED, SILENT)
     return extension in known or any(extension in endings for endings in other)
 

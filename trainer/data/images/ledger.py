@@ -192,7 +192,7 @@ class Ledger:
 
     def _tables(self) -> Iterator[Finding]:
         tables = [file for file in self._rest() if extension_of(file) in TABLE_EXTENSIONS]
-        beside = {file for file in tables if extension_of(file) == ".json" and spelling(file.stem) in self._stems}
+        beside = {file for file in tables if extension_of(file) == ".json" and self._is_of_image(file)}
         self._settled |= beside | {file for file in tables if is_about_the_folder(file)}
         tables = [file for file in tables if file not in self._settled]
         below = [file for one in self._left_out() for file in one.files if file.name.lower() in METADATA_FILES]
@@ -264,6 +264,7 @@ class Ledger:
             yield Finding("other_files", "note", what, "", "", self._taken(others))
 
     def _is_of_image(self, file: Path) -> bool:
-        """Return whether the name of a file is that of an image with something after it (photo_0512x0512_wan)."""
-        parts = spelling(file.stem).split("_")
-        return any("_".join(parts[:count]) in self._stems for count in range(1, len(parts) + 1))
+        """Return whether a name is that of an image with something after it, as in photo_0512x0512_wan.safetensors."""
+        stem = spelling(file.stem)
+        ends = (place for place, letter in enumerate(f"{stem}.") if letter in "_.")
+        return any(stem[:end] in self._stems for end in ends)

@@ -18,7 +18,7 @@ from .image_facts import ImageFacts, all_facts
 from .ledger import Ledger
 from .masks import about_masks
 from .metadata_files import MetadataFile, about_tables, metadata_files, read_metadata
-from .scan import DatasetFiles, FoundImage, find_files
+from .scan import REPEATS_FOLDER, DatasetFiles, FoundImage, find_files
 from .training_image import TrainingImage
 
 MANY_REPEATS = 100
@@ -70,6 +70,7 @@ def load_dataset(
     findings += ledger.findings(captions_in_files=settings.caption_source in ("auto", "sidecar"), masks=use_masks)
     findings += _table_above(files, without, settings, roots)
     findings += _many_repeats(readable, settings.repeats)
+    findings += _own_repeats(folder)
     images = captioned(readable, own, facts, settings, findings, are_classes=are_classes)
     images = _with_masks(images, readable, facts, settings, findings)
     regularization: tuple[TrainingImage, ...] = ()
@@ -180,6 +181,19 @@ def _many_repeats(found: Sequence[FoundImage], repeats: int) -> Iterator[Finding
             f"Each image in {name} is shown {number * repeats:,} times per epoch, {cause}",
             f"More than {MANY_REPEATS} repeats are rarely meant.",
             "If it is a year or a number of another kind, put a 1_ in front of the name.",
+        )
+
+
+def _own_repeats(folder: Path) -> Iterator[Finding]:
+    """Yield a finding if a kohya-style folder was chosen itself, whose number then does not count."""
+    match = REPEATS_FOLDER.fullmatch(folder.name)
+    if match and 1 < int(match[1]) <= MANY_REPEATS:
+        yield Finding(
+            "own_repeats",
+            "note",
+            f"The {match[1]} in the name of the folder {folder.name} is not used as a number of repeats",
+            "Such numbers count in the names of its subfolders only.",
+            f"To repeat its images, choose the folder above ({folder.parent}), or set repeats to {match[1]}.",
         )
 
 

@@ -26,19 +26,13 @@ UNNOTICED_STRETCH = 0.02
 
 
 def match_masks(
-    files: Sequence[Path],
-    pictures: Sequence[Path],
-    in_mask_folders: Iterable[Path],
-    captioned: Collection[Path],
-    *,
-    all_endings: bool,
-) -> tuple[dict[Path, tuple[Path, ...]], list[Path]]:
-    """Find the masks of the images in one folder.
+    files: Sequence[Path], pictures: Sequence[Path], captioned: Collection[Path], *, all_endings: bool
+) -> tuple[dict[Path, list[Path]], list[Path]]:
+    """Find the masks of the images in one folder, beside them.
 
     Args:
         files: the files of the folder.
         pictures: those among them that are images or masks, readable or not.
-        in_mask_folders: the images in folders of masks, which are called as their images are.
         captioned: the files with a caption file of their own name, which are images whatever they are called.
         all_endings: whether a name with any of `MASK_ENDINGS` is a mask even if no image has the rest of the name;
             otherwise only those of `SURE_ENDINGS` are.
@@ -48,7 +42,7 @@ def match_masks(
     """
     lonely = MASK_ENDINGS if all_endings else SURE_ENDINGS
     names = Names(pictures)
-    found: dict[Path, list[tuple[int, str, Path]]] = {}
+    found: dict[Path, list[tuple[int, Path]]] = {}
     orphans = []
     for file in files:
         stem, rank = _without_ending(file)
@@ -56,16 +50,33 @@ def match_masks(
             continue
         owners = names.owners(stem)[0]
         for image in owners:
-            found.setdefault(image, []).append((rank, file.name, file))
+            found.setdefault(image, []).append((rank, file))
         if not owners and MASK_ENDINGS[rank] in lonely:
             orphans.append(file)
-    for file in in_mask_folders:
+    return {image: [file for _, file in sorted(masks)] for image, masks in found.items()}, orphans
+
+
+def match_mask_folder(masks: Iterable[Path], pictures: Iterable[Path]) -> tuple[dict[Path, list[Path]], list[Path]]:
+    """Find the images of the masks in a folder of their own, which are called as their images are.
+
+    Args:
+        masks: the images in the folder of masks.
+        pictures: the images that they may be of. Of those in several folders with one name, none is.
+
+    Returns:
+        The masks of each image, and the masks that belong to no image.
+    """
+    names = Names(pictures)
+    found: dict[Path, list[Path]] = {}
+    orphans = []
+    for file in masks:
         owners = names.owners(file.stem)[0] or names.owners(_without_ending(file)[0])[0]
-        for image in owners:
-            found.setdefault(image, []).append((len(MASK_ENDINGS), file.name, file))
-        if not owners:
+        if not owners or len({image.parent for image in owners}) > 1:
             orphans.append(file)
-    return {image: tuple(path for *_, path in sorted(masks)) for image, masks in found.items()}, orphans
+            continue
+        for image in owners:
+            found.setdefault(image, []).append(file)
+    return found, orphans
 
 
 def _without_ending(file: Path) -> tuple[str, int]:
@@ -92,13 +103,15 @@ def about_masks(images: Sequence[TrainingImage], facts: Mapping[Path, ImageFacts
     """
     without = tuple(image.name for image in images if image.mask is None)
     if without:
-        where = "no transparent pixels" if source == "alpha" else "no mask file"
+        lack, remedy = "no mask file", "Add them as <name>.mask.png or in a subfolder called masks"
+        if source == "alpha":
+            lack, remedy = "no transparent pixels", "Make what is not to be trained transparent"
         yield Finding(
             "no_mask",
             "warning" if len(without) < len(images) else "error",
-            f"{counted(len(without), 'image has', 'images have')} {where}",
+            f"{counted(len(without), 'image has', 'images have')} {lack}",
             "They are trained whole, including their background.",
-            "Add the missing masks, or set mask_source to none.",
+            f"{remedy}, or set mask_source to none.",
             without,
         )
     if source != "file":

@@ -194,7 +194,8 @@ def read_metadata(path: Path) -> MetadataFile:
         raise CrucibleError(
             f"{path} names no image with a caption{found}, so it cannot be used. "
             "Write one line per image: file_name,text in a .csv, or "
-            '{"file_name": "1.png", "text": "a cat"} in a .jsonl.'
+            '{"file_name": "1.png", "text": "a cat"} in a .jsonl. If the captions are in text files, delete it, or set '
+            "caption_source to sidecar."
         )
     unique = {name: tuple(dict.fromkeys(found)) for name, found in captions.items()}
     return MetadataFile(path, unique, tuple(unread), read.guess, tuple(mended))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ...errors import CrucibleError
 from ...messages.suggestions import nearest_path
-from ...messages.wording import listed
-from .file_kinds import ARCHIVES, VIDEOS, extension_of, has_image_name, unread_image
+from ...messages.wording import counted, listed
+from .file_kinds import ARCHIVES, BINARY_TABLES, VIDEOS, extension_of, has_image_name, unread_image
 from .listing import Listing
 
 SUPPORTED = ".png, .jpg, .webp, .avif, .bmp, .tif, .gif and others that Pillow reads"
@@ -49,15 +49,20 @@ def no_images(root: Listing) -> CrucibleError:
     files = [*root.files, *root.broken]
     if not files and not root.folders:
         return CrucibleError(f"{what}; it is empty. Put images ({SUPPORTED}) into it, or choose another folder.")
+    if not files:  # what is in subfolders may explain it
+        files = [file for one in root.walk() for file in (*one.files, *one.broken)]
     kinds = Counter(extension_of(file) or "without extension" for file in files)
-    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)) or f"{len(root.folders)} subfolders"
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+    found = found or counted(len(root.folders), "empty subfolder")
     if any(extension_of(file) in ARCHIVES for file in files):
         remedy = "Unpack the archive there"
     elif unread := sorted({kind for file in files if (kind := unread_image(file))}):
         remedy = f"These are images that cannot be read ({', '.join(unread)}). Export them as PNG or JPEG"
+    elif any(extension_of(file) in BINARY_TABLES for file in files):
+        remedy = "Save the images in these tables as files"
     elif any(extension_of(file) in VIDEOS for file in files):
         remedy = "Save the frames of the video that you want as images"
-    elif files == list(root.broken):
+    elif files and files == list(root.broken):
         remedy = "These are links that lead nowhere. Copy the images there"
     else:
         remedy = f"Put images ({SUPPORTED}) into it"

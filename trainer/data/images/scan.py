@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...errors import CrucibleError
 from .file_kinds import has_image_name, is_image, unread_image
 from .listing import Listing, list_folder
-from .masks import MASK_FOLDERS, match_masks
+from .masks import MASK_FOLDERS, match_mask_folder, match_masks
 from .no_images import no_folder, no_images
 from .sidecars import composed, is_text, match_captions
 
@@ -100,39 +100,42 @@ def find_files(folder: str | Path, in_table: Iterable[str] = (), *, masks_expect
         raise CrucibleError(
             f"The image folder {folder} cannot be opened ({error.strerror or error}). Check its permissions."
         ) from error
-    whole = {root.path: 1} | dict(_repeats_folders(root))
-    listed = _in_subfolders(root, in_table)
-    searched = [one for one in root.walk() if one.path in whole or any(path.parent == one.path for path in listed)]
+    repeats = {root.path: 1} | dict(_repeats_folders(root))
+    in_table_folders = _in_subfolders(root, in_table)
+    parents = {*repeats, *(path.parent for path in in_table_folders)}
+    searched = [one for one in root.walk() if one.path in parents]
+    pictures = {
+        one.path: [file for file in (*one.files, *one.broken) if is_image(file) or unread_image(file)]
+        for one in searched
+    }
+    captions: dict[Path, tuple[Path, ...]] = {}
+    for one in searched:
+        captions |= match_captions(pictures[one.path], filter(is_text, one.files))
+    masks, lonely = _masks(root, searched, pictures, captions, all_endings=masks_expected)
+    no_images_themselves = {*lonely, *(mask for found in masks.values() for mask in found)}
     images: list[FoundImage] = []
-    masks: set[Path] = set()
-    texts: set[Path] = set()
-    lonely: list[Path] = []
     not_listed: list[Path] = []
     for one in searched:
-        pictures = [file for file in (*one.files, *one.broken) if is_image(file) or unread_image(file)]
-        captions = match_captions(pictures, filter(is_text, one.files))
-        own = {image for image, found in captions.items() if any(text.stem == image.stem for text in found)}
-        of_images, without = match_masks(one.files, pictures, _mask_files(root, one), own, all_endings=masks_expected)
-        no_images_here = {*without, *(mask for found in of_images.values() for mask in found)}
-        masks.update(no_images_here.difference(without))
-        lonely += without
-        for image in pictures:
-            if image in no_images_here:
+        for path in pictures[one.path]:
+            if path in no_images_themselves or path in one.broken or unread_image(path):
                 continue
-            texts.update(captions.get(image, ()))
-            if image in one.broken or unread_image(image):
+            if one.path not in repeats and path not in in_table_folders:
+                not_listed.append(path)
                 continue
-            if one.path not in whole and image not in listed:
-                not_listed.append(image)
-                continue
-            mask = next(iter(of_images.get(image, ())), None)
-            repeats = whole.get(one.path, 1)
-            images.append(FoundImage(image, one.named(image), repeats, captions.get(image, ()), mask))
+            mask = next(iter(masks.get(path, ())), None)
+            texts = captions.get(path, ())
+            images.append(FoundImage(path, one.named(path), repeats.get(one.path, 1), texts, mask))
     if not images:
         raise no_images(root)
     images.sort(key=lambda image: _natural_key(image.name))
     return DatasetFiles(
-        root, tuple(searched), tuple(images), frozenset(masks), frozenset(texts), tuple(lonely), tuple(not_listed)
+        root=root,
+        searched=tuple(searched),
+        images=tuple(images),
+        masks=frozenset(no_images_themselves.difference(lonely)),
+        texts=frozenset(text for found in captions.values() for text in found),
+        lonely_masks=tuple(lonely),
+        not_listed=tuple(not_listed),
     )
 
 
@@ -165,17 +168,41 @@ def _repeats_folders(root: Listing) -> Iterator[tuple[Path, int]]:
             yield one.path, int(match[1])
 
 
-def _mask_files(root: Listing, folder: Listing) -> Iterator[Path]:
-    """Yield the images in the folders of masks for a folder: its own, and that for it in the dataset's."""
-    for one in folder.folders:
-        if one.path.name.lower() in MASK_FOLDERS:
-            yield from filter(is_image, one.files)
-    if folder.name:
-        for one in root.folders:
-            if one.path.name.lower() in MASK_FOLDERS:
-                for inner in one.folders:
-                    if inner.path.name == folder.path.name:
-                        yield from filter(is_image, inner.files)
+def _masks(
+    root: Listing,
+    searched: Sequence[Listing],
+    pictures: Mapping[Path, Sequence[Path]],
+    captions: Mapping[Path, Sequence[Path]],
+    *,
+    all_endings: bool,
+) -> tuple[dict[Path, list[Path]], list[Path]]:
+    """Find the masks of all images, beside them first, and the masks that belong to no image.
+
+    A folder of masks is for the images of the folder it is in, and that in the dataset's own folder is for all; its
+    subfolders are for the images in the folder of that name.
+    """
+    found: dict[Path, list[Path]] = {}
+    lonely: list[Path] = []
+
+    def add(matched: tuple[dict[Path, list[Path]], list[Path]]) -> None:
+        for image, masks in matched[0].items():
+            found.setdefault(image, []).extend(masks)
+        lonely.extend(matched[1])
+
+    for one in searched:
+        named_alike = {text.with_suffix("") for image in pictures[one.path] for text in captions.get(image, ())}
+        captioned = {image for image in pictures[one.path] if image.with_suffix("") in named_alike}
+        add(match_masks(one.files, pictures[one.path], captioned, all_endings=all_endings))
+    everything = [image for those in pictures.values() for image in those]
+    for one in searched:
+        for of_masks in (sub for sub in one.folders if sub.path.name.lower() in MASK_FOLDERS):
+            images = pictures[one.path] if one.name else everything
+            add(match_mask_folder(filter(is_image, of_masks.files), images))
+            for inner in of_masks.folders:
+                namesakes = (other for other in searched if other.path.name == inner.path.name)
+                images = [image for other in namesakes for image in pictures[other.path]]
+                add(match_mask_folder(filter(is_image, inner.files), images))
+    return found, lonely
 
 
 def _in_subfolders(root: Listing, names: Iterable[str]) -> set[Path]:

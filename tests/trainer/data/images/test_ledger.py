@@ -169,6 +169,7 @@ def test_files_of_other_kinds_are_named(folder: Path, name: str, kind: str) -> N
 
 def test_what_belongs_to_other_programs_is_not_mentioned(folder: Path) -> None:
     names = ["0_sdxl.npz", "0_0064x0048_wan.safetensors", "dataset.toml", "0.txt.bak", "0.xmp", "0.MOV", "desktop.ini"]
+    names += ["0.json", "1.png.json", "1.png.supplemental-metadata.json"]
     for name in names:
         (folder / name).write_bytes(b"x")
     for name in ("@eaDir/0.jpg", "__MACOSX/0.jpg", "log/a.log"):
@@ -282,6 +283,12 @@ def test_a_year_is_no_number_of_repeats(tmp_path: Path) -> None:
     assert "100_cat is shown 300 times per epoch, 100 by the number in the folder's name times 3" in "".join(
         one.text() for one in load(tmp_path, repeats=3).findings
     )
+
+
+def test_the_number_of_the_folder_itself_does_not_count(tmp_path: Path) -> None:
+    picture(tmp_path / "10_cat" / "a.jpg")
+    assert f"choose the folder above ({tmp_path})" in said(load(tmp_path / "10_cat"))["own_repeats"]
+    assert "own_repeats" not in said(load(tmp_path))
 
 
 def test_masks_of_other_names_and_shapes(folder: Path) -> None:

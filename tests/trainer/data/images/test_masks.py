@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 def mask(path: Path, colour: int = 128) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (64, 48), colour).save(path, path.suffix.strip(".").upper().replace("JPG", "JPEG"))
+    Image.new("L", (64, 48), colour).save(path, {".jpg": "JPEG", ".webp": "WEBP"}.get(path.suffix, "PNG"))
 
 
 def load(folder: Path, source: str = "file") -> ImageDataset:
@@ -40,6 +40,7 @@ def said(dataset: ImageDataset) -> dict[str, str]:
         "0_mask.jpg",
         "0-mask.webp",
         "0.MASK.PNG",
+        "0.mask",
         "0.png.mask.png",
         "masks/0.png",
         "Mask/0.jpg",
@@ -67,6 +68,26 @@ def test_masks_of_kohya_style_folders(folder: Path) -> None:
     masks = {image.name: image.mask for image in load(folder).images}
     assert masks["10_cat/0.png"] == folder / "10_cat/masks/0.png"
     assert masks["10_cat/1.png"] == folder / "masks/10_cat/1.png"
+
+
+def test_a_folder_of_masks_beside_the_folder_of_the_images(tmp_path: Path) -> None:
+    rows = ["file_name,text"]
+    for number in range(2):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.effect_noise((64, 48), 60 + number).save(tmp_path / "images" / f"{number}.png")
+        mask(tmp_path / "masks" / f"{number}.png")
+        rows.append(f"images/{number}.png,a cat {number}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    assert [image.mask for image in load(tmp_path).images] == [tmp_path / f"masks/{number}.png" for number in range(2)]
+
+
+def test_a_mask_that_could_be_of_two_images_is_of_none(folder: Path) -> None:
+    for name in ("1_a", "1_b"):
+        (folder / name).mkdir()
+        Image.effect_noise((64, 48), 60 + len(name)).save(folder / name / "x.png")
+    mask(folder / "masks" / "x.png")
+    assert not any(image.mask for image in load(folder).images)
+    assert "masks/x.png" in said(load(folder))["lonely_masks"]
 
 
 def test_masks_without_an_image_are_no_images(folder: Path) -> None:

@@ -33,6 +33,7 @@ def test_the_folder_that_was_meant_is_named_whole(tmp_path: Path, inner: str) ->
         ("a.cr2", "(a raw photo). Export them as PNG or JPEG"),
         ("a.mov", "Save the frames"),
         ("a.txt", "Put images (.png, .jpg"),
+        ("data/train-00000-of-00001.parquet", "Save the images in these tables as files"),
     ],
 )
 def test_the_remedy_suits_what_is_there(tmp_path: Path, file: str, remedy: str) -> None:

@@ -16,7 +16,7 @@ from ..errors import CrucibleError
 from ..files.names import unused_path
 from ..formats.architectures import FORMS
 from ..merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
-from ..messages.wording import size_text
+from ..messages.wording import listed, size_text
 
 if TYPE_CHECKING:
     from ..formats.architectures import Architecture, Form
@@ -73,7 +73,7 @@ def _merge(options: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from ..merging.ingredients import architecture_of_all, ingredients
+    from ..merging.ingredients import architecture_of_all, embeddings_of, ingredients
     from ..merging.into import bake, base_weights
     from ..merging.result import merge_to_file
     from ..optim.engine import DTYPES
@@ -98,6 +98,8 @@ def _merge(options: argparse.Namespace) -> None:
             made = {"crucible.parents": json.dumps([one.record() for one in stack], ensure_ascii=False)}
             parts = ingredients(stack, architecture)
             told = bake(options.into, parts, recipe, architecture, output, made, progress).text()
+            if embeddings := [*embeddings_of([one.lora for one in stack])]:
+                told += f"\nNot in it, because a checkpoint holds no embeddings: {listed(embeddings)}."
         else:
             bar.set_description("Merging", refresh=False)
             base = options.base and opened.enter_context(base_weights(options.base, architecture))
@@ -139,8 +141,6 @@ def _convert(options: argparse.Namespace) -> None:
             "for the same result as in diffusers."
         )
     lora = layers_of(stack[0].lora, architecture)
-    if lora.leftover:
-        print(f"Skipped, because no LoRA has such keys: {', '.join(lora.leftover[:3])} ({len(lora.leftover)} keys).")
     _save(
         lora, stack, architecture, _free(options.output), options, {"command": "convert", "to": options.to}, options.to
     )
@@ -185,8 +185,11 @@ def _save(
     facts: Mapping[str, Any],
     form: Form = "auto",
 ) -> None:
+    from ..merging.ingredients import embeddings_note
     from ..merging.result import save
     from ..optim.engine import DTYPES
 
     save(output, lora, stack, architecture, facts, form=form, dtype=DTYPES.get(options.save_precision))
+    for line in embeddings_note([one.lora for one in stack]):
+        print(line)
     print(f"Saved {output} ({size_text(output.stat().st_size)}).")

@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -23,7 +23,7 @@ RANDOM = "-????????.tmp"
 """The pattern of the ending of these names, in which each ? stands for a random character."""
 
 
-def write_whole(path: Path, *parts: bytes | memoryview, what: str) -> int:
+def write_whole(path: Path, *parts: bytes | memoryview, what: str, check: Callable[[Path], None] | None = None) -> int:
     """Write the parts one after the other to one file, creating its folder, and return the file's size in bytes.
 
     The file appears under `path` complete or not at all; an existing file stays intact until then.
@@ -32,25 +32,28 @@ def write_whole(path: Path, *parts: bytes | memoryview, what: str) -> int:
         path: the file to write.
         parts: the content.
         what: a name for the content, the subject of the first sentence of an error.
+        check: as for `whole_file`.
 
     Raises:
         CrucibleError: the disk is full, the folder may not be written to, or the system reports another error.
     """
     size = sum(map(len, parts))
-    with whole_file(path, what=what, size=size) as file:
+    with whole_file(path, what=what, size=size, check=check) as file:
         for part in parts:
             file.write(part)
     return size
 
 
 @contextmanager
-def whole_file(path: Path, *, what: str, size: int) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, what: str, size: int, check: Callable[[Path], None] | None = None) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under `path` at the end, complete or not at all.
 
     Args:
         path: the file to write.
         what: a name for the content, the subject of the first sentence of an error.
         size: the size of the content in bytes, given in an error.
+        check: a function that reads the finished file at its temporary path, and raises an error if it is not right;
+            then nothing appears under `path`.
 
     Raises:
         CrucibleError: the disk is full, the folder may not be written to, or the system reports another error.
@@ -64,6 +67,8 @@ def whole_file(path: Path, *, what: str, size: int) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if check is not None:
+                check(temporary)
             os.replace(temporary, path)
         finally:
             with suppress(OSError):

@@ -16,15 +16,29 @@ _SUFFIX = re.compile(
     r"[._](?:(?<=\.)|(?=lora\.))("
     r"lora_(?:up|down|mid)\.weight|lora\.(?:up|down)\.weight|lora_linear_layer\.(?:up|down)\.weight"
     r"|lora_[AB](?:\.\w+)??(?:\.weight|\.bias)?|lora_magnitude_vector(?:\.\w+)*?"
-    r"|hada_\w+|lokr_\w+|[ab][12]\.weight|oft_\w+"
-    r"|diff|diff_b|set_weight|w_norm|b_norm"
-    r"|alpha|dora_scale|rescale|scalar|reshape_weight)\Z"
+    r"|hada_\w+|lokr_\w+|[ab][12]\.weight|oft_\w+(?:\.\d+)?"
+    r"|diff|diff_b|diff_m|set_weight|w_norm|b_norm"
+    r"|alpha|dora_scale|rescale|scalar|reshape_weight|(?<=_norm\.)scale)\Z"
 )
+_XLABS = re.compile(r"(.*\b(?:double|single)_blocks\.\d+)\.processor\.((?:qkv|proj)_lora[12]?)\.(down|up)\.weight")
+"""A key as XLabs' trainer and USO write it: "double_blocks.0.processor.qkv_lora1.down.weight"."""
+
+_XLABS_LAYERS = {
+    "qkv_lora1": "img_attn.qkv",
+    "qkv_lora2": "txt_attn.qkv",
+    "proj_lora1": "img_attn.proj",
+    "proj_lora2": "txt_attn.proj",
+    "qkv_lora": "linear1_qkv",
+    "proj_lora": "linear2",
+}
+_KOHYA_OFT = "oft_"
+"""The start of names in OFT files of kohya's trainer, "oft_unet_…" and "oft_te_…", instead of "lora_"."""
 DIFFERENCES = frozenset({"diff", "diff_b", "set_weight", "w_norm", "b_norm"})
 """Suffixes of full tensors that are added to a weight or replace it, without any factorization."""
 
-_WITH_OTHERS = frozenset({"alpha", "dora_scale", "rescale", "scalar", "reshape_weight"})
-"""Suffixes that do not make an adapter on their own."""
+_WITH_OTHERS = frozenset({"alpha", "dora_scale", "rescale", "scalar", "reshape_weight", "scale"})
+"""Suffixes that do not make an adapter on their own. "scale" is the weight of a norm in Black Forest Labs' names, which
+their control LoRAs replace, and which their checkpoints have as well."""
 
 _DOWN = re.compile(r"lora_down\.weight|lora_A(\.\w+)??(\.weight)?|lora(_linear_layer)?\.down\.weight")
 _UP = re.compile(r"lora_up\.weight|lora_B(\.\w+)??(\.weight)?|lora(_linear_layer)?\.up\.weight")
@@ -37,7 +51,7 @@ _ALGORITHMS = (
     ("LoKr", re.compile(r"lokr_.*")),
     ("GLoRA", re.compile(r"[ab][12]\.weight")),
     ("OFT", re.compile(r"oft_.*")),
-    ("full difference", re.compile("|".join(DIFFERENCES))),
+    ("full difference", re.compile("|".join((*DIFFERENCES, "diff_m")))),
 )
 _TEXT_ENCODER = re.compile(r"(lora_(prior_)?te\d?_|text_encoders?(_\d)?\.|te\d?\.|(base_model\.model\.)?text_model\.)")
 
@@ -45,29 +59,54 @@ _TEXT_ENCODER = re.compile(r"(lora_(prior_)?te\d?_|text_encoders?(_\d)?\.|te\d?\
 def split_key(key: str) -> tuple[str, str] | None:
     """Split a key into layer and suffix: ("lora_unet_mid_block_attn1_to_q", "lora_up.weight").
 
-    Returns None for a key that does not belong to an adapter.
+    Names that other programs spell in a way of their own get the usual one: XLabs' processors, modulations (`diff_m`)
+    and kohya's OFT ("oft_unet_…"). Returns None for a key that does not belong to an adapter.
     """
+    if ".processor." in key and (xlabs := _XLABS.fullmatch(key)):
+        return f"{xlabs[1]}.{_XLABS_LAYERS[xlabs[2]]}", f"lora_{xlabs[3]}.weight"
     match = _SUFFIX.search(key, 1)
-    return match and (key[: match.start()], match[1])
+    if match is None:
+        return None
+    layer, suffix = key[: match.start()], match[1]
+    if suffix == "diff_m":
+        layer += ".modulation" if "." in layer else "_modulation"
+    elif is_kohya_oft(key):
+        layer = "lora_" + layer.removeprefix(_KOHYA_OFT)
+    elif suffix == "scale" and not layer.startswith("diffusion_model."):
+        layer = "diffusion_model." + layer
+    return layer, suffix
+
+
+def is_kohya_oft(key: str) -> bool:
+    """Return whether a key is from an OFT file of kohya's trainer, whose alpha counts per output of the layer."""
+    return key.startswith(("oft_unet_", "oft_te"))
 
 
 def suffix_in_memory(suffix: str) -> str:
     """Return the name that this package uses for a suffix, whichever trainer wrote it.
 
-    All names of a LoRA's two factors become ".lora_down.weight" and ".lora_up.weight"; any other suffix gets a leading
-    dot.
+    All names of a LoRA's two factors become ".lora_down.weight" and ".lora_up.weight", those of the bias that PEFT adds
+    after them ".lora_B.bias"; any other suffix gets a leading dot.
     """
-    if not suffix.endswith(".bias"):
-        for pattern, name in ((_DOWN, ".lora_down.weight"), (_UP, ".lora_up.weight")):
-            if pattern.fullmatch(suffix):
-                return name
-    return f".{suffix}"
+    if suffix.endswith(".bias"):
+        return f".{suffix[: len('lora_B')]}.bias"
+    for pattern, name in ((_DOWN, ".lora_down.weight"), (_UP, ".lora_up.weight")):
+        if pattern.fullmatch(suffix):
+            return name
+    if suffix.startswith("lora_magnitude_vector"):
+        return ".lora_magnitude_vector"
+    return {"diff_m": ".diff", "scale": ".set_weight"}.get(suffix, f".{suffix}")
 
 
 def is_adapter_key(key: str) -> bool:
     """Return whether a tensor with this key changes a layer, rather than being a layer's own weight."""
     parts = split_key(key)
     return parts is not None and parts[1] not in _WITH_OTHERS
+
+
+def has_rank(suffix: str) -> bool:
+    """Return whether the first dimension of a tensor with this suffix is the rank, by which alpha is divided."""
+    return _RANK_FIRST.fullmatch(suffix) is not None
 
 
 def names_text_encoder(key: str) -> bool:

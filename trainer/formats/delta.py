@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CrucibleError
-from .lora_file import ALPHA, DORA_SCALE, DOWN, MIDDLE, UP, LayerTensors
+from .lora_file import ALPHA, BIAS, DORA_SCALE, DOWN, MAGNITUDE, MIDDLE, RESHAPE, SET, UP, LayerTensors
 
 Kind = Literal["lora", "dora", "loha", "lokr", "diff", "other"]
 
-BIASES = (".diff_b", ".b_norm")
+BIASES = (BIAS, ".b_norm")
 """Suffixes of tensors that are added to a layer's bias."""
 
 _DIFFERENCES = {".diff", ".w_norm", *BIASES}
@@ -24,15 +24,45 @@ def kind_of(adapter: Iterable[str]) -> Kind:
     suffixes = set(adapter)
     kind: Kind = "other"
     if {DOWN, UP} <= suffixes:
-        kind = "dora" if DORA_SCALE in suffixes else "lora"
-        suffixes -= {DOWN, UP, MIDDLE, ALPHA, DORA_SCALE}
+        kind = "dora" if suffixes & {DORA_SCALE, MAGNITUDE} else "lora"
+        suffixes -= {DOWN, UP, MIDDLE, ALPHA, DORA_SCALE, MAGNITUDE, RESHAPE}
     elif ".hada_w1_a" in suffixes:
         kind, suffixes = "loha", {suffix for suffix in suffixes if not suffix.startswith(".hada_")} - {ALPHA}
     elif suffixes & {".lokr_w1", ".lokr_w1_a"}:
         kind, suffixes = "lokr", {suffix for suffix in suffixes if not suffix.startswith(".lokr_")} - {ALPHA}
     elif suffixes & _DIFFERENCES:
-        kind = "diff"
-    return kind if suffixes <= _DIFFERENCES else "other"
+        return "diff" if suffixes <= {*_DIFFERENCES, ALPHA} else "other"
+    return kind if suffixes <= set(BIASES) else "other"
+
+
+_TITLES = {
+    "lora": "LoRA",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+    "diff": "full differences",
+}
+_OTHERS = (
+    (SET, "whole weights that replace the model's (set_weight)"),
+    (".a1.weight", "GLoRA"),
+    (".oft_", "OFT or BOFT"),
+    (".scalar", "LyCORIS with a separate scalar"),
+)
+
+
+def method_of(adapter: Iterable[str]) -> str:
+    """Return the name of the method of the adapter with these suffixes, as shown to users."""
+    suffixes = set(adapter)
+    if suffixes <= set(BIASES):
+        return "bias differences"
+    kind = kind_of(suffixes)
+    if kind == "dora":
+        return "DoRA in PEFT's form" if MAGNITUDE in suffixes else "DoRA"
+    if kind != "other":
+        return _TITLES[kind]
+    if DORA_SCALE in suffixes and (rest := kind_of(suffixes - {DORA_SCALE})) != "other":
+        return f"{_TITLES[rest]} with DoRA"
+    found = next((name for start, name in _OTHERS if any(suffix.startswith(start) for suffix in suffixes)), "")
+    return found or f"an unknown method ({', '.join(sorted(suffixes))})"
 
 
 def scale_of(adapter: LayerTensors) -> float:
@@ -73,14 +103,14 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None, name:
     Raises:
         CrucibleError: a DoRA without a base weight or with one of a different size, or an unknown method.
     """
-    if kind_of(adapter.keys() - {DORA_SCALE}) == "other":
+    if kind_of(adapter.keys() - {DORA_SCALE, MAGNITUDE}) == "other":
         raise CrucibleError(
-            f"{name} has {', '.join(sorted(adapter))}, which belongs to an unsupported method, so its effect cannot be "
-            "computed. LoRA, DoRA, LoHa, LoKr and full differences are supported. Use the file as it is in Load LoRA, "
-            "or leave it out."
+            f"{name} is {method_of(adapter)}, whose effect cannot be computed here, so it cannot be merged or resized. "
+            "LoRA, DoRA, LoHa, LoKr and full differences can. Use the file as it is in Load LoRA, or leave it out."
         )
     difference = _without_magnitude(adapter)
-    if (magnitude := adapter.get(DORA_SCALE)) is None:
+    magnitude = adapter.get(DORA_SCALE, adapter.get(MAGNITUDE))
+    if magnitude is None:
         return difference
     if base_weight is None or base_weight.numel() != difference.numel():
         raise CrucibleError(
@@ -92,6 +122,8 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None, name:
     weight = base_weight.float()
     difference = difference.reshape(weight.shape)
     changed = weight + difference
+    if MAGNITUDE in adapter:
+        return peft_dora(magnitude, changed) - weight
     if magnitude.shape[0] == weight.shape[0]:
         norm = torch.linalg.vector_norm(weight.flatten(1), dim=1)
         shape = (-1, *[1] * (weight.ndim - 1))
@@ -100,6 +132,23 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None, name:
         shape = (1, -1, *[1] * (weight.ndim - 2))
     ratio = magnitude.float().flatten() / (norm + torch.finfo(torch.float32).eps)
     return ratio.view(shape) * changed - weight
+
+
+def peft_dora(magnitude: Tensor, changed: Tensor) -> Tensor:
+    """Return a weight with the norm of each output scaled to its magnitude, as PEFT computes DoRA.
+
+    Args:
+        magnitude: (out,); rows in which it is NaN stay unchanged.
+        changed: the weight with the LoRA added, (out, in, …), float32.
+    """
+    norm = torch.linalg.vector_norm(changed.flatten(1), dim=1)
+    ratio = magnitude.float().flatten() / norm.clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.where(ratio.isnan(), 1.0, ratio).view(-1, *[1] * (changed.ndim - 1)) * changed
+
+
+def needs_base_weight(adapter: Iterable[str]) -> bool:
+    """Return whether the effect of an adapter depends on the base model's weight."""
+    return bool({DORA_SCALE, MAGNITUDE} & set(adapter))
 
 
 def without_middle(adapter: LayerTensors) -> LayerTensors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..errors import CrucibleError
 from ..files.atomic import write_whole
-from ..messages.wording import size_text
-from .adapter_keys import is_adapter_key
+from .foreign import finite_alphas, require_a_lora
 from .header import not_whole, read_header, unreadable
 from .tensor_file import data_parts, file_parts, hash_of
 
 DOWN, UP, ALPHA, DORA_SCALE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
 MIDDLE = ".lora_mid.weight"
+MAGNITUDE, BIAS, SET, RESHAPE = ".lora_magnitude_vector", ".diff_b", ".set_weight", ".reshape_weight"
 
 LYCORIS = (".hada_", ".lokr_")
 """Strings that only the suffixes of LoHa and LoKr contain."""
@@ -27,9 +27,12 @@ LayerTensors = dict[str, Tensor]
 """The adapter of one layer: its tensors by suffix.
 
 A LoRA, whose ΔW is alpha / rank · up @ down, has `DOWN` (rank, in) or (rank, in, kernel height, kernel width), `UP`
-(out, rank) or (out, rank, 1, 1), and `ALPHA`, a scalar. A DoRA also has `DORA_SCALE` (out, 1, …). LoHa and LoKr have
-LyCORIS's suffixes (.hada_w1_a, .lokr_w1, …). Convolutions from other trainers can have `MIDDLE` (rank, rank, kernel
-height, kernel width) with a `DOWN` of (rank, in, 1, 1). Full differences are .diff for a weight and .diff_b for a bias.
+(out, rank) or (out, rank, 1, 1), and `ALPHA`, a scalar. A DoRA also has `DORA_SCALE` (out, 1, …), which is divided by
+the norms of the base weight, or, in PEFT's files, `MAGNITUDE` (out,), which is divided by the norms of the changed
+weight; it is NaN in rows that are a plain LoRA. LoHa and LoKr have LyCORIS's suffixes (.hada_w1_a, .lokr_w1, …).
+Convolutions from other trainers can have `MIDDLE` (rank, rank, kernel height, kernel width) with a `DOWN` of (rank, in,
+1, 1). Full differences are .diff for a weight and `BIAS` for a bias. `SET` is a whole weight that replaces the layer's,
+and `RESHAPE` the shape that the layer's weight is enlarged to with zeros before the LoRA is added.
 """
 
 
@@ -50,8 +53,10 @@ def to_state_dict(layers: Mapping[str, LayerTensors], dtype: torch.dtype) -> dic
     state_dict: dict[str, Tensor] = {}
     for key, tensors in sorted(layers.items()):
         for suffix, tensor in tensors.items():
-            copied = tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
-            if not torch.isfinite(copied).all():
+            kept = dtype if tensor.is_floating_point() else tensor.dtype
+            copied = tensor.detach().to("cpu", kept, copy=True, memory_format=torch.contiguous_format)
+            checked = copied.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf) if suffix == MAGNITUDE else copied
+            if not torch.isfinite(checked).all():
                 too_large = bool(torch.isfinite(tensor).all())
                 problem = f"too large for {dtype}" if too_large else "NaN or infinite"
                 raise CrucibleError(
@@ -74,12 +79,24 @@ def dtype_of(*loras: Mapping[str, Tensor]) -> torch.dtype:
     return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 
-def write_lora(path: Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
+def write_lora(
+    path: Path,
+    state_dict: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    check: Callable[[Path], None] | None = None,
+) -> int:
     """Write a safetensors file, creating its folder if needed, and return its size in bytes.
 
     The file appears at `path` complete or not at all; an existing file stays intact until then. The same tensors
     and metadata give the same bytes. The hash of the tensor bytes is added to the metadata as
     modelspec.hash_sha256, and as sshs_model_hash, by which A1111 and Civitai recognize a LoRA.
+
+    Args:
+        path: the file to write.
+        state_dict: the tensors by key.
+        metadata: the file's metadata.
+        check: a function that reads the finished file, still under a temporary name, and raises an error if it is not
+            right; then nothing appears at `path`.
 
     Raises:
         CrucibleError: the disk is full, the folder is not writable, or the system reports another error.
@@ -90,7 +107,7 @@ def write_lora(path: Path, state_dict: Mapping[str, Tensor], metadata: Mapping[s
     data = data_parts(state_dict)
     digest = hash_of(data)
     hashes = {"modelspec.hash_sha256": f"0x{digest}", "sshs_model_hash": digest}
-    return write_whole(path, *file_parts(state_dict, data, {**metadata, **hashes}), what="The LoRA")
+    return write_whole(path, *file_parts(state_dict, data, {**metadata, **hashes}), what="The LoRA", check=check)
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -100,46 +117,16 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     memory-mapped: a mapped file could not be replaced on Windows.
 
     Raises:
-        CrucibleError: as `read_header`; or the file holds no LoRA, or a weight is NaN or infinite.
+        CrucibleError: as `read_header`; or the file holds no LoRA, or one of a method that no program reads from a
+            file, or a weight that counts is not finite.
     """
     header = read_header(path)
-    if not any(is_adapter_key(key) for key in header.entries):
-        some = ", ".join(list(header.entries)[:3])
-        raise CrucibleError(
-            f"{path} ({size_text(header.size)}) holds no LoRA: none of its {len(header.entries)} keys belongs to "
-            f"one{f' ({some}, …)' if some else ''}. It is probably a checkpoint, an embedding or a VAE, which have "
-            "loaders of their own. Choose a LoRA, or move the file out of the LoRA folder."
-        )
+    require_a_lora(path, header)
     try:
         tensors = safetensors.torch.load(path.read_bytes())
     except OSError as error:
         raise unreadable(path, error) from error
     except (SafetensorError, ValueError, KeyError) as error:
         raise not_whole(path, header.size, str(error)) from error
-    tensors |= _alphas_without_effect(tensors)
-    for key, tensor in tensors.items():
-        # torch.isfinite does not support one-byte floats.
-        wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
-        if not torch.isfinite(wide).all():
-            bad = int((~torch.isfinite(wide)).sum())
-            raise CrucibleError(
-                f"{path} is broken: {bad} of the {tensor.numel()} values of {key} are not finite (NaN or infinite). "
-                "Every image made with it would be black or noise. The training that produced it failed; use an "
-                "earlier checkpoint, or train again with a lower learning rate."
-            )
+    tensors |= finite_alphas(path, tensors)
     return tensors, header.metadata
-
-
-def _alphas_without_effect(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return 1 for every infinite alpha of a LoKr layer whose two factors are whole, where alpha does not count.
-
-    ai-toolkit writes the alpha 9999999999 there, which float16 does not hold.
-    """
-    endings = (".lokr_w1", ".lokr_w2")
-    return {
-        key: torch.ones_like(tensor)
-        for key, tensor in tensors.items()
-        if key.endswith(ALPHA)
-        and not torch.isfinite(tensor.float()).all()
-        and all(key.removesuffix(ALPHA) + ending in tensors for ending in endings)
-    }

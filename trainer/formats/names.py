@@ -84,6 +84,8 @@ def places(architecture: Architecture) -> Mapping[str, Place]:
     for names in layer_names(architecture).values():
         spellings = [(names.native, Place(names.key)), *names.diffusers]
         found.update((flat(spelling), place) for spelling, place in spellings)
+        if names.native.endswith(".linear1") and len(names.diffusers) == len(_SHARES["linear1"]):
+            found[flat(f"{names.native}_qkv")] = Place(names.key, 0, 3, sum(_SHARES["linear1"]))  # XLabs' part of it
     return found
 
 

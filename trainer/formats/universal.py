@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ..errors import CrucibleError
-from .adapter_keys import names_text_encoder, split_key, suffix_in_memory
-from .delta import delta_weight, kind_of, scale_of
+from .adapter_keys import is_kohya_oft, names_text_encoder, split_key, suffix_in_memory
+from .architectures import Architecture
+from .delta import BIASES, delta_weight, kind_of, method_of, needs_base_weight, rank_of, scale_of, without_middle
 from .layer_names import kohya_key
-from .lora_file import ALPHA, DORA_SCALE, DOWN, MIDDLE, UP, LayerTensors
+from .lora_file import ALPHA, BIAS, DORA_SCALE, DOWN, MAGNITUDE, RESHAPE, SET, UP, LayerTensors
 from .names import Place, flat
 
 
@@ -35,7 +36,8 @@ def read_layers(tensors: Mapping[str, Tensor], place_of: Callable[[str], Place |
     """Sort a file's tensors into layers.
 
     A layer that the file stores in parts is joined exactly: as a LoRA or LoHa of a higher rank, or as a full difference
-    if its method does not allow that (LoKr). Missing parts are zero.
+    if its method does not allow that (LoKr). Missing parts are zero. A layer that has an alpha alone, which changes
+    nothing, is left out.
 
     Args:
         tensors: the tensors by key, as any trainer writes them.
@@ -48,6 +50,8 @@ def read_layers(tensors: Mapping[str, Tensor], place_of: Callable[[str], Place |
     parts: dict[str, list[tuple[Place, LayerTensors]]] = {}
     dotted: dict[str, str] = {}
     for name, adapter in adapters.items():
+        if adapter.keys() <= {ALPHA}:
+            continue
         _require_whole(name, adapter)
         place = place_of(name)
         if place is None:
@@ -61,7 +65,7 @@ def read_layers(tensors: Mapping[str, Tensor], place_of: Callable[[str], Place |
 def split_keys(tensors: Mapping[str, Tensor]) -> tuple[dict[str, LayerTensors], list[str]]:
     """Return the tensors by the layer's name in the file and suffix in memory, and the keys without a known suffix."""
     adapters: dict[str, LayerTensors] = {}
-    leftover = []
+    leftover, of_kohya_oft = [], []
     for key, tensor in tensors.items():
         parts = split_key(key)
         if parts is None:
@@ -72,7 +76,55 @@ def split_keys(tensors: Mapping[str, Tensor]) -> tuple[dict[str, LayerTensors], 
             raise _twice(key)
         # PyTorch does not compute with one-byte floats.
         layer[suffix] = tensor.half() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+        if suffix == ALPHA and is_kohya_oft(key):
+            of_kohya_oft.append(parts[0])
+    for name in of_kohya_oft:
+        _count_once_per_output(adapters[name])
+    for name, layer in adapters.items():
+        _settle(name, layer)
+    # ComfyUI reads control LoRAs of Black Forest Labs, whose first layer has more inputs than the model's, in this way.
+    control = adapters.get("img_in", {})
+    if DOWN in control and any(SET in layer for layer in adapters.values()):
+        control.setdefault(RESHAPE, torch.tensor([control[UP].shape[0], control[DOWN].shape[1]]))
     return adapters, leftover
+
+
+def _count_once_per_output(adapter: LayerTensors) -> None:
+    """Turn the alpha of kohya's OFT, a limit that its trainer multiplies by the layer's outputs, into the limit."""
+    blocks = adapter.get(".oft_blocks")
+    if blocks is not None and blocks.ndim == 3:
+        adapter[ALPHA] = adapter[ALPHA].float() * (blocks.shape[0] * blocks.shape[1])
+
+
+def _settle(name: str, adapter: LayerTensors) -> None:
+    """Give PEFT's biases and magnitudes, and an alpha that does not count, the form that they have in memory."""
+    if (bias := adapter.pop(_PEFT_BIAS, None)) is not None:
+        if BIAS in adapter:
+            raise _twice(f"the bias of {name}")
+        adapter[BIAS] = (bias.float() * scale_of(adapter)).to(bias.dtype)
+    if MAGNITUDE in adapter:
+        adapter[MAGNITUDE] = adapter[MAGNITUDE].flatten()
+    # 9999999999, which ai-toolkit writes, is infinite in float16, and not every program reads a LoKr without an alpha.
+    if ALPHA in adapter and kind_of(adapter) == "lokr" and rank_of(adapter) is None:
+        adapter[ALPHA] = torch.ones_like(adapter[ALPHA])
+
+
+_PEFT_BIAS = ".lora_B.bias"
+
+_INPUTS_OF_FLUX = 64
+"""The inputs of Flux.1's first layer: 16 latent channels in patches of 2 x 2."""
+
+
+def with_wider_input(lora: Layers, architecture: Architecture) -> Layers:
+    """Return the layers of a control LoRA for Flux.1 with the shape to which its first layer has to be enlarged.
+
+    diffusers saves such LoRAs without it, and ComfyUI needs it.
+    """
+    first = lora.layers.get("lora_unet_img_in", {})
+    if architecture.id != "flux1" or DOWN not in first or RESHAPE in first or first[DOWN].shape[1] <= _INPUTS_OF_FLUX:
+        return lora
+    shape = torch.tensor([first[UP].shape[0], first[DOWN].shape[1]])
+    return replace(lora, layers=lora.layers | {"lora_unet_img_in": first | {RESHAPE: shape}})
 
 
 def _require_whole(name: str, adapter: LayerTensors) -> None:
@@ -83,10 +135,15 @@ def _require_whole(name: str, adapter: LayerTensors) -> None:
     """
     shapes = {suffix: tensor if suffix == ALPHA else tensor.to("meta") for suffix, tensor in adapter.items()}
     shapes.pop(DORA_SCALE, None)
-    if (DOWN in shapes) == (UP in shapes) and kind_of(shapes) == "other":
+    magnitude = shapes.pop(MAGNITUDE, None)
+    if shapes.keys() <= {*BIASES, ALPHA} and len(shapes) > (ALPHA in shapes) and magnitude is None:
+        return  # only a bias
+    if (DOWN in shapes) == (UP in shapes) and kind_of(shapes) == "other" and magnitude is None:
         return  # of an unknown method, which may well be complete
     try:
-        delta_weight(shapes)
+        delta = delta_weight(shapes)
+        if magnitude is not None and magnitude.shape != delta.shape[:1]:
+            raise RuntimeError("one magnitude per output is needed")
     except (KeyError, RuntimeError, IndexError, CrucibleError) as error:
         found = ", ".join(f"{suffix} {tuple(one.shape)}" for suffix, one in adapter.items())
         raise CrucibleError(
@@ -103,33 +160,40 @@ def _joined(key: str, parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTenso
         if place.of != len(taken) or any(taken[place.first : place.first + place.count]):
             raise _twice(key)
         taken[place.first : place.first + place.count] = [True] * place.count
-    kinds = {kind_of(adapter) for _, adapter in parts}
-    if "other" in kinds or (kinds & {"dora"} and not (kinds == {"dora"} and all(taken))):
-        raise CrucibleError(
-            f"{key} is stored in parts ({', '.join(sorted(kinds))}) that cannot be joined without the base model, so "
-            "the file cannot be used here. Look for a LoRA, LoHa or LoKr version, or convert the file with the "
-            "program that made it."
-        )
-    if any(".diff_b" in adapter for _, adapter in parts):
-        raise CrucibleError(
-            f"{key} is stored in parts that have biases (diff_b), which no other program reads, so the file cannot be "
-            "used here. Convert it with the program that made it."
-        )
     adapters = [(place, _in_order(place, adapter)) for place, adapter in parts]
-    if kinds <= {"lora", "dora"} and not any(MIDDLE in adapter for _, adapter in adapters):
-        return _joined_loras(adapters)
-    if kinds == {"loha"}:
-        return _joined_lohas(adapters)
-    return _joined_differences(adapters)
+    biases = [(place, adapter.pop(BIAS)) for place, adapter in adapters if BIAS in adapter]
+    joined: LayerTensors = {BIAS: _joined_tensors(biases)} if biases else {}
+    adapters = [(place, adapter) for place, adapter in adapters if adapter.keys() - {ALPHA}]
+    if not adapters:
+        return joined
+    scaled = [DORA_SCALE in adapter for _, adapter in adapters]
+    kinds = {kind_of(adapter.keys() - {DORA_SCALE, MAGNITUDE}) for _, adapter in adapters}
+    if (
+        "other" in kinds
+        or (any(scaled) and not (all(scaled) and all(taken)))
+        or (any(needs_base_weight(adapter) for _, adapter in adapters) and kinds != {"lora"})
+        or any(adapter.keys() & {".b_norm", RESHAPE} for _, adapter in adapters)
+    ):
+        methods = ", ".join(sorted({method_of(adapter) for _, adapter in adapters}))
+        raise CrucibleError(
+            f"{key} is stored in parts ({methods}) that cannot be joined without the base model, so the file cannot be "
+            "used here. Look for a LoRA, LoHa or LoKr version, or convert the file with the program that made it."
+        )
+    if kinds == {"lora"}:
+        return _joined_loras([(place, without_middle(adapter)) for place, adapter in adapters]) | joined
+    if kinds == {"loha"} and not any(adapter.keys() & {".hada_t1", ".hada_t2"} for _, adapter in adapters):
+        return _joined_lohas(adapters) | joined
+    return {".diff": _joined_tensors([(place, delta_weight(adapter)) for place, adapter in adapters])} | joined
 
 
 def _in_order(place: Place, adapter: LayerTensors) -> LayerTensors:
     """Return the adapter with its rows in the layer's order."""
     if place.reorder is None:
-        return adapter
-    by_output = {UP, DORA_SCALE, ".hada_w1_a", ".hada_w2_a", ".diff", ".w_norm", ".b_norm"}
-    if kind_of(adapter) == "lokr":
-        adapter = {".diff": delta_weight(adapter)}
+        return dict(adapter)
+    by_output = {UP, DORA_SCALE, MAGNITUDE, *BIASES, ".hada_w1_a", ".hada_w2_a", ".diff", ".w_norm"}
+    if kind_of(adapter) == "lokr" or adapter.keys() & {".hada_t1", ".hada_t2"}:
+        biases = {suffix: adapter[suffix] for suffix in BIASES if suffix in adapter}
+        adapter = {".diff": delta_weight(adapter)} | biases
     return {
         suffix: place.reorder(tensor) if suffix in by_output and tensor.shape[0] > 1 else tensor
         for suffix, tensor in adapter.items()
@@ -155,9 +219,9 @@ def _joined_loras(parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:
         columns = slice(0, rank) if shared else slice(start, start + rank)
         up[place.rows(total), columns] = adapter[UP].float() * scale_of(adapter)
         start += rank
-        if DORA_SCALE in adapter:
-            dora = adapter[DORA_SCALE]
-            whole = joined.setdefault(DORA_SCALE, torch.zeros(total, *dora.shape[1:], dtype=dora.dtype))
+        for suffix in {DORA_SCALE, MAGNITUDE} & adapter.keys():
+            dora = adapter[suffix]
+            whole = joined.setdefault(suffix, torch.full((total, *dora.shape[1:]), torch.nan, dtype=dora.dtype))
             whole[place.rows(total)] = dora
     joined[UP] = up.to(dtype)
     joined[ALPHA] = torch.tensor(float(len(down)))
@@ -181,14 +245,14 @@ def _joined_lohas(parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:
     return joined
 
 
-def _joined_differences(parts: Sequence[tuple[Place, LayerTensors]]) -> LayerTensors:
-    differences = [(place, delta_weight(adapter)) for place, adapter in parts]
-    place, first = differences[0]
+def _joined_tensors(parts: Sequence[tuple[Place, Tensor]]) -> Tensor:
+    """Return the rows of all parts, (out, …), float32; zero where there is none."""
+    place, first = parts[0]
     total = first.shape[0] * place.of // place.count
     whole = torch.zeros(total, *first.shape[1:])
-    for place, difference in differences:
-        whole[place.rows(total)] = difference
-    return {".diff": whole}
+    for place, rows in parts:
+        whole[place.rows(total)] = rows.float()
+    return whole
 
 
 def _twice(key: str) -> CrucibleError:

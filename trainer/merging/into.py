@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,8 +22,9 @@ from ..formats.architectures import Architecture
 from ..formats.header import read_header
 from ..formats.layer_names import kohya_key
 from ..formats.names import Place, flat, place_of
+from ..formats.read_back import ROUNDINGS
 from ..formats.tensor_file import BYTES, data_of, header
-from ..messages.wording import size_text
+from ..messages.wording import counted, listed, size_text
 from .merge import BaseWeight, Ingredient, JointLayer, layers_of_all
 from .recipe import Recipe
 
@@ -36,21 +39,15 @@ class Baked:
     Attributes:
         path, size: the new file, and its size in bytes.
         changed: the number of tensors that were changed.
-        unplaced: the keys of the LoRAs' layers that the checkpoint does not have.
     """
 
     path: Path
     size: int
     changed: int
-    unplaced: tuple[str, ...]
 
     def text(self) -> str:
         """Return the result as text for the user."""
-        lines = [f"Baked into {self.path} ({size_text(self.size)}): {self.changed} tensors changed."]
-        if self.unplaced:
-            some = ", ".join(self.unplaced[:3])
-            lines.append(f"Skipped, because the checkpoint has no such layer: {len(self.unplaced)} ({some}).")
-        return "\n".join(lines)
+        return f"Baked into {self.path} ({size_text(self.size)}): {self.changed} tensors changed."
 
 
 @dataclass(frozen=True)
@@ -102,8 +99,8 @@ def bake(
         progress: a function called with the number of tensors written and of all tensors; it may raise to stop.
 
     Raises:
-        CrucibleError: the file is not a checkpoint, is quantized where it would change, has no layer of the LoRAs, or
-            the output cannot be written.
+        CrucibleError: the file is not a checkpoint, is quantized where it would change, or lacks a layer of the LoRAs;
+            or the output cannot be written or is, read back, not what was computed.
     """
     found = read_header(checkpoint)
     targets = {name: list(_targets(name, architecture)) for name in found.entries}
@@ -122,17 +119,22 @@ def bake(
         own = {key: text for key, text in found.metadata.items() if key != "modelspec.hash_sha256"}
         start = header({name: entries[name] for name in ordered}, {**own, **metadata})
         size = len(start) + sum(count for _, _, count in entries.values())
-        with whole_file(output, what="The checkpoint", size=size) as written:
+        probes: dict[str, Tensor] = {}
+        check = partial(_require_as_computed, output, probes)
+        with whole_file(output, what="The checkpoint", size=size, check=check) as written:
             written.write(start)
             for number, name in enumerate(ordered):
                 if progress is not None:
                     progress(number, len(ordered))
                 tensor = file.get_tensor(name)
-                for target in changes.get(name, ()):
-                    tensor = _changed(tensor, target, layers[target.place.key], name)
+                if name in changes:
+                    change = torch.zeros(tensor.shape)
+                    for target in changes[name]:
+                        _add_change(change, target, layers[target.place.key], name)
+                    probes[name] = _probed(tensor) + _probed(change)
+                    tensor = (tensor.float() + change).to(tensor.dtype)
                 written.write(data_of(tensor))
-    placed = {target.place.key for several in changes.values() for target in several}
-    return Baked(output, size, len(changes), tuple(sorted(layers.keys() - placed)))
+    return Baked(output, size, len(changes))
 
 
 @contextmanager
@@ -163,22 +165,57 @@ def _has(layers: Mapping[str, JointLayer], target: _Target) -> bool:
     return layer is not None and (layer.has_bias if target.is_bias else layer.has_weight)
 
 
-def _changed(tensor: Tensor, target: _Target, layer: JointLayer, name: str) -> Tensor:
+def _add_change(changes: Tensor, target: _Target, layer: JointLayer, name: str) -> None:
+    """Add what a layer of the LoRAs changes to the changes of a checkpoint's tensor, in place."""
     change = layer.bias() if target.is_bias else layer.delta()
     assert change is not None
     rows = change[target.place.rows(len(change))]
     if target.place.reorder is not None:
         rows = rows[torch.argsort(target.place.reorder(torch.arange(len(rows))))]
-    changed = tensor.to(torch.float32, copy=True)
-    part = target.part_of(changed)
+    part = target.part_of(changes)
     if rows.numel() != part.numel():
         raise CrucibleError(
-            f"{layer.names} cannot be baked into this checkpoint: {name} is {' x '.join(map(str, tensor.shape))}, and "
+            f"{layer.names} cannot be baked into this checkpoint: {name} is {' x '.join(map(str, changes.shape))}, and "
             f"the change to {layer.key} is {' x '.join(map(str, change.shape))}. It was made for a model of a "
             "different size; choose a checkpoint of that model."
         )
     part += rows.reshape(part.shape)
-    return changed.to(tensor.dtype)
+
+
+def _probed(tensor: Tensor) -> Tensor:
+    """Return the product (out,) of a tensor (out, …) and a random vector that depends on the shape alone, float64."""
+    rows = tensor.reshape(len(tensor), -1)
+    wide = torch.float64 if tensor.element_size() > 2 else torch.float32
+    return (rows.to(wide) @ _vector(rows.shape[1]).to(wide)).double()
+
+
+def _vector(size: int) -> Tensor:
+    return torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def _require_as_computed(output: Path, probes: Mapping[str, Tensor], written: Path) -> None:
+    """Read a checkpoint back and check that each changed tensor is the old one plus the change, to its rounding.
+
+    Raises:
+        CrucibleError: a tensor is not.
+    """
+    wrong = []
+    with safe_open(written, "pt") as file:
+        for name, expected in probes.items():
+            tensor = file.get_tensor(name)
+            rows = tensor.reshape(len(tensor), -1).float()
+            deviation = (rows.square() @ _vector(rows.shape[1]).square().float()).sqrt().double()
+            unit = max(torch.finfo(tensor.dtype).eps, torch.finfo(torch.float32).eps)
+            least = torch.finfo(tensor.dtype).tiny * rows.shape[1] ** 0.5
+            if not ((_probed(tensor) - expected).abs() <= ROUNDINGS * unit * (deviation + least)).all():
+                wrong.append(name)
+    if wrong:
+        raise CrucibleError(
+            f"The checkpoint was not saved to {output}: read back, {counted(len(wrong), 'tensor')} of {len(probes)} "
+            f"changed ones {'is' if len(wrong) == 1 else 'are'} not what was computed ({listed(wrong)}). It would make "
+            "other images than the LoRA does, so it was deleted. The disk or the memory may be faulty: try again with "
+            "another folder, and if it happens again, please report it."
+        )
 
 
 def _require_fitting(
@@ -200,6 +237,36 @@ def _require_fitting(
             f"{checkpoint.name} is quantized: {name} is {entries[name][0]}, which is too coarse to keep what a LoRA "
             "adds. Use the checkpoint in fp16, bf16 or fp32."
         )
+    lacking = _lacking(changes, layers)
+    if not lacking:
+        return
+    # The size says more than the names of layers that a model of another size has in part.
+    name, targets = next(iter(changes.items()))
+    _add_change(torch.zeros(tuple(entries[name][1])), targets[0], layers[targets[0].place.key], name)
+    if all(map(names_text_encoder, lacking)):
+        todo = (
+            "Choose a checkpoint that contains its text encoders, or bake the model's part alone by a strength of 0 on "
+            "the text encoders: LORA.safetensors:1:0"
+        )
+    else:
+        todo = "Choose a checkpoint of the model that the LoRA was trained on, or use the LoRA in Load LoRA"
+    raise CrucibleError(
+        f"{checkpoint.name} has no place for {counted(len(lacking), 'layer')} of {len(layers)} that the LoRA changes "
+        f"({listed(lacking)}), so the result would do less than the LoRA does, and nothing was written. {todo}."
+    )
+
+
+def _lacking(changes: Mapping[str, Sequence[_Target]], layers: Mapping[str, JointLayer]) -> list[str]:
+    """Return the layers of which the checkpoint lacks outputs or the bias."""
+    placed: dict[tuple[str, bool], Fraction] = {}
+    for target in (target for several in changes.values() for target in several):
+        known = placed.get((target.place.key, target.is_bias), Fraction(0))
+        placed[target.place.key, target.is_bias] = known + Fraction(target.place.count, target.place.of)
+    return [
+        key
+        for key, layer in layers.items()
+        if (layer.has_weight and placed.get((key, False), 0) < 1) or (layer.has_bias and placed.get((key, True), 0) < 1)
+    ]
 
 
 _CLIPS = (
@@ -243,3 +310,5 @@ def _targets(tensor: str, architecture: Architecture) -> Iterator[_Target]:
             place = Place(kohya_key(flat(layer)))
         if place is not None:
             yield _Target(place, is_bias=kind == "bias")
+    else:  # a parameter of its own, such as a modulation
+        yield _Target(Place(kohya_key(flat(tensor))))

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..errors import CrucibleError
 from ..formats.adapter_keys import names_text_encoder
-from ..formats.delta import BIASES, delta_weight, kind_of, rank_of
-from ..formats.lora_file import DORA_SCALE, LayerTensors
+from ..formats.delta import BIASES, delta_weight, kind_of, needs_base_weight, rank_of
+from ..formats.lora_file import BIAS, RESHAPE, LayerTensors
 from ..formats.universal import Layers
 from ..hardware.out_of_memory import Attempt, first_that_fits
 from ..seeding import derived_seed, global_seed
@@ -56,13 +56,11 @@ class Merged:
         errors: the relative error of each layer that was reduced to a lower rank (0 is exact): the norm of what was
             lost, divided by the norm of the exact ΔW.
         total_error: the relative error of all layers together.
-        left_out: keys of the files that do not belong to an adapter.
     """
 
     lora: Layers
     errors: dict[str, float] = field(default_factory=dict)
     total_error: float = 0.0
-    left_out: tuple[str, ...] = ()
 
     def error_text(self) -> str:
         """Describe how exact the result is, overall and layer by layer."""
@@ -75,9 +73,6 @@ class Merged:
             ]
         else:
             lines = ["No layer lost anything by its rank: each one does exactly what was asked for."]
-        if self.left_out:
-            some = ", ".join(self.left_out[:3])
-            lines.append(f"Skipped, because they do not belong to any layer: {len(self.left_out)} keys ({some}).")
         return "\n".join(lines)
 
 
@@ -126,8 +121,7 @@ def merge(
         squares += square
         lost += square * (error or 0.0) ** 2
     dotted = {key: name for one in ingredients for key, name in one.lora.dotted.items() if key in layers}
-    left_out = tuple(key for one in ingredients for key in one.lora.leftover)
-    return Merged(Layers(layers, dotted), errors, math.sqrt(lost / squares) if squares else 0.0, left_out)
+    return Merged(Layers(layers, dotted), errors, math.sqrt(lost / squares) if squares else 0.0)
 
 
 def rank_too_low(rank: int) -> CrucibleError:
@@ -185,6 +179,7 @@ class JointLayer:
         self.key, self._recipe, self._base_weight = key, recipe, base_weight
         self._biases = [(one, adapter[suffix]) for one, adapter in parts for suffix in BIASES if suffix in adapter]
         self._parts = [(one, adapter) for one, adapter in parts if adapter.keys() - set(BIASES)]
+        self._shape = next((adapter[RESHAPE] for _, adapter in parts if RESHAPE in adapter), None)
 
     @property
     def names(self) -> str:
@@ -218,7 +213,9 @@ class JointLayer:
     def as_lora(self, device: torch.device = CPU) -> tuple[LayerTensors, float, float | None]:
         """Return the merged layer, the squared norm of the exact ΔW, and the relative error (None if it is exact)."""
         bias = self.bias()
-        layer = {} if bias is None else {".diff_b": bias}
+        layer = {} if bias is None else {BIAS: bias}
+        if self._shape is not None:
+            layer[RESHAPE] = self._shape
         if not self._parts:
             return layer, 0.0, None
         if self._recipe.method == "linear" and (factors := self._factors(device)) is not None:
@@ -232,10 +229,15 @@ class JointLayer:
                 return layer | lora, square, error
         delta = self.delta(device)
         assert delta is not None
-        if delta.ndim < 2:
+        if self._stays_a_difference(delta):
             return layer | {".diff": delta.to("cpu")}, float(delta.double().square().sum()), None
         lora, square, error = lora_of_matrix(delta, self._recipe.rank or self._sum_of_ranks())
         return layer | lora, square, error
+
+    def _stays_a_difference(self, delta: Tensor) -> bool:
+        """Return whether the layer may be a parameter that is no layer's weight, on which no program reads a LoRA."""
+        of_parameter = any(self.key in one.lora.dotted for one, _ in self._parts)
+        return delta.ndim < 2 or (of_parameter and all(kind_of(adapter) == "diff" for _, adapter in self._parts))
 
     def _factors(self, device: torch.device) -> tuple[Tensor, Tensor, tuple[int, ...]] | None:
         """Return all LoRAs as one pair of factors, (out, ranks) and (ranks, in), and the shape of the layer's weight.
@@ -253,7 +255,7 @@ class JointLayer:
 
     def _deltas(self, device: torch.device) -> Iterator[tuple[Ingredient, Tensor]]:
         base_weight = None
-        if self._base_weight is not None and any(DORA_SCALE in adapter for _, adapter in self._parts):
+        if self._base_weight is not None and any(needs_base_weight(adapter) for _, adapter in self._parts):
             base_weight = self._base_weight(self.key)
             base_weight = None if base_weight is None else base_weight.to(device)
         shapes: list[tuple[int, ...]] = []

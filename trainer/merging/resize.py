@@ -7,8 +7,8 @@ import math
 import torch
 
 from ..errors import CrucibleError
-from ..formats.delta import BIASES, delta_weight
-from ..formats.lora_file import ALPHA, DORA_SCALE, LayerTensors
+from ..formats.delta import BIASES, delta_weight, kind_of, needs_base_weight
+from ..formats.lora_file import ALPHA, RESHAPE, LayerTensors
 from ..formats.universal import Layers
 from .merge import Merged, rank_too_low
 from .refactor import dense_svd, factors_of, lora_of_matrix, rank_for_energy, thin_svd, truncated, weight_shape
@@ -39,26 +39,29 @@ def resize(lora: Layers, rank: int | None = None, energy: float | None = None) -
     errors: dict[str, float] = {}
     squares = lost = 0.0
     for key, adapter in lora.layers.items():
+        if key in lora.dotted and kind_of(adapter) == "diff":  # perhaps a parameter that is no layer's weight
+            layers[key] = adapter
+            continue
         layers[key], square, error = _resized(key, adapter, rank, energy)
         if error is not None:
             errors[key] = error
         squares += square
         lost += square * (error or 0.0) ** 2
     total = math.sqrt(lost / squares) if squares else 0.0
-    return Merged(Layers(layers, lora.dotted), errors, total, tuple(lora.leftover))
+    return Merged(Layers(layers, lora.dotted), errors, total)
 
 
 def _resized(
     key: str, adapter: LayerTensors, rank: int | None, energy: float | None
 ) -> tuple[LayerTensors, float, float | None]:
     """Return the resized layer, the squared norm of its ΔW, and the relative error (None if nothing was lost)."""
-    if DORA_SCALE in adapter:
+    if needs_base_weight(adapter):
         raise CrucibleError(
-            f"{key} has a dora_scale: it is a DoRA, whose scale depends on the base model and would be wrong at "
+            f"{key} is a DoRA, whose scale depends on the base model and would be wrong at "
             "another rank. Merge it with that model instead (python -m trainer merge … --base MODEL --rank 16)."
         )
-    rest = {suffix: tensor for suffix, tensor in adapter.items() if suffix in BIASES}
-    weights = {suffix: tensor for suffix, tensor in adapter.items() if suffix not in BIASES}
+    rest = {suffix: tensor for suffix, tensor in adapter.items() if suffix in (*BIASES, RESHAPE)}
+    weights = {suffix: tensor for suffix, tensor in adapter.items() if suffix not in rest}
     if not weights.keys() - {ALPHA, ".w_norm"}:
         return adapter, 0.0, None
     if (factors := factors_of(weights)) is not None:

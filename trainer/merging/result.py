@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import __version__
+from ..errors import CrucibleError
 from ..formats.architectures import Architecture, Form
 from ..formats.delta import kind_of, scale_of
 from ..formats.forms import to_form
-from ..formats.lora_file import DOWN, dtype_of, write_lora
+from ..formats.lora_file import DOWN, dtype_of
 from ..formats.lora_model import LoraModel
+from ..formats.names import place_of
+from ..formats.read_back import save_layers
 from ..formats.trigger_words import trigger_words
 from ..formats.universal import Layers
 from ..messages.wording import size_text
-from .ingredients import Strengths, architecture_of_all, ingredients
+from .ingredients import Strengths, architecture_of_all, embeddings_note, embeddings_of, ingredients
 from .merge import CPU, BaseWeight, merge
 from .recipe import Recipe
 
@@ -101,12 +105,20 @@ def save(
         dtype: the precision of the file; None for that of the parents.
 
     Raises:
-        CrucibleError: the format has no name for a layer, a value does not fit into the precision, or the file cannot
-            be written.
+        CrucibleError: the format has no place for a layer or an embedding, a value does not fit into the precision, a
+            layer does not come out as it is, or the file cannot be written.
     """
     metadata = metadata_of(path.stem, stack, lora, architecture, made_by)
     tensors = to_form(lora, architecture, form, dtype or dtype_of(*(one.lora for one in stack)))
-    write_lora(path, tensors, metadata)
+    embeddings = embeddings_of([one.lora for one in stack])
+    if embeddings and form in ("diffusers", "peft"):
+        raise CrucibleError(
+            f"{stack[0].lora.name} carries an embedding beside its LoRA ({next(iter(embeddings))}), which {form}'s "
+            "format has no place for, so it would be lost. Choose --to kohya, which keeps it, or export the LoRA "
+            "without its embedding from the program that made it."
+        )
+    tensors |= embeddings
+    save_layers(path, lora.layers, tensors, metadata, partial(place_of, architecture=architecture))
     return LoraModel(tensors, path.name, metadata)
 
 
@@ -135,6 +147,7 @@ def merge_to_file(
         f"Merged for {architecture.name} ({facts}):",
         *(f"  {_strength_text(one)}  {one.lora.name}" for one in stack),
         merged.error_text(),
+        *embeddings_note([one.lora for one in stack]),
         f"Saved {path} ({size_text(path.stat().st_size)}).",
     ]
     if words := lora.metadata.get("modelspec.trigger_phrase"):

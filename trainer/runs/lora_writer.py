@@ -10,9 +10,10 @@ from ..config import ResolvedConfig
 from ..data.base import Dataset
 from ..data.batch_sampler import BatchSampler
 from ..evaluation.evaluator import Evaluator
-from ..formats.lora_file import to_state_dict, write_lora
+from ..formats.lora_file import to_state_dict
 from ..formats.lora_model import LoraModel
 from ..formats.metadata import build_metadata
+from ..formats.read_back import save_layers
 from ..models.base import BaseModel
 from ..models.initial_lora import InitialLora
 from ..optim.engine import DTYPES
@@ -90,9 +91,9 @@ class LoraWriter:
         return SavedLora(outcome, files.lora, files.name, adapters.size, len(adapters), size, step, last), lora
 
     def _write(self, path: Path, name: str, step: int) -> tuple[LoraModel, int]:
-        lora = self._lora(name, step)
+        lora, layers = self._lora(name, step), self._adapters.layers()
         self._adapters.round_to(DTYPES[self._config.save_precision])
-        return lora, write_lora(path, lora, lora.metadata)
+        return lora, save_layers(path, layers, lora, lora.metadata, self._base_model.place_of)
 
     @property
     def _trigger_word(self) -> str:

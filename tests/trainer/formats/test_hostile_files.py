@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import tracemalloc
 
 import pytest
@@ -176,17 +177,63 @@ def test_what_is_no_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "keys",
+    ("keys", "kind"),
     [
-        ["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight"],
-        ["emb_params"],
-        ["decoder.layers.0.alpha"],
-        [],
+        (["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight"], "a checkpoint"),
+        (["double_blocks.0.img_attn.norm.key_norm.scale", "double_blocks.0.img_attn.qkv.weight"], "a model without"),
+        (["emb_params"], "an embedding"),
+        (["clip_g", "clip_l"], "an embedding"),
+        (["lllite_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_k.down.0.weight"], "a ControlNet-LLLite"),
+        (["down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"], "a motion module"),
+        (["control_model.input_hint_block.0.weight"], "a ControlNet"),
+        (["ip_adapter.1.to_k_ip.weight", "image_proj.proj.weight"], "an IP-Adapter"),
+        (["encoder.conv_in.weight"], "a VAE"),
+        (["text_model.encoder.layers.0.mlp.fc1.weight"], "a text encoder"),
     ],
 )
+def test_files_that_hold_something_else_are_called_by_its_name(path, keys, kind):
+    save_file({key: torch.ones(2, 2) for key in keys}, path)
+    refused(path, rf"holds no LoRA but {re.escape(kind)}.*{re.escape(keys[0])}.*or choose a LoRA")
+
+
+@pytest.mark.parametrize(
+    ("key", "method"),
+    [
+        ("base_model.model.down_blocks.0.attn.to_k.ia3_l", "(IA)³"),
+        ("lora_unet_down_blocks_0_attn_to_k.on_input", "(IA)³"),
+        ("base_model.model.a.vera_lambda_b", "VeRA"),
+        ("base_model.model.a.hra_u", "HRA"),
+        ("base_model.model.a.boft_R", "BOFT"),
+        ("base_model.model.a.oft_R.weight", "OFT"),
+        ("oft_unet_single_blocks_0_linear1.oft_blocks.0", "OFT for Flux"),
+        ("base_model.model.a.lora_E", "AdaLoRA"),
+        ("base_model.model.a.default_lora_latent_mapping.weight", "LoRA-XS"),
+        ("base_model.model.a.fourierft_spectrum", "FourierFT"),
+    ],
+)
+@pytest.mark.parametrize("with_lora", [False, True])
+def test_methods_that_no_loader_reads_are_called_by_their_name(path, key, method, with_lora):
+    lora = {DOWN: torch.ones(2, 4), UP: torch.ones(4, 2)} if with_lora and method in ("AdaLoRA", "OFT") else {}
+    save_file({key: torch.ones(2, 2)} | lora, path)
+    refused(path, rf"is no LoRA but {re.escape(method)}.*{re.escape(key)}")
+
+
+@pytest.mark.parametrize("keys", [["decoder.layers.0.alpha"], []])
 def test_files_that_hold_no_lora(path, keys):
     save_file({key: torch.ones(2, 2) for key in keys}, path)
     refused(path, f"holds no LoRA: none of its {len(keys)} keys .*Choose a LoRA")
+
+
+def test_an_alpha_that_does_not_count_may_be_infinite(path):
+    """ai-toolkit writes 9999999999 for a LoKr of two whole matrices, which is infinite in float16."""
+    name = "lora_unet_mid_block_attn1_to_q"
+    infinite = torch.tensor(9999999999).half()
+    save_file(
+        {f"{name}.lokr_w1": torch.ones(2, 2), f"{name}.lokr_w2": torch.ones(2, 2), f"{name}.alpha": infinite}, path
+    )
+    assert read_lora(path)[0][f"{name}.alpha"] == 1
+    save_file({DOWN: torch.ones(2, 4), UP: torch.ones(4, 2), f"{name}.alpha": infinite}, path)
+    refused(path, r"values of lora_unet_mid_block_attn1_to_q.alpha are not finite")
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_the_same_layer_by_two_suffixes():
 
 def test_a_dora_of_which_parts_are_missing():
     file = peft(PARTS[0]) | {f"{PARTS[0]}.dora_scale": torch.ones(8, 1)}
-    with pytest.raises(CrucibleError, match=f"{QKV} is stored in parts .dora.*base model"):
+    with pytest.raises(CrucibleError, match=f"{QKV} is stored in parts .DoRA.*base model"):
         read(file, FLUX)
 
 
@@ -183,7 +183,10 @@ def test_a_dora_in_parts():
         ([".diff", ".diff_b"], "diff"),
         ([".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight"], "other"),
         ([".oft_blocks"], "other"),
-        ([DOWN, UP, ".lora_magnitude_vector"], "other"),
+        ([DOWN, UP, ".lora_magnitude_vector"], "dora"),
+        ([DOWN, UP, ".reshape_weight", ALPHA], "lora"),
+        ([DOWN, UP, ".diff"], "other"),
+        ([".set_weight"], "other"),
     ],
 )
 def test_kinds(suffixes, kind):

@@ -84,5 +84,5 @@ def test_what_cannot_be_asked(asked, message):
 
 
 def test_a_dora():
-    with pytest.raises(CrucibleError, match=f"{KEY} has a dora_scale.*--base"):
+    with pytest.raises(CrucibleError, match=f"{KEY} is a DoRA.*--base"):
         resize(Layers({KEY: lora() | {DORA_SCALE: torch.ones(12, 1)}}), rank=2)

@@ -12,12 +12,11 @@ import comfy.lora_convert
 from torch import Tensor
 
 from ...errors import CrucibleError
-from ...formats.adapter_keys import DIFFERENCES, names_text_encoder, split_key
+from ...formats.adapter_keys import DIFFERENCES, names_text_encoder, split_key, suffix_in_memory
 from ...formats.architectures import Architecture
-from ...formats.forms import to_form
 from ...formats.identify import architecture_names, candidates
-from ...formats.lora_file import dtype_of
-from ...formats.universal import Layers, read_layers
+from ...formats.universal import read_layers, with_wider_input
+from .dora import with_known_names, with_peft_dora
 from .naming import architecture_of, place_of
 
 
@@ -100,30 +99,36 @@ def _patched(
 
 
 def _renamed(lora: Mapping[str, Tensor], model: Any, clip: Any, architecture: Architecture) -> dict[str, Tensor] | None:
-    """Rename a LoRA's keys to names that ComfyUI's loader recognises, for UNet LoRAs in peft's or diffusers' naming.
+    """Rename a LoRA's keys to names that ComfyUI's loader recognises, for LoRAs in the naming of other programs.
 
     Returns:
-        The renamed state dict, or None if the LoRA cannot be converted.
+        The renamed state dict, or None if the LoRA cannot be converted. Layers without a known name keep it.
     """
     try:
         read = read_layers(lora, place_of(model.model, architecture, clip and clip.cond_stage_model))
-        known = {key: layer for key, layer in read.layers.items() if key not in read.dotted}
-        renamed = to_form(Layers(known), architecture, "kohya", dtype_of(lora))
     except CrucibleError:
         return None
-    unknown = {*read.leftover, *read.dotted.values()}
-    return renamed | {key: tensor for key, tensor in lora.items() if key in unknown or _layer(key) in unknown}
-
-
-def _layer(key: str) -> str:
-    return (split_key(key) or (key, ""))[0]
+    read = with_wider_input(read, architecture)
+    spelled = {}
+    for key in lora:
+        layer, suffix = split_key(key) or (key, "")
+        if key.startswith(layer):
+            spelled[layer, suffix_in_memory(suffix)] = key
+    renamed = {key: lora[key] for key in read.leftover}
+    for key, tensors in read.layers.items():
+        name = read.dotted.get(key, "")
+        for suffix, tensor in tensors.items():
+            renamed[spelled.get((name, suffix), (name or key) + suffix)] = tensor
+    return renamed
 
 
 def _place(
     name: str, state_dict: dict[str, Tensor], known: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> _Placed:
+    state_dict, old_names = with_known_names(state_dict)
     try:
         patches = comfy.lora.load_lora(state_dict, known, log_missing=False)
+        patches = with_peft_dora(patches, [state_dict[key] for key in old_names])
         fitting = {target: patch for target, patch in patches.items() if _fits(patch, target, shapes)}
     except (KeyError, IndexError, RuntimeError) as error:
         raise CrucibleError(
@@ -138,7 +143,8 @@ def _place(
         taken = key in of_adapters or (suffix in DIFFERENCES and layer in known)
         if taken and (known.get(layer) in fitting or known.get(layer) not in patches):
             matched.add(key)
-    return _Placed(fitting, len(matched), tuple(sorted(state_dict.keys() - matched)))
+    unmatched = sorted(old_names.get(key, key) for key in state_dict.keys() - matched)
+    return _Placed(fitting, len(matched), tuple(unmatched))
 
 
 def _shapes(module: Any) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,153 @@
+"""Files that cannot be read as a LoRA, called by what they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import CrucibleError
+from ..messages.wording import counted, listed, size_text
+from .adapter_keys import has_rank, is_adapter_key, split_key
+from .header import LoraHeader
+
+_OTHER_METHODS = (
+    ("AdaLoRA", r"\.lora_E(\.|\Z)"),
+    ("OFT in PEFT's form", r"\.oft_[rR](\.|\Z)"),
+    ("OFT for Flux by kohya's trainer", r"\.oft_blocks\.\d+\Z"),
+    ("BOFT in PEFT's form", r"\.boft_[RS](\.|\Z)"),
+    ("(IA)³", r"\.ia3_l(\.|\Z)|\.on_input\Z"),
+    ("LoRA-XS", r"lora_latent_mapping"),
+    ("VeRA", r"vera_(lambda|[AB])"),
+    ("VB-LoRA", r"vblora_"),
+    ("RandLoRA", r"randlora_"),
+    ("HRA", r"\.hra_u(\.|\Z)"),
+    ("FourierFT", r"fourierft_"),
+    ("WaveFT", r"waveft_"),
+    ("MiSS or Bone", r"\.(miss|bone)_(block|\.|\Z)"),
+    ("SHiRA", r"\.shira_"),
+    ("C³A", r"\.c3a_"),
+    ("RoAd", r"\.road_"),
+    ("Poly", r"\.poly_lora_"),
+    ("X-LoRA", r"xlora_"),
+    ("LN tuning", r"\.ln_tuning_layers"),
+    ("prompt tuning", r"(\A|\.)prompt_embeddings"),
+)
+"""Adapter methods that neither ComfyUI nor this package applies from a file, by a pattern in their keys."""
+
+_CHANGE_A_LORA = ("AdaLoRA", "OFT in PEFT's form", "OFT for Flux by kohya's trainer")
+"""Methods whose other keys look like those of a LoRA or OFT that is read in another way."""
+
+_OTHER_FILES = (
+    ("a ControlNet-LLLite", r"lllite_", "Use it with the ControlNet-LLLite nodes"),
+    ("an IP-Adapter", r"(\A|\.)(ip_adapter|image_proj)\.|to_[kv]_ip\.", "Use it with the IP-Adapter nodes"),
+    ("a motion module of AnimateDiff", r"(\A|\.)motion_modules\.", "Use it with the AnimateDiff nodes"),
+    (
+        "a ControlNet",
+        r"\Acontrol_model\.|(\A|\.)controlnet_|(\A|\.)(zero_convs|input_hint_block)\.",
+        "Use it with Load ControlNet Model",
+    ),
+    ("a style model (Redux)", r"\Aredux_(up|down)\.", "Use it with Load Style Model"),
+    ("a GLIGEN model", r"(\A|\.)position_net\.", "Use it with the GLIGEN loader"),
+    (
+        "an embedding (textual inversion)",
+        r"\A(emb_params|string_to_param.*|string_to_token.*|clip_[lgh]|t5xxl|<.+>)\Z",
+        "Move it to models/embeddings and write embedding:NAME in the prompt",
+    ),
+    ("a hypernetwork", r"\A(320|640|768|1024|1280)(\.\d+)?\.", "Use it with Hypernetwork Loader"),
+    ("an upscaler", r"\A(RRDB_trunk|conv_first|body\.0\.rdb1|model\.0)\b", "Use it with Load Upscale Model"),
+    (
+        "a checkpoint",
+        r"\A(model\.diffusion_model|cond_stage_model|conditioner|first_stage_model)\.",
+        "Use it with Load Checkpoint",
+    ),
+    (
+        "a model without text encoder and VAE",
+        r"\A(double_blocks|single_blocks|joint_blocks|transformer_blocks|single_transformer_blocks|blocks|layers"
+        r"|input_blocks|down_blocks)\.\d+\..*\.(weight|scale)\Z",
+        "Use it with Load Diffusion Model",
+    ),
+    ("a VAE", r"\A(encoder|decoder)\.(conv_in|mid|down|up|middle|conv1|down_blocks)\b", "Use it with Load VAE"),
+    ("a vision model", r"(\A|\.)vision_model\.", "Use it with Load CLIP Vision"),
+    (
+        "a text encoder",
+        r"(\A|\.)(text_model|encoder\.block|model\.layers\.\d+\.self_attn)\.",
+        "Use it with Load CLIP",
+    ),
+)
+"""Kinds of files that are often taken for a LoRA, by a pattern in their keys, and what to do with each; the first that
+matches is named."""
+
+
+def require_a_lora(path: Path, header: LoraHeader) -> None:
+    """Check that a file holds an adapter of a method that can be read.
+
+    Raises:
+        CrucibleError: it does not; the error names what the file holds instead, as far as its keys tell.
+    """
+    keys = header.entries
+    method = other_method(keys)
+    has_adapter = any(map(is_adapter_key, keys))
+    if method and (method in _CHANGE_A_LORA or not has_adapter):
+        raise CrucibleError(
+            f"{path} ({size_text(header.size)}) is no LoRA but {method} (keys such as {listed(list(keys)[:2])}), which "
+            "neither ComfyUI nor LoRA Crucible can apply from a file. Loaded as a LoRA, it would do nothing or "
+            "something else than it was trained for. Use it in the program that trained it, merge it into the model "
+            "there, or look for a LoRA, LoHa or LoKr of the same."
+        )
+    if has_adapter:
+        return
+    for kind, pattern, todo in _OTHER_FILES:
+        if any(re.search(pattern, key) for key in keys):
+            raise CrucibleError(
+                f"{path} ({size_text(header.size)}) holds no LoRA but {kind}: none of its {counted(len(keys), 'key')} "
+                f"belongs to a LoRA ({_some(keys)}), so it would have no effect. {todo}, or choose a LoRA."
+            )
+    raise CrucibleError(
+        f"{path} ({size_text(header.size)}) holds no LoRA: none of its {len(keys)} keys belongs to "
+        f"one{f' ({_some(keys)})' if keys else ''}. It is probably a checkpoint, an embedding or a VAE, which have "
+        "loaders of their own. Choose a LoRA, or move the file out of the LoRA folder."
+    )
+
+
+def other_method(keys: Iterable[str]) -> str:
+    """Return the name of an adapter method that cannot be read from a file with these keys; "" if there is none."""
+    keys = list(keys)
+    return next((name for name, pattern in _OTHER_METHODS if any(re.search(pattern, key) for key in keys)), "")
+
+
+def finite_alphas(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Check that all values that count are finite, and return 1 for each alpha that does not count and is not.
+
+    An alpha does not count in a layer without a rank, such as a LoKr of two whole matrices; ai-toolkit writes
+    9999999999 there, which is infinite in float16. In OFT, it is a limit that may be infinite.
+
+    Raises:
+        CrucibleError: a value is NaN or infinite.
+    """
+    replaced: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        # torch.isfinite does not support one-byte floats.
+        wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+        if torch.isfinite(wide).all():
+            continue
+        layer, suffix = split_key(key) or (key, "")
+        suffixes = {parts[1] for parts in map(split_key, tensors) if parts and parts[0] == layer}
+        if suffix == "alpha" and not any(map(has_rank, suffixes)):
+            if not any(one.startswith("oft_") for one in suffixes):
+                replaced[key] = torch.ones_like(tensor)
+            continue
+        bad = int((~torch.isfinite(wide)).sum())
+        raise CrucibleError(
+            f"{path} is broken: {bad} of the {tensor.numel()} values of {key} are not finite (NaN or infinite). Every "
+            "image made with it would be black or noise. The training that produced it failed; use an earlier "
+            "checkpoint, or train again with a lower learning rate."
+        )
+    return replaced
+
+
+def _some(keys: Collection[str]) -> str:
+    return ", ".join(list(keys)[:3]) + (", …" if len(keys) > 3 else "")

@@ -31,6 +31,9 @@ _XLABS_LAYERS = {
     "qkv_lora": "linear1_qkv",
     "proj_lora": "linear2",
 }
+_WITHOUT_PREFIX = re.compile(r".*?(?=(blocks[._]\d+|head)\Z)")
+"""What stands before the part of Wan's model that a modulation belongs to."""
+
 _KOHYA_OFT = "oft_"
 """The start of names in OFT files of kohya's trainer, "oft_unet_…" and "oft_te_…", instead of "lora_"."""
 DIFFERENCES = frozenset({"diff", "diff_b", "set_weight", "w_norm", "b_norm"})
@@ -69,7 +72,7 @@ def split_key(key: str) -> tuple[str, str] | None:
         return None
     layer, suffix = key[: match.start()], match[1]
     if suffix == "diff_m":
-        layer += ".modulation" if "." in layer else "_modulation"
+        layer = f"diffusion_model.{_WITHOUT_PREFIX.sub('', layer).replace('s_', 's.')}.modulation"
     elif is_kohya_oft(key):
         layer = "lora_" + layer.removeprefix(_KOHYA_OFT)
     elif suffix == "scale" and not layer.startswith("diffusion_model."):

@@ -105,8 +105,9 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None, name:
     """
     if kind_of(adapter.keys() - {DORA_SCALE, MAGNITUDE}) == "other":
         raise CrucibleError(
-            f"{name} is {method_of(adapter)}, whose effect cannot be computed here, so it cannot be merged or resized. "
-            "LoRA, DoRA, LoHa, LoKr and full differences can. Use the file as it is in Load LoRA, or leave it out."
+            f"What {name} does cannot be computed here, because its method is {method_of(adapter)}, so it cannot be "
+            "merged or resized. LoRA, DoRA, LoHa, LoKr and full differences can. Use the file as it is in Load LoRA, "
+            "or leave it out."
         )
     difference = _without_magnitude(adapter)
     magnitude = adapter.get(DORA_SCALE, adapter.get(MAGNITUDE))

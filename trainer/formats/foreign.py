@@ -16,6 +16,7 @@ from .header import LoraHeader
 
 _OTHER_METHODS = (
     ("AdaLoRA", r"\.lora_E(\.|\Z)"),
+    ("Diag-OFT in an old form", r"\.oft_diag\Z"),
     ("OFT in PEFT's form", r"\.oft_[rR](\.|\Z)"),
     ("OFT for Flux by kohya's trainer", r"\.oft_blocks\.\d+\Z"),
     ("BOFT in PEFT's form", r"\.boft_[RS](\.|\Z)"),
@@ -38,7 +39,7 @@ _OTHER_METHODS = (
 )
 """Adapter methods that neither ComfyUI nor this package applies from a file, by a pattern in their keys."""
 
-_CHANGE_A_LORA = ("AdaLoRA", "OFT in PEFT's form", "OFT for Flux by kohya's trainer")
+_CHANGE_A_LORA = ("AdaLoRA", "Diag-OFT in an old form", "OFT in PEFT's form", "OFT for Flux by kohya's trainer")
 """Methods whose other keys look like those of a LoRA or OFT that is read in another way."""
 
 _OTHER_FILES = (

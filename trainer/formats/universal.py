@@ -97,13 +97,15 @@ def _count_once_per_output(adapter: LayerTensors) -> None:
 
 
 def _settle(name: str, adapter: LayerTensors) -> None:
-    """Give PEFT's biases and magnitudes, and an alpha that does not count, the form that they have in memory."""
+    """Give biases, magnitudes and an alpha that does not count the form that they have in memory."""
     if (bias := adapter.pop(_PEFT_BIAS, None)) is not None:
         if BIAS in adapter:
             raise _twice(f"the bias of {name}")
         adapter[BIAS] = (bias.float() * scale_of(adapter)).to(bias.dtype)
     if MAGNITUDE in adapter:
         adapter[MAGNITUDE] = adapter[MAGNITUDE].flatten()
+    if ".b_norm" in adapter and ".w_norm" not in adapter and BIAS not in adapter:  # which ComfyUI only reads as a pair
+        adapter[BIAS] = adapter.pop(".b_norm")
     # 9999999999, which ai-toolkit writes, is infinite in float16, and not every program reads a LoKr without an alpha.
     if ALPHA in adapter and kind_of(adapter) == "lokr" and rank_of(adapter) is None:
         adapter[ALPHA] = torch.ones_like(adapter[ALPHA])

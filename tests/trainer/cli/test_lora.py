@@ -10,12 +10,15 @@ import safetensors.torch
 import torch
 from lora_crucible.cli.main import main
 from lora_crucible.doctor import requirements
+from lora_crucible.formats import forms
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.delta import delta_weight
 from lora_crucible.formats.forms import to_form
-from lora_crucible.formats.lora_file import DOWN, lora_layer, read_lora, write_lora
+from lora_crucible.formats.lora_file import DOWN, UP, lora_layer, read_lora, write_lora
 from lora_crucible.formats.names import place_of
+from lora_crucible.formats.tensor_file import data_of
 from lora_crucible.formats.universal import Layers, read_layers
+from lora_crucible.merging import into
 
 SD15 = ARCHITECTURES["sd15"]
 BLOCK = "down_blocks_1_attentions_0_transformer_blocks_0"
@@ -223,6 +226,88 @@ def test_what_is_no_part_of_a_layer_is_told(files, tmp_path, capsys):
     for command in (["merge", str(files[0])], ["resize", str(files[0]), "--rank", "2"], ["convert", str(files[0])]):
         assert main([*command, "--output", str(tmp_path / "x.safetensors")]) == 0
         assert "bundle_emb.word.string_to_param" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["merge", "resize", "convert"])
+def test_whole_weights_beside_the_lora_are_not_left_out(files, tmp_path, capsys, command):
+    tensors, _ = read_lora(files[0])
+    write_lora(files[0], tensors | {"unet.conv_out.weight": torch.ones(4, 320, 3, 3)}, {})
+    rank = ["--rank", "2"] if command == "resize" else []
+    output = tmp_path / "x.safetensors"
+    told = error_of(capsys, command, str(files[0]), *rank, "--output", str(output))
+    for part in (
+        "one.safetensors has 1 tensor that belongs to no layer",
+        "unet.conv_out.weight",
+        "nothing was written",
+    ):
+        assert part in told
+    assert not output.exists()
+
+
+def test_an_embedding_has_no_place_in_diffusers(files, tmp_path, capsys):
+    tensors, _ = read_lora(files[0])
+    write_lora(files[0], tensors | {"bundle_emb.word.string_to_param": torch.ones(2)}, {})
+    told = error_of(capsys, "convert", str(files[0]), "--to", "diffusers", "--output", str(tmp_path / "x.safetensors"))
+    assert "embedding" in told
+    assert "--to kohya" in told
+
+
+def test_a_layer_that_comes_out_wrong_is_no_file(files, tmp_path, capsys, monkeypatch):
+    """As a fault in the tables of names or in the cutting of layers would make it."""
+    portable = forms.to_portable
+    monkeypatch.setattr(
+        forms, "to_portable", lambda *given, **more: {k: v.flip(0) for k, v in portable(*given, **more).items()}
+    )
+    output = tmp_path / "x.safetensors"
+    told = error_of(capsys, "convert", str(files[0]), "--to", "diffusers", "--output", str(output))
+    for part in ("not saved", "3 layers of 3 would not do", QUERY):
+        assert part in told
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def test_a_checkpoint_without_a_place_for_each_layer(files, tmp_path, capsys):
+    checkpoint, output = tmp_path / "base.safetensors", tmp_path / "baked.safetensors"
+    before = write_checkpoint(checkpoint)
+    name = next(name for name in before if name.endswith("mlp.fc1.weight"))
+    safetensors.torch.save_file({key: tensor for key, tensor in before.items() if key != name}, checkpoint)
+    into = ("--into", str(checkpoint), "--output", str(output))
+    told = error_of(capsys, "merge", str(files[0]), *into)
+    for part in ("base.safetensors has no place for 1 layer of 3", CLIP, "nothing was written", ":1:0"):
+        assert part in told
+    assert not output.exists()
+    assert main(["merge", f"{files[0]}:1:0", *into]) == 0
+
+
+def test_a_bias_without_a_place_in_the_checkpoint(files, tmp_path, capsys):
+    checkpoint = tmp_path / "base.safetensors"
+    write_checkpoint(checkpoint)
+    tensors, _ = read_lora(files[0])
+    write_lora(files[0], tensors | {f"{QUERY}.diff_b": torch.ones(640)}, {})
+    output = str(tmp_path / "x.safetensors")
+    told = error_of(capsys, "merge", str(files[0]), "--into", str(checkpoint), "--output", output)
+    assert f"no place for 1 layer of 3 that the LoRA changes ({QUERY})" in told
+    write_lora(files[0], tensors | {f"{CLIP}.diff_b": torch.ones(3072)}, {})
+    assert main(["merge", str(files[0]), "--into", str(checkpoint), "--output", output]) == 0
+
+
+def test_a_checkpoint_that_comes_out_wrong_is_no_file(files, tmp_path, capsys, monkeypatch):
+    checkpoint, output = tmp_path / "base.safetensors", tmp_path / "baked.safetensors"
+    write_checkpoint(checkpoint)
+    monkeypatch.setattr(into, "data_of", lambda tensor: data_of(tensor.flip(0) if tensor.ndim > 1 else tensor))
+    told = error_of(capsys, "merge", str(files[0]), "--into", str(checkpoint), "--output", str(output))
+    assert "read back, 3 tensors of 3 changed ones are not what was computed" in told
+    assert sorted(tmp_path.iterdir()) == sorted([*files, checkpoint])
+
+
+def test_a_modulation_is_baked(tmp_path):
+    lora, checkpoint, output = (tmp_path / f"{name}.safetensors" for name in ("lora", "wan", "baked"))
+    name, change = "blocks.0.modulation", torch.randn(1, 6, 8)
+    layer = {f"diffusion_model.blocks.0.self_attn.q{end}": torch.ones(8, 8) for end in (".lora_down.weight", UP)}
+    safetensors.torch.save_file(layer | {"diffusion_model.blocks.0.diff_m": change}, lora)
+    before = {name: torch.randn(1, 6, 8), "blocks.0.self_attn.q.weight": torch.randn(8, 8)}
+    safetensors.torch.save_file(before, checkpoint)
+    assert main(["merge", str(lora), "--into", str(checkpoint), "--output", str(output)]) == 0
+    torch.testing.assert_close(safetensors.torch.load_file(output)[name], before[name] + change)
 
 
 def test_a_dora_is_not_made_one_of_diffusers(files, tmp_path, capsys):

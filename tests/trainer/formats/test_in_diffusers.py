@@ -1,6 +1,7 @@
 """LoRA files loaded by diffusers' own loader into a fresh model."""
 
 import re
+from functools import partial
 
 import diffusers
 import pytest
@@ -18,7 +19,9 @@ from lora_crucible.formats.forms import to_form
 from lora_crucible.formats.layer_names import file_key, kohya_key
 from lora_crucible.formats.lora_file import DOWN, UP, lora_layer, read_lora, to_state_dict, write_lora
 from lora_crucible.formats.lora_info import scale_in_diffusers
-from lora_crucible.formats.universal import Layers
+from lora_crucible.formats.names import place_of
+from lora_crucible.formats.read_back import save_layers
+from lora_crucible.formats.universal import Layers, read_layers
 from lora_crucible.merging.resize import resize
 from lora_crucible.models.diffusers.verify import unmatched_keys
 from packaging.version import Version
@@ -128,6 +131,26 @@ def test_a_loha_made_a_lora(tmp_path, architecture):
     loader.load_lora_into_unet(loaded, network_alphas=alphas, unet=fresh)
     torch.testing.assert_close(output(fresh), output(expected), atol=1e-4, rtol=1e-4)
     assert (output(fresh) - output(make_unet(architecture))).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("beside", [{"use_dora": True}, {"lora_bias": True}])
+def test_doras_and_biases_of_peft_in_the_form_of_diffusers(tmp_path, beside):
+    """Written by peft, read as layers, written for diffusers and read by its loader, they do what they did."""
+    trained, fresh = make_unet("sd15"), make_unet("sd15")
+    config = LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "conv1", "proj"], init_lora_weights=False, **beside)
+    trained.add_adapter(config)
+    for name, parameter in trained.named_parameters():
+        if "magnitude" in name or "lora_B" in name:
+            nn.init.uniform_(parameter, 0.2, 0.6)
+    sd15 = ARCHITECTURES["sd15"]
+    of_peft = {f"base_model.model.{key}": one for key, one in get_peft_model_state_dict(trained).items()}
+    lora = read_layers(of_peft, partial(place_of, architecture=sd15))
+    path = tmp_path / "lora.safetensors"
+    save_layers(path, lora.layers, to_form(lora, sd15, "diffusers"), {}, partial(place_of, architecture=sd15))
+    loaded, alphas = LOADERS["sd15"].lora_state_dict(str(path), unet_config=fresh.config)
+    LOADERS["sd15"].load_lora_into_unet(loaded, network_alphas=alphas, unet=fresh)
+    torch.testing.assert_close(output(fresh), output(trained), atol=1e-4, rtol=1e-4)
+    assert (output(fresh) - output(make_unet("sd15"))).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("writes", ["model", "pipeline"])

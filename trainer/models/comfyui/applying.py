@@ -16,8 +16,8 @@ from ...formats.adapter_keys import DIFFERENCES, names_text_encoder, split_key, 
 from ...formats.architectures import Architecture
 from ...formats.identify import architecture_names, candidates
 from ...formats.universal import read_layers, with_wider_input
-from .dora import with_known_names, with_peft_dora
 from .naming import architecture_of, place_of
+from .patches import for_loader, with_peft_dora
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,10 @@ def _renamed(lora: Mapping[str, Tensor], model: Any, clip: Any, architecture: Ar
 def _place(
     name: str, state_dict: dict[str, Tensor], known: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> _Placed:
-    state_dict, old_names = with_known_names(state_dict)
+    state_dict, old_names, magnitudes = for_loader(state_dict)
     try:
         patches = comfy.lora.load_lora(state_dict, known, log_missing=False)
-        patches = with_peft_dora(patches, [state_dict[key] for key in old_names])
+        patches = with_peft_dora(patches, magnitudes)
         fitting = {target: patch for target, patch in patches.items() if _fits(patch, target, shapes)}
     except (KeyError, IndexError, RuntimeError) as error:
         raise CrucibleError(
@@ -141,6 +141,9 @@ def _place(
     for key in state_dict:
         layer, suffix = split_key(key) or (key, "")
         taken = key in of_adapters or (suffix in DIFFERENCES and layer in known)
+        if suffix in ("diff_b", "b_norm"):  # of which the loader takes b_norm only with w_norm
+            bias = f"{str(known.get(layer)).removesuffix('.weight')}.bias"
+            taken = bias in shapes and (suffix == "diff_b" or f"{layer}.w_norm" in state_dict)
         if taken and (known.get(layer) in fitting or known.get(layer) not in patches):
             matched.add(key)
     unmatched = sorted(old_names.get(key, key) for key in state_dict.keys() - matched)

@@ -1,4 +1,4 @@
-"""DoRA in PEFT's form, which ComfyUI's loader does not know."""
+"""Patches for what ComfyUI's loader does not know: DoRA in PEFT's form, and LoKr in Tucker form."""
 
 from __future__ import annotations
 
@@ -41,20 +41,45 @@ class PeftDora(LoRAAdapter):
         return weight
 
 
-def with_known_names(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Give PEFT's magnitudes the name of ComfyUI's DoRA scales, so that its loader finds them.
+def for_loader(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], list[Tensor]]:
+    """Give a LoRA's tensors the form in which ComfyUI's loader takes them.
+
+    PEFT's magnitudes get the name of ComfyUI's DoRA scales, and the second factor of a LoKr in Tucker form, at which
+    the loader fails, is multiplied out.
 
     Returns:
-        the state dict, and the old name of each renamed tensor by the new one.
+        the state dict, the old name of each renamed tensor by the new one, and the magnitudes.
     """
-    renamed, old_names = {}, {}
+    renamed, old_names, magnitudes = {}, {}, []
     for key, tensor in state_dict.items():
         parts = split_key(key)
         if parts is not None and suffix_in_memory(parts[1]) == MAGNITUDE:
             old_names[parts[0] + DORA_SCALE] = key
             key = parts[0] + DORA_SCALE
+            magnitudes.append(tensor)
         renamed[key] = tensor
-    return renamed, old_names
+    for key in [key for key in renamed if key.endswith(_TUCKER)]:
+        _multiply_out(renamed, key.removesuffix(_TUCKER), old_names)
+    return renamed, old_names, magnitudes
+
+
+_TUCKER = ".lokr_t2"
+
+
+def _multiply_out(tensors: dict[str, Tensor], layer: str, old_names: dict[str, str]) -> None:
+    factors = {key: tensors[key] for suffix in ("_t2", "_w2_a", "_w2_b") if (key := f"{layer}.lokr{suffix}") in tensors}
+    if len(factors) < 3:
+        return
+    middle, a, b = factors.values()
+    whole = torch.einsum("ij...,jr,ip->pr...", middle.float(), b.float(), a.float())
+    if (alpha := tensors.get(layer + ALPHA)) is not None:
+        # The loader divides alpha by the rank of the first factor now, or, if that is whole, leaves alpha out.
+        first = tensors.get(f"{layer}.lokr_w1_b")
+        whole *= (float(alpha) if first is None else len(first)) / len(b)
+    for key in factors:
+        del tensors[key]
+    tensors[f"{layer}.lokr_w2"] = whole.contiguous()
+    old_names[f"{layer}.lokr_w2"] = layer + _TUCKER
 
 
 def with_peft_dora(patches: Mapping[Any, Any], magnitudes: list[Tensor]) -> dict[Any, Any]:

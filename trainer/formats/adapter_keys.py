@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -139,7 +140,8 @@ def adapter_facts(shapes: Shapes, alphas: Iterable[float] = ()) -> AdapterFacts:
 
     Args:
         shapes: the shape of each tensor, by key.
-        alphas: the values of the file's `.alpha` tensors, which its header does not contain.
+        alphas: the values of the file's `.alpha` tensors, which its header does not contain. One that is not finite
+            does not count: such a file is only read if its layer has no rank.
     """
     layers, ranks, algorithms = set(), Counter[int](), Counter[str]()
     decomposed = False
@@ -160,7 +162,7 @@ def adapter_facts(shapes: Shapes, alphas: Iterable[float] = ()) -> AdapterFacts:
     names = [name for name, _ in algorithms.most_common()]
     if decomposed:
         names = ["DoRA" if name == "LoRA" else f"{name} with weight decomposition" for name in names]
-    return AdapterFacts(tuple(names), _frequent(ranks), _frequent(Counter(alphas)), len(layers))
+    return AdapterFacts(tuple(names), _frequent(ranks), _frequent(Counter(filter(math.isfinite, alphas))), len(layers))
 
 
 def layer_sizes(shapes: Shapes) -> dict[str, tuple[int | None, int | None]]:

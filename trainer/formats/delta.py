@@ -135,6 +135,11 @@ def delta_weight(adapter: LayerTensors, base_weight: Tensor | None = None, name:
     return ratio.view(shape) * changed - weight
 
 
+def changes_nothing(adapter: LayerTensors) -> bool:
+    """Return whether an adapter consists of differences that are all zero, as extracted files have them for norms."""
+    return adapter.keys() <= _DIFFERENCES and not any(tensor.any() for tensor in adapter.values())
+
+
 def peft_dora(magnitude: Tensor, changed: Tensor) -> Tensor:
     """Return a weight with the norm of each output scaled to its magnitude, as PEFT computes DoRA.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import CrucibleError
 from ..messages.wording import counted, listed
 from .architectures import Architecture, Form
-from .delta import BIASES, kind_of, method_of, without_middle
+from .delta import BIASES, changes_nothing, kind_of, method_of, without_middle
 from .layer_names import is_of_text_encoder
 from .lora_file import DORA_SCALE, DOWN, MAGNITUDE, RESHAPE, SET, UP, LayerTensors, to_state_dict
 from .names import layer_names
@@ -39,15 +39,18 @@ def to_form(
             `dtype`.
     """
     if form in _READERS:
-        _require_read(lora.layers, form)
-        lora = replace(lora, layers={key: _for_peft(layer) for key, layer in lora.layers.items()})
+        layers = {key: layer for key, layer in lora.layers.items() if not changes_nothing(layer)}
+        _require_read(layers, form)
+        lora = replace(lora, layers={key: _for_peft(layer) for key, layer in layers.items()})
     else:
         _require_no_peft_dora(lora.layers, form)
     # A difference of a parameter that is not a layer's weight is only recognized by its dotted name.
     differences = {
         key: name
         for key, name in lora.dotted.items()
-        if name.startswith(_NATIVE) and (SET in lora.layers[key] or kind_of(lora.layers[key]) == "diff")
+        if key in lora.layers
+        and name.startswith(_NATIVE)
+        and (SET in lora.layers[key] or kind_of(lora.layers[key]) == "diff")
     }
     layers = {
         differences.get(key, key): _as_convolution(layer, architecture, key) for key, layer in lora.layers.items()

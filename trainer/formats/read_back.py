@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import CrucibleError
 from ..messages.wording import counted, listed
 from .adapter_keys import split_key
-from .delta import BIASES, scale_of, without_middle
+from .delta import BIASES, changes_nothing, scale_of, without_middle
 from .lora_file import ALPHA, DOWN, MIDDLE, RESHAPE, UP, LayerTensors, write_lora
 from .names import Place
 from .universal import read_layers
@@ -84,7 +84,8 @@ def differing_layers(path: Path, layers: Mapping[str, LayerTensors], place_of: P
                 continue
             for key, layer in read.layers.items():
                 found[key] = key in layers and same_effect(layers[key], layer)
-    wrong = {key for key, same in found.items() if not same} | (layers.keys() - found.keys())
+    wrong = {key for key, same in found.items() if not same}
+    wrong |= {key for key in layers.keys() - found.keys() if not changes_nothing(layers[key])}
     return sorted(wrong) or lost
 
 

@@ -180,6 +180,14 @@ def test_a_modulation(name):
         to_form(lora, WAN, "diffusers")
 
 
+def test_differences_of_zero_do_not_keep_a_file_from_diffusers():
+    """Files extracted from a model have them for its norms."""
+    name = "text_encoders.clip_l.transformer.text_model.encoder.layers.0.layer_norm1"
+    lora = read(pair(PARTS[0]) | {f"{name}.diff": torch.zeros(8), f"{name}.diff_b": torch.zeros(8)}, FLUX)
+    assert not any("norm" in key for key in to_form(lora, FLUX, "diffusers"))
+    assert len(lora.layers) == 2
+
+
 def test_oft_of_kohya_has_its_limit_for_each_output():
     blocks = torch.randn(4, 2, 2)
     lora = read({f"oft_unet_{QUERY[10:]}.oft_blocks": blocks, f"oft_unet_{QUERY[10:]}.alpha": torch.tensor(0.5)}, SD15)

@@ -130,15 +130,16 @@ def finite_alphas(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         CrucibleError: a value is NaN or infinite.
     """
     replaced: dict[str, Tensor] = {}
+    suffixes: dict[str, set[str]] = {}
     for key, tensor in tensors.items():
         # torch.isfinite does not support one-byte floats.
         wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
         if torch.isfinite(wide).all():
             continue
         layer, suffix = split_key(key) or (key, "")
-        suffixes = {parts[1] for parts in map(split_key, tensors) if parts and parts[0] == layer}
-        if suffix == "alpha" and not any(map(has_rank, suffixes)):
-            if not any(one.startswith("oft_") for one in suffixes):
+        suffixes = suffixes or _suffixes(tensors)
+        if suffix == "alpha" and not any(map(has_rank, suffixes[layer])):
+            if not any(one.startswith("oft_") for one in suffixes[layer]):
                 replaced[key] = torch.ones_like(tensor)
             continue
         bad = int((~torch.isfinite(wide)).sum())
@@ -148,6 +149,14 @@ def finite_alphas(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
             "checkpoint, or train again with a lower learning rate."
         )
     return replaced
+
+
+def _suffixes(keys: Iterable[str]) -> dict[str, set[str]]:
+    """Return the suffixes of each layer's keys."""
+    found: dict[str, set[str]] = {}
+    for parts in filter(None, map(split_key, keys)):
+        found.setdefault(parts[0], set()).add(parts[1])
+    return found
 
 
 def _some(keys: Collection[str]) -> str:

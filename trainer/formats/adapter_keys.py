@@ -57,7 +57,6 @@ _ALGORITHMS = (
     ("OFT", re.compile(r"oft_.*")),
     ("full difference", re.compile("|".join((*DIFFERENCES, "diff_m")))),
 )
-_TEXT_ENCODER = re.compile(r"(lora_(prior_)?te\d?_|text_encoders?(_\d)?\.|te\d?\.|(base_model\.model\.)?text_model\.)")
 
 
 def split_key(key: str) -> tuple[str, str] | None:
@@ -111,11 +110,6 @@ def is_adapter_key(key: str) -> bool:
 def has_rank(suffix: str) -> bool:
     """Return whether the first dimension of a tensor with this suffix is the rank, by which alpha is divided."""
     return _RANK_FIRST.fullmatch(suffix) is not None
-
-
-def names_text_encoder(key: str) -> bool:
-    """Return whether a key, as any trainer writes it, names a layer of a text encoder."""
-    return _TEXT_ENCODER.match(key) is not None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .architectures import Architecture, Form
 from .delta import BIASES, changes_nothing, kind_of, method_of, without_middle
 from .layer_names import is_of_text_encoder
 from .lora_file import DORA_SCALE, DOWN, MAGNITUDE, RESHAPE, SET, UP, LayerTensors, to_state_dict
-from .names import layer_names
+from .names import layer_names, names_in_form
 from .portable import Part, to_portable
 from .universal import Layers
 
@@ -103,22 +103,14 @@ def _parts(
             raise _unknown(key, architecture, form)
         yield Part(name)
         return
-    if form == "comfyui" or (form == "auto" and architecture.naming == "native" and not is_of_text_encoder(key)):
-        yield Part(names.native)
-        return
-    prefix = None
-    if form == "peft":
-        prefix = "base_model.model."
-    elif form == "auto" and not is_of_text_encoder(key):
-        prefix = architecture.prefix
     total = layer[UP].shape[0] if UP in layer else 0
-    for name, place in names.diffusers:
+    for name, place in names_in_form(names, architecture, form):
         rows = None
         if place.reorder is not None:
             rows = torch.argsort(place.reorder(torch.arange(total)))
         elif not place.is_whole:
             rows = torch.arange(total)[place.rows(total)]
-        yield Part(name if prefix is None else prefix + name.partition(".")[2], rows)
+        yield Part(name, rows)
 
 
 _NATIVE = ("diffusion_model.", "text_encoders.")

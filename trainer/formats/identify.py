@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
-from .adapter_keys import Shapes, layer_sizes, names_text_encoder
+from .adapter_keys import Shapes, layer_sizes
 from .architectures import ARCHITECTURES, Architecture
+from .spelling import names_text_encoder
 
 _PREFIX = re.compile(
     r"^(lora_unet__?|lora_transformer_|lora_prior_unet_|lycoris_|model\.diffusion_model\.|diffusion_model\."

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ..errors import CrucibleError
-from .adapter_keys import is_kohya_oft, names_text_encoder, split_key, suffix_in_memory
+from .adapter_keys import is_kohya_oft, split_key, suffix_in_memory
 from .architectures import Architecture
 from .delta import BIASES, delta_weight, kind_of, method_of, needs_base_weight, rank_of, scale_of, without_middle
 from .layer_names import kohya_key
 from .lora_file import ALPHA, BIAS, DORA_SCALE, DOWN, MAGNITUDE, RESHAPE, SET, UP, LayerTensors
-from .names import Place, flat
+from .names import Place
+from .spelling import flat, names_text_encoder
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from ..errors import CrucibleError
 from ..files.atomic import whole_file
-from ..formats.adapter_keys import names_text_encoder
 from ..formats.architectures import Architecture
 from ..formats.header import read_header
 from ..formats.layer_names import kohya_key
-from ..formats.names import Place, flat, place_of
+from ..formats.names import Place, place_of
 from ..formats.read_back import ROUNDINGS
+from ..formats.spelling import flat, names_text_encoder
 from ..formats.tensor_file import BYTES, data_of, header
 from ..messages.wording import counted, listed, size_text
 from .merge import BaseWeight, Ingredient, JointLayer, layers_of_all

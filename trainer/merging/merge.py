@@ -13,9 +13,9 @@ from peft.utils import merge_utils
 from torch import Tensor
 
 from ..errors import CrucibleError
-from ..formats.adapter_keys import names_text_encoder
 from ..formats.delta import BIASES, delta_weight, kind_of, needs_base_weight, rank_of
 from ..formats.lora_file import BIAS, RESHAPE, LayerTensors
+from ..formats.spelling import names_text_encoder
 from ..formats.universal import Layers
 from ..hardware.out_of_memory import Attempt, first_that_fits
 from ..seeding import derived_seed, global_seed

@@ -12,9 +12,10 @@ import comfy.lora_convert
 from torch import Tensor
 
 from ...errors import CrucibleError
-from ...formats.adapter_keys import DIFFERENCES, names_text_encoder, split_key, suffix_in_memory
+from ...formats.adapter_keys import DIFFERENCES, split_key, suffix_in_memory
 from ...formats.architectures import Architecture
 from ...formats.identify import architecture_names, candidates
+from ...formats.spelling import names_text_encoder
 from ...formats.universal import read_layers, with_wider_input
 from .naming import architecture_of, place_of
 from .patches import for_loader, with_peft_dora

@@ -21,9 +21,10 @@ from ...errors import CrucibleError
 from ...formats.architectures import ARCHITECTURES, Architecture
 from ...formats.layer_names import is_of_text_encoder
 from ...formats.lora_file import read_lora
-from ...formats.names import Place, flat
+from ...formats.names import Place
 from ...formats.names import place_of as place_in_table
 from ...formats.portable import Part
+from ...formats.spelling import flat, spellings
 from .demo import CrucibleDemo
 
 _PREFIX = "diffusion_model."
@@ -155,7 +156,8 @@ def parts_in_file(model: Any, architecture: Architecture) -> dict[str, list[Part
 def place_of(model: Any, architecture: Architecture, cond_stage_model: Any = None) -> Callable[[str], Place | None]:
     """Return a function that finds the place of a LoRA file's layer name on a loaded model.
 
-    The function returns None for names that are neither in ComfyUI's map nor in the architecture's table.
+    It knows the names in the architecture's table and in ComfyUI's map, after any path of the model and without one,
+    and returns None for others.
 
     Args:
         model: ComfyUI's `BaseModel`.
@@ -168,10 +170,16 @@ def place_of(model: Any, architecture: Architecture, cond_stage_model: Any = Non
         keys = clip_keys(cond_stage_model)
         known = comfy.lora.model_lora_keys_clip(cond_stage_model, {})
         places |= {name: Place(keys[path]) for name, parameter in known.items() if (path := _path(parameter)) in keys}
-    spellings = {flat(name): place for name, place in places.items()}
+    by_spelling = {flat(name): place for name, place in places.items()}
+    on_model = {place.key for place in places.values()}
 
     def find(name: str) -> Place | None:
-        return places.get(name) or spellings.get(flat(name)) or place_in_table(name, architecture)
+        # The table comes first: ComfyUI's map splits Lumina 2's attention as if it had as many keys as queries.
+        in_table = place_in_table(name, architecture)
+        if in_table is not None and in_table.key in on_model:
+            return in_table
+        by_map = (by_spelling[spelling] for spelling in spellings(name) if spelling in by_spelling)
+        return places.get(name) or next(by_map, in_table)
 
     return find
 

@@ -2,6 +2,7 @@
 
 import folder_paths
 
+from ..trainer.formats.architectures import NAMEABLE
 from ..trainer.merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, LoraStack, io, ui
@@ -89,6 +90,16 @@ class CrucibleMergeLoRA(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="For dare: decides which values are dropped at random.",
                 ),
+                io.Combo.Input(
+                    "architecture",
+                    options=["auto", *NAMEABLE],
+                    default="auto",
+                    advanced=True,
+                    tooltip=(
+                        "The model that the LoRAs were trained on, if info says that their files do not tell. auto: as "
+                        "their layers, their metadata and the connected model tell."
+                    ),
+                ),
             ],
             outputs=[
                 io.LoraModel.Output("lora", tooltip="The merged LoRA, for Load LoRA (Crucible)."),
@@ -98,7 +109,19 @@ class CrucibleMergeLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, lora_stack, method, lora_rank, density, output_name, majority_sign, seed, model=None, clip=None):
+    def execute(
+        cls,
+        lora_stack,
+        method,
+        lora_rank,
+        density,
+        output_name,
+        majority_sign,
+        seed,
+        architecture="auto",
+        model=None,
+        clip=None,
+    ):
         from ..trainer.doctor.requirements import require_packages
 
         require_packages()
@@ -109,8 +132,10 @@ class CrucibleMergeLoRA(io.ComfyNode):
         from ..trainer.files.names import unused_path
         from ..trainer.formats.lora_model import load_lora
         from ..trainer.formats.lora_stack import read_stack
+        from ..trainer.merging.architecture import architecture_of_all
         from ..trainer.merging.ingredients import Strengths
         from ..trainer.merging.result import merge_to_file
+        from ..trainer.models.comfyui.naming import architecture_of
         from ..trainer.models.comfyui.weights import base_weights_of
 
         bar = comfy.utils.ProgressBar(1)
@@ -123,6 +148,8 @@ class CrucibleMergeLoRA(io.ComfyNode):
             Strengths(load_lora(lora_file(entry.name), entry.name), entry.strength_model, entry.strength_clip)
             for entry in read_stack(lora_stack, folder_paths.get_filename_list("loras"))
         ]
+        of_model = [] if model is None else [architecture_of(model.model)]
+        known = architecture_of_all([one.lora for one in stack], architecture, of_model)
         recipe = Recipe(method, lora_rank or None, density, majority_sign, seed)
         device = comfy.model_management.get_torch_device()
         if device.type == "cuda":
@@ -130,6 +157,8 @@ class CrucibleMergeLoRA(io.ComfyNode):
         else:  # other devices do not support all operations used here
             device = torch.device("cpu")
         path = unused_path(lora_folder(), output_name, lora_is_listed)
-        lora, info = merge_to_file(path, stack, recipe, base_weights_of(model, clip), progress, device=device)
+        lora, info = merge_to_file(
+            path, stack, recipe, base_weights_of(model, clip), progress, device=device, architecture=known
+        )
         tell_lora_saved(lora.name)
         return io.NodeOutput(lora, lora.name, info, ui=ui.PreviewText(info))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..doctor.requirements import TORCH
 from ..errors import CrucibleError
 from ..files.names import unused_path
-from ..formats.architectures import FORMS
+from ..formats.architectures import FORMS, NAMEABLE
 from ..merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 from ..messages.wording import listed, size_text
 
@@ -66,6 +66,13 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE.safetensors", help="an existing file is never overwritten"
     )
+    parser.add_argument(
+        "--architecture",
+        choices=("auto", *NAMEABLE),
+        default="auto",
+        metavar="NAME",
+        help="whose layer names the files have, if the files do not tell: " + ", ".join(NAMEABLE),
+    )
     parser.add_argument("--save_precision", choices=PRECISIONS, help="default: that of the input files")
 
 
@@ -73,7 +80,10 @@ def _merge(options: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from ..merging.ingredients import architecture_of_all, embeddings_of, ingredients
+    from ..formats.header import read_header
+    from ..formats.identify import candidates_of_checkpoint
+    from ..merging.architecture import architecture_of_all
+    from ..merging.ingredients import embeddings_of, ingredients
     from ..merging.into import bake, base_weights
     from ..merging.result import merge_to_file
     from ..optim.engine import DTYPES
@@ -85,7 +95,9 @@ def _merge(options: argparse.Namespace) -> None:
         )
     stack = [_stacked(text) for text in options.loras]
     recipe = Recipe(options.method, options.rank, options.density, options.majority_sign, options.seed)
-    architecture = architecture_of_all([one.lora for one in stack])
+    base_model = options.into or options.base
+    of_base = candidates_of_checkpoint(read_header(base_model).shapes) if base_model is not None else ()
+    architecture = architecture_of_all([one.lora for one in stack], options.architecture, of_base)
     output = _free(options.output)
     with tqdm(total=0, dynamic_ncols=True, leave=False) as bar, ExitStack() as opened:
 
@@ -105,19 +117,22 @@ def _merge(options: argparse.Namespace) -> None:
             base = options.base and opened.enter_context(base_weights(options.base, architecture))
             dtype = DTYPES.get(options.save_precision)
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            _, told = merge_to_file(output, stack, recipe, base, progress, dtype, device)
+            _, told = merge_to_file(output, stack, recipe, base, progress, dtype, device, architecture)
     print(told)
 
 
 def _resize(options: argparse.Namespace) -> None:
     from ..formats.delta import rank_of
-    from ..merging.ingredients import architecture_of_all, layers_of
+    from ..merging.architecture import architecture_of_all, undecided_text
+    from ..merging.ingredients import layers_of
     from ..merging.resize import resize
 
     if (options.rank is None) == (options.energy is None):
         raise CrucibleError("Give either --rank or --energy: the new rank, or the share of each layer to keep.")
     stack = [_stacked(str(options.lora))]
-    architecture = architecture_of_all([stack[0].lora])
+    architecture = architecture_of_all([stack[0].lora], options.architecture)
+    if note := undecided_text(architecture):
+        print(note)
     resized = resize(layers_of(stack[0].lora, architecture), options.rank, options.energy)
     print(resized.error_text())
     ranks = [rank_of(layer) or 0 for layer in resized.lora.layers.values()]
@@ -129,11 +144,12 @@ def _resize(options: argparse.Namespace) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     from ..formats.lora_info import scale_in_diffusers
-    from ..merging.ingredients import architecture_of_all, layers_of
+    from ..merging.architecture import architecture_of_all, undecided_text
+    from ..merging.ingredients import layers_of
 
     stack = [_stacked(str(options.lora))]
-    architecture = architecture_of_all([stack[0].lora])
-    print(f"This LoRA is for {architecture.name}.")
+    architecture = architecture_of_all([stack[0].lora], options.architecture)
+    print(undecided_text(architecture) or f"This LoRA is for {architecture.name}.")
     if (scale := scale_in_diffusers(stack[0].lora.metadata)) is not None:
         print(
             f"diffusers multiplies the strength of {options.lora.name} by {scale:g}, because of an alpha that no other "

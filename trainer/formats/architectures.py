@@ -306,3 +306,6 @@ _ROWS = (
 )
 
 ARCHITECTURES: dict[str, Architecture] = {row.id: row for row in _ROWS}
+
+NAMEABLE: tuple[str, ...] = tuple(id for id in ARCHITECTURES if id not in ("demo", "unknown"))
+"""The ids of the architectures that users can name."""

@@ -121,7 +121,8 @@ _DIFFUSERS = ("transformer.", "unet.", "text_encoder.", "text_encoder_2.", "text
 def _unknown(key: str, architecture: Architecture, form: Form) -> CrucibleError:
     return CrucibleError(
         f"{key} has no known name in the {form} format for {architecture.name}, so the file cannot be converted to it. "
-        "Use the auto format, which keeps unknown names as they are."
+        "Use the auto format, which keeps unknown names as they are, or name the architecture that the LoRA was made "
+        "for with --architecture."
     )
 
 

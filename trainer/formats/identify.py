@@ -3,44 +3,124 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from .adapter_keys import Shapes, layer_sizes
 from .architectures import ARCHITECTURES, Architecture
-from .spelling import names_text_encoder
+from .names import clip_count
+from .signatures import Match, Size, match_tables
+from .spelling import flat, names_text_encoder
+from .stated_architecture import stated_architectures
+from .unet_signatures import is_of_unet, match_unet
 
-_PREFIX = re.compile(
-    r"^(lora_unet__?|lora_transformer_|lora_prior_unet_|lycoris_|model\.diffusion_model\.|diffusion_model\."
-    r"|base_model\.model\.|transformer\.|unet\.)+"
-)
-_CROSS_ATTENTION = {128: ("demo",), 768: ("sd15",), 1024: ("sd2", "sd2_v"), 2048: ("sdxl",)}
-"""UNet architectures by the width of their text embeddings. Other widths (1280: SDXL's refiner) are not supported."""
+
+@dataclass(frozen=True)
+class Identified:
+    """What the layers and the metadata of a LoRA say about its architecture.
+
+    Attributes:
+        architectures: the architectures that it can be for; empty if they are unknown.
+        published: whether its sizes are those of published models, rather than of a toy, for which only names count.
+        contradiction: a sentence about metadata that names another architecture than the layers do; empty if there is
+            none.
+    """
+
+    architectures: tuple[Architecture, ...]
+    published: bool
+    contradiction: str
 
 
 def identify(shapes: Shapes, metadata: Mapping[str, str]) -> Architecture | None:
-    """Return the architecture that a LoRA is for: the first of `candidates`, or None if there is none."""
-    return next(iter(candidates(shapes, metadata)), None)
+    """Return the architecture that a LoRA is for; None if it is unknown or there are several candidates."""
+    found = candidates(shapes, metadata)
+    return found[0] if len(found) == 1 else None
 
 
 def candidates(shapes: Shapes, metadata: Mapping[str, str]) -> tuple[Architecture, ...]:
-    """Return the architectures that a LoRA can be for, the most likely first.
+    """Return the architectures that a LoRA can be for; for the arguments see `identified`."""
+    return identified(shapes, metadata).architectures
 
-    Keys and shapes decide. Some architectures have the same layers (Flux.1 and Chroma, Anima and Cosmos-Predict2): the
-    metadata decides between them, and if it does not, all of them are returned. The metadata also decides alone if the
-    keys are unknown.
+
+def identified(shapes: Shapes, metadata: Mapping[str, str]) -> Identified:
+    """Return what a LoRA's layers and metadata say about its architecture.
+
+    Names and sizes of layers decide. Some architectures have the same layers (Flux.1 and Chroma, Anima and
+    Cosmos-Predict2), or the same in the few blocks that a LoRA changes: the metadata decides between them, and if it
+    does not, all of them are returned. The metadata also decides alone if the layers are unknown.
 
     Args:
         shapes: the shape of each tensor, by key.
         metadata: the file's metadata.
     """
-    ids = _from_keys(shapes)
-    stated = _from_metadata(metadata)
+    found = _by_layers(layer_sizes(shapes))
+    stated = stated_architectures(metadata)
+    ids, contradiction = found.ids, ""
     if not ids:
-        ids = tuple(sorted(stated)) if len(stated) == 1 else ()
-    elif stated & set(ids):
-        ids = tuple(id for id in ids if id in stated)
-    return tuple(ARCHITECTURES[id] for id in ids)
+        ids = tuple(stated) if len(stated) == 1 else ()
+    elif both := tuple(id for id in ids if id in stated):
+        ids = both
+    elif not found.certain:
+        ids = ()
+    elif stated:
+        contradiction = (
+            f"Its metadata says {_names(stated)}, but its layers have the names and sizes of {_names(ids)}. The layers "
+            "decide; the metadata may have been copied from another file."
+        )
+    return Identified(tuple(ARCHITECTURES[id] for id in ids), found.published, contradiction)
+
+
+def candidates_of_checkpoint(shapes: Shapes) -> tuple[Architecture, ...]:
+    """Return the architectures that a checkpoint can have, by its own layers; empty if they are unknown.
+
+    Args:
+        shapes: the shape of each tensor, by name.
+    """
+    sizes: dict[str, Size] = {
+        name.removesuffix(".weight"): (int(shape[0]), int(shape[1]))
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) >= 2 and not name.startswith(_BESIDE_THE_DENOISER)
+    }
+    return tuple(ARCHITECTURES[id] for id in _by_layers(sizes).ids)
+
+
+_BESIDE_THE_DENOISER = ("cond_stage_model.", "conditioner.", "first_stage_model.", "vae.", "text_encoders.")
+
+
+def _names(ids: Iterable[str]) -> str:
+    return architecture_names(ARCHITECTURES[id] for id in ids)
+
+
+def _by_layers(sizes: Mapping[str, Size]) -> Match:
+    of_text = {flat(name): size for name, size in sizes.items() if names_text_encoder(name)}
+    others = {name: size for name, size in sizes.items() if not names_text_encoder(name) and any(size)}
+    if not others:
+        return Match(_by_text_encoders(of_text))
+    spelled = {flat(name): size for name, size in others.items()}
+    if 2 * sum(map(is_of_unet, spelled)) > len(spelled):
+        found = Match(match_unet(spelled) or _by_text_encoders(of_text))
+    else:
+        found = match_tables(others)
+    return Match(tuple(id for id in found.ids if _has_clips(id, of_text)), found.published, found.certain)
+
+
+def _has_clips(id: str, of_text: Iterable[str]) -> bool:
+    """Return whether an architecture has the CLIP models that a file's layers are of."""
+    clips = {name[2] for name in of_text if name.startswith(("te1:text_model_encoder", "te2:text_model_encoder"))}
+    return int(max(clips, default="0")) <= clip_count(ARCHITECTURES[id])
+
+
+def _by_text_encoders(layers: Mapping[str, Size]) -> tuple[str, ...]:
+    if any(name.startswith("te3:") for name in layers):
+        return ("sd3",)
+    if any(name.startswith("te2:encoder_block") for name in layers):  # T5
+        return ("flux1", "chroma")
+    if any(name.startswith("te2:") for name in layers):
+        return ("sdxl", "sd3")
+    if any(name.startswith("te1:layers_") for name in layers):  # Qwen
+        return ("anima",)
+    widths = {columns for name, (_, columns) in layers.items() if columns and "self_attn" in name}
+    return {128: ("demo",), 768: ("sd15",), 1024: ("sd2", "sd2_v")}.get(max(widths, default=0), ())
 
 
 def trainer_name(metadata: Mapping[str, str]) -> str:
@@ -67,158 +147,6 @@ def _object(text: str | None) -> dict:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _from_metadata(metadata: Mapping[str, str]) -> set[str]:
-    specified = metadata.get("modelspec.architecture", "").lower().partition("/")[0]
-    version = metadata.get("ss_base_model_version", "").lower()
-    return {
-        row.id
-        for row in ARCHITECTURES.values()
-        if row.id not in ("demo", "unknown")
-        and (specified == row.modelspec.lower().partition("/")[0] or version == row.base_model_version.lower())
-    }
-
-
-class _Layers:
-    """The layers of a file by name, all spelled alike: without prefix, with underscores."""
-
-    def __init__(self, shapes: Shapes) -> None:
-        self.originals = layer_sizes(shapes)
-        self.sizes = {
-            _PREFIX.sub("", name).replace(".", "_"): size
-            for name, size in self.originals.items()
-            if not names_text_encoder(name)
-        }
-        self.of_text = {
-            name.replace(".", "_"): size for name, size in self.originals.items() if names_text_encoder(name)
-        }
-
-    def any(self, pattern: str) -> bool:
-        """Return whether the pattern occurs in any layer's name."""
-        return any(re.search(pattern, name) for name in self.sizes)
-
-    def inputs(self, pattern: str) -> set[int]:
-        """Return the numbers of inputs of the layers whose names contain the pattern."""
-        return {columns for name, (_, columns) in self.sizes.items() if columns and re.search(pattern, name)}
-
-    def ratios(self, pattern: str) -> set[float]:
-        """Return the ratios of outputs to inputs of the layers whose names contain the pattern."""
-        return {
-            rows / columns
-            for name, (rows, columns) in self.sizes.items()
-            if rows and columns and re.search(pattern, name)
-        }
-
-    def last(self, pattern: str) -> int:
-        """Return the highest number that follows the pattern in a layer's name; -1 if there is none."""
-        found = (re.search(rf"{pattern}_(\d+)", name) for name in self.sizes)
-        return max((int(match[1]) for match in found if match), default=-1)
-
-
-def _from_keys(shapes: Shapes) -> tuple[str, ...]:
-    layers = _Layers(shapes)
-    for pattern, ids in (
-        (r"^(input_blocks|output_blocks|middle_block|down_blocks|up_blocks|mid_block)_", _unet),
-        (r"^joint_blocks_\d+_(x|context)_block_", ("sd3",)),
-        (r"^(double|single)_stream_blocks_\d", ("hidream",)),
-        (r"^(double_layers|single_layers|joint_transformer_blocks)_\d", ("auraflow",)),
-        (r"^distilled_guidance_layer_", ("chroma",)),
-        (r"^(double|single)_blocks_\d|^(double|single)_stream_modulation_", _double_blocks),
-        (r"^single_transformer_blocks_\d", _single_transformer_blocks),
-        (r"^transformer_blocks_\d", _transformer_blocks),
-        (r"^(blocks|llm_adapter_blocks)_\d", _blocks),
-        (r"^(layers_\d+_(attention|attn|feed_forward|adaLN_modulation)|noise_refiner|context_refiner)_", _lumina),
-    ):
-        if layers.any(pattern):
-            return ids(layers) if callable(ids) else ids
-    return _text_encoders(layers)
-
-
-def _unet(layers: _Layers) -> tuple[str, ...]:
-    if widths := layers.inputs(r"attn2_to_[kv]$"):
-        return _CROSS_ATTENTION.get(max(widths), ())
-    if layers.any(r"_transformer_blocks_[1-9]"):  # only SDXL has several in one layer
-        return ("sdxl",)
-    if of_text := _text_encoders(layers):
-        return of_text
-    # SDXL has only three levels, and no attention at the first.
-    if layers.any(r"^(input_blocks_([12]|10|11)_1|output_blocks_(9|10|11)|down_blocks_(0_att|3)|up_blocks_3)_?"):
-        return ("sd15", "sd2", "sd2_v")
-    return ("sdxl", "sd15", "sd2", "sd2_v")
-
-
-def _text_encoders(layers: _Layers) -> tuple[str, ...]:
-    names = layers.of_text
-    if any(re.match(r"lora_te3_", name) for name in names):
-        return ("sd3",)
-    if any(re.match(r"lora_te2_encoder_block", name) for name in names):  # T5
-        return ("flux1", "chroma")
-    if any(re.match(r"lora_te2_|text_encoder_2_", name) for name in names):
-        return ("sdxl",)
-    if any(re.match(r"lora_te_layers_", name) for name in names):  # Qwen
-        return ("anima",)
-    widths = {columns for name, (_, columns) in names.items() if columns and "self_attn" in name}
-    return {128: ("demo",), 768: ("sd15",), 1024: ("sd2", "sd2_v")}.get(max(widths, default=0), ())
-
-
-def _double_blocks(layers: _Layers) -> tuple[str, ...]:
-    gated = 9 in layers.ratios(r"single_blocks_\d+_linear1$") or 6 in layers.ratios(r"_mlp_0$")
-    if gated or layers.any(r"_stream_modulation_") or layers.inputs(r"_attn_(qkv|proj)$") & {4096, 6144}:
-        return ("flux2",)
-    originals = any(re.search(r"\.(img|txt)_attn_(qkv|proj)$", name) for name in layers.originals)
-    blocks = layers.last(r"^double_blocks") >= 19 or layers.last(r"^single_blocks") >= 38
-    if originals or blocks or layers.any(r"_mod_linear$|_mlp_fc[12]$|_modulation_linear$|individual_token_refiner"):
-        return ("hunyuan_video",)
-    return ("flux1",) if layers.any(r"_mod_lin$|_modulation_lin$|^(vector|guidance)_in_") else ("flux1", "chroma")
-
-
-def _single_transformer_blocks(layers: _Layers) -> tuple[str, ...]:
-    if layers.any(r"_attn_to_qkv_mlp_proj$|_ff_linear_(in|out)$"):
-        return ("flux2",)
-    if layers.any(r"_ff_linear_[12]$"):
-        return ("auraflow",)
-    if layers.any(r"token_refiner") or layers.last(r"^single_transformer_blocks") >= 38:
-        return ("hunyuan_video",)
-    return ("flux1",) if layers.any(r"_norm1?_linear$|_norm1_context_linear$") else ("flux1", "chroma")
-
-
-def _transformer_blocks(layers: _Layers) -> tuple[str, ...]:
-    if layers.any(r"_(img|txt)_(mlp_net|mod_1)"):
-        return ("qwen_image",)
-    if layers.any(r"_attn1_"):
-        if 1152 in layers.inputs(r"_attn1_to_q$"):
-            return ("pixart_sigma", "pixart_alpha")
-        return ("cosmos_predict2", "anima") if 1024 in layers.inputs(r"_attn2_to_k$") else ("ltxv",)
-    widths = layers.inputs(r"_attn_to_[qkv]$|_add_[qkv]_proj$")
-    if widths & {1536, 2432}:
-        return ("sd3",)
-    if layers.any(r"_ff_context_"):
-        return ("flux1", "chroma") if 3072 in widths else ("sd3",)
-    return ("qwen_image",) if layers.last(r"^transformer_blocks") >= 19 else ("flux1", "chroma", "qwen_image", "sd3")
-
-
-def _blocks(layers: _Layers) -> tuple[str, ...]:
-    if layers.any(r"^llm_adapter_"):
-        return ("anima",)
-    if layers.any(r"_(self|cross)_attn_([qkv]|output)_proj$|_mlp_layer[12]$|_adaln_modulation_"):
-        return ("cosmos_predict2", "anima")
-    if layers.any(r"_(self|cross)_attn_[qkvo](_img)?$|_ffn_[02]$|_ffn_net_"):
-        return ("wan",)
-    if layers.any(r"_attn1_Wqkv$|_attn2_(kv|q)_proj$|_default_modulation_"):
-        return ("hunyuan_dit",)
-    if layers.any(r"_attn1_to_[qkv]$"):
-        return ("hunyuan_dit",) if 1408 in layers.inputs(r"_attn1_to_q$") else ("wan",)
-    if layers.any(r"_cross_attn_(kv|q)_linear$|_attn_qkv$"):
-        return ("pixart_sigma", "pixart_alpha")
-    return ()
-
-
-def _lumina(layers: _Layers) -> tuple[str, ...]:
-    widths = layers.inputs(r"_(attention|attn)_(qkv|to_[qkv])$|_feed_forward_(w1|linear_1)$")
-    if 2304 in widths or layers.any(r"_attn_to_[qkv]$"):
-        return ("lumina2",)
-    return ("z_image",) if 3840 in widths or layers.any(r"_attention_to_[qkv]$") else ("z_image", "lumina2")
 
 
 def architecture_names(architectures: Iterable[Architecture]) -> str:

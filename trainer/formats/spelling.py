@@ -17,7 +17,10 @@ _WRAPPERS = re.compile(
     r"(?:(?<=[._])|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module|base_layer|processor)(?:[._]|$)"
 )
 _KOHYA = re.compile(r"(?:lora_(?:unet|prior_unet|transformer|dit|model)|lycoris)_+")
-_CONTAINER = r"base_model[._]model|model[._]diffusion_model|diffusion_model|pipe|pipeline|transformer|unet|dit|denoiser|model|net"
+_CONTAINER = (
+    r"base_model[._]model|model[._]diffusion_model|diffusion_model"
+    r"|pipe|pipeline|transformer|unet|dit|denoiser|model|net"
+)
 _CONTAINERS = re.compile(rf"(?:(?:{_CONTAINER})\.)+")
 
 _TEXT_ENCODER = re.compile(

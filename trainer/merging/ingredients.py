@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CrucibleError
-from ..formats.architectures import ARCHITECTURES, Architecture
-from ..formats.identify import architecture_names, candidates
+from ..formats.architectures import Architecture
 from ..formats.lora_model import LoraModel
 from ..formats.names import Place, place_of
 from ..formats.tensor_file import data_parts, hash_of
@@ -42,29 +40,6 @@ class Strengths:
             "strength_model": self.model,
             "strength_clip": self.clip,
         }
-
-
-def architecture_of_all(loras: Sequence[LoraModel]) -> Architecture:
-    """Return the architecture that all LoRAs are for; the one named "unknown" if no file reveals it.
-
-    Raises:
-        CrucibleError: the LoRAs are for different architectures.
-    """
-    common: tuple[Architecture, ...] = ()
-    first: LoraModel | None = None
-    for lora in loras:
-        found = candidates({key: tensor.shape for key, tensor in lora.items()}, lora.metadata)
-        both = tuple(row for row in common if row in found) if common and found else common or found
-        if not both and found:
-            assert first is not None
-            raise CrucibleError(
-                f"{first.name} is for {architecture_names(common)}, and {lora.name} is for "
-                f"{architecture_names(found)}. LoRAs for different base models cannot be merged; leave one of them out."
-            )
-        if found and not common:
-            first = lora
-        common = both
-    return common[0] if common else ARCHITECTURES["unknown"]
 
 
 def layers_of(lora: LoraModel, architecture: Architecture) -> Layers:

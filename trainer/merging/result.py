@@ -23,7 +23,8 @@ from ..formats.read_back import save_layers
 from ..formats.trigger_words import trigger_words
 from ..formats.universal import Layers
 from ..messages.wording import size_text
-from .ingredients import Strengths, architecture_of_all, embeddings_note, embeddings_of, ingredients
+from .architecture import architecture_of_all, undecided_text
+from .ingredients import Strengths, embeddings_note, embeddings_of, ingredients
 from .merge import CPU, BaseWeight, merge
 from .recipe import Recipe
 
@@ -57,7 +58,7 @@ def metadata_of(
     found: dict[str, str] = {}
     if len(parents) == 1:
         found |= {key: value for key, value in parents[0].items() if key not in _OF_THE_FILE}
-    elif architecture.id != "unknown":
+    elif architecture.id != "unknown" and architecture.modelspec:
         found["modelspec.architecture"] = architecture.modelspec
         found["modelspec.implementation"] = architecture.implementation
         found["ss_base_model_version"] = architecture.base_model_version
@@ -130,8 +131,9 @@ def merge_to_file(
     progress: Callable[[int, int], None] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device = CPU,
+    architecture: Architecture | None = None,
 ) -> tuple[LoraModel, str]:
-    """Merge LoRAs into a new file. For the arguments see `merge` and `save`.
+    """Merge LoRAs into a new file. For the arguments see `merge` and `save`; by default, the architecture is found out.
 
     Returns:
         the merged LoRA, and a report for the user.
@@ -139,13 +141,14 @@ def merge_to_file(
     Raises:
         CrucibleError: as `merge` and `save`.
     """
-    architecture = architecture_of_all([one.lora for one in stack])
+    architecture = architecture or architecture_of_all([one.lora for one in stack])
     merged = merge(ingredients(stack, architecture), recipe, base_weight, progress, device)
     lora = save(path, merged.lora, stack, architecture, {"command": "merge", **recipe.facts()}, dtype=dtype)
     facts = ", ".join(f"{name} {value}" for name, value in recipe.facts().items() if value is not None)
     lines = [
         f"Merged for {architecture.name} ({facts}):",
         *(f"  {_strength_text(one)}  {one.lora.name}" for one in stack),
+        *filter(None, [undecided_text(architecture)]),
         merged.error_text(),
         *embeddings_note([one.lora for one in stack]),
         f"Saved {path} ({size_text(path.stat().st_size)}).",

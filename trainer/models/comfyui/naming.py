@@ -156,7 +156,7 @@ def parts_in_file(model: Any, architecture: Architecture) -> dict[str, list[Part
 def place_of(model: Any, architecture: Architecture, cond_stage_model: Any = None) -> Callable[[str], Place | None]:
     """Return a function that finds the place of a LoRA file's layer name on a loaded model.
 
-    It knows the names in the architecture's table and in ComfyUI's map, after any path of the model and without one,
+    It knows the names in the architecture's table and in ComfyUI's map, after any path of the model or without one,
     and returns None for others.
 
     Args:

@@ -35,11 +35,12 @@ def architecture_of_all(
     Raises:
         CrucibleError: the LoRAs are for different architectures, or not for the named one.
     """
-    found = [identified({key: tensor.shape for key, tensor in lora.items()}, lora.metadata) for lora in loras]
-    names = [[*layer_sizes({key: tensor.shape for key, tensor in lora.items()})] for lora in loras]
+    shapes = [{key: tensor.shape for key, tensor in lora.items()} for lora in loras]
+    found = [identified(some, lora.metadata) for some, lora in zip(shapes, loras, strict=True)]
+    names = [[*layer_sizes(some)] for some in shapes]
     if named != AUTO:
         return _named(ARCHITECTURES[named], loras, names)
-    possible = _common(loras, found)
+    possible = _common(loras, found, names)
     base = tuple(of_base)
     if narrowed := tuple(row for row in possible if row in base):
         possible = narrowed
@@ -80,7 +81,9 @@ def _named(architecture: Architecture, loras: Sequence[LoraModel], names: Sequen
     return architecture
 
 
-def _common(loras: Sequence[LoraModel], found: Sequence[Identified]) -> tuple[Architecture, ...]:
+def _common(
+    loras: Sequence[LoraModel], found: Sequence[Identified], names: Sequence[Sequence[str]]
+) -> tuple[Architecture, ...]:
     common: tuple[Architecture, ...] = ()
     first: LoraModel | None = None
     for lora, one in zip(loras, found, strict=True):
@@ -96,6 +99,15 @@ def _common(loras: Sequence[LoraModel], found: Sequence[Identified]) -> tuple[Ar
                 "of them out."
             )
         common = both
+    for lora, one, some in zip(loras, found, names, strict=True):
+        layers = [name for name in some if not names_text_encoder(name)]
+        if first is None or one.architectures or not layers:
+            continue
+        if not any(place_of(name, row) for row in common for name in layers):
+            raise CrucibleError(
+                f"{first.name} is for {architecture_names(common)}, and {lora.name} has none of that model's layers "
+                f"(its first is {layers[0]}). LoRAs for different base models cannot be merged; leave one of them out."
+            )
     return common
 
 

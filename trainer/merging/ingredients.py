@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import CrucibleError
 from ..formats.architectures import Architecture
 from ..formats.lora_model import LoraModel
 from ..formats.names import Place, place_of

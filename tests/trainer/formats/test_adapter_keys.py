@@ -1,11 +1,5 @@
 import pytest
-from lora_crucible.formats.adapter_keys import (
-    adapter_facts,
-    is_adapter_key,
-    layer_sizes,
-    names_text_encoder,
-    split_key,
-)
+from lora_crucible.formats.adapter_keys import adapter_facts, is_adapter_key, layer_sizes, split_key
 
 
 @pytest.mark.parametrize(
@@ -32,22 +26,6 @@ def test_layer_and_suffix(key, layer, suffix):
 @pytest.mark.parametrize("key", ["model.diffusion_model.out.2.weight", "decoder.snake.alpha", "emb_params", ""])
 def test_keys_of_no_adapter(key):
     assert not is_adapter_key(key)
-
-
-@pytest.mark.parametrize(
-    ("key", "is_of_text"),
-    [
-        ("lora_te_text_model_encoder_layers_0_mlp_fc1", True),
-        ("lora_te2_text_projection", True),
-        ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1", True),
-        ("text_encoders.clip_l.transformer.text_model", True),
-        ("base_model.model.text_model.encoder.layers.0.mlp.fc1", True),
-        ("lora_unet_txt_in", False),
-        ("transformer.context_embedder", False),
-    ],
-)
-def test_text_encoders(key, is_of_text):
-    assert names_text_encoder(key) == is_of_text
 
 
 LORA = {"x.lora_down.weight": (4, 8), "x.lora_up.weight": (6, 4), "x.alpha": ()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from lora_crucible.formats.identify import architecture_names, candidates, identify, trainer_name
+from lora_crucible.formats.architectures import ARCHITECTURES
+from lora_crucible.formats.identify import architecture_names, candidates, identified, identify, trainer_name
 
 KOHYA, PEFT = (".lora_down.weight", ".lora_up.weight"), (".lora_A.weight", ".lora_B.weight")
 OLD = ("_lora.down.weight", "_lora.up.weight")
@@ -37,11 +38,13 @@ def of(prefix, **layers):
     return {prefix + name.replace("__", "."): size for name, size in layers.items()}
 
 
-FLUX_ATTENTION = {"double_blocks_0_img_attn_qkv": (9216, 3072), "single_blocks_0_linear1": (21504, 3072)}
+def in_blocks(start, count, end, size):
+    return {f"{start}{block}{end}": size for block in range(count)}
+
 
 CASES = {
     "kohya SD1.5": (lora(unet(768)), "sd15"),
-    "kohya SD2": (lora(unet(1024)), "sd2"),
+    "kohya SD2": (lora(unet(1024)), "sd2 sd2_v"),
     "kohya SDXL": (lora(unet(2048, "input_blocks_4_1")), "sdxl"),
     "the demo model": (lora(unet(128)), "demo"),
     "diffusers SD1.5": (
@@ -72,7 +75,7 @@ CASES = {
     ),
     "text encoders of SDXL alone": (
         lora({f"lora_te{n}_text_model_encoder_layers_0_self_attn_q_proj": (768, 768) for n in (1, 2)}),
-        "sdxl",
+        "sdxl sd3",
     ),
     "text encoder of SD1.5 alone": (lora({"lora_te_text_model_encoder_layers_0_self_attn_q_proj": (768, 768)}), "sd15"),
     "diffusers SD3": (
@@ -83,15 +86,22 @@ CASES = {
         "sd3",
     ),
     "ComfyUI SD3": (lora({"diffusion_model.joint_blocks.0.x_block.attn.qkv": (4608, 1536)}), "sd3"),
-    "kohya Flux.1": (
-        lora({f"lora_unet_{name}": size for name, size in FLUX_ATTENTION.items()}),
-        "flux1",
+    "kohya Flux.1": (lora(in_blocks("lora_unet_double_blocks_", 19, "_img_attn_qkv", (9216, 3072))), "flux1 chroma"),
+    "kohya Flux.1 with modulation": (
+        lora({"lora_unet_single_blocks_0_modulation_lin": (9216, 3072)}),
+        "flux1 hunyuan_video",
+    ),
+    "two blocks of Flux.1, Chroma or HunyuanVideo": (
+        lora(
+            {"lora_unet_double_blocks_0_img_attn_qkv": (9216, 3072), "lora_unet_single_blocks_0_linear1": (21504, 3072)}
+        ),
+        "flux1 chroma hunyuan_video",
     ),
     "diffusers Flux.1": (
         lora(
             {
-                "transformer.transformer_blocks.0.attn.to_q": (3072, 3072),
-                "transformer.single_transformer_blocks.0.attn.to_q": (3072, 3072),
+                **in_blocks("transformer.transformer_blocks.", 19, ".attn.to_q", (3072, 3072)),
+                **in_blocks("transformer.single_transformer_blocks.", 38, ".attn.to_q", (3072, 3072)),
                 "transformer.single_transformer_blocks.0.norm.linear": (9216, 3072),
             },
             PEFT,
@@ -99,11 +109,11 @@ CASES = {
         "flux1",
     ),
     "OneTrainer Flux.1": (
-        lora({"lora_transformer_single_transformer_blocks_0_attn_to_q": (3072, 3072)}),
-        "flux1",
+        lora(in_blocks("lora_transformer_single_transformer_blocks_", 38, "_attn_to_q", (3072, 3072))),
+        "flux1 chroma",
     ),
     "Chroma by its own layers": (
-        lora({"lora_unet_distilled_guidance_layer_in_proj": (5120, 64), "lora_unet_single_blocks_0_linear2": (9, 9)}),
+        lora({"lora_unet_distilled_guidance_layer_in_proj": (5120, 64)}),
         "chroma",
     ),
     "Flux.2": (lora({"diffusion_model.single_blocks.0.linear1": (55296, 6144)}, PEFT), "flux2"),
@@ -118,15 +128,25 @@ CASES = {
         "hunyuan_video",
     ),
     "diffusion-pipe HunyuanVideo": (
-        lora({"transformer.double_blocks.0.img_attn_qkv": (9216, 3072)}, PEFT),
+        lora(in_blocks("transformer.double_blocks.", 20, ".img_attn_qkv", (9216, 3072)), PEFT),
         "hunyuan_video",
+    ),
+    "a few blocks of Qwen-Image": (
+        lora(in_blocks("transformer.transformer_blocks.", 3, ".attn.to_q", (3072, 3072)), PEFT),
+        "flux1 chroma flux2 qwen_image hunyuan_video",
     ),
     "Qwen-Image": (lora({"transformer.transformer_blocks.0.img_mlp.net.0.proj": (12288, 3072)}, PEFT), "qwen_image"),
     "Z-Image, fused": (lora({"diffusion_model.layers.0.attention.qkv": (11520, 3840)}, PEFT), "z_image"),
     "Z-Image, in parts": (lora({"diffusion_model.layers.0.attention.to_q": (3840, 3840)}, PEFT), "z_image"),
     "Lumina": (lora({"lora_unet_layers_0_attention_qkv": (3840, 2304)}), "lumina2"),
     "AuraFlow": (lora({"transformer.joint_transformer_blocks.0.attn.to_q": (3072, 3072)}, PEFT), "auraflow"),
-    "PixArt": (lora({"transformer.transformer_blocks.0.attn1.to_q": (1152, 1152)}, PEFT), "pixart_sigma"),
+    "PixArt": (
+        lora(
+            {"transformer.adaln_single.linear": (6912, 1152), "transformer.caption_projection.linear_1": (1152, 4096)},
+            PEFT,
+        ),
+        "pixart_alpha pixart_sigma",
+    ),
     "LTX-Video": (
         lora(of("diffusion_model.transformer_blocks.0.", attn1__to_q=(2048, 2048), attn2__to_k=(2048, 2048)), PEFT),
         "ltxv",
@@ -136,17 +156,30 @@ CASES = {
     "Wan": (lora({"diffusion_model.blocks.0.self_attn.q": (1536, 1536)}, PEFT), "wan"),
     "Wan-Fun": (lora({"lora_unet__blocks_0_cross_attn_k": (1536, 1536)}), "wan"),
     "Wan by diffusers": (lora({"transformer.blocks.0.attn1.to_q": (5120, 5120)}, PEFT), "wan"),
-    "Cosmos-Predict2": (lora({"diffusion_model.blocks.0.self_attn.q_proj": (2048, 2048)}, PEFT), "cosmos_predict2"),
+    "Cosmos-Predict2": (
+        lora({"diffusion_model.blocks.0.self_attn.q_proj": (2048, 2048)}, PEFT),
+        "cosmos_predict2 anima",
+    ),
     "Anima by its text part": (lora({"lora_unet_llm_adapter_blocks_0_self_attn_q_proj": (1024, 1024)}), "anima"),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_keys_and_shapes_tell_the_architecture(name):
+def test_names_and_sizes_tell_the_architectures(name):
     shapes, expected = CASES[name]
-    assert identify(shapes, {}).id == expected
-    # The metadata does not matter if the keys decide.
-    assert identify(shapes, {"ss_base_model_version": "auraflow"}).id == expected
+    assert [row.id for row in candidates(shapes, {})] == expected.split()
+    assert identify(shapes, {}) == ARCHITECTURES.get(expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_metadata_that_contradicts_the_layers_does_not_count(name):
+    shapes, expected = CASES[name]
+    other = "sd_v1" if expected == "auraflow" else "auraflow"
+    found = identified(shapes, {"ss_base_model_version": other})
+    assert [row.id for row in found.architectures] == expected.split()
+    assert found.contradiction.startswith(
+        f"Its metadata says {'Stable Diffusion 1.5' if other == 'sd_v1' else 'AuraFlow'}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,17 +188,24 @@ def test_keys_and_shapes_tell_the_architecture(name):
         ({"modelspec.architecture": "chroma/lora"}, "chroma"),
         ({"modelspec.architecture": "Flux-1-dev/lora"}, "flux1"),
         ({"ss_base_model_version": "chroma"}, "chroma"),
-        ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, "flux1"),
+        ({"base_model": "black-forest-labs/FLUX.1-dev"}, "flux1"),
     ],
 )
 def test_metadata_decides_between_architectures_of_the_same_layers(metadata, expected):
     shapes, _ = CASES["kohya Flux.1"]
-    assert [row.id for row in candidates(shapes, {})] == ["flux1", "chroma"]
     assert identify(shapes, metadata).id == expected
+
+
+def test_layers_that_any_transformer_has_name_no_architecture():
+    """Models that there is no table for, such as Mochi's and CogVideoX's, have layers of these names too."""
+    shapes = lora({"transformer.transformer_blocks.0.attn1.to_q": (1152, 1152)}, PEFT)
+    assert candidates(shapes, {}) == ()
+    assert identify(shapes, {"modelspec.architecture": "pixart-sigma"}) is not None
 
 
 def test_the_prediction_of_sd2_stands_in_metadata_only():
     shapes, _ = CASES["kohya SD2"]
+    assert identify(shapes, {"ss_base_model_version": "sd_v2"}).id == "sd2"
     assert identify(shapes, {"ss_base_model_version": "sd_v2_v"}).id == "sd2_v"
 
 

@@ -14,8 +14,8 @@ from lora_crucible.formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP
 from lora_crucible.formats.names import place_of
 from lora_crucible.formats.universal import read_layers
 
-NAMES = ("flux1", "sd15", "hidream", "pixart_sigma", "wan")
-FLUX, SD15, HIDREAM, PIXART, WAN = (ARCHITECTURES[name] for name in NAMES)
+NAMES = ("flux1", "sd15", "unknown", "wan")
+FLUX, SD15, UNKNOWN, WAN = (ARCHITECTURES[name] for name in NAMES)
 QKV = "lora_unet_double_blocks_0_img_attn_qkv"
 PARTS = [f"transformer.transformer_blocks.0.attn.{part}" for part in ("to_q", "to_k", "to_v")]
 QUERY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -81,25 +81,25 @@ def test_text_encoders_without_a_table_stay_as_they_are():
 
 
 def test_an_architecture_without_a_table_keeps_the_names_that_it_has():
-    dotted = "diffusion_model.double_stream_blocks.0.block.attn1.to_q"
-    lora = read(peft(dotted), HIDREAM)
-    assert lora.layers.keys() == {"lora_unet_double_stream_blocks_0_block_attn1_to_q"}
+    dotted = "diffusion_model.new_blocks.0.attn1.to_q"
+    lora = read(peft(dotted), UNKNOWN)
+    assert lora.layers.keys() == {"lora_unet_new_blocks_0_attn1_to_q"}
     for form in ("auto", "comfyui"):
-        assert to_form(lora, HIDREAM, form).keys() == peft(dotted).keys()
-    flat = to_form(lora, HIDREAM, "kohya")
-    assert to_form(read(flat, HIDREAM), HIDREAM, "auto").keys() == flat.keys()
+        assert to_form(lora, UNKNOWN, form).keys() == peft(dotted).keys()
+    flat = to_form(lora, UNKNOWN, "kohya")
+    assert to_form(read(flat, UNKNOWN), UNKNOWN, "auto").keys() == flat.keys()
     for file in (flat, peft(dotted)):
-        with pytest.raises(CrucibleError, match="no known name in the diffusers format for HiDream"):
-            to_form(read(file, HIDREAM), HIDREAM, "diffusers")
+        with pytest.raises(CrucibleError, match="no known name in the diffusers format for an unrecognized"):
+            to_form(read(file, UNKNOWN), UNKNOWN, "diffusers")
 
 
 def test_names_of_diffusers_that_have_no_table_are_not_made_kohyas():
     """No program would know them by kohya's names."""
     dotted = "transformer.double_layers.0.attn.to_q"
-    lora = read(peft(dotted), PIXART)
-    assert to_form(lora, PIXART, "auto").keys() == peft(dotted).keys()
-    with pytest.raises(CrucibleError, match="no known name in the kohya format for PixArt"):
-        to_form(lora, PIXART, "kohya")
+    lora = read(peft(dotted), UNKNOWN)
+    assert to_form(lora, UNKNOWN, "auto").keys() == peft(dotted).keys()
+    with pytest.raises(CrucibleError, match="no known name in the kohya format for an unrecognized"):
+        to_form(lora, UNKNOWN, "kohya")
 
 
 def test_what_is_no_part_of_an_adapter_is_named():

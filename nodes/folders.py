@@ -1,7 +1,7 @@
 """The folders of ComfyUI that the nodes read from and write to."""
 
 import ipaddress
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import folder_paths
 
@@ -119,9 +119,8 @@ def lora_folder() -> Path:
 
 
 def lora_choices() -> list[str]:
-    """Return `NONE`, followed by the .safetensors files in ComfyUI's list of LoRAs; other formats can run code."""
-    files = folder_paths.get_filename_list("loras")
-    return [NONE, *(name for name in files if name.lower().endswith(".safetensors"))]
+    """Return `NONE`, followed by the safetensors files in ComfyUI's list of LoRAs; other formats can run code."""
+    return [NONE, *filter(_is_safetensors, folder_paths.get_filename_list("loras"))]
 
 
 def lora_is_listed(name: str) -> bool:
@@ -130,25 +129,38 @@ def lora_is_listed(name: str) -> bool:
 
 
 def lora_file(name: str) -> Path:
-    """Return the path of a LoRA from its name in ComfyUI's list.
+    """Return the path of a LoRA from its name, as it is in ComfyUI's list or as `listed_name` takes it.
 
     Raises:
-        CrucibleError: there is no such LoRA, it is not a .safetensors file, or the name leads out of ComfyUI's folders.
+        CrucibleError: there is no such LoRA, it is unclear which one is meant, or it is not a safetensors file.
     """
     from ..trainer.errors import CrucibleError
-    from ..trainer.messages.suggestions import nearest_names
 
-    if not name.lower().endswith(".safetensors"):
+    entry = lora_entry(name)
+    if not _is_safetensors(entry):
         raise CrucibleError(
-            f"LoRA {name!r} is not a .safetensors file. Other formats can run code when they are opened, so they are "
+            f"LoRA {entry!r} is not a .safetensors file. Other formats can run code when they are opened, so they are "
             "not loaded. Download the LoRA as .safetensors, or convert it."
         )
-    path = None if _leads_out(name) else folder_paths.get_full_path("loras", name)
-    if path is None:
-        near = nearest_names(name, lora_choices()[1:], count=3)
-        advice = f"Similar names are {', '.join(near)}." if near else "Put it into models/loras, or choose another."
-        raise CrucibleError(f"LoRA {name!r} is not in ComfyUI's LoRA folders, so it cannot be applied. {advice}")
-    return Path(path)
+    return Path(folder_paths.get_full_path_or_raise("loras", entry))
+
+
+def lora_entry(name: str) -> str:
+    """Return the entry of ComfyUI's list of LoRAs that a name refers to.
+
+    Raises:
+        CrucibleError: as `listed_name`.
+    """
+    from ..trainer.formats.lora_stack import listed_name
+
+    listed = folder_paths.get_filename_list("loras")
+    return name if name in listed else listed_name(name, listed, folder_paths.get_folder_paths("loras"))
+
+
+def _is_safetensors(name: str) -> bool:
+    from ..trainer.formats.header import ENDINGS
+
+    return name.lower().endswith(ENDINGS)
 
 
 def runs_folder() -> Path:
@@ -159,11 +171,6 @@ def runs_folder() -> Path:
 def temporary_folder() -> Path:
     """Return the folder for temporary files; ComfyUI empties it when it starts."""
     return Path(folder_paths.get_temp_directory()) / "crucible"
-
-
-def _leads_out(name: str) -> bool:
-    """Return whether a file name is an absolute path on any system, or contains `..`, and so leaves its folder."""
-    return PureWindowsPath(name).anchor != "" or ".." in PureWindowsPath(name).parts
 
 
 def _dataset_roots() -> list[Path]:

@@ -72,19 +72,20 @@ class CrucibleLoadLoRA(io.ComfyNode):
     def fingerprint_inputs(cls, lora_name, **_):
         if lora_name in (None, NONE):  # None: the value comes from another node, whose own inputs decide
             return ""
-        from ..trainer.formats.trigger_words import sidecar_paths
+        from ..trainer.formats.lora_sidecars import sidecar_paths
+        from ..trainer.formats.peft_scale import config_paths
 
         path = lora_file(lora_name)
-        return [os.path.getmtime(file) for file in (path, *sidecar_paths(path)) if file.exists()]
+        return [os.path.getmtime(file) for file in (path, *sidecar_paths(path), *config_paths(path)) if file.exists()]
 
     @classmethod
     def execute(cls, model, lora_name, strength_model, strength_clip, enabled, clip=None, lora=None, lora_stack=None):
         from ..trainer.formats.lora_stack import read_stack
         from ..trainer.models.comfyui.stacking import OwnLora, apply_stack
 
-        listed = folder_paths.get_filename_list("loras")
+        listed, folders = folder_paths.get_filename_list("loras"), folder_paths.get_folder_paths("loras")
         own = None
         if enabled and not strength_model == strength_clip == 0 and (lora is not None or lora_name != NONE):
             own = OwnLora(lora if lora is not None else lora_name, strength_model, strength_clip)
-        stacked = apply_stack(model, clip, read_stack(lora_stack, listed), own, listed, lora_file)
+        stacked = apply_stack(model, clip, read_stack(lora_stack, listed, folders), own, listed, lora_file)
         return io.NodeOutput(stacked.model, stacked.clip, stacked.lora_stack, stacked.trigger_words, stacked.info)

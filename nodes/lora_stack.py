@@ -3,7 +3,7 @@
 import os
 
 from .comfy_io import CATEGORY, LoraStack, io
-from .folders import lora_file
+from .folders import lora_entry, lora_file
 
 
 class CrucibleLoRAStack(io.ComfyNode):
@@ -50,5 +50,5 @@ class CrucibleLoRAStack(io.ComfyNode):
         rows = [row for row in read_lora_rows(loras) if row.acts]
         for row in rows:
             lora_file(row.name)
-        own = [(row.name, row.strength_model, row.strength_clip) for row in rows]
+        own = [(lora_entry(row.name), row.strength_model, row.strength_clip) for row in rows]
         return io.NodeOutput([*(lora_stack or []), *own])

@@ -146,7 +146,9 @@ class CrucibleMergeLoRA(io.ComfyNode):
 
         stack = [
             Strengths(load_lora(lora_file(entry.name), entry.name), entry.strength_model, entry.strength_clip)
-            for entry in read_stack(lora_stack, folder_paths.get_filename_list("loras"))
+            for entry in read_stack(
+                lora_stack, folder_paths.get_filename_list("loras"), folder_paths.get_folder_paths("loras")
+            )
         ]
         of_model = [] if model is None else [architecture_of(model.model)]
         known = architecture_of_all([one.lora for one in stack], architecture, of_model)

@@ -15,7 +15,7 @@ const owners = new WeakMap();
 function readNames({ CrucibleLoadLoRA }) {
     const [kind, options] = CrucibleLoadLoRA.input.required.lora_name;
     const listed = Array.isArray(kind) ? kind : options.options;
-    names = listed.filter((name) => /\.safetensors$/i.test(name)); // leaves out the entry None
+    names = listed.filter((name) => /\.(safetensors|sft)$/i.test(name)); // leaves out the entry None
 }
 
 /** Return the rows described by a JSON text, or null if it is not a list of rows. */

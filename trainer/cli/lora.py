@@ -143,26 +143,22 @@ def _resize(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from ..formats.lora_info import scale_in_diffusers
+    from ..formats.peft_scale import scale_text
     from ..merging.architecture import architecture_of_all, undecided_text
     from ..merging.ingredients import layers_of
 
     stack = [_stacked(str(options.lora))]
     architecture = architecture_of_all([stack[0].lora], options.architecture)
     print(undecided_text(architecture) or f"This LoRA is for {architecture.name}.")
-    if (scale := scale_in_diffusers(stack[0].lora.metadata)) is not None:
-        print(
-            f"diffusers multiplies the strength of {options.lora.name} by {scale:g}, because of an alpha that no other "
-            f"program reads. The new file acts everywhere as this one does in ComfyUI: use it at strength {scale:g} "
-            "for the same result as in diffusers."
-        )
+    if scale := scale_text(options.lora.expanduser(), stack[0].lora.metadata):
+        print(f"{scale} The new file has it in a form that all of them read.")
     lora = layers_of(stack[0].lora, architecture)
     _save(
         lora, stack, architecture, _free(options.output), options, {"command": "convert", "to": options.to}, options.to
     )
 
 
-_STACKED = re.compile(r"(.*\.safetensors)((?::[^:]*)*)", re.IGNORECASE | re.DOTALL)
+_STACKED = re.compile(r"(.*\.(?:safetensors|sft))((?::[^:]*)*)", re.IGNORECASE | re.DOTALL)
 
 
 def _stacked(text: str) -> Strengths:

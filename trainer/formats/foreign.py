@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -132,9 +133,7 @@ def finite_alphas(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     replaced: dict[str, Tensor] = {}
     suffixes: dict[str, set[str]] = {}
     for key, tensor in tensors.items():
-        # torch.isfinite does not support one-byte floats.
-        wide = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
-        if torch.isfinite(wide).all():
+        if all_finite(tensor):
             continue
         layer, suffix = split_key(key) or (key, "")
         suffixes = suffixes or _suffixes(tensors)
@@ -142,13 +141,40 @@ def finite_alphas(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
             if not any(one.startswith("oft_") for one in suffixes[layer]):
                 replaced[key] = torch.ones_like(tensor)
             continue
-        bad = int((~torch.isfinite(wide)).sum())
+        bad = int((~torch.isfinite(tensor.float())).sum())
         raise CrucibleError(
             f"{path} is broken: {bad} of the {tensor.numel()} values of {key} are not finite (NaN or infinite). Every "
             "image made with it would be black or noise. The training that produced it failed; use an earlier "
             "checkpoint, or train again with a lower learning rate."
         )
     return replaced
+
+
+_ORDERED = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+"""Types of floats whose bits, as a sign and a whole number, are in the order of the values, with infinity and NaN after
+the largest."""
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Return whether no value of a tensor on the CPU is NaN or infinite.
+
+    The bits are compared with those of the largest value, which takes a tenth of a second for a gigabyte;
+    `torch.isfinite` takes many times as long for 16-bit floats.
+    """
+    if not tensor.is_floating_point():
+        return True
+    if tensor.dtype not in _ORDERED:
+        return bool(torch.isfinite(tensor.float()).all())
+    size = tensor.element_size()
+    largest = int(_bits(torch.tensor(torch.finfo(tensor.dtype).max, dtype=tensor.dtype)).view(f"u{size}")[0])
+    bits, negative = _bits(tensor), 1 << (8 * size - 1)
+    return bool(
+        bits.view(f"i{size}").max(initial=0) <= largest and bits.view(f"u{size}").max(initial=0) <= negative + largest
+    )
+
+
+def _bits(tensor: Tensor) -> Any:
+    return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
 def _suffixes(keys: Iterable[str]) -> dict[str, set[str]]:

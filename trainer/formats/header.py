@@ -18,6 +18,9 @@ from safetensors import SafetensorError, safe_open
 from ..errors import CrucibleError
 from ..messages.wording import size_text
 
+ENDINGS = (".safetensors", ".sft")
+"""The endings of safetensors files. Files with other endings in ComfyUI's lists can run code."""
+
 MAX_HEADER = 100_000_000
 """The longest header, in bytes, that the safetensors library reads."""
 
@@ -33,7 +36,7 @@ _OTHER_KINDS = {
     b"<": "a web page, such as a login or download page saved in place of the file",
     b"version https://git-lfs": "a Git LFS pointer without the file that it points to",
 }
-"""The first bytes of other kinds of files that are found with the .safetensors extension."""
+"""The first bytes of other kinds of files that are found with the endings of safetensors files."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,19 @@ class LoraHeader:
         return {key: shape for key, (_, shape) in self.entries.items()}
 
 
+def without_ending(name: str) -> str:
+    """Return the name of a safetensors file without its ending; any other name unchanged."""
+    return next((name[: -len(ending)] for ending in ENDINGS if name.lower().endswith(ending)), name)
+
+
 def read_header(path: Path) -> LoraHeader:
     """Read the header of a safetensors file; its `entries` are read on first use.
 
     Raises:
-        CrucibleError: the file does not exist, lacks the .safetensors extension, is of another kind or incomplete, or
+        CrucibleError: the file does not exist, has another ending than `ENDINGS`, is of another kind or incomplete, or
             its metadata is not text.
     """
-    if path.suffix.lower() != ".safetensors":
+    if path.suffix.lower() not in ENDINGS:
         raise CrucibleError(
             f"{path} is not a .safetensors file. Other formats (.pt, .bin, .ckpt) can run code when they are "
             "opened, so they are not read. Choose the LoRA's .safetensors version."

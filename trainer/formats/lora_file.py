@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CrucibleError
 from ..files.atomic import write_whole
 from .foreign import finite_alphas, require_a_lora
 from .header import not_whole, read_header, unreadable
+from .peft_scale import scale_of_file, with_alphas
 from .tensor_file import data_parts, file_parts, hash_of
 
 DOWN, UP, ALPHA, DORA_SCALE = ".lora_down.weight", ".lora_up.weight", ".alpha", ".dora_scale"
 MIDDLE = ".lora_mid.weight"
 MAGNITUDE, BIAS, SET, RESHAPE = ".lora_magnitude_vector", ".diff_b", ".set_weight", ".reshape_weight"
+
+MAPPED = os.name != "nt"
+"""Whether LoRA files are memory-mapped, so that nothing is copied. Windows would not let anyone replace or delete a
+mapped file, so there they are read."""
 
 LYCORIS = (".hada_", ".lokr_")
 """Strings that only the suffixes of LoHa and LoKr contain."""
@@ -110,11 +116,17 @@ def write_lora(
     return write_whole(path, *file_parts(state_dict, data, {**metadata, **hashes}), what="The LoRA", check=check)
 
 
+def _mapped(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dictionary
+
+
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a LoRA: its tensors by key, on the CPU, and its metadata (empty if it has none).
 
-    The header is checked first, so the contents of other kinds of files are never read. The file is read, not
-    memory-mapped: a mapped file could not be replaced on Windows.
+    The header is checked first, so the contents of other kinds of files are never read. The tensors are on the disk
+    until they are used, except on Windows: see `MAPPED`. A strength that PEFT or diffusers keep in a config
+    becomes alphas among the tensors, so that it counts wherever the LoRA is used.
 
     Raises:
         CrucibleError: as `read_header`; or the file holds no LoRA, or one of a method that no program reads from a
@@ -123,10 +135,12 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     header = read_header(path)
     require_a_lora(path, header)
     try:
-        tensors = safetensors.torch.load(path.read_bytes())
+        tensors = _mapped(path) if MAPPED else safetensors.torch.load(path.read_bytes())
     except OSError as error:
         raise unreadable(path, error) from error
     except (SafetensorError, ValueError, KeyError) as error:
         raise not_whole(path, header.size, str(error)) from error
     tensors |= finite_alphas(path, tensors)
+    if (scale := scale_of_file(header)) is not None:
+        tensors = with_alphas(tensors, scale.scales)
     return tensors, header.metadata

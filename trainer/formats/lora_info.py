@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,11 @@ from torch import Tensor
 from ..messages.wording import size_text
 from .adapter_keys import AdapterFacts, adapter_facts, split_key
 from .architectures import Architecture
+from .header import without_ending
 from .identify import architecture_names, candidates, trainer_name
-from .trigger_words import MOST_STRENGTH, plain, read_sidecars, trigger_words
-
-ENDING = ".safetensors"
-
-_RANKS = ("r", "unet.r", "transformer.r")
-"""Names of the rank in diffusers' own metadata, as models and pipelines write it."""
+from .lora_sidecars import plain, read_sidecars
+from .peft_scale import scale_text
+from .trigger_words import trigger_words
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class LoraInfo:
         trainer: the program that made it; empty if it is unknown.
         trigger_words, trigger_source: the words, and where they were found.
         strength, strength_source: a good strength to start with, and why.
-        notes: sentences about files next to it that could not be read.
+        notes: sentences about its scale, and about files next to it that could not be read.
     """
 
     name: str
@@ -65,7 +61,7 @@ class LoraInfo:
     @property
     def prompt_tag(self) -> str:
         """The tag that loads the LoRA in an A1111 prompt, which names it without folder and file extension."""
-        return f"<lora:{Path(self.name.replace(chr(92), '/')).name.removesuffix(ENDING)}:{self.strength:g}>"
+        return f"<lora:{without_ending(Path(self.name.replace(chr(92), '/')).name)}:{self.strength:g}>"
 
     def _trigger_line(self) -> str:
         if not self.trigger_words:
@@ -95,12 +91,11 @@ def lora_info(
     preferred = next((sidecar for sidecar in sidecars if sidecar.strength is not None), None)
     if preferred is not None and preferred.strength is not None:
         strength, why = preferred.strength, f"from {preferred.file}"
-    elif not alphas and (scale := scale_in_diffusers(metadata)) is not None:
-        strength, why = scale, "the same as 1 in diffusers, whose alpha ComfyUI does not read"
     elif "crucible.version" in metadata:
         strength, why = 1.0, "as in the samples of its training; 0.6 to 0.8 if it dominates the image"
     else:
         strength, why = 0.8, "a rule of thumb; 0.6 to 1.0 is usual"
+    notes = ["" if path is None else scale_text(path, metadata), *(sidecar.problem for sidecar in sidecars)]
     return LoraInfo(
         name=plain(name),
         size=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
@@ -111,23 +106,8 @@ def lora_info(
         trigger_source=source,
         strength=strength,
         strength_source=why,
-        notes=tuple(sidecar.problem for sidecar in sidecars if sidecar.problem),
+        notes=tuple(filter(None, notes)),
     )
-
-
-def scale_in_diffusers(metadata: Mapping[str, str]) -> float | None:
-    """Return the alpha / rank (alpha / √rank for rsLoRA) in diffusers' own metadata, which no other program reads.
-
-    Returns None if it is 1 or missing.
-    """
-    try:
-        found = json.loads(metadata.get("lora_adapter_metadata", ""))
-        part = next(name.removesuffix("r") for name in found if name in _RANKS)
-        rank, alpha = float(found[f"{part}r"]), float(found[f"{part}lora_alpha"])
-        scale = round(alpha / (math.sqrt(rank) if found.get(f"{part}use_rslora") else rank), 4)
-    except (ArithmeticError, KeyError, RecursionError, StopIteration, TypeError, ValueError):
-        return None  # files can contain anything
-    return scale if 0 < scale <= MOST_STRENGTH and scale != 1 else None
 
 
 def _kind(facts: AdapterFacts) -> str:

@@ -24,7 +24,7 @@ EXAMPLE = '{"name": "ink.safetensors", "strength_model": 0.8}'
 
 @dataclass(frozen=True)
 class LoraRow:
-    """One LoRA of a stack; `name` is the file's name as ComfyUI lists it."""
+    """One LoRA of a stack; `name` is the file's name as `lora_stack.listed_name` takes it, or "None" for no LoRA."""
 
     name: str
     strength_model: float
@@ -33,8 +33,8 @@ class LoraRow:
 
     @property
     def acts(self) -> bool:
-        """Whether the row is enabled and has a strength other than 0."""
-        return self.enabled and not self.strength_model == self.strength_clip == 0
+        """Whether the row is enabled, names a LoRA and has a strength other than 0."""
+        return self.enabled and self.name != "None" and not self.strength_model == self.strength_clip == 0
 
 
 def read_lora_rows(text: str) -> list[LoraRow]:

@@ -139,14 +139,20 @@ def test_convert_changes_names_only(files, tmp_path, form, start):
         torch.testing.assert_close(change, changes(files[0])[key], rtol=1e-5, atol=1e-6)
 
 
-def test_an_alpha_that_only_diffusers_reads(files, tmp_path, capsys):
-    one, other = files
-    tensors, _ = read_lora(other)
-    told = json.dumps({"unet.r": 3, "unet.lora_alpha": 6})
-    write_lora(other, tensors, {"lora_adapter_metadata": told})
-    for file, said in ((one, False), (other, True)):
-        assert main(["convert", str(file), "--output", str(tmp_path / "x.safetensors")]) == 0
-        assert ("at strength 2 for the same" in capsys.readouterr().out) == said
+def test_a_scale_that_only_diffusers_reads(files, tmp_path, capsys):
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"{layer}.lora_A.weight": torch.randn(3, 320), f"{layer}.lora_B.weight": torch.randn(320, 3)}
+    plain, scaled = tmp_path / "plain.safetensors", tmp_path / "scaled.safetensors"
+    write_lora(plain, tensors, {})
+    write_lora(scaled, tensors, {"lora_adapter_metadata": json.dumps({"unet.r": 3, "unet.lora_alpha": 6})})
+    made = []
+    for file, said in ((plain, False), (scaled, True)):
+        made.append(tmp_path / f"of_{file.name}")
+        assert main(["convert", str(file), "--output", str(made[-1])]) == 0
+        assert ("Scale: 2 (alpha and rank from lora_adapter_metadata)" in capsys.readouterr().out) == said
+    one, other = map(changes, made)
+    for key in one:
+        torch.testing.assert_close(other[key], 2 * one[key])
 
 
 def test_precision(files, tmp_path):

@@ -18,7 +18,6 @@ from lora_crucible.formats.delta import delta_weight
 from lora_crucible.formats.forms import to_form
 from lora_crucible.formats.layer_names import file_key, kohya_key
 from lora_crucible.formats.lora_file import DOWN, UP, lora_layer, read_lora, to_state_dict, write_lora
-from lora_crucible.formats.lora_info import scale_in_diffusers
 from lora_crucible.formats.names import place_of
 from lora_crucible.formats.read_back import save_layers
 from lora_crucible.formats.universal import Layers, read_layers
@@ -164,11 +163,13 @@ def test_the_alpha_that_diffusers_writes(tmp_path, writes):
         diffusers.StableDiffusionPipeline.save_lora_weights(
             tmp_path, get_peft_model_state_dict(unet), unet_lora_adapter_metadata=config.to_dict()
         )
-    tensors, metadata = read_lora(next(tmp_path.glob("*.safetensors")))
+    path = next(tmp_path.glob("*.safetensors"))
+    tensors, metadata = read_lora(path)
     if "lora_adapter_metadata" not in metadata:
         pytest.skip("this version of diffusers does not write it")
-    assert not any("alpha" in key for key in tensors)
-    assert scale_in_diffusers(metadata) == 0.5
+    alphas = [float(tensor) for key, tensor in tensors.items() if key.endswith(".alpha")]
+    assert len(alphas) == sum(".lora_A" in key for key in tensors) > 0
+    assert set(alphas) == {2.0}
 
 
 @pytest.mark.parametrize("architecture", LOADERS)

@@ -3,6 +3,8 @@ import json
 import pytest
 import torch
 from lora_crucible.formats.lora_info import lora_info, strengths_note
+from lora_crucible.formats.lora_model import load_lora
+from safetensors.torch import save_file
 
 
 def tensors(rank=4, alpha=2.0):
@@ -49,32 +51,13 @@ def test_mixed_ranks():
     assert kind == "Kind: LoRA, rank 4 to 32 (mostly 4), alpha 2 to 16 (mostly 2), 3 layers"
 
 
-DIFFUSERS = {"unet.r": 16, "unet.lora_alpha": 8, "unet.alpha_pattern": {}, "unet.use_rslora": False}
-
-
-@pytest.mark.parametrize(
-    ("told", "strength"),
-    [
-        (DIFFUSERS, 0.5),
-        ({**DIFFUSERS, "unet.use_rslora": True}, 2.0),
-        ({"transformer.r": 4, "transformer.lora_alpha": 8, "text_encoder.r": 4}, 2.0),
-        ({**DIFFUSERS, "unet.lora_alpha": 16}, 0.8),
-        ({**DIFFUSERS, "unet.r": 0}, 0.8),
-        ({**DIFFUSERS, "unet.lora_alpha": "NaN"}, 0.8),
-        ({**DIFFUSERS, "unet.lora_alpha": [8]}, 0.8),
-        ({**DIFFUSERS, "unet.lora_alpha": 1e300}, 0.8),
-        (["unet.r"], 0.8),
-        ({"unet.r": 16}, 0.8),
-        (7, 0.8),
-    ],
-)
-def test_an_alpha_that_only_diffusers_reads(told, strength):
-    metadata = {"lora_adapter_metadata": json.dumps(told)}
-    without_alpha = {"x.lora_A.weight": torch.ones(16, 4), "x.lora_B.weight": torch.ones(4, 16)}
-    found = lora_info(without_alpha, "a", metadata)
-    assert found.strength == strength
-    assert ("alpha ComfyUI does not read" in found.strength_source) == (strength != 0.8)
-    assert lora_info(tensors(), "a", metadata).strength == 0.8
+def test_a_scale_in_a_config_is_told(tmp_path):
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({"x.lora_A.weight": torch.ones(4, 8), "x.lora_B.weight": torch.ones(8, 4)}, path)
+    (tmp_path / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 16}')
+    info = lines(load_lora(path, path.name), path.name, {}, path)
+    assert info[2] == "Kind: LoRA, rank 4, alpha 16, 1 layer"
+    assert info[-1].startswith("Scale: 4 (alpha and rank from adapter_config.json)")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 from lora_crucible.errors import CrucibleError
-from lora_crucible.formats import lora_model
+from lora_crucible.formats import lora_file, lora_model
 from lora_crucible.formats.lora_model import load_lora
 from safetensors.torch import save, save_file
 
@@ -25,22 +25,55 @@ def test_a_file_is_read_once(path):
 
 def test_a_file_that_changed_is_read_anew(path):
     first = load_lora(path, "a.safetensors")
-    path.write_bytes(save({KEY: torch.zeros(2, 4)}, {"a": "b"}))  # the same file, of the same size
-    os.utime(path, ns=(1, 1))
+    new = path.with_name("new")
+    new.write_bytes(save({KEY: torch.zeros(2, 4)}, {"a": "b"}))  # of the same size
+    os.utime(new, ns=(path.stat().st_mtime_ns,) * 2)
+    new.replace(path)
     assert not load_lora(path, "a.safetensors")[KEY].any()
     assert first[KEY].all()
 
 
-def test_few_are_kept(tmp_path, path):
-    paths = [path.rename(tmp_path / "0.safetensors")]
-    for number in range(1, 10):
-        paths.append(tmp_path / f"{number}.safetensors")
-        save_file({KEY: torch.ones(2, 4)}, paths[-1])
-    first = load_lora(paths[0], "a")
-    for path in paths:
-        load_lora(path, "a")
-    assert load_lora(paths[0], "a") is not first
-    assert lora_model._load.cache_info().currsize <= 4
+@pytest.fixture
+def reads(monkeypatch):
+    """The files that were read, in order."""
+    found = []
+    read = lora_model.read_lora
+    monkeypatch.setattr(lora_model, "read_lora", lambda path: found.append(path) or read(path))
+    return found
+
+
+def test_a_stack_of_many_is_read_once(path, reads):
+    paths = [path.with_name(f"{number}.safetensors") for number in range(30)]
+    for one in paths:
+        save_file({KEY: torch.ones(2, 4)}, one)
+    for _ in range(3):
+        for one in paths:
+            load_lora(one, one.name)
+    assert reads == paths
+
+
+def test_the_size_of_what_is_kept_is_bounded(path, reads, monkeypatch):
+    monkeypatch.setattr(lora_model, "KEPT_BYTES", 2 * path.stat().st_size)
+    monkeypatch.setattr(lora_model, "_kept", lora_model._Kept())
+    first, second, third = (path.with_name(f"{number}.safetensors") for number in range(3))
+    for one in (first, second, third):
+        one.write_bytes(path.read_bytes())
+    for one in (first, second, first, third, first, second):
+        load_lora(one, one.name)
+    assert reads == [first, second, third, second]
+
+
+def test_a_change_in_place_is_seen(path):
+    load_lora(path, "a.safetensors")
+    path.write_bytes(save({KEY: torch.zeros(2, 4)}, {"a": "b"}))
+    os.utime(path, ns=(1, 1))
+    assert not load_lora(path, "a.safetensors")[KEY].any()
+
+
+def test_on_windows_files_are_read_rather_than_mapped(path, monkeypatch):
+    monkeypatch.setattr(lora_file, "MAPPED", False)
+    monkeypatch.setattr(lora_file, "safe_open", None)
+    assert load_lora(path, "a.safetensors")[KEY].all()
 
 
 def test_a_file_that_is_gone(path):

@@ -33,11 +33,13 @@ def test_no_rows(text):
         ({"strength_model": 0, "strength_clip": 0.5}, True),
         ({"strength_model": 0.5, "strength_clip": 0}, True),
         ({"strength_model": 0.5, "enabled": False}, False),
+        ({"strength_model": 0.5, "name": "None"}, False),
     ],
 )
 def test_a_row_acts_when_it_is_on_and_has_a_strength(settings, acts):
     strength_clip = settings.get("strength_clip", settings["strength_model"])
-    row = LoraRow("ink.safetensors", settings["strength_model"], strength_clip, settings.get("enabled", True))
+    name = settings.get("name", "ink.safetensors")
+    row = LoraRow(name, settings["strength_model"], strength_clip, settings.get("enabled", True))
     assert row.acts == acts
 
 

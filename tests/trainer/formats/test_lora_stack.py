@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_stack import StackEntry, listed_name, read_stack
@@ -37,8 +39,40 @@ def test_a_name_that_is_clear(written, meant):
     "written", ["dog", "../cat.safetensors", "/etc/passwd", "other/cat.safetensors", "cat\0", ".", "x/../cat", "Cat"]
 )
 def test_a_name_that_is_not_in_the_list(written):
-    with pytest.raises(CrucibleError, match=r"is not in ComfyUI's list of LoRAs.*press R"):
+    with pytest.raises(CrucibleError, match=r"is not in ComfyUI's LoRA folders.*press R"):
         listed_name(written, LISTED)
+
+
+def test_accents_composed_or_not():
+    composed, decomposed = (unicodedata.normalize(form, "café.safetensors") for form in ("NFC", "NFD"))
+    assert listed_name(composed, [decomposed]) == listed_name(decomposed, [decomposed]) == decomposed
+    assert listed_name("caf\u00e9", [decomposed]) == decomposed
+    for name in (composed, decomposed):
+        assert listed_name(name, [composed, decomposed]) == name
+    with pytest.raises(CrucibleError, match="could be any of"):
+        listed_name("caf\u00e9", [composed, decomposed])
+
+
+def test_both_endings_of_safetensors_files():
+    assert listed_name("cat", ["cat.sft"]) == "cat.sft"
+    assert listed_name("cat.sft", ["cat.safetensors", "cat.sft"]) == "cat.sft"
+    with pytest.raises(CrucibleError, match=r"any of cat.safetensors, cat.sft.*ending"):
+        listed_name("cat", ["cat.safetensors", "cat.sft"])
+
+
+def test_a_whole_path_in_one_of_the_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folders = [str(tmp_path / "models" / "loras")]
+    for name in (f"{folders[0]}/a/x.safetensors", "~/models/loras/a/x", f"{folders[0]}/a\\x"):
+        assert listed_name(name, LISTED, folders) == "a/x.safetensors"
+    for name in ("~/elsewhere/a/x.safetensors", "/a/x.safetensors", f"{folders[0]}/../x.safetensors"):
+        with pytest.raises(CrucibleError, match="is not in ComfyUI's LoRA folders"):
+            listed_name(name, LISTED, folders)
+
+
+def test_similar_names_are_offered():
+    with pytest.raises(CrucibleError, match=r"Similar names are cat"):
+        listed_name("cta.safetensors", LISTED)
 
 
 def test_a_name_of_several_files():

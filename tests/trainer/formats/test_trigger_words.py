@@ -1,7 +1,8 @@
 import json
 
 import pytest
-from lora_crucible.formats.trigger_words import MAX_SIDECAR, plain, read_sidecars, trigger_words
+from lora_crucible.formats.lora_sidecars import plain, read_sidecars
+from lora_crucible.formats.trigger_words import trigger_words
 
 
 def kohya(frequency, images):
@@ -56,41 +57,21 @@ def test_several_datasets_of_newer_versions():
     assert words({"ss_datasets": json.dumps(datasets)}) == ("ohwx", "zkz")
 
 
-def test_civitais_words(tmp_path):
-    lora = tmp_path / "a.safetensors"
-    (tmp_path / "a.civitai.info").write_text('{"trainedWords": ["one,", "two words", 3, "", "one"]}')
-    assert words({}, read_sidecars(lora)) == ("one", "two words")
-
-
-def test_a_preferred_strength(tmp_path):
-    lora = tmp_path / "a.safetensors"
-    for written, read in (("0.6", 0.6), ("0", None), ('"x"', None), ("true", None), ("1e99", None), ("NaN", None)):
-        lora.with_suffix(".json").write_text(f'{{"preferred weight": {written}}}')
-        assert read_sidecars(lora)[0].strength == read
-
-
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    ("metadata", "found"),
     [
-        (b"{", "is not valid JSON"),
-        (b"\xff\xfe{}", "is not valid JSON"),
-        (b"[" * 200_000, "is not valid JSON"),
-        (b'["a"]', "contains no notes"),
-        (b" " * (MAX_SIDECAR + 1), "is larger than 10 MB"),
+        ({"ss_tag_frequency": json.dumps({"1_ohwx": {"ohwx": 1}})}, ("ohwx",)),  # ai-toolkit
+        ({"ss_tag_frequency": json.dumps({"1_a red, fox": {"a red, fox": 1}})}, ("a red, fox",)),
+        ({"ss_tag_frequency": json.dumps({"1_photos": {"ohwx": 1}})}, ()),
+        ({"ss_tag_frequency": json.dumps({"1_ohwx": {"ohwx": 1, "smile": 1}})}, ()),
+        ({"trained_words": "ohwx woman", **kohya({"photo": 20}, 20)}, ("ohwx woman",)),  # SimpleTuner
+        ({"trigger_words": '["ohwx", "red hat", 3]'}, ("ohwx", "red hat")),
+        ({"trigger_word": "[trigger]"}, ("[trigger]",)),
+        ({"ss_trigger_words": " ", "trigger_phrase": "ohwx"}, ("ohwx",)),
     ],
 )
-def test_broken_notes_are_left_aside_with_a_word(tmp_path, content, problem):
-    lora = tmp_path / "a.safetensors"
-    lora.with_suffix(".json").write_bytes(content)
-    (sidecar,) = read_sidecars(lora)
-    assert problem in sidecar.problem
-    assert sidecar.problem.startswith("a.json")
-    assert trigger_words({"modelspec.trigger_phrase": "ohwx"}, [sidecar])[0] == ("ohwx",)
-
-
-def test_no_notes(tmp_path):
-    (tmp_path / "a.json").mkdir()
-    assert read_sidecars(tmp_path / "a.safetensors") == []
+def test_where_trainers_state_the_trigger_word(metadata, found):
+    assert trigger_words(metadata) == (found, "from the file" if found else "")
 
 
 def test_text_of_files_is_made_plain():

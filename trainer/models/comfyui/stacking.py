@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import CrucibleError
 from ...formats.identify import architecture_names
-from ...formats.lora_info import ENDING, LoraInfo, lora_info, strengths_note
+from ...formats.lora_info import LoraInfo, lora_info, strengths_note
 from ...formats.lora_model import load_lora
 from ...formats.lora_stack import StackEntry, listed_name
 from .applying import Applied, with_lora
@@ -119,7 +119,7 @@ def _own(own: OwnLora, listed: Sequence[str], find_file: FindFile) -> tuple[Mapp
 
 def _saved_name(name: str, listed: Sequence[str]) -> str:
     try:
-        return listed_name(name.removesuffix(ENDING) + ENDING, listed) if name else ""
+        return listed_name(name, listed) if name else ""
     except CrucibleError:
         return ""
 

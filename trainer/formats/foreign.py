@@ -43,6 +43,9 @@ _OTHER_METHODS = (
 _CHANGE_A_LORA = ("AdaLoRA", "Diag-OFT in an old form", "OFT in PEFT's form", "OFT for Flux by kohya's trainer")
 """Methods whose other keys look like those of a LoRA or OFT that is read in another way."""
 
+_OF_MOTION = re.compile(r"(?<![a-z])(motion_module|temporal_transformer)")
+"""The names of AnimateDiff's layers for motion."""
+
 _OTHER_FILES = (
     ("a ControlNet-LLLite", r"lllite_", "Use it with the ControlNet-LLLite nodes"),
     ("an IP-Adapter", r"(\A|\.)(ip_adapter|image_proj)\.|to_[kv]_ip\.", "Use it with the IP-Adapter nodes"),
@@ -99,6 +102,13 @@ def require_a_lora(path: Path, header: LoraHeader) -> None:
             "neither ComfyUI nor LoRA Crucible can apply from a file. Loaded as a LoRA, it would do nothing or "
             "something else than it was trained for. Use it in the program that trained it, merge it into the model "
             "there, or look for a LoRA, LoHa or LoKr of the same."
+        )
+    if has_adapter and all(_OF_MOTION.search(key) for key in keys if is_adapter_key(key)):
+        raise CrucibleError(
+            f"{path} ({size_text(header.size)}) is a motion LoRA: all of its {counted(len(keys), 'key')} "
+            f"({listed(list(keys)[:2])}) are for the motion module of AnimateDiff, which no image model has, so "
+            "it would have no effect here. Put it into models/animatediff_motion_lora and use it with Load AnimateDiff "
+            "LoRA of ComfyUI-AnimateDiff-Evolved."
         )
     if has_adapter:
         return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,11 +48,13 @@ class LoraHeader:
         path: the path of the file.
         size: the size of the file in bytes.
         metadata: the file's metadata; empty if it has none.
+        start: the position in the header, in bytes, where the metadata ends; 0 if it does not begin with it.
     """
 
     path: Path
     size: int
     metadata: dict[str, str]
+    start: int = 0
 
     @cached_property
     def entries(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -68,10 +71,54 @@ class LoraHeader:
             slices = {key: file.get_slice(key) for key in sorted(file.keys())}
             return {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in slices.items()}
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    @cached_property
+    def shapes(self) -> FileShapes:
         """The shape of each tensor, by key."""
-        return {key: shape for key, (_, shape) in self.entries.items()}
+        return FileShapes(self)
+
+
+class FileShapes(Mapping[str, tuple[int, ...]]):
+    """The shape of each tensor of a file, by key; read and checked on first use, as `LoraHeader.entries`."""
+
+    def __init__(self, header: LoraHeader) -> None:
+        self._header = header
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of the entries as they are written, and of the size of the data.
+
+        Most LoRAs share it with others: those of one trainer, base model and rank. What is known about the shapes of
+        one file then holds for the others, and they are as complete as the one.
+
+        Raises:
+            CrucibleError: the file cannot be read.
+        """
+        header = self._header
+        try:
+            with open(header.path, "rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                text = file.read(length)
+        except OSError as error:
+            raise unreadable(header.path, error) from error
+        digest = hashlib.sha256((header.size - length).to_bytes(8, "little"))
+        digest.update(memoryview(text)[header.start :])
+        return digest.digest()
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {key: shape for key, (_, shape) in self._header.entries.items()}
+
+    def __getitem__(self, key: str) -> tuple[int, ...]:
+        return self._shapes[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def items(self) -> ItemsView[str, tuple[int, ...]]:
+        return self._shapes.items()
 
 
 def without_ending(name: str) -> str:
@@ -107,25 +154,29 @@ def read_header(path: Path) -> LoraHeader:
         ) from None
     except OSError as error:
         raise unreadable(path, error) from error
-    metadata = _metadata_at_start(path, text, status.st_size)
+    metadata, start = _metadata_at_start(path, text, status.st_size)
     if metadata is None:
         with _opened(path, status.st_size) as opened:
             metadata = dict(opened.metadata() or {})
-    return LoraHeader(path, status.st_size, metadata)
+    return LoraHeader(path, status.st_size, metadata, start)
 
 
-def _metadata_at_start(path: Path, text: bytes, size: int) -> dict[str, str] | None:
-    """Return the metadata of a header that begins with it, as nearly all do; None if this one does not."""
+def _metadata_at_start(path: Path, text: bytes, size: int) -> tuple[dict[str, str] | None, int]:
+    """Return the metadata of a header that begins with it, as nearly all do, and where it ends, in bytes.
+
+    Returns None and 0 if this one does not.
+    """
     start = _METADATA.match(text)
     if start is None:
-        return None
+        return None, 0
     try:
-        found, _ = json.JSONDecoder().raw_decode(text[start.end() :].decode())
+        decoded = text[start.end() :].decode()
+        found, end = json.JSONDecoder().raw_decode(decoded)
     except (ValueError, RecursionError) as error:
         raise not_whole(path, size, f"its metadata cannot be read ({error})") from error
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise not_whole(path, size, "its metadata does not map names to text")
-    return found
+    return found, start.end() + len(decoded[:end].encode())
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .adapter_keys import Shapes, layer_sizes
 from .architectures import ARCHITECTURES, Architecture
+from .header import FileShapes
 from .names import clip_count
 from .signatures import Match, Size, match_tables
 from .spelling import flat, names_text_encoder
@@ -53,7 +54,7 @@ def identified(shapes: Shapes, metadata: Mapping[str, str]) -> Identified:
         shapes: the shape of each tensor, by key.
         metadata: the file's metadata.
     """
-    found = _by_layers(layer_sizes(shapes))
+    found = _remembered(shapes)
     stated = stated_architectures(metadata)
     ids, contradiction = found.ids, ""
     if not ids:
@@ -89,6 +90,18 @@ _BESIDE_THE_DENOISER = ("cond_stage_model.", "conditioner.", "first_stage_model.
 
 def _names(ids: Iterable[str]) -> str:
     return architecture_names(ARCHITECTURES[id] for id in ids)
+
+
+_known: dict[bytes, Match] = {}
+"""What the layers of files say, by their digest."""
+
+
+def _remembered(shapes: Shapes) -> Match:
+    if not isinstance(shapes, FileShapes):
+        return _by_layers(layer_sizes(shapes))
+    if shapes.digest not in _known:
+        _known[shapes.digest] = _by_layers(layer_sizes(shapes))
+    return _known[shapes.digest]
 
 
 def _by_layers(sizes: Mapping[str, Size]) -> Match:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adapter_keys import Shapes, has_rank, names_text_encoder, split_key
+from .adapter_keys import Shapes, has_rank, split_key
 from .header import ENDINGS, LoraHeader, read_header
+from .spelling import names_text_encoder
 
 CONFIG = "adapter_config.json"
 METADATA = "lora_adapter_metadata"

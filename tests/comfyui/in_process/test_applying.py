@@ -114,6 +114,58 @@ def test_a_lora_of_another_base_with_some_keys_in_common(demo, fitting):
         with_lora(*demo[:2], lora({first: fitting[first], **other}), 1.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "layer", "size", "told"),
+    [
+        ("wan", "blocks.0.self_attn.q", (5120, 5120), "a larger model of the same architecture"),
+        ("wan", "blocks.0.ffn.0", (8, 4), "a smaller model of the same architecture"),
+        ("flux2", "double_blocks.0.img_attn.proj", (6144, 6144), "a larger model of the same architecture"),
+    ],
+)
+def test_a_lora_for_a_model_of_another_size(name, layer, size, told):
+    model = TINY[name].model()
+    rows, columns = comfy.utils.get_attr(model.model, f"diffusion_model.{layer}.weight").shape
+    with pytest.raises(CrucibleError) as caught:
+        with_lora(model, None, lora({f"diffusion_model.{layer}": size}), 1.0, 1.0)
+    for part in (
+        told,
+        f"{layer} is {size[0]} x {size[1]} in the LoRA and {rows} x {columns} in the model",
+        "0 of its 3",
+    ):
+        assert part in str(caught.value)
+
+
+def test_the_keys_of_the_file_are_counted():
+    """Joining, renaming and multiplying out make more or fewer keys than the file has."""
+    model = TINY["flux1"].model()
+    width = comfy.utils.get_attr(model.model, "diffusion_model.single_blocks.0.linear2.weight").shape[0]
+    block = "transformer.base_model.model.single_transformer_blocks.0.attn."
+    sizes = {f"{block}{name}": (width, width) for name in ("to_q", "to_k")}
+    file = {
+        key.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): tensor
+        for key, tensor in lora(sizes).items()
+        if not key.endswith("alpha")
+    }
+    nowhere = {f"nowhere.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
+    applied = with_lora(model, None, file | nowhere, 1.0, 1.0)
+    assert (applied.matched, applied.unmatched) == (4, tuple(nowhere))
+    with pytest.raises(CrucibleError, match=r"to_v is broken"):
+        with_lora(model, None, file | {f"{block}to_v.lora_A.weight": torch.ones(2, width)}, 1.0, 1.0)
+    alone = with_lora(model, None, file | {f"{block}to_v.alpha": torch.tensor(1.0)}, 1.0, 1.0)
+    assert (alone.matched, alone.unmatched) == (5, ())
+
+
+def test_the_factors_of_a_tucker_lokr_are_counted(demo):
+    layer = "lora_unet_down_blocks_0_resnets_0_conv1"
+    keys = file_keys(demo[0].model, ARCHITECTURES["demo"])
+    path = next(path for path, key in keys.items() if key == layer)
+    rows, columns, *kernel = comfy.utils.get_attr(demo[0].model, f"diffusion_model.{path}.weight").shape
+    shapes = {"w1": (2, 2), "t2": (4, 4, *kernel), "w2_a": (4, rows // 2), "w2_b": (4, columns // 2)}
+    file = {f"{layer}.lokr_{name}": torch.ones(shape) for name, shape in shapes.items()}
+    applied = with_lora(demo[0], None, file, 1.0, 1.0)
+    assert (applied.matched, applied.unmatched) == (4, ())
+
+
 def test_fused_and_split_layers_find_their_place():
     """Z-Image's query, key and value are one fused weight; LoRA files have them as separate parts."""
     model = TINY["z_image"].model()

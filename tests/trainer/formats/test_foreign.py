@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.foreign import all_finite
+from lora_crucible.formats.lora_file import read_lora
+from safetensors.torch import save_file
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -25,3 +28,24 @@ def test_values_that_are_not_finite_are_found(dtype):
 
 def test_whole_numbers_are_finite():
     assert all_finite(torch.tensor([-1, 2**40]))
+
+
+ATTENTION = "motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0.processor.to_q_lora"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"down_blocks.0.{ATTENTION}.down.weight",
+        "unet.down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q.lora_A.weight",
+        "lora_unet_down_blocks_0_motion_modules_0_proj_in.lora_down.weight",
+        "module.up_blocks.3.motion_modules.2.temporal_transformer.proj_out.lora_down.weight",
+    ],
+)
+def test_a_motion_lora_is_called_so(tmp_path, key):
+    path = tmp_path / "zoom.safetensors"
+    save_file({key: torch.ones(2, 4)}, path)
+    with pytest.raises(CrucibleError, match=r"is a motion LoRA.*1 key .*AnimateDiff-Evolved"):
+        read_lora(path)
+    save_file({key: torch.ones(2, 4), "lora_unet_mid_block_x.lora_down.weight": torch.ones(2, 4)}, path)
+    assert len(read_lora(path)[0]) == 2

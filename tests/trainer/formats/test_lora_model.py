@@ -4,6 +4,7 @@ import pytest
 import torch
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats import lora_file, lora_model
+from lora_crucible.formats.lora_info import lora_info
 from lora_crucible.formats.lora_model import load_lora
 from safetensors.torch import save, save_file
 
@@ -81,3 +82,10 @@ def test_a_file_that_is_gone(path):
     path.unlink()
     with pytest.raises(CrucibleError, match="There is no file"):
         load_lora(path, "a.safetensors")
+
+
+def test_the_short_ending_of_safetensors_files(path):
+    short = path.rename(path.with_suffix(".SFT"))
+    lora = load_lora(short, "people/a.SFT")
+    assert lora[KEY].all()
+    assert lora_info(lora, lora.name, lora.metadata, short).prompt_tag.startswith("<lora:a:")

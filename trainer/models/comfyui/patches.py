@@ -41,32 +41,34 @@ class PeftDora(LoRAAdapter):
         return weight
 
 
-def for_loader(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], list[Tensor]]:
+def for_loader(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[str]], list[Tensor]]:
     """Give a LoRA's tensors the form in which ComfyUI's loader takes them.
 
     PEFT's magnitudes get the name of ComfyUI's DoRA scales, and the second factor of a LoKr in Tucker form, at which
     the loader fails, is multiplied out.
 
     Returns:
-        the state dict, the old name of each renamed tensor by the new one, and the magnitudes.
+        the state dict, the old keys of each renamed or multiplied tensor by the new key, and the magnitudes.
     """
-    renamed, old_names, magnitudes = {}, {}, []
+    renamed: dict[str, Tensor] = {}
+    old_keys: dict[str, list[str]] = {}
+    magnitudes = []
     for key, tensor in state_dict.items():
         parts = split_key(key)
         if parts is not None and suffix_in_memory(parts[1]) == MAGNITUDE:
-            old_names[parts[0] + DORA_SCALE] = key
+            old_keys[parts[0] + DORA_SCALE] = [key]
             key = parts[0] + DORA_SCALE
             magnitudes.append(tensor)
         renamed[key] = tensor
     for key in [key for key in renamed if key.endswith(_TUCKER)]:
-        _multiply_out(renamed, key.removesuffix(_TUCKER), old_names)
-    return renamed, old_names, magnitudes
+        _multiply_out(renamed, key.removesuffix(_TUCKER), old_keys)
+    return renamed, old_keys, magnitudes
 
 
 _TUCKER = ".lokr_t2"
 
 
-def _multiply_out(tensors: dict[str, Tensor], layer: str, old_names: dict[str, str]) -> None:
+def _multiply_out(tensors: dict[str, Tensor], layer: str, old_keys: dict[str, list[str]]) -> None:
     factors = {key: tensors[key] for suffix in ("_t2", "_w2_a", "_w2_b") if (key := f"{layer}.lokr{suffix}") in tensors}
     if len(factors) < 3:
         return
@@ -79,7 +81,7 @@ def _multiply_out(tensors: dict[str, Tensor], layer: str, old_names: dict[str, s
     for key in factors:
         del tensors[key]
     tensors[f"{layer}.lokr_w2"] = whole.contiguous()
-    old_names[f"{layer}.lokr_w2"] = layer + _TUCKER
+    old_keys[f"{layer}.lokr_w2"] = list(factors)
 
 
 def with_peft_dora(patches: Mapping[Any, Any], magnitudes: list[Tensor]) -> dict[Any, Any]:

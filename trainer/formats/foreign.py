@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ _OTHER_METHODS = (
     ("prompt tuning", r"(\A|\.)prompt_embeddings"),
 )
 """Adapter methods that neither ComfyUI nor this package applies from a file, by a pattern in their keys."""
+
+_OF_OTHER_METHODS = re.compile("|".join(pattern for _, pattern in _OTHER_METHODS))
 
 _CHANGE_A_LORA = ("AdaLoRA", "Diag-OFT in an old form", "OFT in PEFT's form", "OFT for Flux by kohya's trainer")
 """Methods whose other keys look like those of a LoRA or OFT that is read in another way."""
@@ -127,7 +130,7 @@ def require_a_lora(path: Path, header: LoraHeader) -> None:
 
 def other_method(keys: Iterable[str]) -> str:
     """Return the name of an adapter method that cannot be read from a file with these keys; "" if there is none."""
-    keys = list(keys)
+    keys = list(filter(_OF_OTHER_METHODS.search, keys))
     return next((name for name, pattern in _OTHER_METHODS if any(re.search(pattern, key) for key in keys)), "")
 
 
@@ -176,11 +179,16 @@ def all_finite(tensor: Tensor) -> bool:
     if tensor.dtype not in _ORDERED:
         return bool(torch.isfinite(tensor.float()).all())
     size = tensor.element_size()
-    largest = int(_bits(torch.tensor(torch.finfo(tensor.dtype).max, dtype=tensor.dtype)).view(f"u{size}")[0])
-    bits, negative = _bits(tensor), 1 << (8 * size - 1)
+    bits, largest, negative = _bits(tensor), _largest(tensor.dtype), 1 << (8 * size - 1)
     return bool(
         bits.view(f"i{size}").max(initial=0) <= largest and bits.view(f"u{size}").max(initial=0) <= negative + largest
     )
+
+
+@cache
+def _largest(dtype: torch.dtype) -> int:
+    """Return the bits of the largest finite value as a whole number."""
+    return int(_bits(torch.tensor(torch.finfo(dtype).max, dtype=dtype)).view(f"u{dtype.itemsize}")[0])
 
 
 def _bits(tensor: Tensor) -> Any:

@@ -117,9 +117,10 @@ def test_a_lora_of_another_base_with_some_keys_in_common(demo, fitting):
 @pytest.mark.parametrize(
     ("name", "layer", "size", "told"),
     [
-        ("wan", "blocks.0.self_attn.q", (5120, 5120), "a larger model of the same architecture"),
+        ("wan", "blocks.0.self_attn.q", (5120, 5120), "made for Wan 14B, and this model is Wan 2.1"),
+        ("wan", "blocks.0.self_attn.q", (999, 999), "a larger model of the same architecture"),
         ("wan", "blocks.0.ffn.0", (8, 4), "a smaller model of the same architecture"),
-        ("flux2", "double_blocks.0.img_attn.proj", (6144, 6144), "a larger model of the same architecture"),
+        ("flux2", "double_blocks.0.img_attn.proj", (6144, 6144), "made for Flux.2 dev, and this model is Flux.2."),
     ],
 )
 def test_a_lora_for_a_model_of_another_size(name, layer, size, told):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from ...errors import CrucibleError
 from ...formats.architectures import Architecture
 from ...formats.identify import architecture_names, candidates
+from ...formats.layer_tables.model_sizes import SIZES
 
 
 @dataclass(frozen=True)
@@ -116,14 +118,23 @@ def require_fitting(name: str, lora: Mapping[str, Tensor], architecture: Archite
     if match.problem is not None and architecture in possible:
         raise match.problem
     count = match.matched + match.unmatched + match.without_clip
-    made_for, sizes = architecture_names(possible), ""
+    made_for, model, sizes = architecture_names(possible), architecture.name, ""
     if match.misfits and not other:
         largest = max(match.misfits, key=lambda one: math.prod(one.in_lora))
-        made_for = f"a {'larger' if largest.is_larger else 'smaller'} model of the same architecture"
+        larger = f"a {'larger' if largest.is_larger else 'smaller'} model of the same architecture"
+        made_for = _published(architecture, [one.in_lora for one in match.misfits]) or larger
+        model = _published(architecture, [one.in_model for one in match.misfits]) or model
         sizes = f" The sizes differ: {largest.text()}."
     raise CrucibleError(
-        f"{name} does not fit this model: it was made for {made_for}, and this model is {architecture.name}.{sizes} "
+        f"{name} does not fit this model: it was made for {made_for}, and this model is {model}.{sizes} "
         f"{match.matched} of its {count} keys match this model, so it would "
         f"{'damage images rather than change them as intended' if match.matched else 'have no effect'}. Choose a LoRA "
         f"for {'this size of the model' if sizes else 'this model'}, or load the model that the LoRA was trained on."
     )
+
+
+def _published(architecture: Architecture, sizes: Iterable[tuple[int, int]]) -> str:
+    """Return the name of the published model with layers of these sizes, such as "Wan 14B"; empty if there is none."""
+    numbers = Counter(number for size in sizes for number in size)
+    named = max(SIZES.get(architecture.id, ()), key=lambda one: numbers[one.width], default=None)
+    return named.name if named is not None and numbers[named.width] else ""

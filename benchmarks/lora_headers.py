@@ -26,11 +26,11 @@ ROUNDS = 5
 
 RANKS = (4, 8, 16, 32, 64, 128)
 MEMBERS = (
-    ("lora_unet_down_blocks_1_attentions_0_transformer_blocks_{}_attn2_to_k", 768, 192),
-    ("lora_unet_input_blocks_4_1_transformer_blocks_{}_attn2_to_k", 2048, 722),
-    ("lora_unet_single_blocks_{}_modulation_lin", 3072, 304),
+    ("lora_unet_down_blocks_1_attentions_0_transformer_blocks_{}_attn2_to_k", 768, 640, 192),
+    ("lora_unet_input_blocks_4_1_transformer_blocks_{}_attn2_to_k", 2048, 640, 722),
+    ("lora_unet_single_blocks_{}_modulation_lin", 3072, 9216, 304),
 )
-"""The key, input size and number of the layers of SD1.5, SDXL and Flux.1."""
+"""The key, input and output size and number of the layers of SD1.5, SDXL and Flux.1."""
 
 TEXT_LAYERS = 72
 
@@ -39,7 +39,7 @@ def make_files(folder: Path, count: int) -> int:
     """Write LoRA files to a folder; return the total size of their headers in bytes."""
     size = 0
     for number in range(count):
-        key, width, layers = MEMBERS[0 if number % 10 < 5 else 1 if number % 10 < 8 else 2]
+        key, inputs, outputs, layers = MEMBERS[0 if number % 10 < 5 else 1 if number % 10 < 8 else 2]
         rank, text_layers = RANKS[number // 10 % len(RANKS)], TEXT_LAYERS if number // 60 % 2 else 0
         header: dict[str, Any] = {"__metadata__": metadata(number)}
         end = 0
@@ -48,7 +48,11 @@ def make_files(folder: Path, count: int) -> int:
         ]
         names += [f"lora_te_text_model_encoder_layers_{layer}_mlp_fc1" for layer in range(text_layers)]
         for name in names:
-            for suffix, shape in (("lora_down.weight", [rank, width]), ("lora_up.weight", [640, rank]), ("alpha", [])):
+            for suffix, shape in (
+                ("lora_down.weight", [rank, inputs]),
+                ("lora_up.weight", [outputs, rank]),
+                ("alpha", []),
+            ):
                 begin, end = end, end + 2 * (shape[0] * shape[1] if shape else 1)
                 header[f"{name}.{suffix}"] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}
         text = json.dumps(header, separators=(",", ":")).encode()
@@ -63,7 +67,9 @@ def metadata(number: int) -> dict[str, str]:
     tags = {f"a tag of some length {tag}": (tag * number) % 30 + 1 for tag in range(300)}
     return {
         **{f"ss_setting_{setting}": str(setting * number) for setting in range(70)},
-        "ss_base_model_version": "sd_v1",
+        "ss_base_model_version": ("sd_v1", "sdxl_base_v1-0", "flux1")[
+            0 if number % 10 < 5 else 1 if number % 10 < 8 else 2
+        ],
         "ss_tag_frequency": json.dumps({"10_subject": {"subject": 40, **tags}}),
     }
 

@@ -14,6 +14,7 @@ from lora_crucible.config.yaml_file import read_config
 from lora_crucible.errors import CrucibleError
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.formats.names import Place
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.runs.paths import RunFiles
 from lora_crucible.training.plan import plan_run
@@ -265,6 +266,7 @@ def test_its_config_says_what_the_folder_lacks(base_model, dataset, tmp_path):
 def test_file_and_output_have_the_base_models_form(toy, numbers, tmp_path, monkeypatch):
     """What training has and what the architecture's files hold are two things."""
     monkeypatch.setattr(toy, "portable", lambda lora: {f"other.{key}": lora[key] for key in lora})
+    monkeypatch.setattr(toy, "place_of", lambda name: Place(name.removeprefix("other.")))
     monkeypatch.setattr(toy, "verify", lambda path, layers: None)
     result = train(toy, numbers, tmp_path, **TOY)
     tensors, _ = read_lora(result.files.lora)

@@ -99,12 +99,12 @@ def _check(options: argparse.Namespace) -> None:
         print(f"\nLoRA to continue from: {lora_info(tensors, path.name, metadata, path).text()}")
     check_output_name(config.output_name)
     plan = plan_run(model, dataset, config)
-    refuse_unsuitable(model, plan)
+    _, room = refuse_unsuitable(model, plan, Path(config.output_dir).expanduser())
     if config.resume_from_checkpoint:
         read_state(Path(config.resume_from_checkpoint).expanduser())
     require_writable(Path(config.output_dir).expanduser(), "The LoRA or another file of its run")
     print("\nThe config file is valid.")
-    print("\n" + summarise(config, dataset, model.facts, model.warnings()).text)
+    print("\n" + summarise(config, dataset, model.facts, (*model.warnings(), *room.warnings)).text)
 
 
 def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, ImageDataset]:

@@ -37,7 +37,7 @@ def require_room(folder: Path, trained: int, config: ResolvedConfig) -> Room:
     """Check that there is room for what a run stores.
 
     Args:
-        folder: the folder of the run.
+        folder: the folder of the run; it need not exist.
         trained: the number of trained parameters.
         config: the settings of the run.
 
@@ -51,7 +51,8 @@ def require_room(folder: Path, trained: int, config: ResolvedConfig) -> Room:
     # The newest checkpoint is complete before the oldest is deleted; the best and the last LoRA may both be kept.
     on_disk = 2 * lora + checkpoint * (max(config.checkpoints_kept, 1) + 1)
     in_memory = STATES_IN_MEMORY * state + IN_MEMORY
-    disk, memory = shutil.disk_usage(folder).free, free_host_memory()
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    disk, memory = shutil.disk_usage(existing).free, free_host_memory()
     least = 2 * lora + checkpoint
     if disk < least:
         raise CrucibleError(

@@ -9,7 +9,6 @@ from ..errors import CrucibleError
 from ..evaluation.image_evaluation import ImageEvaluation
 from ..evaluation.report_lines import validation_lines
 from ..evaluation.verdict import Evidence, judge
-from ..memory.storage import Room
 from ..monitoring.loss_swings import find_swing
 from ..monitoring.step_time import Pace
 from ..optim.engine import Engine
@@ -36,7 +35,6 @@ class Finish:
         best_effort: collects notes about files that could not be written.
         writer: the writer of the LoRA file.
         image_evaluation: the measurement of drawn images; None for datasets without images.
-        room: the disk space and memory that the run needs.
         step_time: the record of how long the steps took.
         result: the result object, which is filled in.
     """
@@ -49,13 +47,12 @@ class Finish:
         best_effort: BestEffort,
         writer: LoraWriter,
         image_evaluation: ImageEvaluation | None,
-        room: Room,
         step_time: Pace,
         result: RunResult,
     ) -> None:
         self._run, self._engine, self._files, self._best_effort = run, engine, files, best_effort
         self._writer, self._image_evaluation = writer, image_evaluation
-        self._room, self._step_time, self._result = room, step_time, result
+        self._step_time, self._result = step_time, result
 
     def save(self, state: TrainingState, outcome: str) -> SavedLora:
         """Save the LoRA, and write a first report next to it.
@@ -136,7 +133,7 @@ class Finish:
         run = self._run
         lines = [
             *state.memory.lines(),
-            self._room.line,
+            self._run.room.line,
             *state.anomalies.lines(),
             *self._step_time.lines(),
             *validation_lines(state.evaluator, run.config, run.dataset),

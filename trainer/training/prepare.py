@@ -14,6 +14,7 @@ from ..evaluation.image_evaluation import is_measured, samplings_to_measure
 from ..evaluation.validation import Validation, prepare_validation
 from ..events.callbacks import Callbacks
 from ..hardware.out_of_memory import twice
+from ..memory.storage import Room
 from ..models.base import BaseModel
 from ..models.examples import CachedExample
 from ..models.initial_lora import DECIDED_BY_FILE, InitialLora
@@ -44,6 +45,7 @@ class PreparedRun:
         initial: the LoRA that training starts from; None to start from zero.
         reasons: the reason for each value that was chosen automatically, by the name of the setting.
         notes: sentences for the report.
+        room: the disk space and memory that the run needs.
         cache_line: the report line about the cache of encoded inputs.
     """
 
@@ -60,6 +62,7 @@ class PreparedRun:
     initial: InitialLora | None
     reasons: Mapping[str, str]
     notes: tuple[str, ...]
+    room: Room
     cache_line: str
 
     @property
@@ -81,7 +84,8 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
         CrucibleError: an example cannot be encoded, or settings do not suit the base model.
     """
     config, dataset, controls = plan.config, plan.dataset, base_model.memory
-    reasons = plan.plan.resolved.reasons | refuse_unsuitable(base_model, plan)
+    chosen, room = refuse_unsuitable(base_model, plan, files.folder)
+    reasons = plan.plan.resolved.reasons | chosen
     if plan.initial is not None:
         reasons.pop("target_modules", None)
     cache = TensorCache(files.cache, limit=int(config.cache_size_gb * 1e9))
@@ -121,5 +125,6 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
         initial=plan.initial,
         reasons=reasons,
         notes=plan.notes,
+        room=room,
         cache_line=cache_text(cache),
     )

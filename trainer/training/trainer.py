@@ -17,7 +17,6 @@ from ..events.step import StepReport
 from ..hardware.out_of_memory import twice
 from ..hardware.slow_step_causes import likely_cause
 from ..memory.step_memory import StepMemory
-from ..memory.storage import require_room
 from ..models.examples import CachedExample, RowLosses
 from ..monitoring.anomalies import AnomalyDetector
 from ..monitoring.hard_examples import HardExamples
@@ -126,8 +125,7 @@ class Trainer:
             run.initial,
         )
         self._step_time = Pace(lambda: likely_cause(adapters.device))
-        room = require_room(self._files.folder, adapters.size, config)
-        for warning in room.warnings:
+        for warning in run.room.warnings:
             self._best_effort.note(warning)
         image_evaluation = None
         if isinstance(run.dataset, ImageDataset):
@@ -139,7 +137,6 @@ class Trainer:
             self._best_effort,
             self._writer,
             image_evaluation,
-            room,
             self._step_time,
             self._result,
         )

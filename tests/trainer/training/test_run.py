@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.formats.names import Place
+from lora_crucible.memory import storage
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.runs.paths import RunFiles
 from lora_crucible.training.plan import plan_run
@@ -272,3 +274,13 @@ def test_file_and_output_have_the_base_models_form(toy, numbers, tmp_path, monke
     tensors, _ = read_lora(result.files.lora)
     assert all(key.startswith("other.lora_unet_") for key in tensors)
     assert result.lora.keys() == tensors.keys()
+
+
+def test_a_full_disk_is_told_before_anything_is_encoded(toy, numbers, tmp_path, monkeypatch):
+    def encoded(*arguments):
+        raise AssertionError("the examples were encoded")
+
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
+    monkeypatch.setattr(toy, "cache_inputs", encoded)
+    with pytest.raises(CrucibleError, match="so the result of the training could not be saved"):
+        train(toy, numbers, tmp_path, **TOY)

@@ -4,8 +4,10 @@ import logging
 
 from ..trainer.captioners.models import DEFAULT, captioner_choices
 from ..trainer.captioners.options import DETAILS, LANGUAGES, MODES, CaptionOptions, CaptionStyle, split_words
+from ..trainer.config.setting import AUTO_NUMBER
 from .comfy_io import CATEGORY, Dataset, io, ui
 from .folders import caption_cache_folder, captioner_roots
+from .widgets import auto_number
 
 NOTHING, SIDECARS, METADATA = "nothing", "text files", "metadata.csv"
 PREVIEW_SIDE = 512
@@ -34,6 +36,7 @@ class CrucibleAutoCaption(io.ComfyNode):
                     "captioner",
                     options=captioner_choices(captioner_roots()),
                     default=DEFAULT.label,
+                    optional=True,
                     tooltip=(
                         "The model that writes the captions: one of those in your models/captioners folder, or one "
                         "that can be downloaded into it. Florence-2 is small and fast, Qwen-VL gives the best "
@@ -43,6 +46,7 @@ class CrucibleAutoCaption(io.ComfyNode):
                 io.Boolean.Input(
                     "download",
                     default=False,
+                    optional=True,
                     tooltip=(
                         "Download the captioner from the Hugging Face Hub if it is not on this computer yet. The list "
                         "shows the size of the download."
@@ -52,6 +56,7 @@ class CrucibleAutoCaption(io.ComfyNode):
                     "mode",
                     options=list(MODES),
                     default=MODES[0],
+                    optional=True,
                     tooltip=(
                         "only_missing: caption only the images that have no caption. replace: write new captions for "
                         "all images. append / prepend: add the new text after / before the existing caption."
@@ -61,11 +66,13 @@ class CrucibleAutoCaption(io.ComfyNode):
                     "detail",
                     options=list(DETAILS),
                     default=style.detail,
+                    optional=True,
                     tooltip="How detailed the captions are. BLIP is always short; taggers use thresholds instead.",
                 ),
                 io.String.Input(
                     "instruction",
                     default="",
+                    optional=True,
                     multiline=True,
                     tooltip=(
                         "For chat models only: your own instruction, for example: Describe the clothes and the pose. "
@@ -76,25 +83,29 @@ class CrucibleAutoCaption(io.ComfyNode):
                     "language",
                     options=list(LANGUAGES),
                     default=style.language,
+                    optional=True,
                     tooltip=(
                         "For chat models only: the language of the captions, English (en) or Chinese (zh). Ignored if "
                         "you write an instruction of your own."
                     ),
                 ),
-                io.Int.Input(
+                auto_number(
+                    io.Int,
                     "max_length",
-                    default=0,
-                    min=0,
-                    max=1000,
+                    1,
+                    1000,
+                    expected="a whole number from 1 to 1,000, or auto",
+                    optional=True,
                     display_name="max length",
                     tooltip=(
                         "The longest a new caption may be, in words (in Chinese: characters) or tags. Words are never "
-                        "cut in half. SD1.5 and SDXL read about 60 words of a caption. 0 = detail decides."
+                        "cut in half. SD1.5 and SDXL read about 60 words of a caption. On auto, detail decides."
                     ),
                 ),
                 io.String.Input(
                     "blocked_words",
                     default="",
+                    optional=True,
                     multiline=True,
                     display_name="blocked words",
                     tooltip=(
@@ -106,6 +117,7 @@ class CrucibleAutoCaption(io.ComfyNode):
                     "write",
                     options=[NOTHING, SIDECARS, METADATA],
                     default=NOTHING,
+                    optional=True,
                     tooltip=(
                         "Also save the captions in the dataset's folder: as a .txt file next to each image, or as one "
                         "table, metadata.csv. Files that are replaced are kept as .bak."
@@ -114,6 +126,7 @@ class CrucibleAutoCaption(io.ComfyNode):
                 io.Float.Input(
                     "general_threshold",
                     default=style.general_threshold,
+                    optional=True,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -124,6 +137,7 @@ class CrucibleAutoCaption(io.ComfyNode):
                 io.Float.Input(
                     "character_threshold",
                     default=style.character_threshold,
+                    optional=True,
                     min=0.0,
                     max=1.01,
                     step=0.01,
@@ -134,18 +148,21 @@ class CrucibleAutoCaption(io.ComfyNode):
                 io.Boolean.Input(
                     "rating_tag",
                     default=False,
+                    optional=True,
                     display_name="rating tag",
                     advanced=True,
                     tooltip="For taggers: add a tag that says how safe for work the image is.",
                 ),
-                io.Int.Input(
+                auto_number(
+                    io.Int,
                     "batch_size",
-                    default=0,
-                    min=0,
-                    max=256,
+                    1,
+                    256,
+                    expected="a whole number from 1 to 256, or auto",
+                    optional=True,
                     display_name="batch size",
                     advanced=True,
-                    tooltip="How many images to caption at once; halved when memory runs out. 0 = chosen for you.",
+                    tooltip="How many images to caption at once; halved when memory runs out.",
                 ),
             ],
             outputs=[
@@ -155,7 +172,7 @@ class CrucibleAutoCaption(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, dataset, captioner, download, write, **settings):
+    def execute(cls, dataset, captioner=DEFAULT.label, download=False, write=NOTHING, **settings):
         from ..trainer.captioners.cache import CaptionCache
         from ..trainer.captioners.dataset import pictures_of, with_captions
         from ..trainer.captioners.registry import open_captioner
@@ -203,22 +220,12 @@ class CrucibleAutoCaption(io.ComfyNode):
 
 
 def _options(settings, trigger_word):
-    style_names = (
-        "detail",
-        "language",
-        "instruction",
-        "max_length",
-        "general_threshold",
-        "character_threshold",
-        "rating_tag",
-    )
-    return CaptionOptions(
-        mode=settings["mode"],
-        trigger_word=trigger_word,
-        blocked_words=split_words(settings["blocked_words"]),
-        batch_size=settings["batch_size"],
-        style=CaptionStyle(**{name: settings[name] for name in style_names}),
-    )
+    given = dict(settings)
+    for name in ("max_length", "batch_size"):
+        given[name] = max(0, given.get(name, AUTO_NUMBER))
+    words = split_words(given.pop("blocked_words", ""))
+    own = {name: given.pop(name) for name in ("mode", "batch_size") if name in given}
+    return CaptionOptions(trigger_word=trigger_word, blocked_words=words, style=CaptionStyle(**given), **own)
 
 
 def _fetched(captioner, download):

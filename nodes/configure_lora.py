@@ -54,7 +54,7 @@ class CrucibleConfigureLoRA(io.ComfyNode):
         config, elsewhere = split_of_other_nodes(from_widgets_and_yaml(widgets, config_yaml))
         facts, warnings = (None, ()) if model is None else _looked_at(model)
         summary = summarise(config, dataset, facts, warnings, elsewhere)
-        return io.NodeOutput(config, summary.text, summary.yaml)
+        return io.NodeOutput(config, summary.text, summary.yaml, ui={"auto": [summary.chosen]})
 
 
 def _looked_at(model):

@@ -9,10 +9,16 @@ from .load_dataset import CrucibleLoadDataset
 from .load_lora import CrucibleLoadLoRA
 from .lora_stack import CrucibleLoRAStack
 from .merge_lora import CrucibleMergeLoRA
+from .prompts import leave_out_empty_numbers
 from .train_lora import CrucibleTrainLoRA
 
 
 class CrucibleExtension(ComfyExtension):
+    async def on_load(self):
+        from server import PromptServer
+
+        PromptServer.instance.add_on_prompt_handler(leave_out_empty_numbers)
+
     async def get_node_list(self):
         return [
             CrucibleDemoModel,

@@ -32,6 +32,7 @@ class CrucibleLoadDataset(io.ComfyNode):
                     "train_data_dir",
                     options=dataset_choices(),
                     default=DEMO,
+                    optional=True,
                     display_name="folder",
                     tooltip=(
                         "The folder with your images: a subfolder of ComfyUI's input folder, or of a registered "
@@ -44,6 +45,7 @@ class CrucibleLoadDataset(io.ComfyNode):
                     "reg_data_dir",
                     options=[NONE, *dataset_choices()],
                     default=NONE,
+                    optional=True,
                     display_name="regularization folder",
                     tooltip=SETTINGS["reg_data_dir"].description,
                     advanced=True,
@@ -51,6 +53,7 @@ class CrucibleLoadDataset(io.ComfyNode):
                 io.String.Input(
                     "path",
                     default="",
+                    optional=True,
                     tooltip=(
                         "The full path of any folder on this computer, used instead of the folder chosen above. Only "
                         "works while other computers cannot reach this ComfyUI."
@@ -68,7 +71,7 @@ class CrucibleLoadDataset(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, train_data_dir, reg_data_dir, path, **_):
+    def fingerprint_inputs(cls, train_data_dir=DEMO, reg_data_dir=NONE, path="", **_):
         from ..trainer.data.images.scan import folder_signature
 
         if train_data_dir is None or path is None:  # the value comes from another node, whose own inputs decide
@@ -77,7 +80,7 @@ class CrucibleLoadDataset(io.ComfyNode):
         return [folder if folder in (None, DEMO) else folder_signature(folder) for folder in folders]
 
     @classmethod
-    def execute(cls, train_data_dir, reg_data_dir, path, clip=None, vae=None, **widgets):
+    def execute(cls, train_data_dir=DEMO, reg_data_dir=NONE, path="", clip=None, vae=None, **widgets):
         from ..trainer.data.cache import cache_folder
         from ..trainer.data.images.contact_sheet import contact_sheet
         from ..trainer.data.images.load import load_dataset

@@ -11,7 +11,7 @@ from .folders import NONE, lora_choices, lora_file
 class CrucibleLoadLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        strength = {"default": 1.0, "min": -20.0, "max": 20.0, "step": 0.05}
+        strength = {"default": 1.0, "optional": True, "min": -20.0, "max": 20.0, "step": 0.05}
         return io.Schema(
             node_id="CrucibleLoadLoRA",
             display_name="Load LoRA (Crucible)",
@@ -28,6 +28,7 @@ class CrucibleLoadLoRA(io.ComfyNode):
                     "lora_name",
                     options=lora_choices(),
                     default=NONE,
+                    optional=True,
                     display_name="LoRA",
                     tooltip="The LoRA file. Press R if a new one is missing from the list. None: use only the stack.",
                 ),
@@ -45,6 +46,7 @@ class CrucibleLoadLoRA(io.ComfyNode):
                 io.Boolean.Input(
                     "enabled",
                     default=True,
+                    optional=True,
                     tooltip="Off: skip this node's own LoRA. A connected stack is still applied.",
                 ),
                 LoraStack.Input(
@@ -69,7 +71,7 @@ class CrucibleLoadLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name, **_):
+    def fingerprint_inputs(cls, lora_name=NONE, **_):
         if lora_name in (None, NONE):  # None: the value comes from another node, whose own inputs decide
             return ""
         from ..trainer.formats.lora_sidecars import sidecar_paths
@@ -79,7 +81,17 @@ class CrucibleLoadLoRA(io.ComfyNode):
         return [os.path.getmtime(file) for file in (path, *sidecar_paths(path), *config_paths(path)) if file.exists()]
 
     @classmethod
-    def execute(cls, model, lora_name, strength_model, strength_clip, enabled, clip=None, lora=None, lora_stack=None):
+    def execute(
+        cls,
+        model,
+        lora_name=NONE,
+        strength_model=1.0,
+        strength_clip=1.0,
+        enabled=True,
+        clip=None,
+        lora=None,
+        lora_stack=None,
+    ):
         from ..trainer.formats.lora_stack import read_stack
         from ..trainer.models.comfyui.stacking import OwnLora, apply_stack
 

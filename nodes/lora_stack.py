@@ -21,6 +21,7 @@ class CrucibleLoRAStack(io.ComfyNode):
                     default="[]",
                     multiline=True,
                     socketless=True,
+                    optional=True,
                     # For the server this is text; web/lora_stack.js shows it as rows.
                     extra_dict={"widgetType": "CRUCIBLE_LORA_ROWS"},
                     display_name="LoRAs",
@@ -36,7 +37,7 @@ class CrucibleLoRAStack(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, loras, **_):
+    def fingerprint_inputs(cls, loras="[]", **_):
         if loras is None:  # the value comes from another node, whose own inputs decide
             return ""
         from ..trainer.formats.lora_rows import read_lora_rows
@@ -44,7 +45,7 @@ class CrucibleLoRAStack(io.ComfyNode):
         return [os.path.getmtime(lora_file(row.name)) for row in read_lora_rows(loras) if row.acts]
 
     @classmethod
-    def execute(cls, loras, lora_stack=None):
+    def execute(cls, loras="[]", lora_stack=None):
         from ..trainer.formats.lora_rows import read_lora_rows
 
         rows = [row for row in read_lora_rows(loras) if row.acts]

@@ -2,14 +2,18 @@
 
 import folder_paths
 
+from ..trainer.config.setting import AUTO_NUMBER
 from ..trainer.formats.architectures import NAMEABLE
 from ..trainer.merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, LoraStack, io, ui
 from .folders import lora_file, lora_folder, lora_is_listed
+from .widgets import LARGEST_INTEGER, auto_number
 
 MEMORY = 2 * 1024**3
 """The GPU memory in bytes to free before merging: about what the largest layers of image models take."""
+
+NAME = "merged_lora"
 
 
 class CrucibleMergeLoRA(io.ComfyNode):
@@ -33,6 +37,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
                     "method",
                     options=list(METHODS),
                     default=recipe.method,
+                    optional=True,
                     tooltip=(
                         "How to combine the LoRAs. linear: add them up. ties: keep each LoRA's largest values, and "
                         "where LoRAs pull in opposite directions, only the stronger side. dare_linear, dare_ties: keep "
@@ -40,20 +45,23 @@ class CrucibleMergeLoRA(io.ComfyNode):
                         "largest values of each."
                     ),
                 ),
-                io.Int.Input(
+                auto_number(
+                    io.Int,
                     "lora_rank",
-                    default=0,
-                    min=0,
-                    max=1024,
+                    1,
+                    1024,
+                    expected="a whole number from 1 to 1,024, or auto",
+                    optional=True,
                     display_name="rank",
                     tooltip=(
-                        "The rank of the merged LoRA; a lower rank gives a smaller file. 0 = as high as needed, so "
+                        "The rank of the merged LoRA; a lower rank gives a smaller file. auto is as high as needed, so "
                         "that linear loses nothing."
                     ),
                 ),
                 io.Float.Input(
                     "density",
                     default=recipe.density,
+                    optional=True,
                     min=0.01,
                     max=1.0,
                     step=0.01,
@@ -61,7 +69,8 @@ class CrucibleMergeLoRA(io.ComfyNode):
                 ),
                 io.String.Input(
                     "output_name",
-                    default="merged_lora",
+                    default=NAME,
+                    optional=True,
                     display_name="name",
                     tooltip="The LoRA's file name. If it is taken, a number is added: nothing is ever overwritten.",
                 ),
@@ -75,6 +84,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
                     "majority_sign",
                     options=list(MAJORITY_SIGNS),
                     default=recipe.majority_sign,
+                    optional=True,
                     advanced=True,
                     tooltip=(
                         "For ties and dare_ties: which direction wins where LoRAs pull in opposite ones. total: the "
@@ -84,8 +94,9 @@ class CrucibleMergeLoRA(io.ComfyNode):
                 io.Int.Input(
                     "seed",
                     default=recipe.seed,
+                    optional=True,
                     min=0,
-                    max=2**53 - 1,
+                    max=LARGEST_INTEGER,
                     advanced=True,
                     control_after_generate=False,
                     tooltip="For dare: decides which values are dropped at random.",
@@ -110,17 +121,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        lora_stack,
-        method,
-        lora_rank,
-        density,
-        output_name,
-        majority_sign,
-        seed,
-        architecture="auto",
-        model=None,
-        clip=None,
+        cls, lora_stack, lora_rank=AUTO_NUMBER, output_name=NAME, architecture="auto", model=None, clip=None, **how
     ):
         from ..trainer.doctor.requirements import require_packages
 
@@ -152,7 +153,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
         ]
         of_model = [] if model is None else [architecture_of(model.model)]
         known = architecture_of_all([one.lora for one in stack], architecture, of_model)
-        recipe = Recipe(method, lora_rank or None, density, majority_sign, seed)
+        recipe = Recipe(rank=lora_rank if lora_rank > 0 else None, **how)
         device = comfy.model_management.get_torch_device()
         if device.type == "cuda":
             comfy.model_management.free_memory(MEMORY, device)

@@ -4,6 +4,8 @@ from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, Config, Dataset, io, ui
 from .folders import NONE, lora_choices, lora_file, lora_folder, lora_is_listed, runs_folder
 
+NAME = "my_lora"
+
 
 class CrucibleTrainLoRA(io.ComfyNode):
     @classmethod
@@ -27,13 +29,15 @@ class CrucibleTrainLoRA(io.ComfyNode):
                 Config.Input("config", tooltip="The training settings, from Configure LoRA (Crucible)."),
                 io.String.Input(
                     "output_name",
-                    default="my_lora",
+                    default=NAME,
+                    optional=True,
                     display_name="name",
                     tooltip="The LoRA's file name. If it is taken, a number is added: nothing is ever overwritten.",
                 ),
                 io.Boolean.Input(
                     "retrain",
                     default=False,
+                    optional=True,
                     tooltip=(
                         "On: always train from the first step. Off: a run that is already finished returns its LoRA "
                         "at once, and one that was interrupted continues where it stopped."
@@ -43,6 +47,7 @@ class CrucibleTrainLoRA(io.ComfyNode):
                     "continue_from",
                     options=lora_choices(),
                     default=NONE,
+                    optional=True,
                     display_name="continue from",
                     tooltip=(
                         "A LoRA to continue training, from any trainer, made for this kind of base model. Its layers "
@@ -63,13 +68,13 @@ class CrucibleTrainLoRA(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, continue_from, **_):
+    def fingerprint_inputs(cls, continue_from=NONE, **_):
         if continue_from is None:  # the value comes from another node, whose own inputs decide
             return ""
         return "" if continue_from == NONE else lora_file(continue_from).stat().st_mtime
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset, config, output_name, retrain, continue_from):
+    def execute(cls, model, clip, vae, dataset, config, output_name=NAME, retrain=False, continue_from=NONE):
         from ..trainer.doctor.requirements import require_packages
 
         require_packages()

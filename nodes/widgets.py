@@ -1,20 +1,22 @@
 """Node widgets generated from the settings of the config's schema."""
 
+from ..trainer.config.setting import AUTO_NUMBER
 from .comfy_io import io
 
 SAMPLERS = {"sample_sampler": "SAMPLERS", "sample_scheduler": "SCHEDULERS"}
 """The settings that list ComfyUI's samplers or schedulers, with the attribute of KSampler that has the names."""
 
+LARGEST_INTEGER = 2**53 - 1
+"""The largest integer that JavaScript represents exactly."""
+
 
 def widget(setting):
-    """Return the node input for a setting.
-
-    The values 0, -1 or `auto` (whichever the setting uses) leave the choice to the run.
-    """
+    """Return the node input for a setting. A prompt sent to the API may leave it out, which means its default."""
     shared = {
         "display_name": setting.title.lower(),
-        "tooltip": setting.description + _how_to_say_auto(setting),
+        "tooltip": setting.description,
         "advanced": setting.advanced or None,
+        "optional": True,
     }
     if setting.name in SAMPLERS:
         import comfy.samplers
@@ -28,21 +30,51 @@ def widget(setting):
     if setting.kind == "text":
         return io.String.Input(setting.name, default=setting.widget_default, multiline=setting.multiline, **shared)
     number = io.Int if setting.kind == "integer" else io.Float
+    if setting.may_be_auto:
+        return auto_number(
+            number,
+            setting.name,
+            setting.minimum,
+            setting.maximum,
+            expected=setting.expected,
+            excluded=setting.minimum_excluded,
+            default=setting.widget_default,
+            step=setting.step,
+            **shared,
+        )
     if setting.name == "seed":
         # Otherwise ComfyUI would change the seed after every run, and the next one would train from scratch.
         shared["control_after_generate"] = False
     return number.Input(
         setting.name,
         default=setting.widget_default,
-        min=setting.widget_minimum,
-        # The largest integer that JavaScript represents exactly.
-        max=min(setting.maximum, 2**53 - 1),
+        min=setting.minimum,
+        max=min(setting.maximum, LARGEST_INTEGER),
         step=setting.step,
         **shared,
     )
 
 
-def _how_to_say_auto(setting):
-    if not setting.is_number or not setting.may_be_auto:
-        return ""
-    return f" {setting.auto_number} = auto."
+def auto_number(
+    number, name, minimum, maximum, *, expected, tooltip, excluded=False, default=AUTO_NUMBER, step=None, **shared
+):
+    """Return the input of a number that may be auto: for the server a number, in the page a field that may be empty.
+
+    Args:
+        number: `io.Int` or `io.Float`.
+        minimum: the lowest number that is not auto.
+        expected: the valid values, as a phrase that follows "must be".
+        excluded: whether a number must be above `minimum`.
+    """
+    limits = {"whole": number is io.Int, "minimum": minimum, "excluded": excluded, "expected": expected}
+    return number.Input(
+        name,
+        default=default,
+        min=AUTO_NUMBER,
+        max=maximum,
+        step=step,
+        tooltip=f"{tooltip} Leave it empty for auto ({AUTO_NUMBER} in prompts sent to the API).",
+        # web/auto_number.js makes the field.
+        extra_dict={"widgetType": "CRUCIBLE_AUTO_NUMBER", "auto_number": limits},
+        **shared,
+    )

@@ -13,7 +13,7 @@ const stacks = new Set();
 const owners = new WeakMap();
 
 function readNames({ CrucibleLoadLoRA }) {
-    const [kind, options] = CrucibleLoadLoRA.input.required.lora_name;
+    const [kind, options] = CrucibleLoadLoRA.input.optional.lora_name;
     const listed = Array.isArray(kind) ? kind : options.options;
     names = listed.filter((name) => /\.(safetensors|sft)$/i.test(name)); // leaves out the entry None
 }

@@ -203,7 +203,7 @@ class Server:
 
     def options(self, node_type: str, widget: str) -> list[str]:
         """Return the current options of a list widget."""
-        kind, details = self.get(f"/object_info/{node_type}")[node_type]["input"]["required"][widget]
+        kind, details = self.get(f"/object_info/{node_type}")[node_type]["input"]["optional"][widget]
         return kind if isinstance(kind, list) else details["options"]
 
     def lora(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:

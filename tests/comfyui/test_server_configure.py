@@ -54,8 +54,8 @@ def trained(server, graph, output_name, dataset, **inputs):
 
 
 def test_the_purpose_is_the_first_widget(server):
-    required = server.get("/object_info/CrucibleConfigureLoRA")["CrucibleConfigureLoRA"]["input"]["required"]
-    assert next(iter(required)) == "purpose"
+    inputs = server.get("/object_info/CrucibleConfigureLoRA")["CrucibleConfigureLoRA"]["input"]["optional"]
+    assert next(iter(inputs)) == "purpose"
     choices = ["auto", "quick_test", "character", "style", "object", "concept"]
     assert server.options("CrucibleConfigureLoRA", "purpose") == choices
 

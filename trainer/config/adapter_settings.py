@@ -22,7 +22,7 @@ class AdapterSettings(BaseModel):
         "Rank",
         "How much the LoRA can learn: 4 to 8 for one subject and few images, 16 to 32 for a complex style and many "
         "images. Higher makes a larger file and overfits sooner.",
-        group="adapter",
+        group="main",
         step=1,
         aliases=("network_dim",),
         ge=1,
@@ -33,8 +33,7 @@ class AdapterSettings(BaseModel):
         "Alpha",
         "Scales the LoRA by alpha / rank. Half the rank up to the full rank is usual; lower acts like a lower "
         "learning rate.",
-        group="adapter",
-        advanced=True,
+        group="layers",
         step=0.5,
         aliases=("network_alpha",),
         gt=0,
@@ -45,8 +44,7 @@ class AdapterSettings(BaseModel):
         "Dropout",
         "Fraction of the LoRA's inputs dropped at random in each step. 0.05 to 0.1 slows overfitting; higher slows "
         "learning too.",
-        group="adapter",
-        advanced=True,
+        group="layers",
         step=0.05,
         ge=0.0,
         le=0.9,
@@ -56,8 +54,7 @@ class AdapterSettings(BaseModel):
         "Layers",
         "Which layers of the model get an adapter. Adding the feed-forward layers learns more, in a larger file; "
         "linear is all linear layers, linear_and_convolution every layer that can have one.",
-        group="adapter",
-        advanced=True,
+        group="layers",
     )
 
     train_text_encoder: bool = setting(
@@ -65,8 +62,7 @@ class AdapterSettings(BaseModel):
         "Train text encoder",
         "Train the text encoders too, which helps the model learn a new word. Needs more memory and time, because "
         "captions are encoded again in every step.",
-        group="adapter",
-        advanced=True,
+        group="layers",
     )
     algorithm: Literal["lora", "rslora", "dora", "loha", "lokr"] = setting(
         "lora",
@@ -74,8 +70,7 @@ class AdapterSettings(BaseModel):
         "lora works everywhere. rslora scales by alpha / sqrt(rank), for ranks of 32 and above. dora trains direction "
         "and magnitude separately: slightly better but slower, and applied only by ComfyUI and Forge. loha and lokr "
         "get more out of fewer parameters; ComfyUI, A1111 and Forge read them, diffusers does not.",
-        group="adapter",
-        advanced=True,
+        group="layers",
         value_aliases={"locon": "lora"},
     )
     loraplus_ratio: float = setting(
@@ -83,8 +78,7 @@ class AdapterSettings(BaseModel):
         "LoRA+ ratio",
         "LoRA+: how many times higher the learning rate of a LoRA's second matrix (B) is than that of its first (A). "
         "1 turns it off; 4 to 16 learns faster.",
-        group="adapter",
-        advanced=True,
+        group="layers",
         step=1.0,
         aliases=("loraplus_lr_ratio",),
         ge=1.0,
@@ -95,8 +89,7 @@ class AdapterSettings(BaseModel):
         "Layers by name",
         "Train only these layers, one per line, each with its own rank and alpha if you like: attn2.to_k rank=4 "
         "alpha=2. A name is the end of a layer's path; * matches any characters.",
-        group="adapter",
-        advanced=True,
+        group="layers",
         multiline=True,
     )
 

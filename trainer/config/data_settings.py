@@ -23,21 +23,21 @@ class DataSettings(BaseModel):
         "Image folder",
         "Folder with the training images and their captions, or `demo` for the built-in dataset. kohya-style "
         "subfolders (10_cat) are included, and their images are repeated as often as the number says.",
-        group="data",
+        group="dataset",
     )
     trigger_word: str = setting(
         "",
         "Trigger word",
         "The word that calls up what the LoRA has learned. It is added to the front of every caption that lacks it, "
         "and becomes the caption of images that have none.",
-        group="data",
+        group="dataset",
     )
     resolution: int | None = setting(
         None,
         "Resolution",
         "Images are trained at about resolution x resolution pixels, in their own aspect ratio: 512 for SD1.5, 1024 "
         "for SDXL and newer. Lower needs less memory and time, but learns less detail.",
-        group="data",
+        group="dataset",
         step=64,
         ge=64,
         le=4096,
@@ -47,22 +47,20 @@ class DataSettings(BaseModel):
         "Captions from",
         "auto uses what each image has: a text file of the same name (.txt, then .caption), otherwise its line in "
         "metadata.jsonl or metadata.csv. The image's file name or folder name can serve as the caption too.",
-        group="data",
+        group="dataset",
     )
     metadata_path: str | None = setting(
         None,
         "Metadata file",
         "A metadata.csv or metadata.jsonl file with captions that is not in the image folder.",
-        group="data",
-        advanced=True,
+        group="run",
     )
     missing_captions: Literal["trigger_word", "skip"] = setting(
         "trigger_word",
         "Images without caption",
         "Use the trigger word as the caption of images that have none (without a trigger word, training does not "
         "start), or skip these images.",
-        group="data",
-        advanced=True,
+        group="captions",
     )
     caption_prefix: str = setting(
         "", "Caption prefix", "Text added to the front of every caption.", group="data", advanced=True
@@ -75,24 +73,21 @@ class DataSettings(BaseModel):
         "One caption a line",
         "Treat each line of a caption file as a separate caption, and draw one of them each time. Off: all lines "
         "together are one caption.",
-        group="data",
-        advanced=True,
+        group="captions",
         aliases=("enable_wildcard",),
     )
     shuffle_caption: bool = setting(
         False,
         "Shuffle tags",
         "Shuffle the comma-separated tags of a caption each time it is used, so that no tag depends on its position.",
-        group="data",
-        advanced=True,
+        group="captions",
     )
     keep_tokens: int = setting(
         0,
         "Kept tags",
         "Number of tags at the start of a caption that stay in place when tags are shuffled. A leading trigger word "
         "always stays and is not counted.",
-        group="data",
-        advanced=True,
+        group="captions",
         step=1,
         ge=0,
         le=100,
@@ -102,8 +97,7 @@ class DataSettings(BaseModel):
         "Caption dropout",
         "Fraction of the time that an image is trained without its caption. 0.05 to 0.1 helps a style work without "
         "its trigger word; 0 ties what is learned to the captions. auto drops captions only for styles.",
-        group="data",
-        advanced=True,
+        group="captions",
         step=0.05,
         ge=0.0,
         le=1.0,
@@ -112,8 +106,7 @@ class DataSettings(BaseModel):
         1,
         "Repeats",
         "How many times each image is shown per epoch.",
-        group="data",
-        advanced=True,
+        group="dataset",
         step=1,
         aliases=("num_repeats", "dataset_repeats"),
         ge=1,
@@ -123,15 +116,13 @@ class DataSettings(BaseModel):
         "",
         "More resolutions",
         "Additional resolutions at which every image is trained, for example 512, 768.",
-        group="data",
-        advanced=True,
+        group="images",
     )
     aspect_ratio_buckets: bool = setting(
         True,
         "Aspect buckets",
         "Train each image in its own aspect ratio. Off: crop each to the square in its centre.",
-        group="data",
-        advanced=True,
+        group="images",
         aliases=("enable_bucket",),
     )
     bucket_step: int = setting(
@@ -139,8 +130,7 @@ class DataSettings(BaseModel):
         "Bucket step",
         "Image sides are multiples of this many pixels. Smaller steps crop less: as low as 8 for SD1.5 and SDXL, 16 "
         "for most others. For resolutions below 256, at most 16 is used.",
-        group="data",
-        advanced=True,
+        group="images",
         step=8,
         aliases=("bucket_reso_steps",),
         ge=8,
@@ -151,39 +141,34 @@ class DataSettings(BaseModel):
         "Enlarge small images",
         "Upscale images that are smaller than the resolution instead of training them at their own size. Upscaling "
         "adds blur, which the LoRA learns.",
-        group="data",
-        advanced=True,
+        group="images",
     )
     horizontal_flip: bool = setting(
         False,
         "Mirror",
         "Mirror images at random, half of the time. Not for text, faces or anything else whose left and right differ.",
-        group="data",
-        advanced=True,
+        group="images",
         aliases=("flip_aug",),
     )
     random_crop: bool = setting(
         False,
         "Random crop",
         "Crop images at a random position each time instead of at the centre.",
-        group="data",
-        advanced=True,
+        group="images",
     )
     mask_source: MaskSource = setting(
         "none",
         "Masks from",
         "Train only part of each image: the area that its alpha channel covers, or the white area of a mask file "
         "beside it, named <name>.mask.png or <name>-masklabel.png, or of a file of its name in a subfolder masks.",
-        group="data",
-        advanced=True,
+        group="images",
     )
     validation_percent: float | None = setting(
         None,
         "Validation",
         "Percentage of the images to hold out from training and use to detect overfitting. auto holds out some when "
         "training starts, if there are at least 30 images.",
-        group="data",
-        advanced=True,
+        group="dataset",
         step=1.0,
         ge=0.0,
         le=50.0,
@@ -192,8 +177,7 @@ class DataSettings(BaseModel):
         42,
         "Validation seed",
         "Change this to hold out different images for validation.",
-        group="data",
-        advanced=True,
+        group="images",
         step=1,
         ge=0,
         le=2**31 - 1,
@@ -203,16 +187,14 @@ class DataSettings(BaseModel):
         "Regularization folder",
         "Folder with images of what the model should not forget, captioned without the trigger word. They are mixed "
         "in with the training images.",
-        group="data",
-        advanced=True,
+        group="dataset",
     )
     prior_loss_weight: float = setting(
         1.0,
         "Regularization weight",
         "Weight of regularization images in the loss, relative to training images. Higher preserves more of what the "
         "model already knows.",
-        group="data",
-        advanced=True,
+        group="images",
         step=0.1,
         ge=0.0,
         le=10.0,
@@ -222,8 +204,7 @@ class DataSettings(BaseModel):
         "Regularization images",
         "Number of regularization images shown for each training image. Higher preserves more of what the model "
         "already knows.",
-        group="data",
-        advanced=True,
+        group="images",
         step=0.1,
         ge=0.0,
         le=10.0,

@@ -19,7 +19,6 @@ class GuardSettings(BaseModel):
         "Validate every",
         "Steps between two measurements of the loss on the validation images.",
         group="validation",
-        advanced=True,
         step=1,
         aliases=("eval_steps", "validation_steps"),
         ge=1,
@@ -31,7 +30,6 @@ class GuardSettings(BaseModel):
         "Stop training after this many validation measurements in a row that do not improve on the best one. Higher "
         "waits longer; 0 never stops early.",
         group="validation",
-        advanced=True,
         step=1,
         ge=0,
         le=1000,
@@ -42,7 +40,6 @@ class GuardSettings(BaseModel):
         "How far the validation loss must fall below the best one to count as an improvement, as a fraction of the "
         "best. Higher stops sooner.",
         group="validation",
-        advanced=True,
         step=0.001,
         ge=0.0,
         le=1.0,
@@ -54,7 +51,6 @@ class GuardSettings(BaseModel):
         "whether it copies the training images and whether it needs its trigger word. auto skips this for short runs "
         "and quick tests, and when it would take more than half as long as the training.",
         group="validation",
-        advanced=True,
     )
     downweight_hard_images: bool = setting(
         False,
@@ -62,5 +58,4 @@ class GuardSettings(BaseModel):
         "Halve the weight of images for as long as their loss stays far above that of the others: often their caption "
         "is wrong, or they do not belong in the dataset.",
         group="validation",
-        advanced=True,
     )

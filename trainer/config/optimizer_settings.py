@@ -31,8 +31,7 @@ class OptimizerSettings(BaseModel):
         "adamw suits nearly everything. adamw_8bit (CUDA only) and adafactor need less memory. lion needs about a "
         "fifth of the learning rate. prodigy finds the learning rate itself, and schedule_free_adamw needs no "
         "schedule. Only optimizers whose package is installed are listed.",
-        group="training",
-        advanced=True,
+        group="optimizer",
         aliases=("optimizer_type", "optim"),
         value_aliases={
             "adamw_torch": "adamw",
@@ -50,8 +49,7 @@ class OptimizerSettings(BaseModel):
         "Beta 1",
         "Decay of the running average of the gradients (momentum). Higher is smoother but reacts more slowly; 0.9 is "
         "usual.",
-        group="training",
-        advanced=True,
+        group="optimizer",
         step=0.01,
         ge=0.0,
         le=0.9999,
@@ -61,8 +59,7 @@ class OptimizerSettings(BaseModel):
         "Beta 2",
         "Decay of the running average of the squared gradients, or of the momentum for lion. Higher is smoother but "
         "reacts more slowly; 0.999 is usual, 0.99 for lion.",
-        group="training",
-        advanced=True,
+        group="optimizer",
         step=0.001,
         gt=0.0,
         le=0.99999,
@@ -72,8 +69,7 @@ class OptimizerSettings(BaseModel):
         "Schedule",
         "How the learning rate changes after the warmup: constant keeps it, the others lower it to zero. auto is "
         "cosine, or constant for schedule_free_adamw.",
-        group="training",
-        advanced=True,
+        group="optimizer",
         aliases=("lr_scheduler_type",),
         value_aliases={"constant_with_warmup": "constant"},
     )
@@ -81,8 +77,7 @@ class OptimizerSettings(BaseModel):
         1,
         "Restarts",
         "How many times cosine_with_restarts goes from the full learning rate down to zero.",
-        group="training",
-        advanced=True,
+        group="optimizer",
         step=1,
         ge=1,
         le=1000,
@@ -91,8 +86,7 @@ class OptimizerSettings(BaseModel):
         1.0,
         "Power",
         "Shape of polynomial: 1 falls in a straight line, higher falls faster at first and more slowly later.",
-        group="training",
-        advanced=True,
+        group="optimizer",
         step=0.5,
         gt=0.0,
         le=10.0,
@@ -101,8 +95,7 @@ class OptimizerSettings(BaseModel):
         None,
         "Warmup share",
         "Length of the warmup as a fraction of all steps, instead of in steps: 0.1 is a tenth of the run.",
-        group="training",
-        advanced=True,
+        group="optimizer",
         step=0.01,
         aliases=("warmup_ratio",),
         ge=0.0,
@@ -113,8 +106,7 @@ class OptimizerSettings(BaseModel):
         "Weight averaging",
         "Use an exponential moving average of the weights for samples, validation and the saved file. 0.99 to 0.999 "
         "gives a steadier result; higher averages over more steps. 0 turns it off.",
-        group="training",
-        advanced=True,
+        group="optimizer",
         step=0.001,
         ge=0.0,
         le=0.9999,

@@ -21,21 +21,20 @@ class OutputSettings(BaseModel):
         None,
         "Base model",
         "The model to train on: `demo`, or the folder of a diffusers model. In ComfyUI it is the MODEL input.",
-        group="data",
+        group="run",
         aliases=("pretrained_model_name_or_path",),
     )
     output_dir: str = setting(
         "output",
         "Output folder",
         "Folder for everything that a run writes. In ComfyUI it is the output folder.",
-        group="output",
-        advanced=True,
+        group="run",
     )
     output_name: str = setting(
         "lora",
         "Name",
         "File name of the LoRA. Existing files are never overwritten; a number is added instead.",
-        group="output",
+        group="run",
     )
 
     purpose: Purpose = setting(
@@ -43,7 +42,7 @@ class OutputSettings(BaseModel):
         "Purpose",
         "What the LoRA is for. It determines every setting that is left on auto. auto judges by the captions; "
         "quick_test is a short run that shows within minutes whether everything works.",
-        group="training",
+        group="main",
     )
 
     @field_validator("output_name")

@@ -17,7 +17,7 @@ class PreviewSettings(BaseModel):
         "Sample prompts",
         "Prompts for the samples drawn during training, one per line. If empty, the first captions of the dataset are "
         "used.",
-        group="samples",
+        group="main",
         multiline=True,
     )
     sample_negative_prompt: str = setting(
@@ -25,7 +25,6 @@ class PreviewSettings(BaseModel):
         "Negative prompt",
         "What samples should not show. Only affects models that are sampled with a CFG above 1.",
         group="samples",
-        advanced=True,
         multiline=True,
     )
     sample_every_n_steps: int | None = setting(
@@ -33,7 +32,6 @@ class PreviewSettings(BaseModel):
         "Sample every",
         "Steps between two rounds of samples. Lower shows progress more often, but takes more time.",
         group="samples",
-        advanced=True,
         step=1,
         ge=1,
         le=1_000_000,
@@ -43,7 +41,6 @@ class PreviewSettings(BaseModel):
         "Sampling steps",
         "Sampler steps for each sample. Higher takes more time.",
         group="samples",
-        advanced=True,
         step=1,
         ge=1,
         le=200,
@@ -53,7 +50,6 @@ class PreviewSettings(BaseModel):
         "Sample CFG",
         "Guidance scale of samples: higher follows the prompt more closely.",
         group="samples",
-        advanced=True,
         step=0.5,
         gt=0,
         le=100,
@@ -66,5 +62,4 @@ class PreviewSettings(BaseModel):
         "Scheduler",
         "The scheduler (noise schedule) for samples, by its name in ComfyUI.",
         group="samples",
-        advanced=True,
     )

@@ -19,8 +19,7 @@ class RunSettings(BaseModel):
         "Checkpoint every",
         "Steps between two checkpoints, from which a run resumes after a crash or Cancel. auto saves about one a "
         "minute; one is always saved on Cancel and at the end.",
-        group="output",
-        advanced=True,
+        group="memory",
         step=1,
         aliases=("save_every_n_steps", "checkpointing_steps"),
         ge=1,
@@ -31,8 +30,7 @@ class RunSettings(BaseModel):
         "Checkpoints kept",
         "How many of a run's latest checkpoints to keep. A finished run keeps only the last one, so that it can be "
         "trained for more steps; with 0 it keeps none.",
-        group="output",
-        advanced=True,
+        group="memory",
         step=1,
         aliases=("save_total_limit", "checkpoints_total_limit"),
         ge=0,
@@ -42,8 +40,7 @@ class RunSettings(BaseModel):
         None,
         "Resume from checkpoint",
         "Folder of a checkpoint to resume from. If empty, the latest checkpoint of the same run is used.",
-        group="output",
-        advanced=True,
+        group="run",
     )
     memory: str = setting(
         "auto",
@@ -51,16 +48,14 @@ class RunSettings(BaseModel):
         "auto uses the memory that is free and adapts when it runs out: fewer images at a time, gradient "
         "checkpointing, more of the model in system RAM. A number of GB, such as 8 GB, sets a limit. fixed changes "
         "nothing, and stops with an error if the training does not fit.",
-        group="training",
-        advanced=True,
+        group="memory",
     )
     allow_lower_resolution: bool = setting(
         False,
         "Allow lower resolution",
         "If the training does not fit into memory in any other way, lower the resolution (to no less than 384) "
         "instead of stopping.",
-        group="training",
-        advanced=True,
+        group="memory",
     )
 
     continue_from: str | None = setting(
@@ -68,8 +63,7 @@ class RunSettings(BaseModel):
         "Continue from",
         "A LoRA file to start from instead of from scratch, made by any trainer for the same kind of base model. Its "
         "layers, ranks and algorithm are kept, unless the rank is set here.",
-        group="training",
-        advanced=True,
+        group="run",
     )
 
     @field_validator("memory")

@@ -16,6 +16,9 @@ INVISIBLE = {ord(letter): None for letter in "\u200b\u2060\ufeff\u00ad"}
 _QUOTES = ("\u201c\u201d", "\u201e\u201c", "\u201e\u201d", "\u2018\u2019", "\u00ab\u00bb", "\u300c\u300d", '""', "''")
 """Quotes that word processors, phones and file managers put around a text, opening and closing."""
 
+AUTO_NUMBER = -1
+"""The number that stands for auto in a number widget. No setting that may be auto has it as a value."""
+
 Kind = Literal["integer", "number", "choice", "switch", "text"]
 
 
@@ -32,7 +35,7 @@ class Setting:
         kind: the type of the value: integer, number (float), choice, switch (bool) or text.
         default: the default value; None stands for auto or, for text, for no value.
         may_be_auto: whether the run can choose the value itself, which is None in the config, absent or `auto` in
-            YAML, and `auto_number` in a number widget.
+            YAML, and `AUTO_NUMBER` in a number widget.
         minimum: the lowest valid number, or its exclusive lower bound if `minimum_excluded` is set.
         minimum_excluded: whether a number must be above `minimum`.
         maximum: the highest valid number.
@@ -69,17 +72,12 @@ class Setting:
 
     @property
     def widget_default(self) -> Any:
-        """The default value of the widget: `auto_number` for a number on auto, `auto` for a choice on auto."""
+        """The default value of the widget: `AUTO_NUMBER` for a number on auto, `auto` for a choice on auto."""
         if self.default is not None:
             return self.default
         if self.is_number:
-            return int(self.auto_number) if self.kind == "integer" else float(self.auto_number)
+            return AUTO_NUMBER if self.kind == "integer" else float(AUTO_NUMBER)
         return "auto" if self.kind == "choice" else ""
-
-    @property
-    def auto_number(self) -> int:
-        """The number that stands for auto in a widget: 0, or -1 where 0 is a valid value (no warmup, no dropout)."""
-        return -1 if self.minimum == 0 and not self.minimum_excluded else 0
 
     def missing_package(self, choice: Any) -> str | None:
         """Return the package that a choice needs, or None if it is installed or the choice needs none."""
@@ -92,11 +90,6 @@ class Setting:
     def offered(self) -> list[str]:
         """The choices whose packages are installed."""
         return [choice for choice in self.choices if self.missing_package(choice) is None]
-
-    @property
-    def widget_minimum(self) -> float | None:
-        """The lowest value of a number widget: the number that stands for auto, if the setting may be auto."""
-        return self.auto_number if self.may_be_auto else self.minimum
 
     @property
     def expected(self) -> str:

@@ -16,7 +16,7 @@ from .contradictions import contradictions
 from .foreign_keys import ELSEWHERE
 from .sample_prompts import problems_of_prompts
 from .schema import SETTINGS, TrainingConfig
-from .setting import INVISIBLE
+from .setting import AUTO_NUMBER, INVISIBLE
 
 LONGEST_VALUE = 60
 """The most characters of a wrong value that a message quotes."""
@@ -59,7 +59,7 @@ def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
 
 
 def from_widgets(values: Mapping[str, Any]) -> TrainingConfig:
-    """Build a config from the values of a node's widgets, where a number stands for auto (`Setting.auto_number`).
+    """Build a config from the values of a node's widgets, where `AUTO_NUMBER` stands for auto.
 
     Raises:
         CrucibleError: a value is wrong, as in `parse_config`.
@@ -72,7 +72,7 @@ def is_auto_widget(key: str, value: Any) -> bool:
     setting = SETTINGS.get(KEYS.get(key, ""))
     if setting is None or not setting.is_number or not setting.may_be_auto or isinstance(value, bool):
         return False
-    return isinstance(value, int | float) and value == setting.auto_number
+    return isinstance(value, int | float) and value == AUTO_NUMBER
 
 
 def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list[Problem]]:

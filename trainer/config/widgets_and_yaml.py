@@ -59,7 +59,8 @@ def from_widgets_and_yaml(widgets: Mapping[str, Any], text: str) -> TrainingConf
         elif not _agree(SETTINGS[name], value, named[name]):
             key, title = written_as[name], SETTINGS[name].title.lower()
             fight = f"{key} = {quoted(named[name])} in the YAML, but the widget {title} ({name}) is {quoted(value)}"
-            default = quoted(SETTINGS[name].widget_default)
+            setting = SETTINGS[name]
+            default = "auto" if _leaves_open(name, setting.default) else quoted(setting.widget_default)
             problems.append(Problem((key,), f"{fight}; set the widget back to {default}, or remove the line"))
     config, wrong = check_values({**values, **said})
     if config is None or problems:

@@ -46,10 +46,15 @@ NEW_LINE, INDENTED = "\n", "\n    "
 
 @dataclass(frozen=True)
 class Summary:
-    """The settings of a run as text for the user, and as a config file."""
+    """The settings of a run as text for the user, and as a config file.
+
+    Attributes:
+        chosen: the value of each setting that was chosen automatically; empty while it is not known.
+    """
 
     text: str
     yaml: str
+    chosen: dict[str, Any]
 
 
 def summarise(
@@ -80,9 +85,11 @@ def summarise(
     if model is not None and model.architecture == "demo":
         config = config.model_copy(update={"base_model": "demo"})
     reasons: dict[str, str] = {}
+    chosen: dict[str, Any] = {}
     if dataset is not None and model is not None:
         plan = make_plan(config, dataset, model)
         reasons, remarks = plan.resolved.reasons, plan.notes
+        chosen = {name: getattr(plan.resolved.values, name) for name in reasons}
     else:
         remarks = notes(config, model=model)
         if dataset is not None and config.purpose == "auto":
@@ -100,7 +107,7 @@ def summarise(
         lines.append(f"Ignored in config_yaml, because other nodes decide here: {pairs}")
     missing_in_yaml = "" if dataset is None else dataset.not_in_folder
     lines += note_lines((*warnings, *remarks, *filter(None, [missing_in_yaml])))
-    return Summary("\n".join(lines), to_yaml(config, reasons, missing_in_yaml))
+    return Summary("\n".join(lines), to_yaml(config, reasons, missing_in_yaml), chosen)
 
 
 def _given(config: TrainingConfig) -> list[str]:

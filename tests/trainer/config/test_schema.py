@@ -9,6 +9,8 @@ from pathlib import Path
 import lora_crucible
 import pytest
 from lora_crucible.config import SETTINGS, Setting, TrainingConfig, from_widgets
+from lora_crucible.config.setting import AUTO_NUMBER
+from lora_crucible.errors import CrucibleError
 from pydantic import ValidationError
 
 settings = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
@@ -23,8 +25,7 @@ def test_every_setting_can_become_a_widget(setting: Setting) -> None:
         assert setting.minimum is not None
         assert setting.maximum is not None
         assert setting.step
-        assert setting.widget_minimum is not None
-        assert setting.widget_minimum <= setting.widget_default <= setting.maximum
+        assert setting.widget_default == AUTO_NUMBER or setting.minimum <= setting.widget_default <= setting.maximum
     if setting.kind == "choice":
         assert setting.widget_default in setting.choices
 
@@ -96,15 +97,16 @@ def test_new_settings_follow_those_that_saved_workflows_hold_by_position() -> No
     assert all(SETTINGS[name].advanced for name in names[names.index("sample_scheduler") :])
 
 
-def test_a_widget_can_say_both_auto_and_zero_where_zero_is_a_value() -> None:
+def test_one_number_stands_for_auto_in_all_widgets_and_zero_stands_for_itself() -> None:
     for setting in SETTINGS.values():
         if setting.is_number and setting.may_be_auto:
-            auto = {setting.name: setting.widget_default}
-            assert getattr(from_widgets(auto), setting.name) is None, setting.name
-            zero_is_a_value = setting.minimum == 0 and not setting.minimum_excluded
-            assert setting.widget_default == (-1 if zero_is_a_value else 0), setting.name
-            if zero_is_a_value:
+            assert setting.widget_default == AUTO_NUMBER < setting.minimum, setting.name
+            assert getattr(from_widgets({setting.name: setting.widget_default}), setting.name) is None, setting.name
+            if setting.minimum == 0 and not setting.minimum_excluded:
                 assert getattr(from_widgets({setting.name: 0}), setting.name) == 0, setting.name
+            else:
+                with pytest.raises(CrucibleError, match=f"{setting.name} = 0, but .*, or auto"):
+                    from_widgets({setting.name: 0})
 
 
 def test_every_whole_number_can_be_chosen_except_for_sizes_in_pixels() -> None:

@@ -220,11 +220,11 @@ def test_a_wrong_value_is_quoted_as_it_was_written() -> None:
         parse_config({"learning_rate": "20e-1"})
 
 
-def test_zero_in_a_widget_is_auto_only_where_a_run_can_choose() -> None:
-    config = from_widgets({"lora_rank": 0, "learning_rate": 0.0, "seed": 0, "lora_dropout": 0.0})
+def test_minus_one_in_a_widget_is_auto_only_where_a_run_can_choose() -> None:
+    config = from_widgets({"lora_rank": -1, "learning_rate": -1.0, "seed": 0, "lora_dropout": 0.0})
     assert config == TrainingConfig(seed=0)
-    with pytest.raises(CrucibleError, match="sample_steps = 0"):
-        from_widgets({"sample_steps": 0})
+    with pytest.raises(CrucibleError, match="sample_steps = -1"):
+        from_widgets({"sample_steps": -1})
 
 
 def test_lists_of_layers_are_patterns() -> None:

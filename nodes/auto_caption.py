@@ -7,6 +7,7 @@ from ..trainer.captioners.options import DETAILS, LANGUAGES, MODES, CaptionOptio
 from ..trainer.config.setting import AUTO_NUMBER
 from .comfy_io import CATEGORY, Dataset, io, ui
 from .folders import caption_cache_folder, captioner_roots
+from .tagger_options import TaggerOptions
 from .widgets import auto_number
 
 NOTHING, SIDECARS, METADATA = "nothing", "text files", "metadata.csv"
@@ -123,36 +124,6 @@ class CrucibleAutoCaption(io.ComfyNode):
                         "table, metadata.csv. Files that are replaced are kept as .bak."
                     ),
                 ),
-                io.Float.Input(
-                    "general_threshold",
-                    default=style.general_threshold,
-                    optional=True,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    display_name="tag threshold",
-                    advanced=True,
-                    tooltip="For taggers: how certain a tag must be. Lower gives more tags, but also more wrong ones.",
-                ),
-                io.Float.Input(
-                    "character_threshold",
-                    default=style.character_threshold,
-                    optional=True,
-                    min=0.0,
-                    max=1.01,
-                    step=0.01,
-                    display_name="character threshold",
-                    advanced=True,
-                    tooltip="For taggers: how certain a character's name must be. Set it to 1.01 for no names.",
-                ),
-                io.Boolean.Input(
-                    "rating_tag",
-                    default=False,
-                    optional=True,
-                    display_name="rating tag",
-                    advanced=True,
-                    tooltip="For taggers: add a tag that says how safe for work the image is.",
-                ),
                 auto_number(
                     io.Int,
                     "batch_size",
@@ -161,9 +132,9 @@ class CrucibleAutoCaption(io.ComfyNode):
                     expected="a whole number from 1 to 256, or auto",
                     optional=True,
                     display_name="batch size",
-                    advanced=True,
                     tooltip="How many images to caption at once; halved when memory runs out.",
                 ),
+                TaggerOptions.Input("options", optional=True, tooltip="For taggers: from Tagger Options (Crucible)."),
             ],
             outputs=[
                 Dataset.Output("dataset", tooltip="The same images with the new captions, for Train LoRA (Crucible)."),
@@ -172,7 +143,7 @@ class CrucibleAutoCaption(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, dataset, captioner=DEFAULT.label, download=False, write=NOTHING, **settings):
+    def execute(cls, dataset, captioner=DEFAULT.label, download=False, write=NOTHING, options=None, **settings):
         from ..trainer.captioners.cache import CaptionCache
         from ..trainer.captioners.dataset import pictures_of, with_captions
         from ..trainer.captioners.registry import open_captioner
@@ -189,23 +160,23 @@ class CrucibleAutoCaption(io.ComfyNode):
             check_writable(dataset.folder)
         if write == METADATA:
             open_table(dataset.folder / METADATA_FILE)
-        options = _options(settings, dataset.trigger_word)
+        how = _options({**settings, **(options or {})}, dataset.trigger_word)
         pictures = pictures_of(dataset)
-        if not any(needs_caption(picture.caption, options) for picture in pictures):
+        if not any(needs_caption(picture.caption, how) for picture in pictures):
             texts = [image.caption for image in dataset.images]
             return io.NodeOutput(dataset, texts, ui=ui.PreviewText("Every image has a caption: nothing to do."))
         model = open_captioner(_fetched(captioner, download))
         result = CaptionResult()
         if write == SIDECARS:
-            pictures, result.problems = without_shared(pictures, options)
+            pictures, result.problems = without_shared(pictures, how)
         show = _preview(len(pictures))
         try:
             for done in caption_images(
                 model,
                 pictures,
-                options,
+                how,
                 lambda: captioner_session(model),
-                cache=CaptionCache(caption_cache_folder(), model, options.style),
+                cache=CaptionCache(caption_cache_folder(), model, how.style),
                 check=check_interrupt,
                 is_out_of_memory=is_out_of_memory,
             ):

@@ -3,9 +3,10 @@
 from ..trainer.config import SETTINGS, from_widgets
 from .comfy_io import CATEGORY, Dataset, io, ui
 from .folders import temporary_folder
-from .widgets import widget
+from .options import DataOptions, values_of
+from .widgets import refuse_unknown_inputs, widget
 
-SHOWN = ("trigger_word", "resolution", "missing_captions", "horizontal_flip", "allow_upscaling", "validation_percent")
+SHOWN = ("trigger_word", "resolution", "validation_percent")
 
 
 class CrucibleDatasetFromImages(io.ComfyNode):
@@ -30,22 +31,28 @@ class CrucibleDatasetFromImages(io.ComfyNode):
                     tooltip="The captions: one for each image in the same order, or a single one for all of them.",
                 ),
                 *(widget(SETTINGS[name]) for name in SHOWN),
+                DataOptions.Input(
+                    "options", optional=True, tooltip="From Caption Options and Image Options, in a chain."
+                ),
             ],
             outputs=[
                 Dataset.Output("dataset", tooltip="For Train LoRA (Crucible) or Auto Caption (Crucible)."),
                 io.Image.Output("preview", tooltip="The images as cropped, with captions and any problems found."),
                 io.String.Output("report", tooltip="What the dataset contains, how it is trained, any problems found."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, images, texts=None, **widgets):
+    def execute(cls, images, texts=None, options=None, **widgets):
         from ..trainer.data.images.contact_sheet import contact_sheet
         from ..trainer.data.images.from_images import dataset_from_images
         from ..trainer.data.images.report import dataset_report
         from ..trainer.files.pictures import to_pixels
 
-        settings = from_widgets({name: values[0] for name, values in widgets.items()}).data
+        refuse_unknown_inputs(cls)
+        values = {name: values[0] for name, values in widgets.items()}
+        settings = from_widgets({**values, **values_of((options or [None])[0])}).data
         dataset = dataset_from_images(images, texts or [], settings, temporary_folder())
         report = dataset_report(dataset)
         text = report.text()

@@ -9,7 +9,9 @@ from .load_dataset import CrucibleLoadDataset
 from .load_lora import CrucibleLoadLoRA
 from .lora_stack import CrucibleLoRAStack
 from .merge_lora import CrucibleMergeLoRA
+from .options import OPTION_NODES
 from .prompts import leave_out_empty_numbers
+from .tagger_options import CrucibleTaggerOptions
 from .train_lora import CrucibleTrainLoRA
 
 
@@ -25,7 +27,9 @@ class CrucibleExtension(ComfyExtension):
             CrucibleLoadDataset,
             CrucibleDatasetFromImages,
             CrucibleAutoCaption,
+            CrucibleTaggerOptions,
             CrucibleConfigureLoRA,
+            *OPTION_NODES.values(),
             CrucibleTrainLoRA,
             CrucibleLoadLoRA,
             CrucibleLoRAStack,

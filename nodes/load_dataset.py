@@ -1,23 +1,20 @@
 """The Load Dataset node: reads and checks a folder of images with captions."""
 
-from ..trainer.config import SETTINGS, DataSettings, from_widgets
+from ..trainer.config import SETTINGS, from_widgets
 from .comfy_io import CATEGORY, Dataset, io, ui
 from .folders import DEMO, dataset_choices, dataset_folder, dataset_roots, pasted_folder, runs_folder
-from .widgets import widget
+from .options import DataOptions, settings_of, values_of
+from .widgets import refuse_unknown_inputs, widget
 
 NONE = "none"
 
-NOT_AS_WIDGETS = {"train_data_dir", "reg_data_dir", "metadata_path"}
-"""Settings without a generated widget: folders are chosen from lists, and a metadata file must be in the folder."""
+FOLDERS = ("train_data_dir", "reg_data_dir")
+"""The settings without a generated widget: folders are chosen from lists."""
 
 
 class CrucibleLoadDataset(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        settings = sorted(
-            (SETTINGS[name] for name in DataSettings.model_fields if name not in NOT_AS_WIDGETS),
-            key=lambda setting: setting.advanced,
-        )
         return io.Schema(
             node_id="CrucibleLoadDataset",
             display_name="Load Dataset (Crucible)",
@@ -40,16 +37,6 @@ class CrucibleLoadDataset(io.ComfyNode):
                         "that comes with this pack."
                     ),
                 ),
-                *(widget(setting) for setting in settings),
-                io.Combo.Input(
-                    "reg_data_dir",
-                    options=[NONE, *dataset_choices()],
-                    default=NONE,
-                    optional=True,
-                    display_name="regularization folder",
-                    tooltip=SETTINGS["reg_data_dir"].description,
-                    advanced=True,
-                ),
                 io.String.Input(
                     "path",
                     default="",
@@ -58,7 +45,18 @@ class CrucibleLoadDataset(io.ComfyNode):
                         "The full path of any folder on this computer, used instead of the folder chosen above. Only "
                         "works while other computers cannot reach this ComfyUI."
                     ),
-                    advanced=True,
+                ),
+                *(widget(setting) for setting in settings_of("dataset") if setting.name not in FOLDERS),
+                io.Combo.Input(
+                    "reg_data_dir",
+                    options=[NONE, *dataset_choices()],
+                    default=NONE,
+                    optional=True,
+                    display_name="regularization folder",
+                    tooltip=SETTINGS["reg_data_dir"].description,
+                ),
+                DataOptions.Input(
+                    "options", optional=True, tooltip="From Caption Options and Image Options, in a chain."
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="With it, the report counts caption tokens exactly."),
                 io.Vae.Input("vae", optional=True, tooltip="With it, the report shows the sizes of the latents."),
@@ -68,6 +66,7 @@ class CrucibleLoadDataset(io.ComfyNode):
                 io.Image.Output("preview", tooltip="The images as cropped, with captions and any problems found."),
                 io.String.Output("report", tooltip="What the folder contains, how it is trained, any problems found."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -80,7 +79,7 @@ class CrucibleLoadDataset(io.ComfyNode):
         return [folder if folder in (None, DEMO) else folder_signature(folder) for folder in folders]
 
     @classmethod
-    def execute(cls, train_data_dir=DEMO, reg_data_dir=NONE, path="", clip=None, vae=None, **widgets):
+    def execute(cls, train_data_dir=DEMO, reg_data_dir=NONE, path="", options=None, clip=None, vae=None, **widgets):
         from ..trainer.data.cache import cache_folder
         from ..trainer.data.images.contact_sheet import contact_sheet
         from ..trainer.data.images.load import load_dataset
@@ -88,11 +87,12 @@ class CrucibleLoadDataset(io.ComfyNode):
         from ..trainer.files.pictures import to_pixels
         from ..trainer.models.comfyui.measuring import latent_factor, token_counter
 
+        refuse_unknown_inputs(cls)
         folders = {
             "train_data_dir": _folder(train_data_dir, path),
             "reg_data_dir": _regularization_folder(reg_data_dir) or "",
         }
-        settings = from_widgets({**widgets, **folders}).data
+        settings = from_widgets({**widgets, **values_of(options), **folders}).data
         dataset = load_dataset(
             settings,
             roots=() if path.strip() or folders["train_data_dir"] == DEMO else dataset_roots(),

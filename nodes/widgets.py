@@ -1,6 +1,8 @@
 """Node widgets generated from the settings of the config's schema."""
 
+from ..trainer.config import SETTINGS
 from ..trainer.config.setting import AUTO_NUMBER
+from ..trainer.messages.wording import listed
 from .comfy_io import io
 
 SAMPLERS = {"sample_sampler": "SAMPLERS", "sample_scheduler": "SCHEDULERS"}
@@ -15,7 +17,6 @@ def widget(setting):
     shared = {
         "display_name": setting.title.lower(),
         "tooltip": setting.description,
-        "advanced": setting.advanced or None,
         "optional": True,
     }
     if setting.name in SAMPLERS:
@@ -77,4 +78,30 @@ def auto_number(
         # web/auto_number.js makes the field.
         extra_dict={"widgetType": "CRUCIBLE_AUTO_NUMBER", "auto_number": limits},
         **shared,
+    )
+
+
+def refuse_unknown_inputs(node):
+    """Refuse a prompt that gives a node inputs it does not have, which ComfyUI would ignore.
+
+    Args:
+        node: the class of the node, which asks for the hidden inputs `prompt` and `unique_id`.
+
+    Raises:
+        CrucibleError: the prompt has such inputs.
+    """
+    from ..trainer.errors import CrucibleError
+    from .options import OPTION_NODES
+
+    schema = node.SCHEMA
+    given = (node.hidden.prompt or {}).get(node.hidden.unique_id, {}).get("inputs", {})
+    unknown = [name for name in given if name not in {one.id for one in schema.inputs}]
+    if not unknown:
+        return
+    groups = {SETTINGS[name].group for name in unknown if name in SETTINGS}
+    titles = [OPTION_NODES[group].GET_SCHEMA().display_name for group in OPTION_NODES if group in groups]
+    where = f"Settings such as these are on {listed(titles)}; add it and connect its options. " if titles else ""
+    raise CrucibleError(
+        f"{schema.display_name} has no input {listed(unknown)}, so its value would be ignored. {where}"
+        f"Its inputs are {', '.join(one.id for one in schema.inputs)}. Remove what is not one of them from the prompt."
     )

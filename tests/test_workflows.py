@@ -104,13 +104,3 @@ def test_seeds_stay(path):
 def test_has_a_thumbnail(path):
     with Image.open(path.with_suffix(".jpg")) as picture:
         assert picture.size == (400, 400)
-
-
-def test_every_node_has_a_help_page():
-    """Every node has a help page, and every help page belongs to a node."""
-    ids = {
-        re.search(r'node_id="(\w+)"', file.read_text(encoding="utf-8"))[1]
-        for file in (ROOT / "nodes").glob("*.py")
-        if "io.Schema(" in file.read_text(encoding="utf-8")
-    }
-    assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == ids

@@ -48,12 +48,29 @@ class Graph:
         self.prompt: dict[str, Any] = {}
 
     def add(self, node_type: str, node_id: str | None = None, **inputs: Any) -> Node:
-        """Add a node with the given widgets and links; other widgets get their defaults, as in the browser."""
+        """Add a node with the given widgets and links; other widgets get their defaults, as in the browser.
+
+        Settings that are not on the node itself are put on nodes for options, which are connected to it.
+        """
         info = self.object_info[node_type]
+        own = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+        if "options" in own:
+            for option_type, names in self._option_nodes(own["options"][0]).items():
+                if chosen := {name: inputs.pop(name) for name in names if name in inputs and name not in own}:
+                    earlier = {"options": inputs["options"]} if "options" in inputs else {}
+                    inputs["options"] = self.add(option_type, **chosen, **earlier)["options"]
         node_id = node_id or str(len(self.prompt) + 1)
         defaults = {name: _default(spec) for name, spec in info["input"].get("required", {}).items()}
         self.prompt[node_id] = {"class_type": node_type, "inputs": {**defaults, **inputs}}
         return Node(node_id, info["output_name"])
+
+    def _option_nodes(self, socket: str) -> dict[str, list[str]]:
+        """Return the inputs of each node for options that has a socket of this type."""
+        return {
+            node_type: list(info["input"]["optional"])
+            for node_type, info in self.object_info.items()
+            if info["category"] == "LoRA Crucible/options" and info["output"] == [socket]
+        }
 
     def show(self, name: str, text: Link) -> None:
         """Add a node that shows a text in the outputs of `Server.run` under `name`."""

@@ -62,12 +62,8 @@ class DataSettings(BaseModel):
         "start), or skip these images.",
         group="captions",
     )
-    caption_prefix: str = setting(
-        "", "Caption prefix", "Text added to the front of every caption.", group="data", advanced=True
-    )
-    caption_suffix: str = setting(
-        "", "Caption suffix", "Text added to the end of every caption.", group="data", advanced=True
-    )
+    caption_prefix: str = setting("", "Caption prefix", "Text added to the front of every caption.", group="captions")
+    caption_suffix: str = setting("", "Caption suffix", "Text added to the end of every caption.", group="captions")
     captions_per_line: bool = setting(
         False,
         "One caption a line",

@@ -55,7 +55,7 @@ class PreviewSettings(BaseModel):
         le=100,
     )
     sample_sampler: str = setting(
-        "euler", "Sampler", "The sampler for samples, by its name in ComfyUI.", group="samples", advanced=True
+        "euler", "Sampler", "The sampler for samples, by its name in ComfyUI.", group="samples"
     )
     sample_scheduler: str = setting(
         "normal",

@@ -30,8 +30,8 @@ class Setting:
         name: the key of the setting.
         title: a short label for the widget.
         description: the tooltip of the widget.
-        group: the section that the setting belongs to.
-        advanced: whether the widget is hidden among the advanced ones.
+        group: the node that has its widget: main (Configure LoRA), dataset (Load Dataset), or one of the nodes for
+            options; run for settings that are no widgets of settings nodes.
         kind: the type of the value: integer, number (float), choice, switch (bool) or text.
         default: the default value; None stands for auto or, for text, for no value.
         may_be_auto: whether the run can choose the value itself, which is None in the config, absent or `auto` in
@@ -51,7 +51,6 @@ class Setting:
     title: str
     description: str
     group: str
-    advanced: bool
     kind: Kind
     default: Any
     may_be_auto: bool
@@ -146,7 +145,6 @@ def setting(
     description: str,
     *,
     group: str,
-    advanced: bool = False,
     step: float | None = None,
     aliases: tuple[str, ...] = (),
     value_aliases: dict[str, str] | None = None,
@@ -161,7 +159,6 @@ def setting(
     """
     extra: dict[str, Any] = {
         "group": group,
-        "advanced": advanced,
         "step": step,
         "aliases": list(aliases),
         "value_aliases": value_aliases or {},
@@ -196,7 +193,6 @@ def _describe(name: str, field: FieldInfo) -> Setting:
         title=field.title or name,
         description=field.description or "",
         group=facts["group"],
-        advanced=facts["advanced"],
         kind=kind,
         default=field.default,
         may_be_auto="auto" in choices or (optional and kind != "text"),

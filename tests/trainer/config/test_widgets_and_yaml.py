@@ -45,7 +45,8 @@ def test_a_fight_names_both_and_everything_else_that_is_wrong() -> None:
     text = refused("# mine\nnetwork_dim: 4\nlora_rnk: 3\nbatch_size: 0\nseed: 1\nseed: 2\n", lora_rank=16, batch_size=2)
     assert "4 mistakes in config_yaml and the widgets" in text
     assert (
-        "line 2: network_dim = 4 in the YAML, but the widget rank (lora_rank) is 16; set the widget back to auto" in text
+        "line 2: network_dim = 4 in the YAML, but the widget rank (lora_rank) is 16; set the widget back to auto"
+        in text
     )
     for fact in ("line 3: lora_rnk", "line 4: batch_size = 0", "seed is in line 5 and again in line 6"):
         assert fact in text

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lora_crucible.config import SETTINGS
+from lora_crucible.config.setting import AUTO_NUMBER
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -17,6 +19,9 @@ API_FORMS = ROOT / "tests" / "web" / "workflows"
 
 MUTED = 2
 NOTES = {"MarkdownNote", "Note"}
+AUTO_NUMBERS = {"max_length", *(name for name, one in SETTINGS.items() if one.is_number and one.may_be_auto)}
+"""The inputs that the page shows as an empty field and sends as a number."""
+
 PROPERTIES = {"Node name for S&R", "cnr_id", "models"}
 """The allowed node properties: other packs add their own to workflows that are saved while they are loaded."""
 
@@ -36,6 +41,7 @@ def to_api_form(workflow: dict[str, Any]) -> dict[str, Any]:
             continue
         inputs = dict(node.get("widgets_values_named", {}))
         inputs.pop("control_after_generate", None)
+        inputs |= {name: AUTO_NUMBER for name, value in inputs.items() if value == "" and name in AUTO_NUMBERS}
         inputs |= {slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt

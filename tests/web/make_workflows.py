@@ -60,8 +60,8 @@ async ({nodes, groups}) => {
 def without_traces(workflow: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the workflow without what differs between runs and machines, and with the name of the pack it needs."""
     workflow["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"lora-crucible/{name}"))
-    # Shows the whole graph at 1600 x 900. At a slightly smaller scale, the classic canvas hides all text.
-    workflow["extra"] = {"ds": {"scale": 0.58, "offset": [595, 240]}}
+    # Shows the whole graph at 1400 x 900.
+    workflow["extra"] = {"ds": {"scale": 0.64, "offset": [125, 260]}}
     for node in workflow["nodes"]:
         if node["type"].startswith("Crucible"):
             node["properties"] = {"cnr_id": "lora-crucible", **node["properties"]}

@@ -34,8 +34,10 @@ WIDTH = 1600
 """The width in pixels of the screenshot in the README."""
 THUMBNAIL, GAP, LABEL = 400, 8, 28
 LORAS = {"ink_drawing.safetensors": 0.8, "soft_light.safetensors": 0.5, "my_cat.safetensors": 0.7}
-AROUND_STACK = (-390, -45, 400, 400)
-"""The part of the stack workflow to show: left, top, width and height."""
+AROUND_STACK = (310, -45, 400, 400)
+AROUND_TRAINING = (665, -70, 690, 690)
+AROUND_IMAGES = (740, -45, 520, 520)
+"""The parts of the workflows to show: left, top, width and height."""
 PAPER, INK = (24, 24, 27), (228, 228, 231)
 
 
@@ -58,16 +60,16 @@ def take(server: Server, steps: int) -> None:
         comfy.set_widgets({"CrucibleLoRAStack": {"loras": json.dumps(rows)}})
         write(screenshot(comfy, AROUND_STACK).resize((THUMBNAIL, THUMBNAIL)), EXAMPLES / f"{STACK}.jpg")
         comfy.load_template(PACK_FOLDER, SDXL)
-        write(thumbnail_of_group(comfy, "2. Train"), EXAMPLES / f"{SDXL}.jpg")
+        write(screenshot(comfy, AROUND_TRAINING).resize((THUMBNAIL, THUMBNAIL)), EXAMPLES / f"{SDXL}.jpg")
         comfy.load_template(PACK_FOLDER, CAPTION)
         comfy.run().wait(seconds=60)  # the demo's images have captions, so no captioner is downloaded
-        write(thumbnail_of_group(comfy, "1. Check"), EXAMPLES / f"{CAPTION}.jpg")
+        write(screenshot(comfy, AROUND_IMAGES).resize((THUMBNAIL, THUMBNAIL)), EXAMPLES / f"{CAPTION}.jpg")
         comfy.load_template(PACK_FOLDER, DEMO)
         comfy.set_widgets({"CrucibleConfigureLoRA": {"max_train_steps": steps}})
         prompt_id = comfy.run().wait(seconds=3600)
-        comfy.wait_for_pictures("PreviewImage", [1, 10, 4, 4])
-        before, after = (pictures(server, prompt_id, comfy.node_id(title)) for title in ("Before", "After"))
-        write(before_and_after(before, after), EXAMPLES / f"{DEMO}.jpg")
+        comfy.wait_for_pictures("PreviewImage", [10, 4])
+        drawn = pictures(server, prompt_id, comfy.node_id("Samples: before, during and after"))
+        write(before_and_after(drawn[:2], drawn[-2:]), EXAMPLES / f"{DEMO}.jpg")
         graph = screenshot(comfy, comfy.bounds())
         write(graph.resize((WIDTH, round(WIDTH * graph.height / graph.width))), ROOT / "docs" / "demo_workflow.jpg")
 
@@ -84,11 +86,6 @@ def screenshot(comfy: ComfyPage, bounds: tuple[float, float, float, float]) -> I
         "height": height * SCALE + 2 * MARGIN,
     }
     return Image.open(io.BytesIO(comfy.page.screenshot(clip=clip)))
-
-
-def thumbnail_of_group(comfy: ComfyPage, title: str) -> Image.Image:
-    """Return a square screenshot of a group."""
-    return screenshot(comfy, comfy.bounds(title)).resize((THUMBNAIL, THUMBNAIL))
 
 
 def pictures(server: Server, prompt_id: str, node_id: str) -> list[Image.Image]:

@@ -19,7 +19,7 @@ STACK = "stack_and_merge_loras"
 API_FORMS = Path(__file__).parent / "workflows"
 
 FEW_STEPS = {
-    "CrucibleConfigureLoRA": {"max_train_steps": 4, "batch_size": 2, "sample_steps": 2, "sample_every_n_steps": 2},
+    "CrucibleConfigureLoRA": {"max_train_steps": 4, "batch_size": 2},
     "KSampler": {"steps": 2},
 }
 
@@ -60,12 +60,8 @@ def test_demo_runs_and_its_lora_is_in_every_list_at_once(comfy):
     run.wait()
 
     assert [file in choices for choices in comfy.choices("lora_name")] == [True, True]
-    comfy.wait_for_pictures("PreviewImage", [1, 6, 4, 4])
-    comfy.wait_for_pictures("LossGraphNode", [1])
+    comfy.wait_for_pictures("PreviewImage", [10, 4])
     comfy.wait_for_pictures("CrucibleTrainLoRA", [1])
-    assert "finished after 4 of 4 steps" in page.evaluate(
-        "() => app.graph.nodes.find((node) => node.title === 'Report').widgets[0].value"
-    )
     expect(comfy.complaints).to_have_count(0)
     assert comfy.errors == []
 

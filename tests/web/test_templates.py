@@ -59,3 +59,23 @@ def test_help_pages_are_served(web_server, object_info):
     for node_id in (node_id for node_id in object_info if node_id.startswith("Crucible")):
         page = web_server.get_bytes(f"/extensions/{PACK_FOLDER}/docs/{node_id}.md").decode()
         assert page.startswith(f"# {object_info[node_id]['display_name']}\n")
+
+
+def test_the_demo_is_understood_at_first_sight():
+    demo = json.loads(
+        (ROOT / "example_workflows" / "train_your_first_lora_no_downloads.json").read_text(encoding="utf-8")
+    )
+    assert len(demo["nodes"]) <= 14
+
+
+@each_workflow
+def test_the_whole_workflow_is_seen_when_it_opens(name):
+    """It opens on a page of 1,400 x 900 pixels, whose bars take 60 at the left and 100 at the top."""
+    workflow = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    scale, (x, y) = workflow["extra"]["ds"]["scale"], workflow["extra"]["ds"]["offset"]
+    for group in workflow["groups"]:
+        left, top, width, height = group["bounding"]
+        assert (left + x) * scale >= 60
+        assert (top + y) * scale >= 100
+        assert (left + x + width) * scale <= 1400
+        assert (top + y + height) * scale <= 900

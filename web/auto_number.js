@@ -1,12 +1,13 @@
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
+import { element } from "./lora_chooser.js";
 
 const AUTO = -1;
 const TYPING = 1000; // milliseconds without a key, after which a text is taken as finished
 
 const fields = new WeakMap();
 const meanings = new Map(); // from what a node was run with to the values that auto stood for
-const deciders = new Set(); // the types of nodes that have said what auto stands for
+const queued = new WeakMap(); // from a node to what it last was queued with
 
 /** A text field for a number that may be auto: empty for auto, which it then shows as a placeholder. */
 class AutoNumber {
@@ -14,7 +15,9 @@ class AutoNumber {
         this.node = node;
         this.label = label;
         this.limits = { max, ...limits };
-        this.widget = node.addWidget("text", name, this.asText(initial), () => this.changed(), { placeholder: "auto" });
+        // Nodes 2.0 gives the options to its field as attributes.
+        const options = { placeholder: "auto", "data-auto-number": "" };
+        this.widget = node.addWidget("text", name, this.asText(initial), () => this.edited(), options);
         fields.set(this.widget, this);
         this.widget.serializeValue = () => this.asNumber();
         this.drawOnCanvas();
@@ -58,12 +61,22 @@ class AutoNumber {
         for (const [name, get] of Object.entries(drawn)) Object.defineProperty(widget, name, { get, configurable: true });
     }
 
-    changed() {
+    /** Read a value that was set from outside, such as a number in a workflow, or a typed text. */
+    read() {
         const { widget } = this;
         if (typeof widget.value === "number") widget.value = this.asText(widget.value);
-        widget.options.invalid = this.isWrong; // Nodes 2.0 gives this to its field
-        clearTimeout(this.waiting);
-        if (this.isWrong) this.waiting = setTimeout(() => this.isWrong && this.complain(), TYPING);
+        widget.options.invalid = this.isWrong;
+    }
+
+    edited() {
+        this.read();
+        clearTimeout(this.typing);
+        this.typing = setTimeout(() => {
+            // Nodes 2.0 would make a step of undo, and save the workflow, only at the next click.
+            app.canvas.emitBeforeChange();
+            app.canvas.emitAfterChange();
+            if (this.isWrong) this.complain();
+        }, TYPING);
     }
 
     complain() {
@@ -123,11 +136,15 @@ function explain(node) {
         for (const field of fieldsOf(part)) field.explain(values[field.widget.name]);
 }
 
-function explainAll(graph = app.rootGraph ?? app.graph) {
-    for (const node of graph?.nodes ?? []) {
-        if (deciders.has(node.type)) explain(node);
-        if (node.isSubgraphNode?.()) explainAll(node.subgraph);
-    }
+function deciders(graph = app.rootGraph) {
+    return graph.nodes.flatMap((node) => {
+        if (node.isSubgraphNode()) return deciders(node.subgraph);
+        return node.type === "CrucibleConfigureLoRA" ? [node] : [];
+    });
+}
+
+function explainAll() {
+    deciders().forEach(explain);
 }
 
 app.registerExtension({
@@ -136,13 +153,18 @@ app.registerExtension({
         CRUCIBLE_AUTO_NUMBER: (node, name, [, options]) => ({ widget: new AutoNumber(node, name, options).widget }),
     }),
     setup() {
-        api.addEventListener("graphChanged", () => explainAll());
+        const href = new URL("./auto_number.css", import.meta.url).href;
+        document.head.append(element("link", { rel: "stylesheet", href }));
+        api.addEventListener("graphChanged", explainAll);
+        api.addEventListener("promptQueueing", () => {
+            for (const node of deciders()) queued.set(node, setup(node));
+        });
     },
     nodeCreated(node) {
         const { onExecuted } = node;
         node.onExecuted = function (output, ...rest) {
-            if (output?.auto) {
-                deciders.add(node.type);
+            // Nothing is known about what was changed while the prompt waited.
+            if (output?.auto && queued.get(node) === setup(node)) {
                 meanings.set(setup(node), output.auto[0]);
                 explain(node);
             }
@@ -150,18 +172,18 @@ app.registerExtension({
         };
     },
     loadedGraphNode(node) {
-        for (const field of fieldsOf(node)) field.changed();
+        for (const field of fieldsOf(node)) field.read();
         const wrong = fieldsOf(node).filter((field) => field.isWrong);
         if (!wrong.length) return;
         const names = wrong.map((field) => `${field.label} (${field.text})`).join(", ");
-        for (const { widget } of wrong) {
-            widget.value = "";
-            widget.callback();
+        for (const field of wrong) {
+            field.widget.value = "";
+            field.read();
         }
         warn(
             `${node.title}: some values cannot be used`,
             `They are on auto now: ${names}. Set them again if you need other values.`,
         );
     },
-    afterConfigureGraph: () => explainAll(),
+    afterConfigureGraph: explainAll,
 });

@@ -193,7 +193,7 @@ def test_numbers_in_a_workflow_are_read_and_wrong_ones_reset_with_a_message(comf
     workflow = comfy.page.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
     names = comfy.page.evaluate("() => app.graph.nodes[0].widgets.map((widget) => widget.name)")
     values = dict(zip(names, workflow["nodes"][0]["widgets_values"], strict=True))
-    values |= {"lora_rank": 0, "learning_rate": 0.0002, "lora_alpha": -1, "batch_size": "cosine"}
+    values |= {"lora_rank": 0, "learning_rate": 0.0002, "epochs": -1, "batch_size": "cosine"}
     workflow["nodes"][0]["widgets_values"] = list(values.values())
     workflow["nodes"][0]["widgets_values_named"] = values
     comfy.page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
@@ -201,7 +201,7 @@ def test_numbers_in_a_workflow_are_read_and_wrong_ones_reset_with_a_message(comf
     toast = comfy.page.locator(".p-toast-message").filter(has_text="some values cannot be used")
     expect(toast).to_contain_text("Configure LoRA (Crucible)")
     expect(toast).to_contain_text("rank (0), batch size (cosine)")
-    assert in_prompt(comfy, "lora_alpha") == in_prompt(comfy, "batch_size") == -1
+    assert in_prompt(comfy, "epochs") == in_prompt(comfy, "batch_size") == -1
     comfy.wait_for_quiet()
 
 
@@ -262,20 +262,22 @@ CONNECTED = """
     };
     const model = add("CrucibleDemoModel", [0, 1300]);
     const dataset = add("CrucibleLoadDataset", [900, 300]);
+    const captions = add("CrucibleCaptionOptions", [1300, 300]);
+    captions.connect(0, dataset, dataset.findInputSlot("options"));
     const preview = add("PreviewAny", [900, 100]);
     model.connect(0, configure, configure.findInputSlot("model"));
     dataset.connect(0, configure, configure.findInputSlot("dataset"));
     configure.connect(1, preview, 0);
-    return String(dataset.id);
+    return String(captions.id);
 }
 """
 
 
 def test_after_a_run_a_field_shows_what_auto_stood_for(comfy, rank, rate):
-    dataset = comfy.page.evaluate(CONNECTED)
+    captions = comfy.page.evaluate(CONNECTED)
 
     def dropout():
-        return comfy.page.evaluate(PLACEHOLDER, [dataset, "caption_dropout_rate"])
+        return comfy.page.evaluate(PLACEHOLDER, [captions, "caption_dropout_rate"])
 
     rate.type("2e-4")
     assert rank.shown == dropout() == "auto"

@@ -158,8 +158,15 @@ class Server:
         return json.loads(body) if body else None
 
     def queue(self, prompt: dict[str, Any]) -> str:
-        """Queue a prompt in API format and return its id."""
-        return self.post("/prompt", {"prompt": prompt})["prompt_id"]
+        """Queue a prompt in API format and return its id.
+
+        Raises:
+            PromptFailed: the server refuses a part of it, even if it would run the rest.
+        """
+        reply = self.post("/prompt", {"prompt": prompt})
+        if reply["node_errors"]:
+            raise PromptFailed(reply)
+        return reply["prompt_id"]
 
     def wait(self, prompt_id: str, seconds: float = 600) -> dict[str, Any]:
         """Wait until a prompt has ended, whether or not it succeeded, and return its history entry."""
@@ -203,7 +210,8 @@ class Server:
 
     def options(self, node_type: str, widget: str) -> list[str]:
         """Return the current options of a list widget."""
-        kind, details = self.get(f"/object_info/{node_type}")[node_type]["input"]["optional"][widget]
+        inputs = self.get(f"/object_info/{node_type}")[node_type]["input"]
+        kind, details = {**inputs.get("required", {}), **inputs.get("optional", {})}[widget]
         return kind if isinstance(kind, list) else details["options"]
 
     def lora(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:

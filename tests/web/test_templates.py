@@ -41,7 +41,11 @@ def test_nodes_have_these_inputs_in_this_order(object_info, name):
         inputs = object_info[node["class_type"]]["input"]
         known = {**inputs["required"], **inputs.get("optional", {})}
         assert set(inputs["required"]) <= set(node["inputs"]) <= set(known), node["class_type"]
-        widgets = [key for key, spec in known.items() if isinstance(spec[0], list) or spec[0] in WIDGETS]
+        widgets = [
+            key
+            for key, spec in known.items()
+            if (isinstance(spec[0], list) or spec[0] in WIDGETS) and not (spec[1:] and spec[1].get("forceInput"))
+        ]
         assert [key for key in node["inputs"] if key in widgets] == widgets, node["class_type"]
 
 

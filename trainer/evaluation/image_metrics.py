@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..data.images.dataset import ImageDataset
 from ..data.images.decode import load_pixels
-from ..data.images.image_facts import difference_hash
+from ..data.images.image_measures import difference_hash
 from ..data.images.training_image import TrainingImage
 from ..files.pictures import to_picture
 from ..models.previews import Sampling

@@ -66,7 +66,7 @@ USABLE: dict[str, Callable[[Path], None]] = {
     "old.bmp": lambda path: picture().save(path),
 }
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "truncated.jpg": (truncated, "damaged or incomplete"),
+    "truncated.jpg": (truncated, "the file is incomplete"),
     "text.png": (lambda path: path.write_text("not a picture"), "not an image"),
     "empty.png": (lambda path: path.write_bytes(b""), "the file is empty"),
     "bomb.png": (bomb, "too"),

@@ -7,14 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ...messages.wording import counted
 from ..findings import Finding
 from .buckets import LONGEST, SMALLEST, Buckets
 from .captions import holds_word
 from .dataset import ImageDataset
-from .split import near_duplicates
+from .picture_checks import picture_findings
 from .training_image import TrainingImage
 from .words import EMPTY_WORDS, VIEWS
 
@@ -22,22 +20,7 @@ VERY_FEW, FEW, MANY = 15, 30, 300
 """Numbers of images. Below the first, a LoRA mostly reproduces them; below the second, it varies little; above the
 third, training time grows faster than what is learned."""
 
-BLURRED_SHARE = 0.1
-"""An image counts as blurred if its sharpness is below this fraction of the dataset's median."""
-
-LEAST_TO_SEE = 0.004
-"""An image whose colours spread less than this (of 1) shows nothing."""
-
 EXTREME_ASPECT = 3.0
-
-OUTLIERS_FROM = 10
-"""The fewest images among which outliers can be recognized."""
-
-OUTLIER_DISTANCE = 8.0
-"""An outlier is more than this many robust standard deviations away from the median image."""
-
-LEAST_SPREAD = 0.03
-"""The least spread assumed for each measure (0 to 1), so that nothing is an outlier among nearly identical images."""
 
 TELLING_WORDS = 3
 """A caption with fewer meaningful words than this says little about its image."""
@@ -89,11 +72,7 @@ def check_dataset(
         *(_sizes(dataset, images, resolution) if resolution else ()),
         *_bucket_step(dataset.settings.bucket_step, latent_factor),
         *_aspects(images, dataset.settings.aspect_ratio_buckets),
-        *_duplicates(images),
-        *_blank(images),
-        *_notes(images),
-        *_blurred(images),
-        *_outliers(images),
+        *picture_findings(images),
         *_captions(images, dataset.trigger_word),
         *_lengths(images, tokens),
         *_forgotten(dataset),
@@ -175,80 +154,6 @@ def _aspects(images: Sequence[TrainingImage], in_own_aspect: bool) -> Iterator[F
             f"{kept}; the rest is cropped off.",
             "Crop them to the part that matters.",
             extreme,
-        )
-
-
-def _duplicates(images: Sequence[TrainingImage]) -> Iterator[Finding]:
-    groups = near_duplicates([image.facts for image in images])
-    if groups:
-        texts = tuple(" = ".join(images[index].name for index in group) for group in groups)
-        extra = sum(len(group) - 1 for group in groups)
-        yield Finding(
-            "near_duplicates",
-            "warning",
-            f"{counted(extra, 'image is', 'images are')} nearly identical to another one",
-            "What they show counts several times and is memorised first.",
-            "Keep one of each.",
-            texts,
-        )
-
-
-def _blank(images: Sequence[TrainingImage]) -> Iterator[Finding]:
-    blank = _names(image for image in images if image.facts.spread < LEAST_TO_SEE)
-    if blank:
-        yield Finding(
-            "blank",
-            "warning",
-            f"{counted(len(blank), 'image shows', 'images show')} a single colour",
-            "There is nothing to learn from them. Transparent parts are trained as white.",
-            "Remove them, or put a background behind what is white or transparent.",
-            blank,
-        )
-
-
-def _notes(images: Sequence[TrainingImage]) -> Iterator[Finding]:
-    notes: dict[str, list[str]] = {}
-    for image in images:
-        if image.facts.note:
-            notes.setdefault(image.facts.note, []).append(image.name)
-    for note, names in notes.items():
-        yield Finding("read_with_care", "note", f"Look at {counted(len(names), 'image')}: {note}", "", "", tuple(names))
-
-
-def _blurred(images: Sequence[TrainingImage]) -> Iterator[Finding]:
-    median = float(np.median([image.facts.sharpness for image in images]))
-    blurred = _names(image for image in images if image.facts.sharpness < BLURRED_SHARE * median)
-    if blurred:
-        yield Finding(
-            "blurred",
-            "warning",
-            f"{counted(len(blurred), 'image is', 'images are')} far less sharp than the others",
-            "If they are blurred, the LoRA learns the blur.",
-            "Look at them, and replace those that are blurred.",
-            blurred,
-        )
-
-
-def _outliers(images: Sequence[TrainingImage]) -> Iterator[Finding]:
-    if len(images) < OUTLIERS_FROM:
-        return
-    facts = [image.facts for image in images]
-    looks = np.array([(one.saturation, one.contrast, one.flatness, np.log1p(one.sharpness) / 10) for one in facts])
-    from_median = np.abs(looks - np.median(looks, axis=0))
-    # 1.4826 converts a normal distribution's median absolute deviation to its standard deviation (Hampel, 1974).
-    spread = np.maximum(1.4826 * np.median(from_median, axis=0), LEAST_SPREAD)
-    distances = (from_median / spread).max(axis=1)
-    outliers = tuple(
-        image.name for image, distance in zip(images, distances, strict=True) if distance > OUTLIER_DISTANCE
-    )
-    if outliers:
-        yield Finding(
-            "style_outlier",
-            "note",
-            f"{counted(len(outliers), 'image is', 'images are')} unlike the others in colour, contrast or detail",
-            "Their look mixes into what the LoRA learns.",
-            "Check whether they have the same style, and remove those that do not.",
-            outliers,
         )
 
 

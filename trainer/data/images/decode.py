@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ...errors import CrucibleError
-from .mending import Mended, mended
+from .colours import profile_of, to_srgb
+from .completion import Mended, MissingPixels, opened
+from .foreign_files import HEAD, what_instead
+from .mending import mended, seems_cut_off
+from .ranges import Numbers, to_8_bit
 
 MOST_PIXELS = 178_956_970
 """The largest image that is accepted. This is Pillow's own limit, which other code in the process may have lifted."""
@@ -22,29 +24,9 @@ MOST_PIXELS = 178_956_970
 BACKGROUND = (255, 255, 255)
 """The colour that shows through transparent pixels."""
 
-FLOAT_TOPS = (1, 255, 65535)
-"""The numbers that stand for white in float images."""
-
-BRIGHT, HIGHLIGHTS = 0.9, 2.0
-"""Float images are taken for those with the least white that this share of their numbers exceeds at most so many
-times."""
-
-UNNOTICED = 2
-"""The difference of two colours, out of 255, that nobody sees."""
-
 ORIENTATION_TAG = 0x0112
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
-
-FOREIGN_FILES = (
-    (b"ftypheic", "a HEIC photo; export it as JPEG or PNG"),
-    (b"ftypheix", "a HEIC photo; export it as JPEG or PNG"),
-    (b"ftypmif1", "a HEIF photo; export it as JPEG or PNG"),
-    (b"<!doctype html", "a web page, not an image; download the image itself"),
-    (b"<html", "a web page, not an image; download the image itself"),
-    (b"git-lfs.github.com", "a Git LFS pointer, not the image; run git lfs pull"),
-)
-"""Marks, in lower case, within the first 64 bytes of files with an image's extension that are something else."""
 
 
 class UnreadableImage(CrucibleError):
@@ -85,13 +67,13 @@ class Decoded:
         image: the first frame as 8-bit RGB, upright, in sRGB, with transparency on white.
         size: the width and height of the whole image in pixels; `image` may be smaller.
         alpha: the opacity of each pixel as an 8-bit grey image; None if every pixel is opaque.
-        note: what had to be decided about how to read the file, as a phrase, or "".
+        notes: the names of what is worth telling about the file, of `NOTES`.
     """
 
     image: Image.Image
     size: tuple[int, int]
     alpha: Image.Image | None
-    note: str
+    notes: tuple[str, ...]
 
 
 def decoded(path: Path, data: bytes | None = None, *, at_least: int | None = None) -> Decoded:
@@ -111,36 +93,62 @@ def decoded(path: Path, data: bytes | None = None, *, at_least: int | None = Non
         content = path.read_bytes() if data is None else data
         try:
             return _decoded(path, Mended(content), at_least)
-        except (OSError, ValueError, SyntaxError):
+        except (UnreadableImage, Image.DecompressionBombError):
+            raise
+        except Exception:  # decoders raise SyntaxError, struct.error, ValueError and more
             better = mended(content)
             if better is None:
                 raise
             return _decoded(path, better, at_least)
     except (UnreadableImage, MemoryError):
         raise
-    except Exception as error:  # decoders raise SyntaxError, struct.error, ValueError and more
+    except Exception as error:
         raise UnreadableImage(path, _reason(path, error)) from error
 
 
 def _decoded(path: Path, file: Mended, at_least: int | None) -> Decoded:
-    with Image.open(io.BytesIO(file.data)) as image:
+    with opened(file.data) as image:
         width, height = image.size
         if width * height > MOST_PIXELS:
             raise UnreadableImage(path, f"it is {width} x {height} pixels, too large to load; scale it down")
-        if at_least is not None:
-            image.draft(None, (at_least, at_least))
-        image.load()
-        size = (height, width) if _orientation(image) in SIDEWAYS else (width, height)
-        upright, note = _to_8_bit(_upright(image))
-        profile = file.profile or image.info.get("icc_profile")
-        alpha = None
-        if upright.has_transparency_data:
-            alpha = upright.convert("RGBA").getchannel("A")
-            alpha = None if alpha.getextrema()[0] == 255 else alpha
-        rgb = _to_srgb(upright, profile)
-        if alpha is not None:
-            rgb = Image.composite(rgb, Image.new("RGB", rgb.size, BACKGROUND), alpha)
-        return Decoded(rgb, size, alpha, "; ".join(filter(None, (file.note, note))))
+        return _converted(image, file, at_least)
+
+
+def _converted(image: ImageFile.ImageFile, file: Mended, at_least: int | None) -> Decoded:
+    width, height = image.size
+    if at_least is not None:
+        image.draft(None, (at_least, at_least))
+    numbers = Numbers.of(image)
+    image.load()
+    if seems_cut_off(file.data, image):
+        mended(file.data)
+    turned = _orientation(image)
+    profile, about_colours = profile_of(image, file.data)
+    alpha = _alpha(image)
+    levels, about_range = to_8_bit(image, numbers)
+    rgb, about_profile = to_srgb(levels, file.profile or profile)
+    if alpha is not None:
+        rgb = Image.composite(rgb, Image.new("RGB", rgb.size, BACKGROUND), alpha)
+        alpha = _upright(alpha, turned)
+    size = (height, width) if turned in SIDEWAYS else (width, height)
+    notes = dict.fromkeys(filter(None, (file.note, about_colours, about_range, about_profile)))
+    return Decoded(_upright(rgb, turned), size, alpha, tuple(notes))
+
+
+def _alpha(image: Image.Image) -> Image.Image | None:
+    """Return the opacity of each pixel of a decoded image, or None if all are opaque."""
+    if not image.has_transparency_data:
+        return None
+    clear = image.info.get("transparency")
+    if image.mode.startswith("I") and isinstance(clear, int):
+        alpha = Image.fromarray(np.where(np.asarray(image) == clear, 0, 255).astype(np.uint8))
+    elif image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, of which 8 were decoded
+        bands = zip(image.split(), clear, strict=True)
+        other = [band.point([value != colour >> 8 for value in range(256)], "1") for band, colour in bands]
+        alpha = ImageChops.logical_or(ImageChops.logical_or(other[0], other[1]), other[2]).convert("L")
+    else:
+        alpha = image.convert("RGBA").getchannel("A")
+    return None if alpha.getextrema()[0] == 255 else alpha
 
 
 def open_image(path: Path, *, at_least: int | None = None, data: bytes | None = None) -> Image.Image:
@@ -227,15 +235,18 @@ def _reason(path: Path, error: Exception) -> str:
         return f"it has more than {MOST_PIXELS:,} pixels, too many to load; scale it down"
     try:
         with path.open("rb") as file:
-            head = file.read(64).lower()
+            head = file.read(HEAD).lower()
     except OSError as problem:
         return f"the file cannot be opened ({problem.strerror or problem})"
     if not head:
         return "the file is empty"
-    for mark, what in FOREIGN_FILES:
-        if mark in head:
-            return f"it is {what}"
-    if isinstance(error, UnidentifiedImageError):
+    if isinstance(error, MissingPixels):
+        return f"the file is incomplete; {error}"
+    unknown = isinstance(error, UnidentifiedImageError)
+    foreign = what_instead(head, of_no_known_format=unknown)
+    if foreign:
+        return f"it is {foreign}"
+    if unknown:
         return "it is not an image, or its format is not supported"
     return f"the file is damaged or incomplete ({error})"
 
@@ -248,8 +259,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF rotation, like `ImageOps.exif_transpose`, which fails on broken EXIF blocks."""
+def _upright(image: Image.Image, turned: int) -> Image.Image:
+    """Turn an image with an EXIF orientation, like `ImageOps.exif_transpose`, which fails on broken EXIF blocks."""
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -259,57 +270,5 @@ def _upright(image: Image.Image) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
-    turn = turns.get(_orientation(image))
+    turn = turns.get(turned)
     return image if turn is None else image.transpose(turn)
-
-
-def _to_8_bit(image: Image.Image) -> tuple[Image.Image, str]:
-    """Scale 16-bit integers (which Pillow would clip at 255) and floats to 8 bits; other images are returned unchanged.
-
-    Floats are from 0 to 1, with highlights above, unless most of them are far above 1.
-
-    Returns:
-        The image, and what had to be decided, as a phrase, or "".
-    """
-    if image.mode != "F" and not image.mode.startswith("I"):
-        return image, ""
-    values, note = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=np.finfo(np.float32).max), ""
-    if image.mode == "F":
-        high = float(np.quantile(values, BRIGHT)) if values.size else 0.0
-        top = next((top for top in FLOAT_TOPS if high <= HIGHLIGHTS * top), FLOAT_TOPS[-1])
-        if top > 1:
-            note = f"its numbers reach {values.max():.4g} and were read as 0 to {top}, which is a guess"
-        values = values * (255 / top)
-    elif image.mode != "I" or values.max(initial=0) > 255:
-        values = values / 257
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)), note
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert the colours of an image without its transparency to sRGB; a profile of no use is ignored."""
-    mode = {"LA": "L", "La": "L", "RGBA": "RGB", "RGBa": "RGB"}.get(image.mode, image.mode)
-    if mode not in ("L", "RGB", "CMYK"):
-        mode = "RGB"
-    colours = image.convert(mode)
-    if not profile:
-        return colours.convert("RGB")
-    try:
-        transform = _transform(profile, mode)
-        converted = None if transform is None else ImageCms.applyTransform(colours, transform)
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        converted = None
-    return colours.convert("RGB") if converted is None else converted
-
-
-@lru_cache(maxsize=16)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the conversion from a profile to sRGB; None if it changes next to nothing, whatever the profile's name."""
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    if mode == "CMYK":
-        return transform
-    samples = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), axis=-1).reshape(1, -1, 3)
-    probe = Image.fromarray(samples).convert(mode)
-    after = np.asarray(ImageCms.applyTransform(probe, transform), dtype=np.int16)
-    same = np.abs(after - np.asarray(probe.convert("RGB"))).max() <= UNNOTICED
-    return None if same else transform

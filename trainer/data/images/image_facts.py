@@ -12,30 +12,26 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageStat
+from PIL import Image
 
 from ...errors import CrucibleError
 from ...files.atomic import write_whole
 from .decode import UnreadableImage, decoded
+from .image_measures import detail, difference_hash, mean_colour, mean_saturation, small_version
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """The version of the way facts are computed. Facts of another version are computed again."""
 
 WORKERS = 4
 """The number of images that are decoded at a time; each may be large."""
 
-HASH_SIDE = 8
-SMALL_SIDE = 24
-"""The side length in pixels of the small versions that near-duplicates are compared by."""
-
-SHARPNESS_SIDE = 512
-"""The longest side in pixels at which sharpness is measured, so that images of different sizes are comparable."""
+MEASURED_SIDE = 512
+"""The longest side in pixels at which images are measured, so that those of different sizes are comparable."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,15 @@ class ImageFacts:
         content: the SHA-256 hash of the file.
         look: the difference hash, 64 bits of which only a few differ between images that look alike.
         colour: the mean colour, with 8 bits each for red, green and blue.
-        sharpness: the variance of the Laplacian of the grey image (0 to 255), measured at a common size.
+        sharpness: the variance of the Laplacian (0 to 255), measured at a common size.
+        focus: the ratio of fine to coarse detail where the image is sharpest, as in `Detail`.
         saturation: the mean HSV saturation, 0 to 1.
-        contrast: the standard deviation of the grey image, 0 to 1.
+        contrast: the standard deviation, 0 to 1.
         flatness: the fraction of pixels that are nearly equal to their right neighbour, 0 to 1; high for drawings.
-        spread: the largest standard deviation of a colour channel, 0 to 1; 0 for an image of a single colour.
-        small: the pixels of a small version (`SMALL_SIDE` squared, 3 bytes each), in Base64.
+        blank: whether there is nothing to see, as in an image of a single colour.
+        small: the small version by which near-duplicates are found, in Base64.
         has_alpha: whether the image has transparent pixels.
-        note: what had to be decided about how to read the image, as a phrase, or an empty string.
+        notes: the names of what is worth telling about the file, of `NOTES`.
         error: the reason why the image cannot be read, or an empty string.
     """
 
@@ -65,17 +62,18 @@ class ImageFacts:
     look: int = 0
     colour: int = 0
     sharpness: float = 0.0
+    focus: float = 1.0
     saturation: float = 0.0
     contrast: float = 0.0
     flatness: float = 0.0
-    spread: float = 1.0
+    blank: bool = False
     small: str = ""
     has_alpha: bool = False
-    note: str = ""
+    notes: tuple[str, ...] = ()
     error: str = ""
 
     def pixels(self) -> bytes:
-        """Return the pixels of the small version, 3 bytes each; empty if there is none."""
+        """Return the bytes of the small version, as `small_version` makes them; empty if there is none."""
         return base64.b64decode(self.small)
 
 
@@ -87,61 +85,29 @@ def find_facts(path: Path) -> ImageFacts:
     except OSError as error:
         return ImageFacts(0, 0, "", error=f"the file cannot be opened ({error.strerror or error})")
     try:
-        opened = decoded(path, data, at_least=SHARPNESS_SIDE)
+        opened = decoded(path, data, at_least=MEASURED_SIDE)
     except UnreadableImage as error:
         return ImageFacts(0, 0, content, error=error.reason)
     except (MemoryError, ValueError, OSError) as error:
         return ImageFacts(0, 0, content, error=f"it cannot be decoded on this computer ({error})")
     small = opened.image
-    small.thumbnail((SHARPNESS_SIDE, SHARPNESS_SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
-    grey = small.convert("L")
+    small.thumbnail((MEASURED_SIDE, MEASURED_SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
+    found = detail(small)
     return ImageFacts(
         *opened.size,
         content,
-        look=difference_hash(grey),
+        look=difference_hash(small.convert("L")),
         colour=mean_colour(small),
-        sharpness=sharpness(grey),
-        saturation=round(ImageStat.Stat(small.convert("HSV")).mean[1] / 255, 4),
-        contrast=round(ImageStat.Stat(grey).stddev[0] / 255, 4),
-        flatness=flatness(grey),
-        spread=round(max(ImageStat.Stat(small).stddev) / 255, 4),
-        small=base64.b64encode(small.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BOX).tobytes()).decode("ascii"),
+        sharpness=found.sharpness,
+        focus=found.focus,
+        saturation=round(mean_saturation(small), 4),
+        contrast=found.contrast,
+        flatness=found.flatness,
+        blank=found.blank,
+        small=base64.b64encode(small_version(small)).decode("ascii"),
         has_alpha=opened.alpha is not None,
-        note=opened.note,
+        notes=opened.notes,
     )
-
-
-def difference_hash(grey: Image.Image) -> int:
-    """Compute a 64-bit difference hash: whether each cell of an 8 x 8 grid is darker than its right neighbour.
-
-    See N. Krawetz, 2013.
-    """
-    small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), dtype=np.int16)
-    bits = (small[:, 1:] > small[:, :-1]).flatten()
-    return int("".join("1" if bit else "0" for bit in bits), 2)
-
-
-def mean_colour(image: Image.Image) -> int:
-    """Return the mean colour of an RGB image, with 8 bits each for red, green and blue."""
-    return int.from_bytes(image.resize((1, 1), Image.Resampling.BOX).tobytes(), "big")
-
-
-def sharpness(grey: Image.Image) -> float:
-    """Compute the variance of the Laplacian (Pech-Pacheco et al., 2000), which is low without fine detail."""
-    pixels = np.asarray(grey, dtype=np.float32)
-    if min(pixels.shape) < 3:
-        return 0.0
-    centre = pixels[1:-1, 1:-1]
-    laplacian = pixels[:-2, 1:-1] + pixels[2:, 1:-1] + pixels[1:-1, :-2] + pixels[1:-1, 2:] - 4 * centre
-    return round(float(laplacian.var()), 3)
-
-
-def flatness(grey: Image.Image) -> float:
-    """Return the fraction of pixels within 1 (of 255) of their right neighbour; 1 for a single column."""
-    pixels = np.asarray(grey, dtype=np.int16)
-    if pixels.shape[1] < 2:
-        return 1.0
-    return round(float((np.abs(np.diff(pixels, axis=1)) <= 1).mean()), 4)
 
 
 def all_facts(
@@ -193,7 +159,8 @@ def _read_index(path: Path) -> dict[str, ImageFacts]:
         if stored["version"] != VERSION:
             return {}
         names = [field.name for field in fields(ImageFacts)]
-        return {key: ImageFacts(**dict(zip(names, values, strict=True))) for key, values in stored["files"].items()}
+        facts = {key: ImageFacts(**dict(zip(names, values, strict=True))) for key, values in stored["files"].items()}
+        return {key: replace(one, notes=tuple(one.notes)) for key, one in facts.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

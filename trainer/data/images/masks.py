@@ -122,7 +122,7 @@ def about_masks(images: Sequence[TrainingImage], facts: Mapping[Path, ImageFacts
         what = f"{counted(len(unreadable), 'mask')} cannot be read"
         why = "It is not known which part of these images is to be trained."
         yield Finding("unreadable_mask", "error", what, why, "Replace or delete them.", unreadable)
-    plain = [(image.name, mask.colour) for image, mask in masks if not mask.error and mask.spread == 0]
+    plain = [(image.name, mask.colour) for image, mask in masks if not mask.error and mask.blank]
     black = tuple(name for name, colour in plain if colour == 0)
     if black:
         what = f"{counted(len(black), 'mask is', 'masks are')} black all over"

@@ -1,105 +1,74 @@
-"""Image files that break a rule of their format but have every pixel."""
+"""Image files that break a rule of their format: those that have every pixel can be used, the others lack pixels."""
 
 from __future__ import annotations
 
-import io
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
-from PIL import Image, ImageChops, ImageFile
+from PIL import Image
 
-PNG = b"\x89PNG\r\n\x1a\n"
-_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+from .completion import Mended, MissingPixels, missing_rows, opened
+from .mend_jpeg import JPEG, mended_jpeg
+from .mend_png import PNG, mended_png
+from .mend_webp import is_webp, mended_webp
 
-MOST_PROFILE_BYTES = 2**24
-"""The largest colour profile that is read."""
+IN_ORDER = frozenset({"BMP", "DIB", "TGA", "PPM", "GIF", "TIFF", "PCX", "SGI", "SUN", "MSP", "PSD", "DDS", "QOI"})
+"""Pillow's names of formats whose pixels follow each other, so that a file that was cut off lacks the last ones."""
 
-END_OF_JPEG = b"\xff\xd9"
-_CUT = (32, 128, 512, 2048)
-"""How many bytes are cut off a JPEG to see which pixels its last bytes are for."""
+JUNK = b"\r\n\t \0"
+"""Bytes that programs put in front of an image by mistake, after a byte order mark or without one."""
 
-_BLOCK = 17
-"""The last block of a JPEG has at most 16 x 16 pixels."""
+GREY = 128
+"""The value of all channels with which a JPEG decoder fills in what is missing."""
 
-
-@dataclass(frozen=True)
-class Mended:
-    """A file that can be decoded.
-
-    Attributes:
-        data: the bytes of the file.
-        note: what was wrong with it, as a phrase, or "" if that is of no importance.
-        profile: the colour profile that was taken out of it, or None.
-    """
-
-    data: bytes
-    note: str = ""
-    profile: bytes | None = None
+_MANY_ZEROS = bytes(64)
 
 
 def mended(data: bytes) -> Mended | None:
-    """Return a file without what keeps it from being decoded, or None if pixels are missing or nothing is known."""
-    if data.startswith(PNG):
-        return _without_texts(data)
-    if data.startswith(b"\xff\xd8") and END_OF_JPEG not in data[-64:] and _has_last_block(data):
-        return Mended(data + END_OF_JPEG, "its end mark is missing, and at most a corner of 16 x 16 pixels with it")
-    return None
+    """Return a file in a form that can be decoded, or None if nothing is known that would help.
 
-
-def _without_texts(data: bytes) -> Mended | None:
-    """Take texts and the colour profile out of a PNG, because Pillow refuses those of more than a megabyte."""
-    kept, profile, taken = [PNG], None, False
-    for kind, content, whole in _chunks(data):
-        if kind in _TEXTS:
-            taken = True
-        elif kind == b"iCCP":
-            taken = True
-            compressed = content.partition(b"\0")[2][1:]
-            try:
-                profile = zlib.decompressobj().decompress(compressed, MOST_PROFILE_BYTES)
-            except zlib.error:
-                continue
-        else:
-            kept.append(whole)
-    return Mended(b"".join(kept), profile=profile) if taken else None
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield the kind, the content and the whole of each chunk of a PNG."""
-    place = len(PNG)
-    while place + 8 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-        yield data[place + 4 : place + 8], data[place + 8 : end - 4], data[place:end]
-        place = end
-
-
-def _has_last_block(data: bytes) -> bool:
-    """Return whether a JPEG without its end mark reaches its last block of pixels.
-
-    A decoder fills missing blocks with a single colour. In a progressive JPEG, which has coarse versions of all blocks
-    first, the last bytes refine the last block.
+    Raises:
+        MissingPixels: the file was cut off, and pixels are missing.
     """
-    whole = _decoded(data)
-    if whole is None:
-        return False
-    right, bottom = whole.width - _BLOCK, whole.height - _BLOCK
-    if "progressive" not in whole.info:
-        corner = whole.crop((max(0, (whole.width - 1) // 8 * 8), max(0, (whole.height - 1) // 8 * 8), *whole.size))
-        return bool(np.ptp(np.asarray(corner.convert("RGB")), axis=(0, 1)).any())
-    for cut in _CUT:
-        shorter = _decoded(data[:-cut])
-        box = None if shorter is None else ImageChops.difference(whole.convert("RGB"), shorter.convert("RGB")).getbbox()
-        if box is not None:
-            return box[2] > right and box[3] > bottom
-    return False
-
-
-def _decoded(data: bytes) -> ImageFile.ImageFile | None:
-    try:
-        with Image.open(io.BytesIO(data + END_OF_JPEG)) as image:
-            image.load()
-            return image
-    except (OSError, ValueError, SyntaxError):
+    bare = data.removeprefix(b"\xef\xbb\xbf").lstrip(JUNK)
+    if bare.startswith(PNG):
+        return mended_png(bare)
+    if bare.startswith(JPEG):
+        return mended_jpeg(bare)
+    if is_webp(data):
+        return mended_webp(data)
+    if _lacks_directory(data):
+        raise MissingPixels
+    with opened(data) as image:
+        if image.format not in IN_ORDER:
+            return None
+        count = 8 * image.width * image.height + 2**16
+    missing = missing_rows(data, data, count)
+    if missing is None:
         return None
+    if missing.any():
+        raise MissingPixels(float(missing.mean()))
+    return Mended(data + bytes(count), "end_missing")
+
+
+def _lacks_directory(data: bytes) -> bool:
+    """Return whether a TIFF ends before the list of what is in it."""
+    order = {b"II*\0": "little", b"MM\0*": "big"}.get(data[:4])
+    return order is not None and int.from_bytes(data[4:8], order) >= len(data)  # type: ignore[arg-type]
+
+
+def seems_cut_off(data: bytes, image: Image.Image) -> bool:
+    """Return whether a decoded file looks as if pixels were missing, which decoders do not say of every file.
+
+    Args:
+        data: the bytes of the file.
+        image: the image as it was decoded, before any conversion.
+    """
+    if image.format in ("JPEG", "MPO"):
+        end = data.rstrip(b"\0")
+        if data.endswith(_MANY_ZEROS) and not end.endswith(b"\xff\xd9"):
+            return True
+        corner = image.crop((max(0, image.width - 2), max(0, image.height - 2), *image.size))
+        return image.mode in ("L", "RGB") and bool((np.asarray(corner) == GREY).all())
+    if image.format == "PNG":
+        last = np.asarray(image.crop((0, max(0, image.height - 2), *image.size)))
+        return not last.reshape(len(last), -1).any(axis=1).all()
+    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import torch
 from lora_crucible.data.images import decode as images
 from lora_crucible.data.images.decode import UnreadableImage, load_mask, load_pixels, open_image
 from lora_crucible.data.images.image_facts import find_facts
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 RGB = tuple[int, int, int]
@@ -90,40 +89,11 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
     assert near(colours(tmp_path / "a.jpg"), (RED, BLUE), 12)
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I"])
-def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, mode: str) -> None:
-    values = np.zeros((20, 40), np.uint16)
-    values[:, :20] = 0x4040
-    values[:, 20:] = 0xC0C0
-    image = Image.fromarray(values) if mode == "I;16" else Image.fromarray(values.astype(np.int32))
-    image.save(tmp_path / ("a.png" if mode == "I;16" else "a.tif"))
-    path = next(tmp_path.iterdir())
-    assert colours(path) == ((0x40,) * 3, (0xC0,) * 3)
-
-
 def test_16_bit_colour(tmp_path: Path) -> None:
     row = b"\0" + struct.pack(">3H", 0xFFFF, 0x8080, 0) * 4 + struct.pack(">3H", 0, 0, 0xFFFF) * 4
     header = struct.pack(">2I5B", 8, 4, 16, 2, 0, 0, 0)
     (tmp_path / "a.png").write_bytes(png(header, zlib.compress(row * 4)))
     assert colours(tmp_path / "a.png") == ((255, 128, 0), BLUE)
-
-
-def test_float_grey(tmp_path: Path) -> None:
-    values = np.full((20, 40), 0.2, np.float32)
-    values[:, 20:] = 1.0
-    Image.fromarray(values).save(tmp_path / "a.tiff")
-    assert colours(tmp_path / "a.tiff") == ((51,) * 3, WHITE)
-
-
-@pytest.mark.parametrize(("white", "top"), [(1.08, 1), (1.9, 1), (255.0, 255), (65535.0, 65535)])
-def test_floats_keep_their_brightness(tmp_path: Path, white: float, top: int) -> None:
-    values = np.full((20, 40), 0.5 * top, np.float32)
-    values[:, 38:] = white
-    values[0, 0] = np.nan
-    Image.fromarray(values).save(tmp_path / "a.tiff")
-    assert colours(tmp_path / "a.tiff")[0] == (128,) * 3
-    note = find_facts(tmp_path / "a.tiff").note
-    assert note == ("" if top == 1 else f"its numbers reach {white:.4g} and were read as 0 to {top}, which is a guess")
 
 
 def rgba(path: Path) -> None:
@@ -167,45 +137,6 @@ def test_first_frame_of_an_animation(tmp_path: Path, name: str) -> None:
     assert colours(tmp_path / name) == (RED, BLUE)
 
 
-def test_colours_of_another_profile_are_converted(tmp_path: Path) -> None:
-    """The profile in this test swaps the red and the green channel."""
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    swapped = srgb.replace("sRGB".encode("utf-16-be"), "Test".encode("utf-16-be"))
-    swapped = swapped.replace(b"rXYZ", b"tXYZ").replace(b"gXYZ", b"rXYZ").replace(b"tXYZ", b"gXYZ")
-    picture().save(tmp_path / "a.png", icc_profile=swapped)
-    assert near(colours(tmp_path / "a.png"), (GREEN, BLUE), 3)
-    picture("RGBA").save(tmp_path / "b.png", icc_profile=swapped)
-    assert near(colours(tmp_path / "b.png"), (GREEN, BLUE), 3)
-
-
-def linear(profile: bytes) -> bytes:
-    """Return a profile with all curves replaced by a straight line, under its old name."""
-    count = struct.unpack_from(">I", profile, 128)[0]
-    changed = bytearray(profile)
-    for index in range(count):
-        name, place, size = struct.unpack_from(">4sII", profile, 132 + 12 * index)
-        if name in (b"rTRC", b"gTRC", b"bTRC", b"kTRC"):
-            changed[place : place + size] = (b"curv" + bytes(8)).ljust(size, b"\0")
-    return bytes(changed)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_a_linear_profile_is_converted_whatever_its_name(tmp_path: Path, mode: str) -> None:
-    profile = linear(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    assert "srgb" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).lower()
-    Image.new("RGB", (40, 20), (55, 55, 55)).convert(mode).save(tmp_path / "a.png", icc_profile=profile)
-    assert near(colours(tmp_path / "a.png"), ((128,) * 3, (128,) * 3), 2)
-
-
-@pytest.mark.parametrize("profile", ["sRGB", "LAB", None])
-def test_a_profile_that_is_usual_or_of_no_use_changes_nothing(tmp_path: Path, profile: str | None) -> None:
-    content = b"no profile"
-    if profile:
-        content = ImageCms.ImageCmsProfile(ImageCms.createProfile(profile)).tobytes()  # type: ignore[arg-type]
-    picture().save(tmp_path / "a.png", icc_profile=content)
-    assert colours(tmp_path / "a.png") == (RED, BLUE)
-
-
 @pytest.mark.parametrize("size", [(1, 1), (3, 2000)])
 def test_tiny_and_narrow_images(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size, GREEN).save(tmp_path / "a.png")
@@ -220,31 +151,7 @@ def png(header: bytes, data: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def test_a_png_with_much_text_and_a_large_profile(tmp_path: Path) -> None:
-    texts = PngImagePlugin.PngInfo()
-    texts.add_itxt("workflow", "node " * 400_000, zip=True)
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    picture().save(tmp_path / "a.png", pnginfo=texts, icc_profile=profile + bytes(1_500_000))
-    assert find_facts(tmp_path / "a.png").error == ""
-    assert colours(tmp_path / "a.png") == (RED, BLUE)
-
-
-@pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_that_lacks_only_its_end_mark(tmp_path: Path, progressive: bool) -> None:
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8))
-    noise.save(tmp_path / "whole.jpg", quality=90, progressive=progressive)
-    content = (tmp_path / "whole.jpg").read_bytes()
-    (tmp_path / "a.jpg").write_bytes(content[:-2])
-    facts = find_facts(tmp_path / "a.jpg")
-    assert facts.error == ""
-    assert facts.note == "its end mark is missing, and at most a corner of 16 x 16 pixels with it"
-    assert np.array_equal(open_image(tmp_path / "a.jpg"), open_image(tmp_path / "whole.jpg"))
-    for cut in (900, 2000):
-        (tmp_path / "a.jpg").write_bytes(content[:-cut])
-        assert "damaged or incomplete" in find_facts(tmp_path / "a.jpg").error
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tif"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tif", "a.gif", "a.tga"])
 def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = tmp_path / name
@@ -254,7 +161,7 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
         open_image(path)
     assert find_facts(path).error
     assert str(path) in str(error.value)
-    assert "damaged or incomplete" in error.value.reason or "not an image" in error.value.reason
+    assert "incomplete" in error.value.reason
 
 
 @pytest.mark.parametrize(
@@ -267,6 +174,10 @@ def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
         (png(struct.pack(">2I5B", 20_000, 20_000, 8, 2, 0, 0, 0), b""), "too many to load"),
         (png(struct.pack(">2I5B", 8, 8, 8, 2, 0, 0, 0), b"junk"), "damaged or incomplete"),
+        (b"II*\0\x08\0\0\0\0\0" + bytes(20), "a TIFF of a kind"),
+        (b"\xff\x0a" + bytes(30), "JPEG XL"),
+        (b'{"error": 404}', "a JSON file"),
+        (bytes(400), "empty but for zeros"),
     ],
 )
 def test_what_is_no_image_is_called_by_its_name(tmp_path: Path, content: bytes, reason: str) -> None:

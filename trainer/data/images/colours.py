@@ -127,19 +127,24 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
     mode = {"LA": "L", "La": "L", "RGBA": "RGB", "RGBa": "RGB"}.get(image.mode, image.mode)
     if mode not in ("L", "RGB", "CMYK"):
         mode = "RGB"
-    colours = image.convert(mode)
+    colours = image if image.mode == mode else image.convert(mode)
     if not profile or image.mode == "LAB":
-        return colours.convert("RGB"), ""
+        return _as_rgb(colours), ""
     try:
         transform, wanted = _transform(profile)
         if wanted == "RGB" and mode == "L":
             colours = colours.convert("RGB")
         elif wanted != mode:
-            return colours.convert("RGB"), "profile_ignored"
+            return _as_rgb(colours), "profile_ignored"
         converted = None if transform is None else ImageCms.applyTransform(colours, transform)
     except (ImageCms.PyCMSError, OSError, ValueError, KeyError):
-        return colours.convert("RGB"), "profile_ignored"
-    return colours.convert("RGB") if converted is None else converted, ""
+        return _as_rgb(colours), "profile_ignored"
+    return _as_rgb(colours) if converted is None else converted, ""
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB; itself if it is, because a copy of many pixels takes time."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @lru_cache(maxsize=16)

@@ -91,7 +91,7 @@ def find_facts(path: Path) -> ImageFacts:
     except (MemoryError, ValueError, OSError) as error:
         return ImageFacts(0, 0, content, error=f"it cannot be decoded on this computer ({error})")
     small = opened.image
-    small.thumbnail((MEASURED_SIDE, MEASURED_SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
+    small.thumbnail((MEASURED_SIDE, MEASURED_SIDE), Image.Resampling.BILINEAR, reducing_gap=1)
     found = detail(small)
     return ImageFacts(
         *opened.size,

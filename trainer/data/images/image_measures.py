@@ -22,8 +22,9 @@ DETAIL_SCALE = 512
 FLAT = 1.5
 """A small version shows next to nothing if the standard deviation of its brightness is below this, out of 255."""
 
-TILE, COARSE = 32, 4
-"""The side length in pixels of the tiles whose focus is measured, and of the squares that are its coarse detail."""
+FOCUS_SCALE, TILE, COARSE = 2, 32, 4
+"""How many times smaller an image is made to measure its focus, and then the side lengths in pixels of the tiles where
+it is measured, and of the squares that are its coarse detail."""
 
 TILES = 3
 """The number of sharpest tiles of which the last counts, so that a speck of dust does not."""
@@ -36,9 +37,6 @@ NOISE, NOISE_SHARE = (4.0, 12.0), 0.3
 
 SATURATION_SCALE = 4
 """How many times smaller an image is made to measure its saturation."""
-
-SHARP = 0.3
-"""The focus from which an image has sharp edges for certain."""
 
 BLANK_RANGE, BLANK_SMALL_RANGE, BLANK_NOISE = 2, 2, (0.8, 2.5)
 """An image is blank if its values differ by no more than the first of these; or if those of its small version differ by
@@ -58,8 +56,8 @@ class Detail:
 
     Attributes:
         sharpness: the variance of the Laplacian (Pech-Pacheco et al., 2000), which is low without fine detail.
-        focus: the ratio of fine to coarse detail where the image is sharpest; 0.3 and more for a sharp edge, whatever
-            its contrast, under 0.02 for one that is blurred over several pixels.
+        focus: the ratio of fine to coarse detail where the image is sharpest; 0.15 and more for sharp edges, whatever
+            their contrast, under 0.05 for those that are blurred over several pixels.
         flatness: the fraction of pixels within 1 (of 255) of their right neighbour, 0 to 1; high for drawings.
         contrast: the standard deviation, 0 to 1.
         blank: whether there is nothing to see.
@@ -111,19 +109,18 @@ def mean_saturation(image: Image.Image) -> float:
 def detail(image: Image.Image) -> Detail:
     """Measure the detail of an RGB image in whichever has most contrast: its brightness, red, green or blue.
 
-    Focus is that of its brightness if that is better, because JPEG stores colours at half the size.
+    Focus is measured at half the size, where sharp edges stay sharp and those that compression leaves in a blurred
+    image are averaged out; and in the brightness, too, because compression blurs colours.
     """
     small = image.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BOX)
     bands = [small.convert("L"), *small.split()]
     most = int(np.argmax([np.asarray(band).std() for band in bands]))
-    grey = np.asarray(image.convert("L"), dtype=np.float32)
-    values = grey if most == 0 else np.asarray(image.getchannel(most - 1), dtype=np.float32)
+    bright = image.convert("L")
+    band = bright if most == 0 else image.getchannel(most - 1)
+    focus = _focus(bright) if most == 0 else max(_focus(bright), _focus(band))
+    values = np.asarray(band, dtype=np.float32)
     contrast = float(values.std())
-    squares = _squared_laplacian(values)
-    noise = float(squares.mean())
-    focus = _focus(values, squares, contrast)
-    if most > 0 and focus < SHARP:
-        focus = max(focus, _focus(grey, _squared_laplacian(grey), float(grey.std())))
+    noise = float(_squared_laplacian(values).mean())
     small_range = max(np.ptp(np.asarray(band)) for band in bands)
     noisy = small_range <= BLANK_SMALL_RANGE and BLANK_NOISE[0] <= contrast <= BLANK_NOISE[1]
     noisy = noisy and noise > NOISE_DETAIL * contrast**2
@@ -156,14 +153,15 @@ def _squared_laplacian(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return found
 
 
-def _focus(values: NDArray[np.float32], squares: NDArray[np.float32], contrast: float) -> float:
+def _focus(band: Image.Image) -> float:
+    values = np.asarray(band.reduce(FOCUS_SCALE), dtype=np.float32)
     height, width = (side // COARSE * COARSE for side in values.shape)
     if min(height, width) < TILE:
         return 1.0  # too small to tell
     coarse = _squared_laplacian(_means(values[:height, :width], COARSE))
     there = _means(coarse, TILE // COARSE).ravel()
-    fine = _means(squares[:height, :width], TILE).ravel()
-    noise = float(np.clip(NOISE_SHARE * contrast**2, *NOISE))
+    fine = _means(_squared_laplacian(values)[:height, :width], TILE).ravel()
+    noise = float(np.clip(NOISE_SHARE * values.var(), *NOISE))
     ratios = np.sort(np.maximum(fine - noise, 0) / (there + noise))[::-1]
     counted = min(TILES, max(1, int((there > noise).sum()) // TILES_WITH_DETAIL))
     return float(ratios[min(counted, len(ratios)) - 1])

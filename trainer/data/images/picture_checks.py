@@ -11,14 +11,13 @@ from ..findings import Finding, Severity
 from .duplicates import near_duplicates
 from .training_image import TrainingImage
 
-BLURRED, BLURRED_SHARE = 0.05, 0.2
+BLURRED, BLURRED_SHARE = 0.06, 0.4
 """An image counts as blurred if its focus is below the first of these and below the second as a fraction of the
 dataset's median, so that a dataset of soft images is as it should be."""
 
-SOFT, SOFT_SHARE, UNSHARP_SHARE = 0.15, 0.3, 1 / 3
-"""Compression leaves edges in a blurred image, so that its focus may be higher. It still counts as blurred if its focus
-is below the first of these and below the second as a fraction of the median, and its sharpness below the third as a
-fraction of the median."""
+SHARP_SHARE, SHARPNESS_SHARE = 0.2, 0.004
+"""It counts as blurred, too, if its focus and its sharpness are both below these fractions of the median, as those of a
+slightly blurred page among sharp ones are."""
 
 OUTLIERS_FROM = 10
 """The fewest images among which outliers can be recognized."""
@@ -131,12 +130,13 @@ def _blurred(images: Sequence[TrainingImage]) -> list[TrainingImage]:
     if not images:
         return []
     focus = float(np.median([image.facts.focus for image in images]))
-    unsharp = UNSHARP_SHARE * float(np.median([image.facts.sharpness for image in images]))
-    least, soft = min(BLURRED, BLURRED_SHARE * focus), min(SOFT, SOFT_SHARE * focus)
+    sharpness = float(np.median([image.facts.sharpness for image in images]))
+    least, far_less = min(BLURRED, BLURRED_SHARE * focus), SHARP_SHARE * focus
     return [
         image
         for image in images
-        if image.facts.focus < least or (image.facts.focus < soft and image.facts.sharpness < unsharp)
+        if image.facts.focus < least
+        or (image.facts.focus < far_less and image.facts.sharpness < SHARPNESS_SHARE * sharpness)
     ]
 
 

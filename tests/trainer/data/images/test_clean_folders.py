@@ -25,7 +25,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "one subject on white": ("jpg", {"quality": 92}),
     "screenshots": ("png", {"compress_level": 1}),
     "scans": ("tif", {}),
-    "paintings": ("webp", {"quality": 90, "method": 0}),
+    "paintings": ("webp", {"quality": 90}),
     "textures": ("jpg", {"quality": 85}),
     "grey": ("jpg", {"quality": 90}),
     "letters": ("png", {"compress_level": 1}),

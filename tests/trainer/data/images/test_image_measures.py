@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .scenes import KINDS, pictures
 
-BLURRED = 0.05
+BLURRED = 0.06
 
 
 def faint() -> Image.Image:

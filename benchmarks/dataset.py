@@ -101,7 +101,7 @@ def main() -> None:
 
     result = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "what": f"{arguments.images} images of 1 to 3 megapixels, a fifth of them PNG ({size / 1e9:.2f} GB), are checked",
+        "what": f"{arguments.images} images of 1 to 3 megapixels, a fifth of them PNG ({size / 1e9:.2f} GB), checked",
         "hardware": {"cores": os.cpu_count(), "system": platform.platform()},
         "versions": {"python": platform.python_version(), "Pillow": PIL.__version__},
         "first_start": median(first),

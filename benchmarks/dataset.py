@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from shared import save
+
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ((1024, 1024), (1536, 1024), (1440, 1440), (1500, 2000))
 RESOLUTION = 1024
@@ -108,9 +110,7 @@ def main() -> None:
         "second_start": median(second),
     }
     print(json.dumps(result, indent=1))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, arguments.output)
 
 
 if __name__ == "__main__":

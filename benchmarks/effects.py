@@ -10,13 +10,12 @@ word from the same prompts and seeds. Runs that are compared have the same seed 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from shared import circumstances, load_trainer
+from shared import circumstances, load_trainer, save
 
 SHORT, WHOLE = 150, 400
 REGULARIZATION_IMAGES = 32
@@ -86,8 +85,7 @@ def main() -> None:
         for name in RUNS:
             result["rows"].append(measured(name, Path(folder)))
             print(result["rows"][-1], flush=True)
-    if output is not None:
-        output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, output)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from shared import ROOT, circumstances, load_trainer
+from shared import ROOT, circumstances, load_trainer, save
 
 TESTS = (
     "trainer/training/test_killed.py",
@@ -199,7 +199,7 @@ def main() -> None:
         else:
             others(found)
         result.update(circumstances())
-        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        save(result, options.output)
 
 
 if __name__ == "__main__":

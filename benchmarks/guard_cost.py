@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared import circumstances, load_trainer
+from shared import circumstances, load_trainer, save
 
 STEPS = 300
 """The number of steps of a run; for `step_time`, half of them run with the protection and half without."""
@@ -240,7 +240,7 @@ def main() -> None:
     for part in options.parts or parts:
         parts[part](result.setdefault(part, {}))
         result.update(circumstances())
-        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        save(result, options.output)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared import circumstances, load_trainer
+from shared import circumstances, load_trainer, save
 
 ROUNDS = 5
 """The number of measurements; the median is reported."""
@@ -80,9 +80,7 @@ def main() -> None:
             "stack_again": measured(load_stack),
         }
     print(json.dumps(result, indent=1))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, arguments.output)
 
 
 if __name__ == "__main__":

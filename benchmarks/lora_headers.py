@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared import circumstances, load_trainer
+from shared import circumstances, load_trainer, save
 
 ROUNDS = 5
 """The number of measurements; the median is reported."""
@@ -118,9 +118,7 @@ def main() -> None:
         "further_memory_mb": round(peak * 1024 / 1e6, 1),
     }
     print(json.dumps(result, indent=1))
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, arguments.output)
 
 
 if __name__ == "__main__":

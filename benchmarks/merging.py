@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from guard_cost import sdxl_layers
-from shared import ROOT, circumstances, load_trainer
+from shared import ROOT, circumstances, load_trainer, save
 
 RANK, LORAS = 32, 3
 
@@ -84,7 +84,7 @@ def main() -> None:
             result[method] = measured(method, loras, Path(folder))
             print(method, result[method], flush=True)
             result.update(circumstances())
-            options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            save(result, options.output)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import json
 import os
 import platform
 import sys
@@ -35,3 +36,10 @@ def circumstances() -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")},
     }
+
+
+def save(result: dict[str, Any], path: Path | None) -> None:
+    """Save results as JSON, if there is a path; long benchmarks do so after every row, so that Ctrl-C loses little."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from shared import save
+
 HERE = Path(__file__).resolve().parent
 THREADS = 2
 RANK = 8
@@ -236,13 +238,6 @@ def main() -> None:
         print(" ".join(f"{name}={value}" for name, value in one.items()))
     result["minutes"] = round((time.time() - started) / 60, 1)
     save(result, arguments.output)
-
-
-def save(result: dict[str, Any], path: Path | None) -> None:
-    """Save the results; called after every row, so that Ctrl-C does not lose an hour of measurements."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -71,11 +71,10 @@ def undecided_text(architecture: Architecture) -> str:
 
 def _named(architecture: Architecture, loras: Sequence[LoraModel], names: Sequence[Sequence[str]]) -> Architecture:
     for lora, some in zip(loras, names, strict=True):
-        layers = [name for name in some if not names_text_encoder(name)]
-        if layers and not any(place_of(name, architecture) for name in layers):
+        if foreign := _foreign_layer(some, [architecture]):
             raise CrucibleError(
                 f"{lora.name} is not for {architecture.name}, the architecture that was named: it has none of that "
-                f"model's layers (its first is {layers[0]}). With wrong names, the LoRA would have no effect. Name the "
+                f"model's layers (its first is {foreign}). With wrong names, the LoRA would have no effect. Name the "
                 "architecture that it was trained on, or leave it at auto."
             )
     return architecture
@@ -100,15 +99,21 @@ def _common(
             )
         common = both
     for lora, one, some in zip(loras, found, names, strict=True):
-        layers = [name for name in some if not names_text_encoder(name)]
-        if first is None or one.architectures or not layers:
+        if first is None or one.architectures:
             continue
-        if not any(place_of(name, row) for row in common for name in layers):
+        if foreign := _foreign_layer(some, common):
             raise CrucibleError(
                 f"{first.name} is for {architecture_names(common)}, and {lora.name} has none of that model's layers "
-                f"(its first is {layers[0]}). LoRAs for different base models cannot be merged; leave one of them out."
+                f"(its first is {foreign}). LoRAs for different base models cannot be merged; leave one of them out."
             )
     return common
+
+
+def _foreign_layer(names: Sequence[str], architectures: Sequence[Architecture]) -> str | None:
+    """Return the first layer beside the text encoders if none of these has a place in any of the architectures."""
+    layers = [name for name in names if not names_text_encoder(name)]
+    placed = any(place_of(name, row) for row in architectures for name in layers)
+    return layers[0] if layers and not placed else None
 
 
 def _agreeing(possible: Sequence[Architecture], names: Sequence[str]) -> list[list[Architecture]]:

@@ -11,11 +11,12 @@ def leave_out_empty_numbers(request):
 
     for node in request.get("prompt", {}).values():
         kind = nodes.NODE_CLASS_MAPPINGS.get(node.get("class_type"))
-        inputs = node.get("inputs")
-        if kind is None or not inputs or not str(kind.__name__).startswith("Crucible"):
+        inputs = node.get("inputs") or {}
+        empty = [name for name, value in inputs.items() if value == ""]
+        if kind is None or not empty or not str(kind.__name__).startswith("Crucible"):
             continue
         specs = kind.INPUT_TYPES().get("optional", {})
-        for name in [name for name, value in inputs.items() if value == ""]:
+        for name in empty:
             if specs.get(name, ("",))[0] in ("INT", "FLOAT"):
                 del inputs[name]
     return request

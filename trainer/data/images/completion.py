@@ -32,7 +32,6 @@ class MissingPixels(Exception):
     """The error raised for a file that was cut off; `share` is how much of the pixels is missing, 0 to 1, or None."""
 
     def __init__(self, share: float | None = None) -> None:
-        self.share = share
         much = "a part of its pixels is"
         if share is not None:
             much = f"about {share:.0%} of its pixels are" if share >= 0.01 else "less than 1% of its pixels are"

@@ -8,7 +8,7 @@ from ..trainer.config.setting import AUTO_NUMBER
 from .comfy_io import CATEGORY, Dataset, io, ui
 from .folders import caption_cache_folder, captioner_roots
 from .tagger_options import TaggerOptions
-from .widgets import auto_number
+from .widgets import auto_number, refuse_unknown_inputs
 
 NOTHING, SIDECARS, METADATA = "nothing", "text files", "metadata.csv"
 PREVIEW_SIDE = 512
@@ -140,6 +140,7 @@ class CrucibleAutoCaption(io.ComfyNode):
                 Dataset.Output("dataset", tooltip="The same images with the new captions, for Train LoRA (Crucible)."),
                 io.String.Output("texts", is_output_list=True, tooltip="The captions, in the order of the images."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -156,6 +157,7 @@ class CrucibleAutoCaption(io.ComfyNode):
         from ..trainer.models.comfyui.memory import check_interrupt
 
         require_packages()
+        refuse_unknown_inputs(cls)
         if write != NOTHING:
             check_writable(dataset.folder)
         if write == METADATA:

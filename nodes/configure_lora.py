@@ -18,7 +18,6 @@ class CrucibleConfigureLoRA(io.ComfyNode):
                 "summary shows these values and the reasons for them. All other settings are on the nodes for options."
             ),
             search_aliases=["training settings", "learning rate", "rank", "preset"],
-            is_output_node=True,  # so that every run says what auto stands for, even one that is cached
             inputs=[
                 *(widget(setting) for setting in settings_of("main")),
                 TrainingOptions.Input(

@@ -6,6 +6,7 @@ import folder_paths
 
 from .comfy_io import CATEGORY, LoraStack, io
 from .folders import NONE, lora_choices, lora_file
+from .widgets import refuse_unknown_inputs
 
 
 class CrucibleLoadLoRA(io.ComfyNode):
@@ -68,6 +69,7 @@ class CrucibleLoadLoRA(io.ComfyNode):
                 io.String.Output("trigger_words", tooltip="Words to put in your prompt, for all LoRAs applied here."),
                 io.String.Output("info", tooltip="What each LoRA is, whether it fits, and a strength to start with."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -95,6 +97,7 @@ class CrucibleLoadLoRA(io.ComfyNode):
         from ..trainer.formats.lora_stack import read_stack
         from ..trainer.models.comfyui.stacking import OwnLora, apply_stack
 
+        refuse_unknown_inputs(cls)
         listed, folders = folder_paths.get_filename_list("loras"), folder_paths.get_folder_paths("loras")
         own = None
         if enabled and not strength_model == strength_clip == 0 and (lora is not None or lora_name != NONE):

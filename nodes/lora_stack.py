@@ -4,6 +4,7 @@ import os
 
 from .comfy_io import CATEGORY, LoraStack, io
 from .folders import lora_entry, lora_file
+from .widgets import refuse_unknown_inputs
 
 
 class CrucibleLoRAStack(io.ComfyNode):
@@ -34,6 +35,7 @@ class CrucibleLoRAStack(io.ComfyNode):
             outputs=[
                 LoraStack.Output("lora_stack", tooltip="For Load LoRA, Merge LoRA, or a node of another pack."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -48,6 +50,7 @@ class CrucibleLoRAStack(io.ComfyNode):
     def execute(cls, loras="[]", lora_stack=None):
         from ..trainer.formats.lora_rows import read_lora_rows
 
+        refuse_unknown_inputs(cls)
         rows = [row for row in read_lora_rows(loras) if row.acts]
         for row in rows:
             lora_file(row.name)

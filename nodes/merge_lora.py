@@ -8,7 +8,7 @@ from ..trainer.merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, LoraStack, io, ui
 from .folders import lora_file, lora_folder, lora_is_listed
-from .widgets import LARGEST_INTEGER, auto_number
+from .widgets import LARGEST_INTEGER, auto_number, refuse_unknown_inputs
 
 MEMORY = 2 * 1024**3
 """The GPU memory in bytes to free before merging: about what the largest layers of image models take."""
@@ -105,6 +105,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
                     "architecture",
                     options=["auto", *NAMEABLE],
                     default="auto",
+                    optional=True,
                     advanced=True,
                     tooltip=(
                         "The model that the LoRAs were trained on, if info says that their files do not tell. auto: as "
@@ -117,6 +118,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
                 io.String.Output("lora_name", tooltip="The file name of the merged LoRA in output/loras."),
                 io.String.Output("info", tooltip="What was merged, and how accurate the result is."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -126,6 +128,7 @@ class CrucibleMergeLoRA(io.ComfyNode):
         from ..trainer.doctor.requirements import require_packages
 
         require_packages()
+        refuse_unknown_inputs(cls)
         import comfy.model_management
         import comfy.utils
         import torch

@@ -2,6 +2,7 @@
 
 from ..trainer.captioners.options import CaptionStyle
 from .comfy_io import CATEGORY, io
+from .widgets import refuse_unknown_inputs
 
 TaggerOptions = io.Custom("CRUCIBLE_TAGGER_OPTIONS")
 
@@ -46,8 +47,10 @@ class CrucibleTaggerOptions(io.ComfyNode):
                 ),
             ],
             outputs=[TaggerOptions.Output("options", tooltip="For Auto Caption (Crucible).")],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, **options):
+        refuse_unknown_inputs(cls)
         return io.NodeOutput(options)

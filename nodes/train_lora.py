@@ -3,6 +3,7 @@
 from .browser import tell_lora_saved
 from .comfy_io import CATEGORY, Config, Dataset, io, ui
 from .folders import NONE, lora_choices, lora_file, lora_folder, lora_is_listed, runs_folder
+from .widgets import refuse_unknown_inputs
 
 NAME = "my_lora"
 
@@ -65,6 +66,7 @@ class CrucibleTrainLoRA(io.ComfyNode):
                 io.Image.Output("samples", tooltip="Samples from before, during and after training, same seed."),
                 io.String.Output("report", tooltip="What was done, a verdict on the result, and what to try next."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -78,6 +80,7 @@ class CrucibleTrainLoRA(io.ComfyNode):
         from ..trainer.doctor.requirements import require_packages
 
         require_packages()
+        refuse_unknown_inputs(cls)
         import torch
 
         from ..trainer.models.comfyui.applying import with_lora

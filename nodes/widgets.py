@@ -1,6 +1,5 @@
 """Node widgets generated from the settings of the config's schema."""
 
-from ..trainer.config import SETTINGS
 from ..trainer.config.setting import AUTO_NUMBER
 from ..trainer.messages.wording import listed
 from .comfy_io import io
@@ -92,14 +91,16 @@ def refuse_unknown_inputs(node):
     """
     from ..trainer.errors import CrucibleError
     from .options import OPTION_NODES
+    from .tagger_options import CrucibleTaggerOptions
 
     schema = node.SCHEMA
     given = (node.hidden.prompt or {}).get(node.hidden.unique_id, {}).get("inputs", {})
     unknown = [name for name in given if name not in {one.id for one in schema.inputs}]
     if not unknown:
         return
-    groups = {SETTINGS[name].group for name in unknown if name in SETTINGS}
-    titles = [OPTION_NODES[group].GET_SCHEMA().display_name for group in OPTION_NODES if group in groups]
+    wanted = set(unknown) - {"options"}
+    option_nodes = [one.GET_SCHEMA() for one in (*OPTION_NODES.values(), CrucibleTaggerOptions)]
+    titles = [one.display_name for one in option_nodes if wanted & {part.id for part in one.inputs}]
     where = f"Settings such as these are on {listed(titles)}; add it and connect its options. " if titles else ""
     raise CrucibleError(
         f"{schema.display_name} has no input {listed(unknown)}, so its value would be ignored. {where}"

@@ -3,10 +3,14 @@ import { api } from "/scripts/api.js";
 import { element } from "./lora_chooser.js";
 
 const AUTO = -1;
+const STORE = "crucible.auto";
+const STORED = 30;
 const TYPING = 1000; // milliseconds without a key, after which a text is taken as finished
 
 const fields = new WeakMap();
-const meanings = new Map(); // from what a node was run with to the values that auto stood for
+// From what a node was run with to the values that auto stood for. ComfyUI sends them only when the node really runs,
+// so they are kept when the page is loaded again.
+const meanings = new Map(JSON.parse(sessionStorage.getItem(STORE) ?? "[]"));
 const queued = new WeakMap(); // from a node to what it last was queued with
 
 /** A text field for a number that may be auto: empty for auto, which it then shows as a placeholder. */
@@ -100,6 +104,15 @@ class AutoNumber {
     }
 }
 
+/** Make ComfyUI's Primitive node, which knows no fields of this kind, give plain numbers to them. */
+function describeAsNumbers(node) {
+    const names = fieldsOf(node).map(({ widget }) => widget.name);
+    for (const { name, widget } of node.inputs ?? [])
+        if (names.includes(name))
+            for (const getConfig of Object.getOwnPropertySymbols(widget))
+                widget[getConfig] = () => node.constructor.nodeData.input.optional[name];
+}
+
 function warn(summary, detail) {
     app.extensionManager.toast.add({ severity: "warn", summary, detail, life: 12_000 });
 }
@@ -127,6 +140,12 @@ function setup(node) {
         return [id, type, mode, widgets.map(({ value }) => value), sources];
     });
     return JSON.stringify(parts);
+}
+
+function remember(nodes, values) {
+    meanings.delete(nodes);
+    meanings.set(nodes, values);
+    sessionStorage.setItem(STORE, JSON.stringify([...meanings].slice(-STORED)));
 }
 
 /** Show on a node, and on the nodes whose settings it takes, what auto stood for when they last were as they are. */
@@ -161,11 +180,12 @@ app.registerExtension({
         });
     },
     nodeCreated(node) {
+        describeAsNumbers(node);
         const { onExecuted } = node;
         node.onExecuted = function (output, ...rest) {
             // Nothing is known about what was changed while the prompt waited.
             if (output?.auto && queued.get(node) === setup(node)) {
-                meanings.set(setup(node), output.auto[0]);
+                remember(setup(node), output.auto[0]);
                 explain(node);
             }
             return onExecuted?.call(this, output, ...rest);

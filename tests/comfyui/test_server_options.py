@@ -110,17 +110,43 @@ def test_the_same_node_twice_in_a_chain_is_refused(server, new_graph):
     assert "Remove one of them" in failure.value.message
 
 
-@pytest.mark.parametrize("node", [CONFIGURE, LOAD, "CrucibleObjective"])
-def test_inputs_that_a_node_does_not_have_are_named(server, new_graph, node):
-    """ComfyUI ignores them, and prompts written for an earlier version would silently train with other settings."""
+def test_inputs_that_a_node_does_not_have_are_named(server, new_graph, nodes):
+    """ComfyUI ignores them, and prompts written for an earlier version would silently do something else."""
     graph = new_graph()
-    made = graph.add(node)
-    graph.prompt[made.id]["inputs"] |= {"lora_alpha": 4, "no_such_input": 1}
+    sources = {"MODEL": graph.model, "CLIP": graph.clip, "VAE": graph.vae}
+    sources["CRUCIBLE_DATASET"] = graph.add(LOAD)["dataset"]
+    sources["CRUCIBLE_CONFIG"] = graph.add(CONFIGURE)["config"]
+    sources["LORA_STACK"] = graph.add("CrucibleLoRAStack")["lora_stack"]
+    sources["IMAGE"] = graph.add("EmptyImage")["IMAGE"]
+    for node, info in nodes.items():
+        if not inputs(info):
+            continue
+        needed = {name: sources[spec[0]] for name, spec in info["input"].get("required", {}).items()}
+        prompt = {**graph.prompt, "node": {"class_type": node, "inputs": {**needed, "no_such_input": 1}}}
+        if not info["output_node"]:
+            prompt["shown"] = {"class_type": "PreviewAny", "inputs": {"source": ["node", 0]}}
+        with pytest.raises(PromptFailed) as failure:
+            server.run(prompt)
+        assert "has no input no_such_input, so its value would be ignored" in failure.value.message, node
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "home"),
+    [
+        (CONFIGURE, "lora_alpha", "Layers and Algorithm (Crucible)"),
+        (LOAD, "shuffle_caption", "Caption Options (Crucible)"),
+        ("CrucibleAutoCaption", "general_threshold", "Tagger Options (Crucible)"),
+    ],
+)
+def test_inputs_of_a_node_for_options_are_sent_there(server, new_graph, node, name, home):
+    graph = new_graph()
+    needed = {"dataset": graph.add(LOAD)["dataset"]} if node == "CrucibleAutoCaption" else {}
+    made = graph.add(node, **needed)
+    graph.prompt[made.id]["inputs"] |= {name: 1}
     graph.show("text", made[made.outputs[-1]])
     with pytest.raises(PromptFailed) as failure:
         server.run(graph.prompt)
-    assert "has no input lora_alpha, no_such_input, so its value would be ignored" in failure.value.message
-    assert "Layers and Algorithm (Crucible); add it and connect its options" in failure.value.message
+    assert f"{home}; add it and connect its options" in failure.value.message
 
 
 def test_a_prompt_needs_only_what_differs_from_the_defaults(server, new_graph):

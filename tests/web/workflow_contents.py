@@ -59,7 +59,12 @@ def training(output_name: str, dataset: dict[str, Any]) -> tuple[Node, ...]:
     """Return the nodes of a training, from left to right."""
     return (
         Node("dataset", "CrucibleLoadDataset", (340, 0, 300, 420), widgets=dataset),
-        Node("config", "CrucibleConfigureLoRA", (680, 0, 300, 420)),
+        Node(
+            "config",
+            "CrucibleConfigureLoRA",
+            (680, 0, 300, 420),
+            inputs={"dataset": ("dataset", "dataset"), "model": ("base", "model")},
+        ),
         Node(
             "train",
             "CrucibleTrainLoRA",

@@ -23,27 +23,15 @@ class LengthSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_size: int | None = setting(
+    learning_rate: float | None = setting(
         None,
-        "Batch size",
-        "Images processed at once. More makes training steadier but needs more memory; gradient accumulation has the "
-        "same effect without it.",
+        "Learning rate",
+        "How far each step changes the LoRA: 0.0002 suits SD1.5, 0.0001 larger models. Higher learns faster; halve it "
+        "if the loss becomes unstable.",
         group="main",
-        step=1,
-        aliases=("train_batch_size", "per_device_train_batch_size"),
-        ge=1,
-        le=64,
-    )
-    gradient_accumulation_steps: int | None = setting(
-        None,
-        "Gradient accumulation",
-        "Batches averaged into one step. Higher makes training steadier but slower; batch size times this should be 4 "
-        "to 8.",
-        group="memory",
-        step=1,
-        aliases=("gradient_accumulation",),
-        ge=1,
-        le=256,
+        step=0.00001,
+        gt=0,
+        le=1,
     )
     epochs: int | None = setting(
         None,
@@ -65,15 +53,27 @@ class LengthSettings(BaseModel):
         ge=1,
         le=1_000_000,
     )
-    learning_rate: float | None = setting(
+    batch_size: int | None = setting(
         None,
-        "Learning rate",
-        "How far each step changes the LoRA: 0.0002 suits SD1.5, 0.0001 larger models. Higher learns faster; halve it "
-        "if the loss becomes unstable.",
+        "Batch size",
+        "Images processed at once. More makes training steadier but needs more memory; gradient accumulation has the "
+        "same effect without it.",
         group="main",
-        step=0.00001,
-        gt=0,
-        le=1,
+        step=1,
+        aliases=("train_batch_size", "per_device_train_batch_size"),
+        ge=1,
+        le=64,
+    )
+    gradient_accumulation_steps: int | None = setting(
+        None,
+        "Gradient accumulation",
+        "Batches averaged into one step. Higher makes training steadier but slower; batch size times this should be 4 "
+        "to 8.",
+        group="memory",
+        step=1,
+        aliases=("gradient_accumulation",),
+        ge=1,
+        le=256,
     )
     text_encoder_learning_rate: float | None = setting(
         None,

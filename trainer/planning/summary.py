@@ -49,7 +49,8 @@ class Summary:
     """The settings of a run as text for the user, and as a config file.
 
     Attributes:
-        chosen: the value of each setting that was chosen automatically; empty while it is not known.
+        chosen: the value of each setting that was chosen automatically, and of those that the dataset decides; empty
+            while dataset and model are not known.
     """
 
     text: str
@@ -89,7 +90,7 @@ def summarise(
     if dataset is not None and model is not None:
         plan = make_plan(config, dataset, model)
         reasons, remarks = plan.resolved.reasons, plan.notes
-        chosen = {name: getattr(plan.resolved.values, name) for name in reasons}
+        chosen = {name: getattr(plan.resolved.values, name) for name in (*reasons, *OPEN_IN_DATASETS)}
     else:
         remarks = notes(config, model=model)
         if dataset is not None and config.purpose == "auto":

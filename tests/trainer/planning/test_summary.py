@@ -51,6 +51,11 @@ def test_with_both_every_value_has_its_reason(demo: ImageDataset) -> None:
     assert "Notes:\n  This model is odd." in text
 
 
+def test_what_auto_stands_for_includes_what_the_dataset_decides(demo: ImageDataset) -> None:
+    chosen = summarise(TrainingConfig(), demo, ModelFacts("demo", 64, 4.0, "epsilon")).chosen
+    assert (chosen["lora_rank"], chosen["resolution"], chosen["validation_percent"]) == (8, 64, 5)
+
+
 def test_what_the_yaml_says_in_vain_is_named(demo: ImageDataset) -> None:
     config = parse_config({"resolution": 512, "caption_dropout_rate": 0.2})
     text = summarise(config, demo, SDXL, said_elsewhere={"base_model": "mine"}).text

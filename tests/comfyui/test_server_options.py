@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from lora_crucible.config import SETTINGS
+from lora_crucible.config.text_settings import TextSettings
 from server import PromptFailed
 
 pytestmark = pytest.mark.comfyui
@@ -11,6 +12,7 @@ CONFIGURE, LOAD = "CrucibleConfigureLoRA", "CrucibleLoadDataset"
 MOST_WIDGETS = 12
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 OTHERS = {"base_model", "output_dir", "output_name", "resume_from_checkpoint", "continue_from", "metadata_path"}
+OTHERS |= set(TextSettings.model_fields)
 """Settings that come from the connected model, from Train LoRA, or from the command line alone."""
 
 

@@ -20,11 +20,13 @@ from .output_settings import OutputSettings
 from .preview_settings import PreviewSettings
 from .run_settings import RunSettings
 from .setting import Setting, describe_settings
+from .text_settings import TextSettings
 
 
 # pydantic takes the fields of the last base first, which gives the order of widgets. Saved workflows store the values
 # of widgets by position, so settings keep theirs.
 class TrainingConfig(
+    TextSettings,
     RunSettings,
     GuardSettings,
     ObjectiveSettings,
@@ -53,6 +55,7 @@ SETTINGS: dict[str, Setting] = describe_settings(TrainingConfig)
 
 OF_OTHER_NODES = (
     *("base_model", "output_dir", "output_name", "resume_from_checkpoint", "continue_from"),
+    *TextSettings.model_fields,
     *DataSettings.model_fields,
 )
 """Settings that, in ComfyUI, come from Load Dataset, Train LoRA or the connected model instead of Configure LoRA."""

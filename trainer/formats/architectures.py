@@ -293,6 +293,16 @@ _ROWS = (
         naming="diffusers",
         diffusers_loader="StableDiffusionLoraLoaderMixin",
     ),
+    Architecture(
+        id="language",
+        name="a language model",
+        modelspec="language-model/lora",
+        implementation="https://github.com/huggingface/transformers",
+        base_model_version="language",
+        native_resolution=0,
+        cfg=1.0,
+        prefix="transformer.",
+    ),
     # Anything else that ComfyUI loads. ComfyUI's own layer names always work, because its loader looks for them.
     Architecture(
         id="unknown",
@@ -307,5 +317,5 @@ _ROWS = (
 
 ARCHITECTURES: dict[str, Architecture] = {row.id: row for row in _ROWS}
 
-NAMEABLE: tuple[str, ...] = tuple(id for id in ARCHITECTURES if id not in ("demo", "unknown"))
+NAMEABLE: tuple[str, ...] = tuple(id for id in ARCHITECTURES if id not in ("demo", "language", "unknown"))
 """The ids of the architectures that users can name."""

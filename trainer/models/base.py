@@ -13,6 +13,7 @@ from torch import Tensor
 from ..adapters.adapters import Adapters
 from ..adapters.spec import AdapterSpec
 from ..config import ModelFacts, ObjectiveSettings
+from ..data.base import Dataset
 from ..data.cache import TensorCache
 from ..formats.architectures import Architecture
 from ..formats.names import Place
@@ -53,6 +54,14 @@ class BaseModel(ABC):
     @abstractmethod
     def identity(self) -> str:
         """Return a hash of all weights (a fixed sample of each) and of everything patched onto them."""
+
+    def prepare_dataset(self, dataset: Dataset) -> Dataset:
+        """Return the dataset in the form that this model trains on.
+
+        Raises:
+            CrucibleError: this kind of model cannot be trained on this kind of dataset.
+        """
+        return dataset
 
     def encoders_identity(self) -> str:
         """Return a hash of the encoders that turn examples into inputs, or "" for a model without encoders."""

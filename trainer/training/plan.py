@@ -68,6 +68,7 @@ def plan_run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) ->
         CrucibleError: the dataset cannot be trained, the settings contradict each other or the model, or the LoRA to
             start from does not fit the model.
     """
+    dataset = base_model.prepare_dataset(dataset)
     dataset.require_trainable()
     initial = load_initial_lora(config, base_model)
     asked = config if initial is None else initial.settings(config)

@@ -1,0 +1,1 @@
+"""Datasets of texts: conversations and plain texts that language models are trained on."""

@@ -1,0 +1,1 @@
+"""What all base models that write text have in common."""

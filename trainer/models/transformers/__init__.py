@@ -1,0 +1,1 @@
+"""Language models from transformers folders, for training without ComfyUI."""

@@ -44,7 +44,7 @@ PAPER, INK = (24, 24, 27), (228, 228, 231)
 def main() -> None:
     """Parse the command line, start a server and take all screenshots."""
     parser = argparse.ArgumentParser(description="Retake the screenshots of README and templates.")
-    parser.add_argument("--steps", type=int, default=0, help="number of training steps; 0 for that of the workflow")
+    parser.add_argument("--steps", type=int, help="number of training steps (default: that of the workflow)")
     steps = parser.parse_args().steps
     with running_server() as server:
         for name in LORAS:
@@ -52,7 +52,7 @@ def main() -> None:
         take(server, steps)
 
 
-def take(server: Server, steps: int) -> None:
+def take(server: Server, steps: int | None) -> None:
     """Run the workflows and write all images."""
     with comfy_page(server, "vue", **VIEWPORT) as comfy:
         comfy.load_template(PACK_FOLDER, STACK)
@@ -65,7 +65,8 @@ def take(server: Server, steps: int) -> None:
         comfy.run().wait(seconds=60)  # the demo's images have captions, so no captioner is downloaded
         write(screenshot(comfy, AROUND_IMAGES).resize((THUMBNAIL, THUMBNAIL)), EXAMPLES / f"{CAPTION}.jpg")
         comfy.load_template(PACK_FOLDER, DEMO)
-        comfy.set_widgets({"CrucibleConfigureLoRA": {"max_train_steps": steps}})
+        if steps is not None:
+            comfy.set_widgets({"CrucibleConfigureLoRA": {"max_train_steps": steps}})
         prompt_id = comfy.run().wait(seconds=3600)
         comfy.wait_for_pictures("PreviewImage", [10, 4])
         drawn = pictures(server, prompt_id, comfy.node_id("Samples: before, during and after"))

@@ -146,6 +146,6 @@ def histogram(lengths: Sequence[int], unit: str) -> list[str]:
     labels = [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high in ranges]
     width = max(map(len, labels))
     for label, count in zip(labels, counts, strict=True):
-        bar = "#" * round(BAR_WIDTH * count / max(counts))
-        lines.append(f"  {label:>{width}}  {bar or ('.' if count else '')} {count:,}".rstrip())
+        bar = "#" * -(-BAR_WIDTH * count // max(counts))
+        lines.append(f"  {label:>{width}}  {bar}{' ' if bar else ''}{count:,}")
     return lines

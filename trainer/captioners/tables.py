@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.csv_form import allow_long_fields
 from ..data.images.metadata_files import normalised
-from ..data.images.table_rows import FILE_KEYS, LONGEST_FIELD, TEXT_KEYS
+from ..data.images.table_rows import FILE_KEYS, TEXT_KEYS
 from ..errors import CrucibleError
 from ..files.text import read_text
 
@@ -62,7 +63,7 @@ def _not_captions(path: Path) -> CrucibleError:
 
 class _Columns(CaptionTable):
     def __init__(self, path: Path, text: str, delimiter: str) -> None:
-        csv.field_size_limit(LONGEST_FIELD)
+        allow_long_fields()
         first = text.split("\n", 1)[0]
         self._delimiter = next((one for one in "\t,;" if one in first), delimiter)
         try:

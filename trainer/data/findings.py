@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..messages.wording import listed
+from ..messages.wording import counted, listed
 
 Severity = Literal["error", "warning", "note"]
 
@@ -44,3 +45,23 @@ class Finding:
 def by_weight(findings: Sequence[Finding]) -> list[Finding]:
     """Sort findings from most to least severe, keeping the order among equals."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def verdict_of(findings: Sequence[Finding]) -> str:
+    """Return a sentence that says whether a dataset with these findings is ready for training."""
+    counts = Counter(finding.severity for finding in findings)
+    if counts["error"]:
+        return f"NOT READY: {counted(counts['error'], 'thing')} to fix before training."
+    if counts["warning"]:
+        return f"READY, with {counted(counts['warning'], 'thing')} worth a look first."
+    return "READY: no problems were found."
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """Return findings as the lines of a report, under a heading for each severity."""
+    lines = []
+    for severity, title in (("error", "To be fixed"), ("warning", "Worth a look"), ("note", "Good to know")):
+        found = [finding for finding in findings if finding.severity == severity]
+        if found:
+            lines += ["", f"{title}:", *(f"- {finding.text()}" for finding in found)]
+    return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from pathlib import Path, PurePath
 
@@ -46,23 +45,6 @@ SILENT = frozenset({
 programs keep beside images."""
 # fmt: on
 
-RUBBISH = re.compile(
-    r"\..*|~\$.*|.*~|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|@eadir|#recycle|\$recycle\.bin|"
-    r"system volume information|lost\+found|__pycache__",
-    re.IGNORECASE | re.DOTALL,
-)
-"""The names of hidden files, and of what operating systems and editors leave in folders."""
-
-ABOUT_THE_FOLDER = re.compile(
-    r"(read[ _-]?me|licen[cs]e|copying|copyright|change[ _-]?log|credits|attributions?|notice|authors|citation|"
-    r"contributing|requirements|dataset[ _-]?card|dataset[ _-]?infos?|sample[ _-]?prompts?)"
-    r"([._ -][a-z]{2}([_-]\w{2,4})?)?",
-    re.IGNORECASE,
-)
-"""The names, without ending, of texts about a folder, which are captions of no image."""
-
-BACK_UP = re.compile(r".*\.bak\d*", re.IGNORECASE | re.DOTALL)
-
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"8BPS", b"\0\0\0\x0cjP  ", b"qoif")
 """The first bytes of images whose files may have any ending."""
 
@@ -104,16 +86,6 @@ def unread_image(path: Path) -> str:
     if start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return "JPEG XL"
     return "a HEIC photo" if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1") else ""
-
-
-def is_rubbish(name: str) -> bool:
-    """Return whether a file or folder of this name is of no concern to anybody."""
-    return RUBBISH.fullmatch(name) is not None or BACK_UP.fullmatch(name) is not None
-
-
-def is_about_the_folder(path: Path) -> bool:
-    """Return whether a file is a text about its folder, such as README.txt or LICENSE."""
-    return ABOUT_THE_FOLDER.fullmatch(path.stem) is not None
 
 
 def _says_what_it_is(path: Path) -> bool:

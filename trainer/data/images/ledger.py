@@ -8,6 +8,8 @@ from pathlib import Path
 from ...messages.suggestions import nearest_names
 from ...messages.wording import NAMES_SHOWN, counted, listed
 from ..findings import Finding, Severity
+from ..ignored_names import is_about_the_folder
+from ..listing import Listing
 from .file_kinds import (
     ARCHIVES,
     SHORTCUTS,
@@ -17,10 +19,8 @@ from .file_kinds import (
     VIDEOS,
     extension_of,
     has_image_name,
-    is_about_the_folder,
     unread_image,
 )
-from .listing import Listing
 from .masks import MASK_FOLDERS
 from .metadata_files import METADATA_FILES
 from .scan import DatasetFiles

@@ -9,8 +9,8 @@ from pathlib import Path
 from ...errors import CrucibleError
 from ...messages.suggestions import nearest_path
 from ...messages.wording import counted, listed
+from ..listing import Listing
 from .file_kinds import ARCHIVES, BINARY_TABLES, VIDEOS, extension_of, has_image_name, unread_image
-from .listing import Listing
 
 SUPPORTED = ".png, .jpg, .webp, .avif, .bmp, .tif, .gif and others that Pillow reads"
 

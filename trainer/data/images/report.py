@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ...messages.wording import counted
-from ..findings import Finding, by_weight
+from ..findings import Finding, by_weight, finding_lines, verdict_of
 from .buckets import Buckets
 from .checks import ESTIMATE, TokenCounter, check_dataset, views
 from .dataset import ImageDataset
@@ -76,10 +76,7 @@ class DatasetReport:
             latents = self.latent_sizes or (None,) * len(self.sizes)
             for ((x, y), count), latent in zip(self.sizes.items(), latents, strict=True):
                 lines.append(f"  {x} x {y}: {count}" + (f" (latents {latent[0]} x {latent[1]})" if latent else ""))
-        for severity, title in (("error", "To be fixed"), ("warning", "Worth a look"), ("note", "Good to know")):
-            found = [finding for finding in self.findings if finding.severity == severity]
-            if found:
-                lines += ["", f"{title}:", *(f"- {finding.text()}" for finding in found)]
+        lines += finding_lines(self.findings)
         return "\n".join(lines)
 
 
@@ -122,17 +119,8 @@ def dataset_report(
         token_counter=tokens.name,
         views=views(dataset.images),
         findings=tuple(findings),
-        verdict=_verdict(findings),
+        verdict=verdict_of(findings),
     )
-
-
-def _verdict(findings: list[Finding]) -> str:
-    counts = Counter(finding.severity for finding in findings)
-    if counts["error"]:
-        return f"NOT READY: {counted(counts['error'], 'thing')} to fix before training."
-    if counts["warning"]:
-        return f"READY, with {counted(counts['warning'], 'thing')} worth a look first."
-    return "READY: no problems were found."
 
 
 def _spread(values: list[int]) -> tuple[int, float, int]:

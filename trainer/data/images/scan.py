@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...errors import CrucibleError
+from ..listing import Listing, list_folder
 from .file_kinds import has_image_name, is_image, unread_image
-from .listing import Listing, list_folder
 from .masks import MASK_FOLDERS, match_mask_folder, match_masks
 from .no_images import no_folder, no_images
 from .sidecars import composed, is_text, match_captions

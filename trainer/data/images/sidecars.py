@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..listing import list_folder
 from .file_kinds import CAPTION_EXTENSIONS, extension_of, has_image_name
-from .listing import list_folder
 
 DOUBTFUL = 2
 """The doubt about a name that only nearly fits."""

@@ -10,13 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import CrucibleError
+from ..csv_form import allow_long_fields, delimiter_of
 from .file_kinds import has_image_name
 
 FILE_KEYS = ("file_name", "filename", "file", "image", "image_path", "path")
 TEXT_KEYS = ("text", "prompt", "caption", "captions")
-
-LONGEST_FIELD = 1_000_000
-"""The most characters in a CSV field; Python's default is 131,072."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,10 @@ def csv_rows(text: str, path: Path, is_listed: Callable[[str], bool]) -> Iterato
     Raises:
         CrucibleError: the header has no column for the captions.
     """
-    csv.field_size_limit(LONGEST_FIELD)
+    allow_long_fields()
     lines = text.split("\n")
     first = next((line for line in lines if line.strip()), "")
-    form = _Form(next((one for one in "\t,;" if one in first), ","), is_listed)
+    form = _Form(delimiter_of(first), is_listed)
     place, has_begun = 0, False
     while place < len(lines):
         for row, count in form.records(lines, place):

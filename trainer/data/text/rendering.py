@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...errors import CrucibleError
 from .rows import Turn
 
 
@@ -47,3 +48,43 @@ class Renderer(Protocol):
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return tokens as text, with special tokens written out."""
+
+
+class UnrenderableRow(CrucibleError):
+    """A chat template does not take a conversation.
+
+    The message is a clause that follows the row's name, and a sentence that says what to do.
+    """
+
+
+def rendered_answers(renderer: Renderer, turns: Sequence[Turn]) -> list[Rendered]:
+    """Return the tokens of a conversation such that each of its answers is trained once.
+
+    This is one entry for a template that writes earlier turns as they were when they were answered. Some do not, such
+    as those that take out what the model thought. Then the answers are trained in several entries, each after the
+    prompt that the model sees when it is asked for it.
+
+    Raises:
+        UnrenderableRow: the template does not take the conversation.
+    """
+    whole = renderer.conversation(turns)
+    found = []
+    for place, turn in enumerate(turns[:-1]):
+        if turn.role != "assistant":
+            continue
+        part = renderer.conversation(turns[: place + 1])
+        length = len(part.tokens)
+        if whole.tokens[:length] != part.tokens or whole.trained[:length] != part.trained:
+            found.append(part)
+    return [*_without_prefixes(found), whole]
+
+
+def _without_prefixes(parts: Sequence[Rendered]) -> list[Rendered]:
+    """Leave out the entries that the following one begins with, so that no answer is trained twice."""
+    kept = []
+    for number, part in enumerate(parts):
+        following = parts[number + 1] if number + 1 < len(parts) else None
+        length = len(part.tokens)
+        if following is None or following.tokens[:length] != part.tokens or following.trained[:length] != part.trained:
+            kept.append(part)
+    return kept

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lora_crucible.data.images.file_kinds import is_about_the_folder, is_image, is_rubbish, unread_image
+from lora_crucible.data.ignored_names import is_about_the_folder, is_rubbish
+from lora_crucible.data.images.file_kinds import is_image, unread_image
 from PIL import Image
 
 

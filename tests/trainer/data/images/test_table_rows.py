@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lora_crucible.data.images.table_rows import LONGEST_FIELD, Row, csv_rows, json_rows
+from lora_crucible.data.csv_form import LONGEST_FIELD
+from lora_crucible.data.images.table_rows import Row, csv_rows, json_rows
 from lora_crucible.errors import CrucibleError
 
 

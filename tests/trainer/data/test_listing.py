@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from lora_crucible.data.images import listing
-from lora_crucible.data.images.listing import list_folder
+from lora_crucible.data import listing
+from lora_crucible.data.listing import list_folder
 
 
 def test_everything_has_its_place(tmp_path: Path) -> None:

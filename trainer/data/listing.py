@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .file_kinds import is_rubbish
+from .ignored_names import is_rubbish
 
 DEPTH = 4
 """How many folders deep a dataset folder is looked at."""

@@ -1,0 +1,89 @@
+"""Reading a file or folder as a dataset of texts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ...config import TrainingConfig
+from ...errors import CrucibleError
+from ..findings import Finding
+from .columns import read_columns
+from .dataset import DEMO, TextDataset, split_dataset
+from .read import read_rows
+from .rows import Row, Turn
+
+
+def load_text_dataset(config: TrainingConfig) -> TextDataset:
+    """Load a file or a folder of rows.
+
+    Args:
+        config: the settings; `train_data_dir` is a file, a folder, or `demo` for the rows that come with the package.
+
+    Raises:
+        CrucibleError: the file or folder cannot be used. Everything else that is wrong is recorded in the dataset's
+            findings.
+    """
+    written = (config.train_data_dir or "").strip()
+    if not written:
+        raise CrucibleError(
+            "No file or folder of rows is set, so there is nothing to train on. Set train_data_dir to a file such as "
+            f"rows.jsonl, to a folder of them, or to {DEMO} for the rows that come with the package."
+        )
+    regularization, prompts, findings = _regularization(config)
+    if written == DEMO:
+        dataset = TextDataset(DEMO, None, config.data, config.long_rows, _demo_rows(), layout=("60 rows",))
+        dataset = replace(dataset, layout=(f"{len(dataset.rows)} rows that come with the package",))
+    else:
+        path = Path(written).expanduser().resolve()
+        read = read_rows(path, read_columns(config.text_columns))
+        dataset = TextDataset(
+            path.name,
+            path,
+            config.data.model_copy(update={"train_data_dir": str(path)}),
+            config.long_rows,
+            read.rows,
+            layout=read.layout,
+            loading_findings=read.findings,
+        )
+    return split_dataset(
+        replace(
+            dataset,
+            regularization=regularization,
+            regularization_prompts=prompts,
+            loading_findings=(*dataset.loading_findings, *findings),
+        )
+    )
+
+
+def _demo_rows() -> tuple[Row, ...]:
+    from ...demo.text import rows  # type: ignore[import-not-found]
+
+    return tuple(rows())
+
+
+def _regularization(
+    config: TrainingConfig,
+) -> tuple[tuple[Row, ...], tuple[tuple[Turn, ...], ...], list[Finding]]:
+    """Return the rows of `reg_data_dir`, or their prompts alone if the model is to answer them, and findings."""
+    if not config.reg_data_dir:
+        return (), (), []
+    asks = config.regularization_rows
+    try:
+        path = Path(config.reg_data_dir).expanduser().resolve()
+        read = read_rows(path, read_columns(config.text_columns) if not asks else {}, may_ask=asks)
+    except CrucibleError as error:
+        raise CrucibleError(
+            f"{error}\nThis is set as reg_data_dir. To train without regularization rows of your own, leave it out."
+        ) from error
+    findings = [replace(finding, what=f"Regularization: {finding.what}") for finding in read.findings]
+    named = [replace(row, name=f"{path.name}: {row.name}") for row in read.rows]
+    if not asks:
+        return tuple(named), (), findings
+    return (), tuple(_asking(row) for row in named), findings
+
+
+def _asking(row: Row) -> tuple[Turn, ...]:
+    if not row.turns:
+        return (Turn("user", row.text),)
+    return row.turns[:-1] if row.turns[-1].role == "assistant" else row.turns

@@ -24,7 +24,7 @@ class AdapterSettings(BaseModel):
         "images. Higher makes a larger file and overfits sooner.",
         group="main",
         step=1,
-        aliases=("network_dim",),
+        aliases=("network_dim", "lora_r", "r"),
         ge=1,
         le=512,
     )
@@ -39,11 +39,11 @@ class AdapterSettings(BaseModel):
         gt=0,
         le=1024,
     )
-    lora_dropout: float = setting(
-        0.0,
+    lora_dropout: float | None = setting(
+        None,
         "Dropout",
         "Fraction of the LoRA's inputs dropped at random in each step. 0.05 to 0.1 slows overfitting; higher slows "
-        "learning too.",
+        "learning too. auto is 0 for images; for language models 0.1, or less for large ones.",
         group="layers",
         step=0.05,
         ge=0.0,
@@ -63,6 +63,8 @@ class AdapterSettings(BaseModel):
         "Train the text encoders too, which helps the model learn a new word. Needs more memory and time, because "
         "captions are encoded again in every step.",
         group="layers",
+        task="text-to-image",
+        instead="the language model itself is what is trained",
     )
     algorithm: Literal["lora", "rslora", "dora", "loha", "lokr"] = setting(
         "lora",

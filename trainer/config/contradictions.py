@@ -19,6 +19,9 @@ ACTS_ONLY_WITH = {
 }
 """Settings that have no effect unless another setting has this value."""
 
+WITHOUT_DROPOUT = ("loha", "lokr")
+"""The algorithms whose adapters have no dropout."""
+
 Contradiction = tuple[tuple[str, ...], str]
 """The names of the settings involved, and the message for the user."""
 
@@ -43,7 +46,7 @@ def contradictions(config: TrainingConfig, written_as: Mapping[str, str]) -> lis
 
 def _of_the_algorithm(config: TrainingConfig, key: Callable[[str], str]) -> list[Contradiction]:
     found: list[Contradiction] = []
-    if config.algorithm not in ("loha", "lokr"):
+    if config.algorithm not in WITHOUT_DROPOUT:
         return found
     chosen = f"{key('algorithm')} = {config.algorithm}"
     if config.lora_dropout:

@@ -80,6 +80,8 @@ class LengthSettings(BaseModel):
         "Text encoder learning rate",
         "Learning rate of the text encoders, if they are trained. Half of the model's is usual.",
         group="optimizer",
+        task="text-to-image",
+        instead="learning_rate is the rate of the language model",
         step=0.00001,
         aliases=("text_encoder_lr",),
         gt=0,

@@ -17,6 +17,7 @@ from .foreign_keys import ELSEWHERE
 from .sample_prompts import problems_of_prompts
 from .schema import SETTINGS, TrainingConfig
 from .setting import AUTO_NUMBER, INVISIBLE
+from .tasks import of_other_task
 
 LONGEST_VALUE = 60
 """The most characters of a wrong value that a message quotes."""
@@ -102,13 +103,11 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
         # The other values may still contradict each other, or need a package that is not installed.
         right = {name: key for name, key in written_as.items() if name not in wrong}
         config = TrainingConfig.model_validate({name: value for name, value in known.items() if name in right})
-    for names, text in contradictions(config, right):
+    for names, text in [*contradictions(config, right), *of_other_task(config, right)]:
         problems.append(Problem(tuple(right[name] for name in names if name in right), text))
-    prompts = "sample_prompts"
-    problems += [
-        Problem((right.get(prompts, prompts),), f"{right.get(prompts, prompts)}: {text}")
-        for text in problems_of_prompts(config.sample_prompts)
-    ]
+    if config.task_type == "text-to-image":
+        prompts = right.get("sample_prompts", "sample_prompts")
+        problems += [Problem((prompts,), f"{prompts}: {text}") for text in problems_of_prompts(config.sample_prompts)]
     problems += _missing_packages(config, right)
     return (None if problems else config), problems
 

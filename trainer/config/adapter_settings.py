@@ -55,6 +55,8 @@ class AdapterSettings(BaseModel):
         "Which layers of the model get an adapter. Adding the feed-forward layers learns more, in a larger file; "
         "linear is all linear layers, linear_and_convolution every layer that can have one.",
         group="layers",
+        aliases=("lora_target", "lora_target_modules"),
+        value_aliases={"all": "linear", "all-linear": "linear", "all_linear": "linear"},
     )
 
     train_text_encoder: bool = setting(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from .optimizer_defaults import OPTIMIZER_DEFAULTS
-from .schema import TrainingConfig
+from .schema import SETTINGS, TrainingConfig
 
 LEAST_FOR_PRODIGY, MOST_FOR_OTHERS = 0.1, 0.5
 """Learning rates below the first make no sense with Prodigy, and those above the second only make sense with it."""
@@ -122,5 +122,5 @@ def _without_effect(config: TrainingConfig, written_as: Mapping[str, str]) -> li
             f"set; set it, or remove {written_as[name]}",
         )
         for name, (other, value) in ACTS_ONLY_WITH.items()
-        if name in written_as and other not in written_as
+        if name in written_as and other not in written_as and SETTINGS[name].task in (None, config.task_type)
     ]

@@ -24,6 +24,7 @@ class DataSettings(BaseModel):
         "Folder with the training images and their captions, or `demo` for the built-in dataset. kohya-style "
         "subfolders (10_cat) are included, and their images are repeated as often as the number says.",
         group="dataset",
+        aliases=("train_file", "data_path", "dataset_path"),
     )
     trigger_word: str = setting(
         "",
@@ -176,6 +177,7 @@ class DataSettings(BaseModel):
         "training starts, if there are at least 30 images.",
         group="dataset",
         step=1.0,
+        aliases=("validation_split_percentage",),
         ge=0.0,
         le=50.0,
     )

@@ -39,7 +39,7 @@ class LengthSettings(BaseModel):
         "How many times every image is shown. Set this or max_train_steps, not both.",
         group="main",
         step=1,
-        aliases=("num_train_epochs", "max_train_epochs"),
+        aliases=("num_train_epochs", "max_train_epochs", "num_epochs"),
         ge=1,
         le=10_000,
     )
@@ -60,7 +60,7 @@ class LengthSettings(BaseModel):
         "same effect without it.",
         group="main",
         step=1,
-        aliases=("train_batch_size", "per_device_train_batch_size"),
+        aliases=("train_batch_size", "per_device_train_batch_size", "micro_batch_size"),
         ge=1,
         le=64,
     )

@@ -22,7 +22,7 @@ class OutputSettings(BaseModel):
         "Base model",
         "The model to train on: `demo`, or the folder of a diffusers model. In ComfyUI it is the MODEL input.",
         group="run",
-        aliases=("pretrained_model_name_or_path",),
+        aliases=("pretrained_model_name_or_path", "model_name_or_path", "model_name"),
     )
     output_dir: str = setting(
         "output",

@@ -42,6 +42,8 @@ def notes(
 
 
 def _of_the_file(config: TrainingConfig) -> Iterator[str]:
+    if config.task_type == "text-generation":
+        return
     if config.algorithm == "dora":
         yield "algorithm = dora: fully applied only by ComfyUI and Forge; diffusers ignores its scales."
     if config.algorithm in ("loha", "lokr"):

@@ -31,7 +31,10 @@ TEXT = {"task_type": "text-generation"}
         ({"stage": "sft", "finetuning_type": "lora", "do_train": True, "logging_steps": 10}, {}),
         ({"num_train_epochs": "3.0", "max_steps": "-1"}, {"epochs": 3}),
         ({"max_steps": "60"}, {"max_train_steps": 60}),
-        ({"r": 16, "cutoff_len": 512, "micro_batch_size": 2}, dict(lora_rank=16, max_seq_length=512, batch_size=2)),
+        (
+            {"r": 16, "cutoff_len": 512, "micro_batch_size": 2},
+            {"lora_rank": 16, "max_seq_length": 512, "batch_size": 2},
+        ),
         ({"optim": "paged_adamw_32bit"}, {"optimizer": "adamw"}),
         ({"report_to": ["none"]}, {}),
         ({"task_type": "CAUSAL_LM"}, {}),

@@ -24,7 +24,8 @@ def changed(setting: Setting) -> Any:
         return setting.choices[-1]
     if setting.kind == "text":
         return "512" if setting.name == "extra_resolutions" else "some words"
-    assert setting.minimum is not None and setting.step is not None
+    assert setting.minimum is not None
+    assert setting.step is not None
     return next(value for value in (setting.minimum + setting.step, setting.maximum) if value != setting.default)
 
 

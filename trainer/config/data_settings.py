@@ -110,10 +110,8 @@ class DataSettings(BaseModel):
     repeats: int = setting(
         1,
         "Repeats",
-        "How many times each image is shown per epoch.",
+        "How many times each image or row is shown per epoch.",
         group="dataset",
-        task="text-to-image",
-        instead="epochs says how often each row is shown",
         step=1,
         aliases=("num_repeats", "dataset_repeats"),
         ge=1,

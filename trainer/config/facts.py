@@ -65,6 +65,9 @@ class ModelFacts:
         prediction_type: the quantity that the model predicts: `epsilon`, `v_prediction` or `flow`; "" for models
             without noise levels.
         parameters: the number of parameters of a language model; 0 if it is not known.
+        linear_sizes: the inputs and outputs of all linear layers of a language model that can have an adapter, added
+            up, which is the size of a LoRA of rank 1 on all of them; 0 if it is not known.
+        spare_memory: the bytes of the device's whole memory that its weights leave free; None if it is not known.
     """
 
     architecture: str
@@ -72,6 +75,8 @@ class ModelFacts:
     sample_cfg: float = 1.0
     prediction_type: str = ""
     parameters: int = 0
+    linear_sizes: int = 0
+    spare_memory: int | None = None
 
     @property
     def is_language(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..config.facts import DatasetFacts, ModelFacts
 from ..config.schema import TrainingConfig
-from ..messages.wording import counted
+from ..messages.wording import counted, size_text
 from .auto_values import AutoValues
 from .run_length import OF_TEXTS, choose_batch
 
@@ -15,6 +15,15 @@ MANY_ROWS = 1000
 
 BATCHES = ((256, 8), (512, 4), (1024, 2))
 """Pairs of a length in tokens and the number of rows of at most that length that are trained at once."""
+
+ADAPTER_BYTES = 16
+"""The bytes for each number of an adapter: weight, gradient and the two moments of AdamW, in float32."""
+
+MOST_OF_SPARE = 0.25
+"""The most of the memory beside the model that adapters on all layers may take; a step needs the rest."""
+
+QUERIES_AND_VALUES = "q_proj, v_proj"
+"""The layers that get an adapter when memory is short."""
 
 LEAST_LENGTH = 8
 """The lowest `max_seq_length` that the settings allow."""
@@ -57,6 +66,7 @@ def choose_for_texts(choices: AutoValues, dataset: DatasetFacts, model: ModelFac
     """Choose the adapter, the length of rows and the batch; return batch size and gradient accumulation."""
     choices.values["task_type"] = "text-generation"
     _choose_adapter(choices, dataset, preset_of(model))
+    _choose_layers(choices, model)
     longest = max(LEAST_LENGTH, dataset.longest)
     if dataset.longest:
         choices.take("max_seq_length", longest, f"the longest {choices.unit} has {dataset.longest} tokens")
@@ -86,8 +96,24 @@ def _choose_adapter(choices: AutoValues, dataset: DatasetFacts, preset: TextPres
     else:
         choices.take("lora_alpha", 2.0 * rank, "twice the rank, as is usual for language models")
     choices.take_dropout(preset.dropout, f"for models {preset.name}; larger ones overfit less")
-    # The same paper, figure 2: with adapters on all linear layers, LoRA is as good as full fine-tuning.
+
+
+def _choose_layers(choices: AutoValues, model: ModelFacts) -> None:
+    """Choose all linear layers, or only those of queries and values if adapters on all would fill the memory."""
+    config = choices.config
+    # A LoRA to continue from has its layers.
+    is_open = config.target_modules is None and not config.layer_patterns and not config.continue_from
+    # Dettmers et al. 2023, figure 2: with adapters on all linear layers, LoRA is as good as full fine-tuning.
     choices.take("target_modules", "linear", "all linear layers of the blocks learn more than attention alone")
+    needed = choices.value("lora_rank") * model.linear_sizes * ADAPTER_BYTES
+    if is_open and model.spare_memory is not None and needed > MOST_OF_SPARE * model.spare_memory:
+        choices.set(
+            "layer_patterns",
+            QUERIES_AND_VALUES,
+            f"a LoRA on all linear layers would need {size_text(needed)}, too much of the "
+            f"{size_text(max(0, model.spare_memory))} that the model leaves free",
+        )
+        del choices.reasons["target_modules"]  # the layers by name decide
 
 
 def _batch(length: int | None) -> tuple[int, str]:

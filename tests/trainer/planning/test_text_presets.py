@@ -77,6 +77,24 @@ def test_a_plan_for_a_language_model_says_its_task_in_the_config() -> None:
     assert resolve(parse_config({}), facts(), model()).values.task_type == "text-generation"
 
 
+@pytest.mark.parametrize(("gigabytes", "forced"), [(None, False), (24, False), (1, True), (-1, True)])
+def test_queries_and_values_alone_are_trained_where_memory_forces_it(gigabytes: int | None, forced: bool) -> None:
+    spare = None if gigabytes is None else gigabytes * 10**9
+    small_card = ModelFacts("language", parameters=7 * 10**9, linear_sizes=2_500_000, spare_memory=spare)
+    result = resolve(parse_config({}), facts(), small_card)
+    assert result.values.layer_patterns == ("q_proj, v_proj" if forced else "")
+    assert ("target_modules" in result.reasons) is not forced
+    if gigabytes == 1:
+        assert result.reasons["layer_patterns"] == (
+            "q_proj, v_proj: a LoRA on all linear layers would need 640.0 MB, too much of the 1.0 GB that the model "
+            "leaves free"
+        )
+    for asked in ({"target_modules": "linear"}, {"layer_patterns": "k_proj"}):
+        assert resolve(parse_config(asked), facts(), small_card).values.layer_patterns == asked.get(
+            "layer_patterns", ""
+        )
+
+
 @pytest.mark.parametrize(
     ("longest", "given", "batch", "accumulation"),
     [

@@ -31,8 +31,8 @@ class AdapterSettings(BaseModel):
     lora_alpha: float | None = setting(
         None,
         "Alpha",
-        "Scales the LoRA by alpha / rank. Half the rank up to the full rank is usual; lower acts like a lower "
-        "learning rate.",
+        "Scales the LoRA by alpha / rank. Half the rank up to the full rank is usual, for language models twice the "
+        "rank; lower acts like a lower learning rate.",
         group="layers",
         step=0.5,
         aliases=("network_alpha",),

@@ -22,7 +22,8 @@ class DataSettings(BaseModel):
         None,
         "Image folder",
         "Folder with the training images and their captions, or `demo` for the built-in dataset. kohya-style "
-        "subfolders (10_cat) are included, and their images are repeated as often as the number says.",
+        "subfolders (10_cat) are included, and their images are repeated as often as the number says. For a language "
+        "model, a file or a folder of texts.",
         group="dataset",
         aliases=("train_file", "data_path", "dataset_path"),
     )

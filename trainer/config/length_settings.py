@@ -26,8 +26,8 @@ class LengthSettings(BaseModel):
     learning_rate: float | None = setting(
         None,
         "Learning rate",
-        "How far each step changes the LoRA: 0.0002 suits SD1.5 and language models, 0.0001 larger image models. Higher "
-        "learns faster; halve it if the loss becomes unstable.",
+        "How far each step changes the LoRA: 0.0002 suits SD1.5 and language models, 0.0001 larger image models. "
+        "Higher learns faster; halve it if the loss becomes unstable.",
         group="main",
         step=0.00001,
         gt=0,

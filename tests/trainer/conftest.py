@@ -102,7 +102,7 @@ def complete() -> Callable[..., ResolvedConfig]:
     def completed(**values: Any) -> ResolvedConfig:
         return resolve(
             parse_config(values),
-            DatasetFacts(images=4, bucket_sizes=(4,)),
+            DatasetFacts(examples=4, bucket_sizes=(4,)),
             ModelFacts("sd15", native_resolution=64, sample_cfg=1.0, prediction_type="epsilon"),
         ).values
 

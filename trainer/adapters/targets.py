@@ -12,16 +12,17 @@ from ..errors import CrucibleError
 from .layer_kinds import is_attention, is_feed_forward
 
 _ALSO_CALLED = {
-    "q_proj": ("to_q", "q", "wq", "qkv"),
-    "k_proj": ("to_k", "k", "wk", "qkv"),
-    "v_proj": ("to_v", "v", "wv", "qkv"),
-    "o_proj": ("to_out.0", "to_out", "proj", "wo", "out"),
+    "q_proj": ("to_q", "q", "wq", "qkv", "qkv_proj", "query_key_value", "c_attn"),
+    "k_proj": ("to_k", "k", "wk", "qkv", "qkv_proj", "query_key_value", "c_attn"),
+    "v_proj": ("to_v", "v", "wv", "qkv", "qkv_proj", "query_key_value", "c_attn"),
+    "o_proj": ("to_out.0", "to_out", "proj", "wo", "out", "out_proj", "dense", "c_proj"),
     "out_proj": ("to_out.0", "to_out", "proj", "wo", "out"),
-    "up_proj": ("ff.net.0.proj", "mlp.0", "w1"),
-    "gate_proj": ("ff.net.0.proj", "mlp.0", "w3"),
-    "down_proj": ("ff.net.2", "mlp.2", "w2"),
+    "up_proj": ("ff.net.0.proj", "mlp.0", "w1", "gate_up_proj", "dense_h_to_4h", "c_fc"),
+    "gate_proj": ("ff.net.0.proj", "mlp.0", "w3", "gate_up_proj"),
+    "down_proj": ("ff.net.2", "mlp.2", "w2", "dense_4h_to_h", "c_proj"),
 }
-"""Names of layers in language models, which many config files contain, and the names in image models."""
+"""Names of layers in Llama and Qwen, which many config files contain, and their names in image models and in language
+models with fused layers or other names."""
 
 SHOWN = 8
 """The number of layers that an error message lists."""

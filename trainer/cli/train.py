@@ -17,7 +17,7 @@ from ..errors import CrucibleError
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
-    from ..data.images.dataset import ImageDataset
+    from ..data.base import Dataset
     from ..events.step import StepReport
     from ..models.base import BaseModel
     from ..training.result import RunResult
@@ -39,8 +39,11 @@ def add_train_commands(commands: Any) -> None:
     _add_retrain(train)
     train.set_defaults(command=_train)
 
-    check = commands.add_parser("check", help="check a config file and its images without training")
+    check = commands.add_parser("check", help="check a config file and its images or texts without training")
     _add_config(check)
+    check.add_argument(
+        "--clean", type=Path, metavar="FILE", help="write a cleaned copy of the rows of a language model to this file"
+    )
     check.set_defaults(command=_check, needs=(TORCH,))
 
 
@@ -48,6 +51,14 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     either = parser.add_mutually_exclusive_group(required=True)
     either.add_argument("config_file", nargs="?", metavar="CONFIG.yaml")
     either.add_argument("--config", metavar="CONFIG.yaml")
+    precision = parser.add_mutually_exclusive_group()
+    for name in ("fp16", "bf16"):
+        precision.add_argument(
+            f"--{name}", dest="precision", action="store_const", const=name, help=f"the same as mixed_precision: {name}"
+        )
+    parser.add_argument(
+        "--download", action="store_true", help="download the language model from the hub if it is not there"
+    )
 
 
 def _add_retrain(parser: argparse.ArgumentParser) -> None:
@@ -74,12 +85,11 @@ def _let_idle_threads_sleep() -> None:
 def _train(options: argparse.Namespace) -> None:
     _let_idle_threads_sleep()
     config, dataset = _config_and_dataset(options)
-    result = _run(config, dataset, options.retrain)
+    result = _run(config, dataset, options.retrain, download=options.download)
     print(result.report)
 
 
 def _check(options: argparse.Namespace) -> None:
-    from ..data.images.report import dataset_report
     from ..files.atomic import require_writable
     from ..files.names import check_output_name
     from ..formats.lora_file import read_lora
@@ -90,9 +100,19 @@ def _check(options: argparse.Namespace) -> None:
     from ..training.refusals import refuse_unsuitable
 
     config, dataset = _config_and_dataset(options)
-    model = _base_model(config, lambda: None, weights=False)
-    report = dataset_report(dataset, resolution=config.resolution or model.facts.native_resolution)
-    print(report.text())
+    is_text = config.task_type == "text-generation"
+    if options.clean is not None and not is_text:
+        raise CrucibleError(
+            f"--clean {options.clean} writes a copy of the rows of a language model, but this config trains images. "
+            "Leave it out; what is wrong with images is in the report."
+        )
+    model = _base_model(config, lambda: None, weights=False, download=options.download)
+    dataset = model.prepare_dataset(dataset)
+    print(_report(config, dataset, model))
+    if options.clean is not None:
+        from .texts import write_cleaned
+
+        print(write_cleaned(dataset, options.clean.expanduser()))
     if config.continue_from:
         path = Path(config.continue_from).expanduser()
         tensors, metadata = read_lora(path)
@@ -104,13 +124,32 @@ def _check(options: argparse.Namespace) -> None:
         read_state(Path(config.resume_from_checkpoint).expanduser())
     require_writable(Path(config.output_dir).expanduser(), "The LoRA or another file of its run")
     print("\nThe config file is valid.")
-    print("\n" + summarise(config, dataset, model.facts, (*model.warnings(), *room.warnings)).text)
+    warnings = (*model.warnings(), *room.warnings)
+    made = plan.plan if is_text else None  # rows are rendered only once
+    print("\n" + summarise(config, dataset, model.facts, warnings, plan=made).text)
 
 
-def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, ImageDataset]:
-    from ..config.yaml_file import read_config
+def _report(config: TrainingConfig, dataset: Dataset, model: BaseModel) -> str:
+    """Return the report on a dataset as the model reads it."""
+    from ..data.images.dataset import ImageDataset
+    from ..data.images.report import dataset_report
+    from .texts import text_report
 
-    config = read_config(options.config or options.config_file)
+    if isinstance(dataset, ImageDataset):
+        return dataset_report(dataset, resolution=config.resolution or model.facts.native_resolution).text()
+    return text_report(dataset)
+
+
+def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
+    from ..config.yaml_file import checked, read_written
+    from .task import require_task, with_task
+
+    written, guess = with_task(read_written(options.config or options.config_file))
+    if options.precision:
+        written = written.replaced({"mixed_precision": options.precision})
+    if guess:
+        print(guess)
+    config = checked(written)
     missing = [name for name in ("base_model", "train_data_dir") if getattr(config, name) is None]
     if missing:
         raise CrucibleError(
@@ -118,12 +157,18 @@ def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Im
             f"{' and '.join(f'`{name}: …`' for name in missing)}; the value `demo` stands for the model and the "
             "images that come with the package."
         )
+    assert config.base_model is not None
     assert config.train_data_dir is not None
+    require_task(config.task_type, config.base_model, config.train_data_dir)
     return config, _load(config)
 
 
-def _load(config: TrainingConfig) -> ImageDataset:
+def _load(config: TrainingConfig) -> Dataset:
     """Load the dataset of a config, with a progress bar for the images that are opened for the first time."""
+    if config.task_type == "text-generation":
+        from .texts import load_texts
+
+        return load_texts(config)
     from tqdm import tqdm
 
     from ..data.cache import cache_folder
@@ -139,7 +184,25 @@ def _load(config: TrainingConfig) -> ImageDataset:
         return load_dataset(config.data, facts_folder=facts, progress=checked)
 
 
-def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool = True) -> BaseModel:
+def _base_model(
+    config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool = True, download: bool = False
+) -> BaseModel:
+    """Open the base model of a config, silencing the packages that read it.
+
+    Args:
+        check_interrupt: a function called before each batch; it may raise to stop.
+        weights: whether the model will be trained. Without, it can only tell what it could be trained with.
+        download: whether a language model may be downloaded.
+    """
+    if config.task_type == "text-generation":
+        from .texts import language_model
+
+        return language_model(config, check_interrupt, weights=weights, download=download)
+    if download:
+        raise CrucibleError(
+            f"--download fetches language models only, but this config trains images on {config.base_model}. Download "
+            "the model in diffusers' format yourself, set base_model to its folder, and leave --download out."
+        )
     import transformers.utils.logging
 
     # Their messages concern parts that are not used here. Importing diffusers triggers some from transformers.
@@ -155,7 +218,7 @@ def _base_model(config: TrainingConfig, check_interrupt: Callable[[], None], *, 
     return DiffusersBaseModel(config.base_model, check_interrupt, weights=weights)
 
 
-def _run(config: TrainingConfig, dataset: ImageDataset, retrain: bool) -> RunResult:
+def _run(config: TrainingConfig, dataset: Dataset, retrain: bool, *, download: bool = False) -> RunResult:
     """Train with a progress bar; the LoRA, and a folder of the same name with everything else, go to output_dir."""
     from tqdm import tqdm
 
@@ -164,8 +227,8 @@ def _run(config: TrainingConfig, dataset: ImageDataset, retrain: bool) -> RunRes
     from .interrupt import asked_to_stop
 
     folder = Path(config.output_dir).expanduser()
-    with asked_to_stop() as check, tqdm(total=1, desc="Encoding", unit="image", dynamic_ncols=True) as bar:
-        base_model = _base_model(config, check)
+    with asked_to_stop() as check, tqdm(total=1, desc="Encoding", unit=dataset.unit, dynamic_ncols=True) as bar:
+        base_model = _base_model(config, check, download=download)
 
         def preparing(done: int, total: int, _: str) -> None:
             check()

@@ -24,26 +24,26 @@ class AdapterSettings(BaseModel):
         "images. Higher makes a larger file and overfits sooner.",
         group="main",
         step=1,
-        aliases=("network_dim",),
+        aliases=("network_dim", "lora_r", "r"),
         ge=1,
         le=512,
     )
     lora_alpha: float | None = setting(
         None,
         "Alpha",
-        "Scales the LoRA by alpha / rank. Half the rank up to the full rank is usual; lower acts like a lower "
-        "learning rate.",
+        "Scales the LoRA by alpha / rank. Half the rank up to the full rank is usual, for language models twice the "
+        "rank; lower acts like a lower learning rate.",
         group="layers",
         step=0.5,
         aliases=("network_alpha",),
         gt=0,
         le=1024,
     )
-    lora_dropout: float = setting(
-        0.0,
+    lora_dropout: float | None = setting(
+        None,
         "Dropout",
         "Fraction of the LoRA's inputs dropped at random in each step. 0.05 to 0.1 slows overfitting; higher slows "
-        "learning too.",
+        "learning too. auto is 0 for images; for language models 0.1, or less for large ones.",
         group="layers",
         step=0.05,
         ge=0.0,
@@ -55,6 +55,8 @@ class AdapterSettings(BaseModel):
         "Which layers of the model get an adapter. Adding the feed-forward layers learns more, in a larger file; "
         "linear is all linear layers, linear_and_convolution every layer that can have one.",
         group="layers",
+        aliases=("lora_target", "lora_target_modules"),
+        value_aliases={"all": "linear", "all-linear": "linear", "all_linear": "linear"},
     )
 
     train_text_encoder: bool = setting(
@@ -63,6 +65,8 @@ class AdapterSettings(BaseModel):
         "Train the text encoders too, which helps the model learn a new word. Needs more memory and time, because "
         "captions are encoded again in every step.",
         group="layers",
+        task="text-to-image",
+        instead="the language model itself is what is trained",
     )
     algorithm: Literal["lora", "rslora", "dora", "loha", "lokr"] = setting(
         "lora",

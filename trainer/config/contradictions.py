@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from .optimizer_defaults import OPTIMIZER_DEFAULTS
-from .schema import TrainingConfig
+from .schema import SETTINGS, TrainingConfig
 
 LEAST_FOR_PRODIGY, MOST_FOR_OTHERS = 0.1, 0.5
 """Learning rates below the first make no sense with Prodigy, and those above the second only make sense with it."""
@@ -18,6 +18,9 @@ ACTS_ONLY_WITH = {
     "lr_scheduler_power": ("lr_scheduler", "polynomial"),
 }
 """Settings that have no effect unless another setting has this value."""
+
+WITHOUT_DROPOUT = ("loha", "lokr")
+"""The algorithms whose adapters have no dropout."""
 
 Contradiction = tuple[tuple[str, ...], str]
 """The names of the settings involved, and the message for the user."""
@@ -43,7 +46,7 @@ def contradictions(config: TrainingConfig, written_as: Mapping[str, str]) -> lis
 
 def _of_the_algorithm(config: TrainingConfig, key: Callable[[str], str]) -> list[Contradiction]:
     found: list[Contradiction] = []
-    if config.algorithm not in ("loha", "lokr"):
+    if config.algorithm not in WITHOUT_DROPOUT:
         return found
     chosen = f"{key('algorithm')} = {config.algorithm}"
     if config.lora_dropout:
@@ -119,5 +122,5 @@ def _without_effect(config: TrainingConfig, written_as: Mapping[str, str]) -> li
             f"set; set it, or remove {written_as[name]}",
         )
         for name, (other, value) in ACTS_ONLY_WITH.items()
-        if name in written_as and other not in written_as
+        if name in written_as and other not in written_as and SETTINGS[name].task in (None, config.task_type)
     ]

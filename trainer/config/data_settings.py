@@ -22,8 +22,10 @@ class DataSettings(BaseModel):
         None,
         "Image folder",
         "Folder with the training images and their captions, or `demo` for the built-in dataset. kohya-style "
-        "subfolders (10_cat) are included, and their images are repeated as often as the number says.",
+        "subfolders (10_cat) are included, and their images are repeated as often as the number says. For a language "
+        "model, a file or a folder of texts.",
         group="dataset",
+        aliases=("train_file", "data_path", "dataset_path"),
     )
     trigger_word: str = setting(
         "",
@@ -31,6 +33,8 @@ class DataSettings(BaseModel):
         "The word that calls up what the LoRA has learned. It is added to the front of every caption that lacks it, "
         "and becomes the caption of images that have none.",
         group="dataset",
+        task="text-to-image",
+        instead="write the word into the rows that it belongs to",
     )
     resolution: int | None = setting(
         None,
@@ -38,6 +42,8 @@ class DataSettings(BaseModel):
         "Images are trained at about resolution x resolution pixels, in their own aspect ratio: 512 for SD1.5, 1024 "
         "for SDXL and newer. Lower needs less memory and time, but learns less detail.",
         group="dataset",
+        task="text-to-image",
+        instead="max_seq_length says how long rows may be, in tokens",
         step=64,
         ge=64,
         le=4096,
@@ -48,12 +54,16 @@ class DataSettings(BaseModel):
         "auto uses what each image has: a text file of the same name (.txt, then .caption), otherwise its line in "
         "metadata.jsonl or metadata.csv. The image's file name or folder name can serve as the caption too.",
         group="dataset",
+        task="text-to-image",
+        instead="text_columns names the keys of your rows",
     )
     metadata_path: str | None = setting(
         None,
         "Metadata file",
         "A metadata.csv or metadata.jsonl file with captions that is not in the image folder.",
         group="run",
+        task="text-to-image",
+        instead="train_data_dir may name a file of rows itself",
     )
     missing_captions: Literal["trigger_word", "skip"] = setting(
         "trigger_word",
@@ -101,7 +111,7 @@ class DataSettings(BaseModel):
     repeats: int = setting(
         1,
         "Repeats",
-        "How many times each image is shown per epoch.",
+        "How many times each image or row is shown per epoch.",
         group="dataset",
         step=1,
         aliases=("num_repeats", "dataset_repeats"),
@@ -166,6 +176,7 @@ class DataSettings(BaseModel):
         "training starts, if there are at least 30 images.",
         group="dataset",
         step=1.0,
+        aliases=("validation_split_percentage",),
         ge=0.0,
         le=50.0,
     )
@@ -174,6 +185,7 @@ class DataSettings(BaseModel):
         "Validation seed",
         "Change this to hold out different images for validation.",
         group="images",
+        task="all",
         step=1,
         ge=0,
         le=2**31 - 1,
@@ -191,6 +203,7 @@ class DataSettings(BaseModel):
         "Weight of regularization images in the loss, relative to training images. Higher preserves more of what the "
         "model already knows.",
         group="images",
+        task="all",
         step=0.1,
         ge=0.0,
         le=10.0,
@@ -201,6 +214,7 @@ class DataSettings(BaseModel):
         "Number of regularization images shown for each training image. Higher preserves more of what the model "
         "already knows.",
         group="images",
+        task="all",
         step=0.1,
         ge=0.0,
         le=10.0,

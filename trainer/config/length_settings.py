@@ -26,8 +26,8 @@ class LengthSettings(BaseModel):
     learning_rate: float | None = setting(
         None,
         "Learning rate",
-        "How far each step changes the LoRA: 0.0002 suits SD1.5, 0.0001 larger models. Higher learns faster; halve it "
-        "if the loss becomes unstable.",
+        "How far each step changes the LoRA: 0.0002 suits SD1.5 and language models, 0.0001 larger image models. "
+        "Higher learns faster; halve it if the loss becomes unstable.",
         group="main",
         step=0.00001,
         gt=0,
@@ -36,10 +36,10 @@ class LengthSettings(BaseModel):
     epochs: int | None = setting(
         None,
         "Epochs",
-        "How many times every image is shown. Set this or max_train_steps, not both.",
+        "How many times every image or row is shown. Set this or max_train_steps, not both.",
         group="main",
         step=1,
-        aliases=("num_train_epochs", "max_train_epochs"),
+        aliases=("num_train_epochs", "max_train_epochs", "num_epochs"),
         ge=1,
         le=10_000,
     )
@@ -56,11 +56,11 @@ class LengthSettings(BaseModel):
     batch_size: int | None = setting(
         None,
         "Batch size",
-        "Images processed at once. More makes training steadier but needs more memory; gradient accumulation has the "
-        "same effect without it.",
+        "Images or rows processed at once. More makes training steadier but needs more memory; gradient accumulation "
+        "has the same effect without it.",
         group="main",
         step=1,
-        aliases=("train_batch_size", "per_device_train_batch_size"),
+        aliases=("train_batch_size", "per_device_train_batch_size", "micro_batch_size"),
         ge=1,
         le=64,
     )
@@ -80,6 +80,8 @@ class LengthSettings(BaseModel):
         "Text encoder learning rate",
         "Learning rate of the text encoders, if they are trained. Half of the model's is usual.",
         group="optimizer",
+        task="text-to-image",
+        instead="learning_rate is the rate of the language model",
         step=0.00001,
         aliases=("text_encoder_lr",),
         gt=0,

@@ -36,6 +36,10 @@ class OptimizerSettings(BaseModel):
         value_aliases={
             "adamw_torch": "adamw",
             "adamw_torch_fused": "adamw",
+            "adamw_hf": "adamw",
+            "paged_adamw": "adamw",
+            "paged_adamw_32bit": "adamw",
+            "paged_adamw_8bit": "adamw_8bit",
             "adamw8bit": "adamw_8bit",
             "adamw_bnb_8bit": "adamw_8bit",
             "adamwschedulefree": "schedule_free_adamw",

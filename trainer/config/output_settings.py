@@ -20,9 +20,10 @@ class OutputSettings(BaseModel):
     base_model: str | None = setting(
         None,
         "Base model",
-        "The model to train on: `demo`, or the folder of a diffusers model. In ComfyUI it is the MODEL input.",
+        "The model to train on: `demo`, the folder of a diffusers model, or a language model as a folder in "
+        "transformers' format or as owner/name on the Hugging Face hub. In ComfyUI it is the MODEL input.",
         group="run",
-        aliases=("pretrained_model_name_or_path",),
+        aliases=("pretrained_model_name_or_path", "model_name_or_path", "model_name"),
     )
     output_dir: str = setting(
         "output",

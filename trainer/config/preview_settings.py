@@ -25,6 +25,8 @@ class PreviewSettings(BaseModel):
         "Negative prompt",
         "What samples should not show. Only affects models that are sampled with a CFG above 1.",
         group="samples",
+        task="text-to-image",
+        instead="samples of a language model are the answers that it finds likeliest",
         multiline=True,
     )
     sample_every_n_steps: int | None = setting(
@@ -41,6 +43,8 @@ class PreviewSettings(BaseModel):
         "Sampling steps",
         "Sampler steps for each sample. Higher takes more time.",
         group="samples",
+        task="text-to-image",
+        instead="samples of a language model are the answers that it finds likeliest",
         step=1,
         ge=1,
         le=200,
@@ -50,16 +54,25 @@ class PreviewSettings(BaseModel):
         "Sample CFG",
         "Guidance scale of samples: higher follows the prompt more closely.",
         group="samples",
+        task="text-to-image",
+        instead="samples of a language model are the answers that it finds likeliest",
         step=0.5,
         gt=0,
         le=100,
     )
     sample_sampler: str = setting(
-        "euler", "Sampler", "The sampler for samples, by its name in ComfyUI.", group="samples"
+        "euler",
+        "Sampler",
+        "The sampler for samples, by its name in ComfyUI.",
+        group="samples",
+        task="text-to-image",
+        instead="samples of a language model are the answers that it finds likeliest",
     )
     sample_scheduler: str = setting(
         "normal",
         "Scheduler",
         "The scheduler (noise schedule) for samples, by its name in ComfyUI.",
         group="samples",
+        task="text-to-image",
+        instead="samples of a language model are the answers that it finds likeliest",
     )

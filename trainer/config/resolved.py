@@ -15,11 +15,15 @@ class ResolvedConfig(TrainingConfig):
 
     The length is always in `max_train_steps` and the warmup in `lr_warmup_steps`, while `epochs` and
     `lr_warmup_ratio` are None, so that it is a valid config itself. The betas are None for an optimizer without betas.
+
+    For a language model, `purpose` stays auto, `resolution` is None and what concerns noise levels and captions has no
+    effect; for images the settings of texts have none.
     """
 
     purpose: Purpose
     lora_rank: int
     lora_alpha: float
+    lora_dropout: float
     target_modules: TargetModules
     batch_size: int
     gradient_accumulation_steps: int

@@ -56,6 +56,8 @@ class RunSettings(BaseModel):
         "If the training does not fit into memory in any other way, lower the resolution (to no less than 384) "
         "instead of stopping.",
         group="memory",
+        task="text-to-image",
+        instead="a lower max_seq_length needs less memory",
     )
 
     continue_from: str | None = setting(

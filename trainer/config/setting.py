@@ -16,6 +16,12 @@ INVISIBLE = {ord(letter): None for letter in "\u200b\u2060\ufeff\u00ad"}
 _QUOTES = ("\u201c\u201d", "\u201e\u201c", "\u201e\u201d", "\u2018\u2019", "\u00ab\u00bb", "\u300c\u300d", '""', "''")
 """Quotes that word processors, phones and file managers put around a text, opening and closing."""
 
+TaskType = Literal["text-to-image", "text-generation"]
+"""What the model that is trained makes: images or texts."""
+
+OF_IMAGES, OF_TEXTS = ("captions", "images", "objective"), ("text",)
+"""The groups whose settings belong to one task, unless a setting names its task itself."""
+
 AUTO_NUMBER = -1
 """The number that stands for auto in a number widget. No setting that may be auto has it as a value."""
 
@@ -45,6 +51,8 @@ class Setting:
         value_aliases: pairs of another spelling of a value and the value.
         multiline: whether a text may have several lines.
         packages: pairs of a choice and the package, by its name on PyPI, that it needs.
+        task: the only task that the setting has a meaning for; None for a setting of all tasks.
+        instead: what takes the place of the setting in the other task, as a sentence without a full stop, or "".
     """
 
     name: str
@@ -63,6 +71,8 @@ class Setting:
     value_aliases: tuple[tuple[str, str], ...] = ()
     multiline: bool = False
     packages: tuple[tuple[str, str], ...] = ()
+    task: TaskType | None = None
+    instead: str = ""
 
     @property
     def is_number(self) -> bool:
@@ -150,11 +160,14 @@ def setting(
     value_aliases: dict[str, str] | None = None,
     multiline: bool = False,
     packages: dict[str, str] | None = None,
+    task: TaskType | Literal["all"] | None = None,
+    instead: str = "",
     **limits: Any,
 ) -> Any:
     """Declare a field of a config class, with the details that become a `Setting`.
 
     Args:
+        task: the only task that the setting has a meaning for, or `all`; None leaves it to the group.
         limits: pydantic's limits of a number: `ge`, `gt` and `le`.
     """
     extra: dict[str, Any] = {
@@ -164,6 +177,8 @@ def setting(
         "value_aliases": value_aliases or {},
         "multiline": multiline,
         "packages": packages or {},
+        "task": task or _task_of_group(group),
+        "instead": instead,
     }
     return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
 
@@ -205,7 +220,15 @@ def _describe(name: str, field: FieldInfo) -> Setting:
         value_aliases=tuple(facts["value_aliases"].items()),
         multiline=facts["multiline"],
         packages=tuple(facts["packages"].items()),
+        task=None if facts["task"] == "all" else facts["task"],
+        instead=facts["instead"],
     )
+
+
+def _task_of_group(group: str) -> TaskType | Literal["all"]:
+    if group in OF_IMAGES:
+        return "text-to-image"
+    return "text-generation" if group in OF_TEXTS else "all"
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:

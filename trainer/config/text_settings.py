@@ -1,4 +1,4 @@
-"""The settings that only language models have."""
+"""The settings that only language models have, and the task that says whether one is trained."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from .setting import setting
+from .setting import TaskType, setting
 
-TaskType = Literal["text-to-image", "text-generation"]
 LongRows = Literal["auto", "split", "cut_prompt", "leave_out"]
 
 
@@ -20,30 +19,32 @@ class TextSettings(BaseModel):
     task_type: TaskType = setting(
         "text-to-image",
         "Task",
-        "What the model makes: images from prompts, or texts (text-generation).",
+        "What the trained model makes: text-to-image for images from prompts, text-generation for texts.",
         group="run",
         value_aliases={
             "causal_lm": "text-generation",
             "text_generation": "text-generation",
+            "causallm": "text-generation",
             "text_to_image": "text-to-image",
         },
     )
     max_seq_length: int | None = setting(
         None,
         "Longest row",
-        "The most tokens of a row that are trained. Longer needs more memory. On auto, the longest row decides, up to "
-        "what the model can read and 2,048.",
+        "The most tokens of a row that are trained. Longer needs more memory. auto takes the length of the longest "
+        "row, up to what the model can read and 2,048.",
         group="text",
-        step=64,
-        aliases=("cutoff_len", "max_length", "model_max_length", "block_size"),
+        instead="resolution says how large images are trained",
+        step=1,
+        aliases=("cutoff_len", "max_length", "model_max_length", "block_size", "sequence_len"),
         ge=8,
         le=1_000_000,
     )
     long_rows: LongRows = setting(
         "auto",
         "Rows that are too long",
-        "split cuts a text into several examples, cut_prompt removes the front of a prompt, leave_out leaves the row "
-        "out. auto splits texts and cuts prompts.",
+        "split trains a long text as several examples, cut_prompt removes the front of a long prompt, leave_out "
+        "leaves the row out. auto splits texts and cuts prompts.",
         group="text",
     )
     text_columns: str = setting(
@@ -52,34 +53,36 @@ class TextSettings(BaseModel):
         "The keys of your rows if they have names of their own, such as: prompt=question, answer=reply. The names on "
         "the left are system, prompt, answer, text and messages.",
         group="text",
+        instead="caption_source says where captions come from",
     )
     chat_template: str = setting(
         "auto",
         "Chat template",
-        "The template that conversations are written with: auto is the tokenizer's own. For a model without one: "
+        "The template that conversations are written in: auto is the tokenizer's own. For a model without one: "
         "chatml, llama3, mistral, gemma, vicuna, alpaca or plain.",
         group="text",
     )
     train_on_prompts: bool = setting(
         False,
         "Train on prompts too",
-        "Train the prompts as well as the answers. Off, the model learns to answer and not to ask.",
+        "Train prompts as well as answers. Off, the model learns to answer, and not to write questions.",
         group="text",
-        aliases=("train_on_inputs",),
+        aliases=("train_on_inputs", "train_on_prompt"),
     )
     regularization_rows: bool = setting(
         False,
         "Regularization rows",
-        "Train the model's own answers to other prompts along with yours, so that it forgets less. The prompts are "
-        "those of reg_data_dir, or general ones that come with the package.",
+        "Train the model's own answers to other prompts along with your rows, so that it forgets less. The prompts "
+        "are those in reg_data_dir, or general ones that come with the package.",
         group="text",
+        instead="reg_data_dir names a folder of regularization images",
     )
     max_new_tokens: int = setting(
         128,
         "Longest answer",
         "The most tokens of an answer that is written as a sample or to measure the result.",
         group="text",
-        step=16,
+        step=1,
         ge=1,
         le=8192,
     )
@@ -89,5 +92,6 @@ class TextSettings(BaseModel):
         "QLoRA: hold the frozen model in 4 bits (NF4 with double quantization), which needs about a quarter of the "
         "memory and costs a little accuracy. Needs the package bitsandbytes.",
         group="text",
+        instead="a quantized image model is trained in the precision that it is loaded in",
         aliases=("qlora",),
     )

@@ -14,9 +14,11 @@ from ..errors import CrucibleError
 from ..messages.suggestions import nearest_names
 from .contradictions import contradictions
 from .foreign_keys import ELSEWHERE
+from .foreign_values import FOREIGN, meaning
 from .sample_prompts import problems_of_prompts
 from .schema import SETTINGS, TrainingConfig
 from .setting import AUTO_NUMBER, INVISIBLE
+from .tasks import of_other_task
 
 LONGEST_VALUE = 60
 """The most characters of a wrong value that a message quotes."""
@@ -81,15 +83,18 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
     known: dict[str, Any] = {}
     written_as: dict[str, str] = {}
     for key, value in values.items():
-        name = KEYS.get(plain_key(str(key)))
-        if name is None:
+        meant = meant_by(str(key), value)
+        if meant is None:
             problems.append(_unknown_key(str(key), value))
-        elif name in known:
+            continue
+        for name, its_value in meant.items():
+            if name not in known:
+                known[name], written_as[name] = its_value, str(key)
+                continue
             first = written_as[name]
-            problems.append(Problem((first, key), f"{first} and {key} are two names of the same setting; keep one"))
-        else:
-            known[name] = value
-            written_as[name] = str(key)
+            both_names = plain_key(first) in KEYS and plain_key(str(key)) in KEYS
+            if both_names or not _same(name, known[name], its_value):
+                problems.append(Problem((first, key), f"{first} and {key} are two names of the same setting; keep one"))
     read_names_of_layers(known, written_as)
     if all(SETTINGS[name].read(known.get(name)) is not None for name in ("epochs", "max_train_steps")):
         problems.append(_two_lengths(known.pop("epochs"), known.pop("max_train_steps"), written_as))
@@ -102,15 +107,31 @@ def check_values(values: Mapping[str, Any]) -> tuple[TrainingConfig | None, list
         # The other values may still contradict each other, or need a package that is not installed.
         right = {name: key for name, key in written_as.items() if name not in wrong}
         config = TrainingConfig.model_validate({name: value for name, value in known.items() if name in right})
-    for names, text in contradictions(config, right):
+    for names, text in [*contradictions(config, right), *of_other_task(config, right)]:
         problems.append(Problem(tuple(right[name] for name in names if name in right), text))
-    prompts = "sample_prompts"
-    problems += [
-        Problem((right.get(prompts, prompts),), f"{right.get(prompts, prompts)}: {text}")
-        for text in problems_of_prompts(config.sample_prompts)
-    ]
+    if config.task_type == "text-to-image":
+        prompts = right.get("sample_prompts", "sample_prompts")
+        problems += [Problem((prompts,), f"{prompts}: {text}") for text in problems_of_prompts(config.sample_prompts)]
     problems += _missing_packages(config, right)
     return (None if problems else config), problems
+
+
+def meant_by(key: str, value: Any) -> dict[str, Any] | None:
+    """Return the settings that a key with this value stands for; None for an unknown key.
+
+    Most keys are the name of a setting, or an alias of it. Some keys of other trainers stand for other settings, and
+    some for what is always so here, which is no setting at all.
+    """
+    plain = plain_key(key)
+    if (meant := meaning(plain, value)) is not None:
+        return meant
+    return {KEYS[plain]: value} if plain in KEYS else None
+
+
+def _same(name: str, *values: Any) -> bool:
+    """Return whether values of a setting, as they were written, mean the same."""
+    read = [SETTINGS[name].read(str(value).lower()) for value in values]
+    return read[0] == read[1]
 
 
 def plain_key(key: str) -> str:
@@ -142,6 +163,8 @@ def config_error(
 
 
 def _unknown_key(key: str, value: Any) -> Problem:
+    if (foreign := FOREIGN.get(key)) is not None:
+        return Problem((key,), f"{key} = {quoted(value)} is of other trainers; {foreign.instead}")
     if key in ELSEWHERE:
         return Problem((key,), f"{key} is a key of other trainers; {ELSEWHERE[key]}")
     if isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(one, Mapping) for one in value)):

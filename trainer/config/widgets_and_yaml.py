@@ -21,6 +21,7 @@ from .validation import (
     check_values,
     config_error,
     is_auto_widget,
+    meant_by,
     quoted,
     read_names_of_layers,
 )
@@ -48,8 +49,9 @@ def from_widgets_and_yaml(widgets: Mapping[str, Any], text: str) -> TrainingConf
         return from_widgets(widgets)
     written = read_settings(text, "the YAML in config_yaml")
     said = {key: value for key, value in written.values.items() if not _leaves_open(key, value)}
-    named = {name: value for key, value in said.items() if (name := KEYS.get(key))}
-    written_as = {name: key for key in said if (name := KEYS.get(key))}
+    meant = {key: meant_by(key, value) or {} for key, value in said.items()}
+    named = {name: value for settings in meant.values() for name, value in settings.items()}
+    written_as = {name: key for key, settings in meant.items() for name in settings}
     read_names_of_layers(named, written_as)
     problems = list(written.repeated)
     values = {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..errors import CrucibleError
 from ..files.text import read_file_text
 from ..messages.suggestions import nearest_path
 from .schema import TrainingConfig
-from .validation import KEYS, Problem, check_values, config_error, plain_key
+from .validation import KEYS, Problem, check_values, config_error, meant_by, plain_key
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +43,30 @@ class WrittenSettings:
     lines: dict[str, int]
     repeated: tuple[Problem, ...]
 
+    def replaced(self, values: Mapping[str, Any]) -> WrittenSettings:
+        """Return the settings with these values in place of any key that says something about the same settings."""
+        kept = {key: value for key, value in self.values.items() if not set(meant_by(key, value) or ()) & set(values)}
+        return replace(self, values={**kept, **values})
+
 
 def read_config(path: str | Path) -> TrainingConfig:
+    """Read a config file, and validate its settings.
+
+    Raises:
+        CrucibleError: the file is missing or not in the form of `read_written`, or a setting is wrong; the message then
+            names everything that is wrong, each with its line.
+    """
+    return checked(read_written(path))
+
+
+def read_written(path: str | Path) -> WrittenSettings:
     """Read a config file with one `key: value` per line.
 
     Values are taken as they are written, and only the schema gives them a meaning: `2e-4` is a number where a number is
     expected, and `no` and `007` remain text where text is.
 
     Raises:
-        CrucibleError: the file is missing or not in this form, or a setting is wrong; the message then names
-            everything that is wrong, each with its line.
+        CrucibleError: the file is missing or not in this form.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -60,7 +74,7 @@ def read_config(path: str | Path) -> TrainingConfig:
     read = read_file_text(path)
     if read.guess:
         log.warning("The config file %s is not UTF-8: %s, which is a guess. Save it as UTF-8.", path, read.guess)
-    return checked(read_settings(read.text, f"the config file {path}"))
+    return read_settings(read.text, f"the config file {path}")
 
 
 def checked(written: WrittenSettings) -> TrainingConfig:

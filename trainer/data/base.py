@@ -108,11 +108,12 @@ class Dataset(ABC):
     def facts(self, examples: Sequence[Any], resolution: int | None) -> DatasetFacts:
         """Return the facts about the dataset that automatic settings depend on, given the examples of an epoch."""
         return DatasetFacts(
-            images=len(self.training_names),
+            examples=len(self.training_names),
             bucket_sizes=tuple(Counter(self.bucket(example) for example in examples).values()),
             validation=len(self.validation_names),
             trigger_word=self.trigger_word,
             taken_for=self.likely_purpose(),
+            unit=self.unit,
         )
 
     def bucket(self, example: Any) -> Hashable:

@@ -13,11 +13,11 @@ from ..messages.wording import counted, listed
 from .resolve import usual_learning_rate
 from .run_length import EFFECTIVE_BATCH
 
-NEARLY_FULL_RANK = 64
+NEARLY_FULL_RANK, NEARLY_FULL_RANK_OF_TEXTS = 64, 128
 LEAST_RESOLUTION = 384
 MANY_TIMES_THE_RATE = 5
-MANY_VIEWINGS = 200
-"""How many times an image can be shown before most LoRAs have memorised it."""
+MANY_VIEWINGS, MANY_READINGS = 200, 50
+"""How many times an image can be shown, and a row read, before most LoRAs have memorised it."""
 
 HALF_FULL = 0.5
 """Batches that hold less than this fraction of `batch_size` on average are worth a note."""
@@ -42,6 +42,8 @@ def notes(
 
 
 def _of_the_file(config: TrainingConfig) -> Iterator[str]:
+    if config.task_type == "text-generation":
+        return
     if config.algorithm == "dora":
         yield "algorithm = dora: fully applied only by ComfyUI and Forge; diffusers ignores its scales."
     if config.algorithm in ("loha", "lokr"):
@@ -54,14 +56,19 @@ def _of_the_samples(config: TrainingConfig) -> Iterator[str]:
 
 
 def _of_the_strength(config: TrainingConfig, model: ModelFacts | None) -> Iterator[str]:
-    rank, alpha = config.lora_rank, config.lora_alpha
-    if rank is not None and rank >= NEARLY_FULL_RANK:
-        yield f"lora_rank = {rank}: close to full fine-tuning, and overfits small datasets. 8 to 32 is usual."
-    if rank is not None and alpha is not None and config.algorithm != "rslora" and not rank / 2 <= alpha <= rank:
-        scale = f"alpha / rank = {alpha / rank:.2g}"
-        yield f"lora_alpha = {alpha:g} with lora_rank = {rank}: the LoRA is scaled by {scale}. 0.5 to 1 is usual."
+    rank, alpha, is_text = config.lora_rank, config.lora_alpha, config.task_type == "text-generation"
+    if rank is not None and rank >= (NEARLY_FULL_RANK_OF_TEXTS if is_text else NEARLY_FULL_RANK):
+        ranks = "8 to 64" if is_text else "8 to 32"
+        yield f"lora_rank = {rank}: close to full fine-tuning, and overfits small datasets. {ranks} is usual."
+    if rank is not None and alpha is not None and config.algorithm != "rslora":
+        ratio, most = alpha / rank, 2 if is_text else 1
+        if not 0.5 <= ratio <= most:
+            yield (
+                f"lora_alpha = {alpha:g} with lora_rank = {rank}: the LoRA is scaled by alpha / rank = {ratio:.2g}. "
+                f"{'1 to 2' if is_text else '0.5 to 1'} is usual."
+            )
     if config.learning_rate is not None and model is not None:
-        usual, _ = usual_learning_rate(config, model.architecture)
+        usual, _ = usual_learning_rate(config, model)
         times = config.learning_rate / usual
         named = OPTIMIZER_DEFAULTS[config.optimizer].title
         if times >= MANY_TIMES_THE_RATE:
@@ -73,10 +80,11 @@ def _of_the_strength(config: TrainingConfig, model: ModelFacts | None) -> Iterat
 
 def _of_the_steps(config: TrainingConfig, dataset: DatasetFacts | None, model: ModelFacts | None) -> Iterator[str]:
     batch, accumulation, steps = config.batch_size, config.gradient_accumulation_steps, config.max_train_steps
+    unit = "row" if config.task_type == "text-generation" else "image"
     if batch is not None and accumulation is not None and batch * accumulation < EFFECTIVE_BATCH:
         yield (
             f"batch_size = {batch} with gradient_accumulation_steps = {accumulation}: training on fewer than "
-            f"{EFFECTIVE_BATCH} images per step is noisy. More accumulation helps without more memory: set "
+            f"{EFFECTIVE_BATCH} {unit}s per step is noisy. More accumulation helps without more memory: set "
             f"gradient_accumulation_steps = {-(-EFFECTIVE_BATCH // batch)}."
         )
     native = None if model is None else model.native_resolution
@@ -90,19 +98,31 @@ def _of_the_steps(config: TrainingConfig, dataset: DatasetFacts | None, model: M
         each = dataset.samples_per_epoch / batches
         if each < HALF_FULL * batch:
             why = (
-                f"only images of the same shape share a batch, and there are {len(dataset.bucket_sizes)} shapes. Crop "
-                "images to fewer shapes, or make up for it with gradient_accumulation_steps"
+                _sharing(unit, len(dataset.bucket_sizes))
                 if len(dataset.bucket_sizes) > 1
                 else f"there are only {fullest} to show. A smaller batch_size is enough"
             )
-            yield f"batch_size = {batch}: batches hold {each:.1f} images on average, because {why}."
+            yield f"batch_size = {batch}: batches hold {each:.1f} {unit}s on average, because {why}."
     if dataset is not None and steps is not None and batch is not None and accumulation is not None:
-        shown = steps * batch * accumulation * dataset.training_share / dataset.images
-        if shown >= MANY_VIEWINGS:
+        shown = steps * batch * accumulation * dataset.training_share / dataset.examples
+        if shown >= (MANY_READINGS if unit == "row" else MANY_VIEWINGS):
             yield (
-                f"Every image is shown about {shown:.0f} times, which is enough to memorise many of them. More images "
-                "would help more than more steps."
+                f"Every {unit} is shown about {shown:.0f} times, which is enough to memorise many of them. More "
+                f"{unit}s would help more than more steps."
             )
+
+
+def _sharing(unit: str, shapes: int) -> str:
+    """Say which examples share a batch, and what can be done about small batches."""
+    if unit == "row":
+        return (
+            f"only rows of about the same length share a batch, and there are {shapes} lengths. A smaller batch_size "
+            "with more gradient_accumulation_steps is as good"
+        )
+    return (
+        f"only images of the same shape share a batch, and there are {shapes} shapes. Crop images to fewer shapes, or "
+        "make up for it with gradient_accumulation_steps"
+    )
 
 
 def _of_the_text_encoder(config: ResolvedConfig, dataset: DatasetFacts, model: ModelFacts) -> Iterator[str]:

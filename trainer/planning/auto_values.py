@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..config.contradictions import WITHOUT_DROPOUT
 from ..config.schema import TrainingConfig
 
 DEMO_VALUES: dict[str, Any] = {
@@ -24,10 +25,15 @@ MOST_WARMUP_STEPS."""
 
 
 class AutoValues:
-    """Chosen values and the reasons for them. Values set by the user are kept, and the demo model has its own."""
+    """Chosen values and the reasons for them. Values set by the user are kept, and the demo model has its own.
 
-    def __init__(self, config: TrainingConfig, architecture: str) -> None:
+    Attributes:
+        unit: the word for an example in the singular, in reasons.
+    """
+
+    def __init__(self, config: TrainingConfig, architecture: str, unit: str = "image") -> None:
         self.config = config
+        self.unit = unit
         self.own_values = DEMO_VALUES if architecture == "demo" else {}
         self.values: dict[str, Any] = {}
         self.reasons: dict[str, str] = {}
@@ -40,7 +46,7 @@ class AutoValues:
         """Choose a value for a setting, unless the user or the demo model provides one, and return the value in effect.
 
         Args:
-            most: the number of images, which limits a batch size.
+            most: the number of examples, which limits a batch size.
         """
         given = getattr(self.config, name)
         if given is not None:
@@ -48,8 +54,14 @@ class AutoValues:
         if name in self.own_values:
             value, reason = self.own_values[name], "suits the demo model"
         if most is not None and value > most:
-            value, reason = most, "the dataset has no more images"
+            value, reason = most, f"the dataset has no more {self.unit}s"
         return self.set(name, value, reason)
+
+    def take_dropout(self, value: float, reason: str) -> None:
+        """Choose the dropout of the adapters, which some algorithms do not have."""
+        if self.config.algorithm in WITHOUT_DROPOUT:
+            value, reason = 0.0, f"{self.config.algorithm} does not support dropout"
+        self.take("lora_dropout", value, reason)
 
     def set(self, name: str, value: Any, reason: str) -> Any:
         """Choose a value for a setting, replacing any earlier one, and return it."""

@@ -49,8 +49,9 @@ def make_plan(config: TrainingConfig, dataset: Dataset, model: ModelFacts) -> Pl
     """
     config = dataset.settle(config)
     if dataset.validation_percent is None:
+        choices = AutoValues(config, model.architecture, dataset.unit)
         count = len(dataset.training_names) + len(dataset.validation_names)
-        dataset = dataset.with_validation(choose_validation_percent(AutoValues(config, model.architecture), count))
+        dataset = dataset.with_validation(choose_validation_percent(choices, count))
     resolution = config.resolution or model.native_resolution
     examples = dataset.examples(resolution)
     facts = dataset.facts(examples, resolution)

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 from ..config.facts import DatasetFacts, ModelFacts
 from ..config.output_settings import Purpose
+from ..messages.wording import counted
 from .auto_values import AutoValues
 
 FEW_IMAGES = 15
 """With fewer images than this, a LoRA soon memorises them."""
 
 SPARED_FROM = 30
-"""The number of images from which some can be held out for validation."""
+"""The number of images or rows from which some can be held out for validation."""
 
 SPARED_PERCENT, MOST_SPARED = 10.0, 16
-"""The percentage of images to hold out for validation, and their highest number; more would not be measured."""
+"""The percentage of examples to hold out for validation, and their highest number; more would not be measured."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ def choose_purpose(choices: AutoValues, dataset: DatasetFacts) -> Purpose:
 
 
 def choose_adapter(choices: AutoValues, purpose: Purpose, images: int) -> None:
-    """Choose rank, alpha and target layers."""
+    """Choose rank, alpha, dropout and target layers."""
     preset = PRESETS[purpose]
-    reason = f"{preset.rank_reason} ({_images(images)})" if len(preset.ranks) > 1 else preset.rank_reason
+    counted_images = counted(images, choices.unit)
+    reason = f"{preset.rank_reason} ({counted_images})" if len(preset.ranks) > 1 else preset.rank_reason
     rank = choices.take("lora_rank", preset.rank(images), reason)
     if choices.config.algorithm == "rslora":
         choices.take(
@@ -76,10 +78,11 @@ def choose_adapter(choices: AutoValues, purpose: Purpose, images: int) -> None:
         )
     elif images < FEW_IMAGES:
         choices.take(
-            "lora_alpha", rank / 2, f"half the rank: gentler, because {_images(images)} can be memorised quickly"
+            "lora_alpha", rank / 2, f"half the rank: gentler, because {counted_images} can be memorised quickly"
         )
     else:
         choices.take("lora_alpha", float(rank), "the same as the rank, so that the LoRA acts at full strength")
+    choices.take_dropout(0.0, "early stopping and few steps prevent overfitting better")
     choices.take("target_modules", "attention_and_feed_forward", "learned more than attention alone on the demo model")
 
 
@@ -100,21 +103,18 @@ def choose_objective(choices: AutoValues, purpose: Purpose, model: ModelFacts) -
         choices.set("timestep_sampling", "logit_normal" if flow else "uniform", reason)
 
 
-def choose_validation_percent(choices: AutoValues, images: int) -> float:
-    """Choose and return the percentage of images to hold out for validation.
+def choose_validation_percent(choices: AutoValues, examples: int) -> float:
+    """Choose and return the percentage of images or rows to hold out for validation.
 
     Args:
-        images: the number of training and validation images together.
+        examples: the number of training and validation examples together.
     """
+    available = counted(examples, choices.unit)
     if choices.config.purpose == "quick_test":
         percent, reason = 0.0, "a quick test needs none"
-    elif images < SPARED_FROM:
-        percent, reason = 0.0, f"with {_images(images)} there are none to spare; {SPARED_FROM} would be enough"
+    elif examples < SPARED_FROM:
+        percent, reason = 0.0, f"with {available} there are none to spare; {SPARED_FROM} would be enough"
     else:
-        percent = min(SPARED_PERCENT, round(100 * MOST_SPARED / images, 1))
-        reason = f"{_images(images)} are enough to hold some out"
+        percent = min(SPARED_PERCENT, round(100 * MOST_SPARED / examples, 1))
+        reason = f"{available} are enough to hold some out"
     return float(choices.take("validation_percent", percent, reason))
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"

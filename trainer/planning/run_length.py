@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from ..config.facts import DatasetFacts
 from ..config.output_settings import Purpose
@@ -11,14 +12,28 @@ from ..messages.wording import counted
 from .auto_values import AutoValues
 
 EFFECTIVE_BATCH = 4
-"""The batch size times gradient accumulation to aim for; gradients of fewer images are too noisy."""
+"""The batch size times gradient accumulation below which steps are noisy: gradients of fewer examples vary too much."""
 
-LEAST_STEPS, MOST_STEPS = 500, 2000
-"""The range of optimizer steps at an effective batch size of 4; with a smaller one there are more steps, so that the
-same number of images is shown."""
 
-EPOCHS = 8
-"""The number of epochs for a large dataset. A small one gets more, so that the run has at least LEAST_STEPS steps."""
+@dataclass(frozen=True)
+class RunLength:
+    """The length that suits a kind of dataset.
+
+    Attributes:
+        effective_batch: the batch size times gradient accumulation to aim for.
+        least_steps, most_steps: the range of optimizer steps at that effective batch; with a smaller one there are more
+            steps, so that the same number of examples is shown.
+        epochs: the number of epochs for a large dataset. A small one gets more, so that the run has `least_steps`.
+    """
+
+    effective_batch: int
+    least_steps: int
+    most_steps: int
+    epochs: int
+
+
+OF_IMAGES = RunLength(EFFECTIVE_BATCH, least_steps=500, most_steps=2000, epochs=8)
+OF_TEXTS = RunLength(effective_batch=8, least_steps=150, most_steps=3000, epochs=3)
 
 TEST_STEPS = 50
 """The number of steps in a quick test, which takes one to a few minutes on a GPU."""
@@ -27,47 +42,61 @@ MOST_WARMUP_STEPS = 100
 """The most warmup steps that are chosen automatically."""
 
 
-def choose_batch(choices: AutoValues, images: int, resolution: int | None) -> tuple[int, int]:
-    """Choose and return batch size and gradient accumulation."""
-    accumulation = choices.config.gradient_accumulation_steps
+def choose_batch(choices: AutoValues, examples: int, batch: int, reason: str, length: RunLength) -> tuple[int, int]:
+    """Choose and return batch size and gradient accumulation.
+
+    Args:
+        examples: the number of training examples, which no batch exceeds.
+        batch: the batch size that is likely to fit into memory, with the reason for it.
+        length: the length that suits the dataset.
+    """
+    accumulation, wanted, unit = choices.config.gradient_accumulation_steps, length.effective_batch, choices.unit
     if accumulation is not None:
-        batch = math.ceil(EFFECTIVE_BATCH / accumulation)
-        reason = f"with gradient accumulation {accumulation}, at least {EFFECTIVE_BATCH} images per step"
-    elif resolution is None:
-        batch, reason = 1, "a single example fits into memory on most devices"
-    elif resolution <= 512:
-        batch, reason = 2, f"two images of {resolution} pixels fit into memory on most devices"
-    else:
-        batch, reason = 1, f"images of {resolution} pixels need a lot of memory"
-    batch = choices.take("batch_size", batch, reason, most=images)
-    accumulation = math.ceil(EFFECTIVE_BATCH / batch)
-    reason = f"{batch * accumulation} images per step, because training on fewer than {EFFECTIVE_BATCH} is noisy"
+        batch = math.ceil(wanted / accumulation)
+        reason = f"with gradient accumulation {accumulation}, at least {wanted} {unit}s per step"
+    batch = choices.take("batch_size", batch, reason, most=examples)
+    accumulation = math.ceil(wanted / batch)
+    reason = f"{batch * accumulation} {unit}s per step, because training on fewer than {wanted} is noisy"
     if accumulation == 1:
         reason = f"a batch of {batch} is large enough"
     return int(batch), int(choices.take("gradient_accumulation_steps", accumulation, reason))
 
 
+def batch_of_images(resolution: int | None) -> tuple[int, str]:
+    """Return the number of images that fit into the memory of most devices at once, with the reason."""
+    if resolution is None:
+        return 1, "a single example fits into memory on most devices"
+    if resolution <= 512:
+        return 2, f"two images of {resolution} pixels fit into memory on most devices"
+    return 1, f"images of {resolution} pixels need a lot of memory"
+
+
 def choose_steps(
-    choices: AutoValues, purpose: Purpose, dataset: DatasetFacts, batch_size: int, accumulation: int
+    choices: AutoValues, purpose: Purpose, dataset: DatasetFacts, batch: tuple[int, int], length: RunLength
 ) -> int:
-    """Choose and return the number of optimizer steps, computed from the epochs if they are set."""
-    config, shown, effective_batch = choices.config, dataset.samples_per_epoch, batch_size * accumulation
-    steps_per_epoch = dataset.steps_per_epoch(batch_size, accumulation)
+    """Choose and return the number of optimizer steps, computed from the epochs if they are set.
+
+    Args:
+        batch: the batch size and gradient accumulation.
+        length: the length that suits the dataset.
+    """
+    config, shown, unit = choices.config, dataset.samples_per_epoch, choices.unit
+    steps_per_epoch, effective_batch = dataset.steps_per_epoch(*batch), batch[0] * batch[1]
     if config.epochs is not None:
         epochs = counted(config.epochs, "epoch")
-        reason = f"{epochs} of {counted(shown, 'image')} in {counted(steps_per_epoch, 'step')}"
+        reason = f"{epochs} of {counted(shown, unit)} in {counted(steps_per_epoch, 'step')}"
         return int(choices.set("max_train_steps", config.epochs * steps_per_epoch, reason))
     if purpose == "quick_test" and config.max_train_steps is None:
         return int(choices.set("max_train_steps", TEST_STEPS, "enough to see whether everything works"))
-    # Regularization images teach nothing new, so their share of the steps is added.
-    scale = EFFECTIVE_BATCH / min(effective_batch, EFFECTIVE_BATCH) / dataset.training_share
-    least, most = math.ceil(LEAST_STEPS * scale), math.ceil(MOST_STEPS * scale)
-    steps, reason = EPOCHS * steps_per_epoch, f"{EPOCHS} epochs of {shown} images"
+    # Regularization examples teach nothing new, so their share of the steps is added.
+    scale = length.effective_batch / min(effective_batch, length.effective_batch) / dataset.training_share
+    least, most = math.ceil(length.least_steps * scale), math.ceil(length.most_steps * scale)
+    steps, reason = length.epochs * steps_per_epoch, f"{length.epochs} epochs of {shown} {unit}s"
     if steps < least:
         steps = least
-        reason = f"the minimum for a LoRA; every image is shown {steps / steps_per_epoch:.0f} times"
+        reason = f"the minimum for a LoRA; every {unit} is shown {steps / steps_per_epoch:.0f} times"
     elif steps > most:
-        steps, reason = most, f"more is rarely better; every image is shown {steps / steps_per_epoch:.1f} times"
+        steps, reason = most, f"more is rarely better; every {unit} is shown {steps / steps_per_epoch:.1f} times"
     return int(choices.take("max_train_steps", steps, reason))
 
 

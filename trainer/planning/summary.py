@@ -8,14 +8,15 @@ from typing import Any
 
 from ..config import OF_OTHER_NODES, SETTINGS, ModelFacts, TrainingConfig
 from ..config.widgets_and_yaml import OPEN_IN_DATASETS, to_yaml
-from ..data.images.dataset import ImageDataset
+from ..data.base import Dataset
 from .advice import notes
-from .plan import make_plan, note_lines
+from .plan import Plan, make_plan, note_lines
 
 DECIDED_BY = {
     "purpose": "from the captions",
     "lora_rank": "from the purpose and the number of images",
     "lora_alpha": "from the rank and the number of images",
+    "lora_dropout": "from the model",
     "target_modules": "attention and feed-forward layers",
     "batch_size": "from the resolution",
     "gradient_accumulation_steps": "so that a step averages 4 images",
@@ -29,6 +30,7 @@ DECIDED_BY = {
     "loss_weighting": "from the purpose and the model",
     "timestep_sampling": "from the model",
     "timestep_shift": "from the model",
+    "max_seq_length": "from the longest row",
     "resolution": "from the model, unless Load Dataset sets it",
     "caption_dropout_rate": "from the purpose, unless Load Dataset sets it",
     "validation_percent": "from the number of images, unless Load Dataset sets it",
@@ -40,6 +42,18 @@ DECIDED_BY = {
 }
 """The facts from which each setting on auto is chosen."""
 
+DECIDED_BY_FOR_TEXTS = {
+    "lora_rank": "from the size of the model and the number of rows",
+    "lora_alpha": "twice the rank",
+    "target_modules": "all linear layers",
+    "batch_size": "from the longest row",
+    "gradient_accumulation_steps": "so that a step averages 8 rows",
+    "max_train_steps": "from the number of rows: 150 to 3,000 at 8 rows per step",
+    "validation_percent": "from the number of rows",
+    "validate_every_n_steps": "from the number of steps, if rows are held out for validation",
+    "measure": "from the length of the run",
+}
+"""The facts that are others for a language model."""
 
 NEW_LINE, INDENTED = "\n", "\n    "
 
@@ -60,10 +74,11 @@ class Summary:
 
 def summarise(
     config: TrainingConfig,
-    dataset: ImageDataset | None,
+    dataset: Dataset | None,
     model: ModelFacts | None,
     warnings: Sequence[str] = (),
     said_elsewhere: Mapping[str, Any] | None = None,
+    plan: Plan | None = None,
 ) -> Summary:
     """Summarise what is set, what is or will be chosen and why, and what is worth knowing.
 
@@ -73,33 +88,35 @@ def summarise(
             only how values will be chosen.
         warnings: warnings about the model.
         said_elsewhere: settings in the pasted YAML that other nodes decide.
+        plan: the plan of the run; None makes it from the dataset and the model.
 
     Raises:
         CrucibleError: the settings contradict each other.
     """
     elsewhere = dict(said_elsewhere or {})
     if dataset is not None:
-        known = dataset.settings.model_dump(exclude_none=True)
-        asked = {name: getattr(config, name) for name in OPEN_IN_DATASETS if name in known}
-        elsewhere |= {name: value for name, value in asked.items() if value not in (None, known[name])}
-        config = dataset.settle(config).model_copy(update={"train_data_dir": dataset.source})
+        asked = {name: getattr(config, name) for name in OPEN_IN_DATASETS}
+        config = dataset.settle(config)
+        elsewhere |= {name: value for name, value in asked.items() if value not in (None, getattr(config, name))}
+        config = config.model_copy(update={"train_data_dir": dataset.source})
     if model is not None and model.architecture == "demo":
         config = config.model_copy(update={"base_model": "demo"})
     reasons: dict[str, str] = {}
     chosen: dict[str, Any] = {}
     if dataset is not None and model is not None:
-        plan = make_plan(config, dataset, model)
+        plan = plan or make_plan(config, dataset, model)
         reasons, remarks = plan.resolved.reasons, plan.notes
         chosen = {name: getattr(plan.resolved.values, name) for name in (*reasons, *OPEN_IN_DATASETS)}
     else:
         remarks = notes(config, model=model)
-        if dataset is not None and config.purpose == "auto":
+        if dataset is not None and config.purpose == "auto" and config.task_type == "text-to-image":
             reasons["purpose"] = ": ".join(dataset.likely_purpose())
     lines = ["Set by hand:", *_given(config)]
     if reasons:
         lines += ["Chosen automatically:", *(f"  {name} = {reason}" for name, reason in reasons.items())]
     later = [name for name in _open(config, model) if name not in reasons]
-    lines += ["Chosen when training starts:", *(f"  {name}: {DECIDED_BY[name]}" for name in later)]
+    decided_by = DECIDED_BY | (DECIDED_BY_FOR_TEXTS if config.task_type == "text-generation" else {})
+    lines += ["Chosen when training starts:", *(f"  {name}: {decided_by[name]}" for name in later)]
     missing = [name for name, part in (("dataset", dataset), ("model", model)) if part is None]
     if missing:
         lines.append(f"Connect {' and '.join(missing)} to this node to see the values and the reasons for them.")
@@ -123,8 +140,11 @@ def _given(config: TrainingConfig) -> list[str]:
 
 def _open(config: TrainingConfig, model: ModelFacts | None) -> Iterator[str]:
     """Yield the names of the settings on auto that have an effect."""
+    is_text = config.task_type == "text-generation"
     for name in DECIDED_BY:
         if getattr(config, name) not in (None, "auto"):
+            continue
+        if SETTINGS[name].task not in (None, config.task_type) or (is_text and name == "purpose"):
             continue
         if name == "max_train_steps" and config.epochs is not None:
             continue

@@ -111,9 +111,10 @@ class RunFiles:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def write_config(self, config: TrainingConfig, warning: str = "") -> None:
-        """Everything that is set, under `warning` as a comment."""
+        """Everything that is set and has a meaning for the run's task, under `warning` as a comment."""
         values = config.model_dump(exclude_none=True)
-        ordered = {name: values[name] for name in SETTINGS if name in values}
+        of_task = [name for name, setting in SETTINGS.items() if setting.task in (None, config.task_type)]
+        ordered = {name: values[name] for name in of_task if name in values}
         text = yaml.safe_dump(ordered, allow_unicode=True, sort_keys=False)
         text = f"# {warning}\n{text}" if warning else text
         write_whole(self.folder / "config.yaml", encoded(text), what="The config")

@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from ..config import SETTINGS
 from ..files.atomic import write_whole
 from ..models.initial_lora import InitialLora
 from ..planning.plan import Plan
@@ -43,6 +44,7 @@ MAY_CHANGE = frozenset(
         "sample_cfg",
         "sample_sampler",
         "sample_scheduler",
+        "max_new_tokens",
         "gradient_checkpointing",
         "cache_size_gb",
         "save_precision",
@@ -111,12 +113,8 @@ class RunRecord:
         if other.continued != self.continued:
             found.append("continue_from is a different LoRA, or only one of the two runs has one")
         names = dict.fromkeys((*self.settings, *other.settings))
-        before, now = other.settings, self.settings
-        found += [
-            f"{name} was {before.get(name)} and is now {now.get(name)}"
-            for name in names
-            if before.get(name) != now.get(name)
-        ]
+        before, now = ({name: _value(one.settings, name) for name in names} for one in (other, self))
+        found += [f"{name} was {before[name]} and is now {now[name]}" for name in names if before[name] != now[name]]
         return found
 
     def write(self, files: RunFiles, *, finished: bool = False) -> None:
@@ -142,6 +140,11 @@ class RunRecord:
         except (OSError, ValueError, TypeError) as error:
             log.warning("%s cannot be read, so that run cannot be resumed: %s", folder / FILE, error)
             return None
+
+
+def _value(settings: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a setting in a record; settings that did not exist at that time had their default."""
+    return settings.get(name, SETTINGS[name].default if name in SETTINGS else None)
 
 
 def known_runs(lora_folder: Path, runs_folder: Path) -> list[tuple[RunFiles, RunRecord]]:

@@ -145,7 +145,7 @@ class Finish:
 
     def _evidence(self, state: TrainingState, complete: bool) -> Evidence:
         run, config = self._run, self._run.config
-        usual_rate, _ = usual_learning_rate(config, run.base_model.architecture.id)
+        usual_rate, _ = usual_learning_rate(config, run.base_model.facts)
         logged = read_log(self._files.folder / LOG)
         return Evidence(
             rounds=state.evaluator.rounds,

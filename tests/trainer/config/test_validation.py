@@ -64,6 +64,7 @@ def test_other_trainers_names_are_understood(alias: str, name: str) -> None:
     value = {"switch": True, "choice": setting.choices[-1:], "text": "16"}.get(setting.kind, number)
     value = value[0] if isinstance(value, tuple) else value
     ruler = {other: choice for other, choice in [ACTS_ONLY_WITH.get(name, ("", ""))] if other}
+    ruler |= {"task_type": setting.task} if setting.task else {}
     assert getattr(parse_config({alias: value, **ruler}), name) == value
 
 
@@ -221,7 +222,7 @@ def test_a_wrong_value_is_quoted_as_it_was_written() -> None:
 
 
 def test_minus_one_in_a_widget_is_auto_only_where_a_run_can_choose() -> None:
-    config = from_widgets({"lora_rank": -1, "learning_rate": -1.0, "seed": 0, "lora_dropout": 0.0})
+    config = from_widgets({"lora_rank": -1, "learning_rate": -1.0, "seed": 0, "noise_offset": 0.0})
     assert config == TrainingConfig(seed=0)
     with pytest.raises(CrucibleError, match="sample_steps = -1"):
         from_widgets({"sample_steps": -1})

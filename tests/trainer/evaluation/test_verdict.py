@@ -16,7 +16,7 @@ from lora_crucible.planning.resolve import resolve
 def config(**values) -> ResolvedConfig:
     return resolve(
         parse_config({"max_train_steps": 400, "learning_rate": 1e-4, **values}),
-        DatasetFacts(images=20, bucket_sizes=(20,)),
+        DatasetFacts(examples=20, bucket_sizes=(20,)),
         ModelFacts("sd15", native_resolution=512, sample_cfg=6.0, prediction_type="epsilon"),
     ).values
 

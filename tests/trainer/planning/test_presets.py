@@ -25,7 +25,7 @@ every_case = pytest.mark.parametrize(
 
 
 def chosen(purpose: str, model: str = "sdxl", images: int = 30, **values: object) -> ResolvedConfig:
-    facts = DatasetFacts(images=images, bucket_sizes=(images,))
+    facts = DatasetFacts(examples=images, bucket_sizes=(images,))
     return resolve(parse_config({"purpose": purpose, **values}), facts, MODELS[model]).values
 
 

@@ -36,6 +36,8 @@ def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_coun
         "epochs",
         "mixed_precision",
         "caption_source",
+        "long_rows",  # by the kind of each row
+        "max_seq_length",  # only for language models
         "text_encoder_learning_rate",  # only if it is trained
         "lr_warmup_ratio",
         "timestep_shift",  # chosen by the base model

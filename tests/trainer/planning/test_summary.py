@@ -21,7 +21,7 @@ def demo() -> ImageDataset:
 
 
 def test_every_setting_on_auto_has_what_decides_it() -> None:
-    instead = {"epochs", "lr_warmup_ratio", "caption_source", "save_steps"}
+    instead = {"epochs", "lr_warmup_ratio", "caption_source", "long_rows", "save_steps"}
     assert set(DECIDED_BY) == {name for name, setting in SETTINGS.items() if setting.may_be_auto} - instead
 
 
@@ -54,6 +54,20 @@ def test_with_both_every_value_has_its_reason(demo: ImageDataset) -> None:
 def test_what_auto_stands_for_includes_what_the_dataset_decides(demo: ImageDataset) -> None:
     chosen = summarise(TrainingConfig(), demo, ModelFacts("demo", 64, 4.0, "epsilon")).chosen
     assert (chosen["lora_rank"], chosen["resolution"], chosen["validation_percent"]) == (8, 64, 5)
+
+
+def test_language_models_are_summarised_in_their_own_words() -> None:
+    config = parse_config({"task_type": "text-generation", "lora_rank": 4})
+    text = summarise(config, None, ModelFacts("language", parameters=10**9)).text
+    assert "  max_seq_length: from the longest row\n" in text
+    assert "  batch_size: from the longest row\n" in text
+    assert "  lora_alpha: twice the rank\n" in text
+    said = text.partition("Connect")[0]
+    assert not [word for word in ("purpose", "image", "resolution", "caption", "sample_cfg", "noise") if word in said]
+
+
+def test_images_are_summarised_without_settings_of_texts() -> None:
+    assert "max_seq_length" not in summarise(TrainingConfig(), None, SDXL).text
 
 
 def test_what_the_yaml_says_in_vain_is_named(demo: ImageDataset) -> None:

@@ -55,10 +55,13 @@ class ModelFacts:
         architecture: the name of the architecture: `demo`, `sd15`, `sdxl`, …
         native_resolution: the side length in pixels of the images that the model was made for.
         sample_cfg: the guidance scale that suits the model.
-        prediction_type: the quantity that the model predicts: `epsilon`, `v_prediction` or `flow`.
+        prediction_type: the quantity that the model predicts: `epsilon`, `v_prediction` or `flow`; "" for a language
+            model.
+        parameters: the number of parameters of a language model; 0 for other models.
     """
 
     architecture: str
     native_resolution: int | None = None
     sample_cfg: float = 1.0
     prediction_type: str = ""
+    parameters: int = 0

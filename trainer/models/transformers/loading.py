@@ -83,6 +83,11 @@ def load_model(folder: LanguageFolder, dtype: torch.dtype, device: torch.device,
             raise
         raise _cannot_load(folder, error) from error
     _require_all_weights(folder, info)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # On some CPUs bitsandbytes would repack and round the weights for good at the first forward without
+            # gradients, and layers in that form give no gradients afterwards.
+            module.support_avx512bf16_for_cpu = False
     if dtype is torch.float16:
         # Sums over many layers exceed float16's range in many models, so what runs through the layers is float32.
         model.get_input_embeddings().register_forward_hook(_to_float32)

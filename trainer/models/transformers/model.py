@@ -31,6 +31,7 @@ from ..language.model import Answer, LanguageBaseModel
 from ..language.previews import AnswerPreviewer
 from . import suitability
 from .folder import read_folder, weight_tensors
+from .four_bits import with_shapes
 from .generation import generate
 from .loading import is_spread, load_model, load_tokenizer, outline, require_4bit
 from .memory import LanguageMemory
@@ -166,7 +167,11 @@ class TransformersBaseModel(LanguageBaseModel):
         suitability.require_head_of_its_own(self._model, spec.patterns)
         with_head = bool(spec.patterns) or language_key(suitability.head_path(self._model)) in spec.start
         adaptable = suitability.adaptable(self._model, with_head=with_head)
-        with adapted(self._model, spec, language_key, self._rows, adaptable) as layers:
+        shapes, adapters = (
+            with_shapes(self._model, spec),
+            adapted(self._model, spec, language_key, self._rows, adaptable),
+        )
+        with shapes, adapters as layers:
             self._adapters = Adapters(layers)
             self.memory.set_checkpointing(gradient_checkpointing)
             try:

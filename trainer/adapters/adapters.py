@@ -70,13 +70,14 @@ class Adapters:
     def without_dropout(self) -> Iterator[None]:
         """Disable dropout for sampling and measuring, so that the adapters act like the finished LoRA."""
         layers = [layer.adapter for layer in self._layers.values() if isinstance(layer.adapter, nn.Module)]
+        modes = [layer.training for layer in layers]
         for layer in layers:
             layer.eval()
         try:
             yield
         finally:
-            for layer in layers:
-                layer.train()
+            for layer, mode in zip(layers, modes, strict=True):
+                layer.train(mode)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
 from .dropout import RowDropout, RowSeeds
@@ -93,10 +94,22 @@ def delta_weight(layer: BaseTunerLayer) -> Tensor:
 
 @contextmanager
 def adapted(
-    model: nn.Module, spec: AdapterSpec, key_of: Callable[[str], str], rows: RowSeeds
+    model: nn.Module,
+    spec: AdapterSpec,
+    key_of: Callable[[str], str],
+    rows: RowSeeds,
+    modules: Iterable[tuple[str, nn.Module]] | None = None,
 ) -> Iterator[dict[str, AdaptedLayer]]:
-    """Put peft's adapter layers on a model inside the context, with float32 weights, and yield them by file key."""
-    chosen = choose_layers(spec, model.named_modules(), key_of)
+    """Put peft's adapter layers on a model inside the context, with float32 weights, and yield them by file key.
+
+    Args:
+        model: the model.
+        spec: the adapters to train.
+        key_of: a function from the path of a layer to its key in a file.
+        rows: the seeds of the rows that the model computes, for dropout.
+        modules: the paths and modules that may get adapters; all of the model's by default.
+    """
+    chosen = choose_layers(spec, model.named_modules() if modules is None else modules, key_of)
     try:
         layers = inject(model, chosen, spec.dropout, key_of, rows)
         for layer in layers.values():
@@ -110,4 +123,5 @@ def adapted(
 
 
 def _base_weight(layer: Any) -> Tensor:
-    return layer.get_base_layer().weight.detach().float()
+    """Return the frozen weight, in float32 also where it is held in 4 bits."""
+    return dequantize_module_weight(layer.get_base_layer()).detach().float()

@@ -162,25 +162,6 @@ def too_large(captioner: Captioner) -> CrucibleError:
     )
 
 
-def pretrained(dtype: torch.dtype | None = None, *, auto: bool = False) -> dict[str, Any]:
-    """Return arguments for transformers' `from_pretrained` that read local files only, and no pickles or code.
-
-    Args:
-        dtype: the dtype of the weights; None for objects without weights, such as processors.
-        auto: whether one of the Auto classes is called, which would otherwise ask at the console whether to run a
-            folder's code.
-    """
-    import transformers
-
-    arguments: dict[str, Any] = {"local_files_only": True}
-    if dtype is not None:
-        version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-        arguments |= {"use_safetensors": True, "dtype" if version >= (4, 56) else "torch_dtype": dtype}
-    if auto:
-        arguments["trust_remote_code"] = False
-    return arguments
-
-
 def _calling(check: Check) -> Any:
     """Return a stopping criterion that never stops the generation but calls `check` after every token."""
     from transformers import StoppingCriteria, StoppingCriteriaList

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .base import Check, TextCaptioner, pretrained
+from ..files.pretrained import pretrained
+from .base import Check, TextCaptioner
 from .options import CaptionStyle
 
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from ..errors import CrucibleError
-from .base import Check, TextCaptioner, pretrained
+from ..files.pretrained import pretrained
+from .base import Check, TextCaptioner
 from .options import CaptionStyle
 
 MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "idefics3", "smolvlm")

@@ -1,34 +1,15 @@
-"""Downloads of captioners from the Hugging Face hub, by its own library and with that library's settings."""
+"""The folder of a captioner, which is downloaded from the Hugging Face hub if it is missing and the user allows it."""
 
 from __future__ import annotations
 
-import inspect
 import logging
-import os
-import shutil
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
-from ..errors import CrucibleError
+from ..files.hub import DownloadProgress, Repository, download_repository, is_repository_name
 from .models import find_captioner, known_model, not_there
 
 log = logging.getLogger(__name__)
-
-WANTED = ("*.json", "*.txt", "*.csv", "*.jinja", "*.model", "model*.safetensors")
-"""Patterns of the files that are downloaded: no pickles, no code, and no weights for other programs."""
-
-SETTINGS = "HF_ENDPOINT (a mirror), HF_TOKEN, HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT and HTTPS_PROXY"
-"""The environment variables that control downloads, as listed in error messages."""
-
-DownloadProgress = Callable[[int, int, str], None]
-"""A callback that is called with (bytes done, total bytes, file name).
-
-It may raise to stop the download; a later download continues from there.
-"""
 
 
 def get_captioner(
@@ -56,103 +37,7 @@ def get_captioner(
         return found
     model = known_model(written)
     repo = written if model is None else model.repo
-    if not download or repo.count("/") != 1 or Path(repo).is_absolute() or ".." in repo.split("/"):
+    if not download or not is_repository_name(repo):
         raise not_there(written, roots)
-    folder = roots[0] / repo.split("/")[1]
-    try:
-        return _download(repo, model.revision if model else None, folder, progress, announce)
-    except CrucibleError:
-        raise
-    except Exception as error:  # the hub's library passes on whatever its HTTP client raises
-        raise _failed(repo, folder, error) from error
-
-
-def _download(
-    repo: str, revision: str | None, folder: Path, progress: DownloadProgress, announce: Callable[[str], None]
-) -> Path:
-    import huggingface_hub
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        raise CrucibleError(
-            f"The captioner {repo} cannot be downloaded, because the environment variable HF_HUB_OFFLINE (or "
-            "TRANSFORMERS_OFFLINE) forbids it. Unset it and start again, or copy the model's files into this folder "
-            f"yourself:\n  {folder}"
-        )
-    info = huggingface_hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or () if _is_wanted(file.rfilename)}
-    if not any(name.endswith(".safetensors") for name in sizes):
-        raise CrucibleError(
-            f"{repo} has no model.safetensors at revision {info.sha}, and weights in other formats are never loaded, "
-            "because they can run code. Nothing was downloaded. Choose another captioner."
-        )
-    total = sum(sizes.values())
-    announce(
-        f"Downloading {repo} from {constants.ENDPOINT}: {total / 1e9:.2f} GB in {len(sizes)} files, revision "
-        f"{info.sha}, to {folder}"
-    )
-    # Files reach the final folder only when all of them are downloaded, so that every listed captioner is usable.
-    partial = folder.with_name(f".{folder.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    _check_room(repo, partial, total)
-    done = 0
-    for name in sorted(sizes, key=lambda name: sizes[name]):
-        progress(done, total, name)
-        huggingface_hub.hf_hub_download(
-            repo, name, revision=info.sha, local_dir=partial, **_bar(huggingface_hub, done, total, name, progress)
-        )
-        done += sizes[name]
-    progress(total, total, folder.name)
-    shutil.rmtree(partial / ".cache", ignore_errors=True)
-    folder.mkdir(exist_ok=True)
-    for name in sorted(sizes, key=lambda name: name == "config.json"):  # last, because it makes the folder a captioner
-        os.replace(partial / name, folder / name)
-    partial.rmdir()
-    return folder
-
-
-def _is_wanted(name: str) -> bool:
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in WANTED)
-
-
-def _check_room(repo: str, folder: Path, total: int) -> None:
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    free = shutil.disk_usage(folder).free
-    if total - there > free:
-        raise CrucibleError(
-            f"The captioner {repo} needs {total / 1e9:.2f} GB, but the disk with {folder.parent} has only "
-            f"{free / 1e9:.2f} GB free, so the download could not finish. Free some space there, or choose a smaller "
-            "captioner."
-        )
-
-
-def _bar(hub: Any, before: int, total: int, name: str, progress: DownloadProgress) -> dict[str, Any]:
-    """Return the argument with which `progress` follows a file byte by byte, if the hub's library is new enough."""
-    if "tqdm_class" not in inspect.signature(hub.hf_hub_download).parameters:
-        return {}
-
-    class Bar(tqdm):
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
-            settings.pop("name", None)
-            settings["disable"] = True  # nothing is drawn
-            super().__init__(*arguments, **settings)
-            self.done = int(settings.get("initial") or 0)
-
-        def update(self, n: float | None = 1) -> None:
-            self.done += int(n or 0)
-            progress(min(before + self.done, total), total, name)
-
-    return {"tqdm_class": Bar}
-
-
-def _failed(repo: str, folder: Path, error: Exception) -> CrucibleError:
-    from huggingface_hub import constants
-
-    text = str(error).strip()
-    return CrucibleError(
-        f"The captioner {repo} could not be downloaded from {constants.ENDPOINT} ({type(error).__name__}"
-        f"{': ' + text.splitlines()[0] if text else ''}). What was downloaded is kept, and the next try continues from "
-        "there. Check the internet connection, and these environment variables, which control downloads and must be "
-        f"set before the program starts: {SETTINGS}. Or copy the model's .json, .txt, .csv and .safetensors files into "
-        f"this folder yourself:\n  {folder}"
-    )
+    repository = Repository(repo, "captioner", model.revision if model else None)
+    return download_repository(repository, roots[0] / repo.split("/")[1], progress, announce)

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from ..errors import CrucibleError
-from .base import Check, TextCaptioner, pretrained
+from ..files.pretrained import pretrained
+from .base import Check, TextCaptioner
 from .options import CaptionStyle
 
 TASKS = {

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from ..errors import CrucibleError
+from ..files.pretrained import pretrained
 from ..files.text import read_text
-from .base import Captioner, Check, pretrained
+from .base import Captioner, Check
 from .options import CaptionStyle
 
 TAGS_FILE = "selected_tags.csv"

@@ -1,0 +1,100 @@
+"""Tiny language models of transformers' own classes with random weights, saved like their repositories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from lora_crucible.data.text.rendering import Rendered
+from lora_crucible.data.text.rows import Turn
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+WORDS = 96
+END, USER, ASSISTANT, START = 1, 2, 3, 4
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": WORDS,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": START,
+    "eos_token_id": END,
+}
+_OWN: dict[str, dict[str, Any]] = {
+    "Qwen3": {"head_dim": 8, "tie_word_embeddings": True},
+    "Qwen2": {},
+    "Llama": {},
+    "Mistral": {"sliding_window": 6},
+    "Gemma3": {"head_dim": 8, "final_logit_softcapping": 10.0, "sliding_window": 6, "query_pre_attn_scalar": 8},
+    "Phi3": {},
+}
+ALL = tuple(_OWN)
+
+
+def config_of(kind: str, **changes: Any) -> Any:
+    """Return the config of a tiny model."""
+    name = "Gemma3TextConfig" if kind == "Gemma3" else f"{kind}Config"
+    return getattr(transformers, name)(**{**_COMMON, **_OWN[kind], **changes})
+
+
+def make_model(kind: str, seed: int = 1, **changes: Any) -> Any:
+    """Return a tiny model whose predictions differ from place to place."""
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config_of(kind, **changes))
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.25, generator=draw)
+    return model.eval()
+
+
+def tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """Return a tokenizer that splits at spaces."""
+    words = ["<pad>", "<end>", "<user>", "<assistant>", "<start>", *(f"word{number}" for number in range(WORDS - 5))]
+    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>", pad_token="<pad>")
+
+
+def save(folder: Path, kind: str = "Qwen3", **changes: Any) -> Path:
+    """Save a tiny model with its tokenizer."""
+    make_model(kind, **changes).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+class PlainRenderer:
+    """Renders a conversation as <user> … <assistant> … <end>."""
+
+    name, stop_token = "a template of the tests", END
+
+    def __init__(self, words: Any) -> None:
+        self._words = words
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._words(text, add_special_tokens=False)["input_ids"])
+
+    def prompt(self, turns: Sequence[Turn]) -> tuple[int, ...]:
+        ids: tuple[int, ...] = ()
+        for turn in turns:
+            ids += ((USER if turn.role == "user" else ASSISTANT), *self._ids(turn.text))
+        return (*ids, ASSISTANT)
+
+    def conversation(self, turns: Sequence[Turn]) -> Rendered:
+        prompt, answer = self.prompt(turns[:-1]), (*self._ids(turns[-1].text), END)
+        return Rendered((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
+
+    def text(self, text: str) -> Rendered:
+        ids = (*self._ids(text), END)
+        return Rendered(ids, (True,) * len(ids))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self._words.decode(list(tokens)))

@@ -1,0 +1,213 @@
+"""A base model made from a folder of transformers, for training language models without ComfyUI."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ...adapters.adapters import Adapters
+from ...adapters.dropout import RowSeeds
+from ...adapters.peft_layers import adapted
+from ...adapters.spec import AdapterSpec
+from ...adapters.targets import is_adaptable
+from ...data.text.rendering import Renderer
+from ...files.hub import DownloadProgress
+from ...formats.architectures import ARCHITECTURES
+from ...formats.layer_names import language_key
+from ...formats.names import Place
+from ...messages.wording import size_text
+from ...optim.engine import DTYPES, Engine
+from ..identity import weights_hash
+from ..language.loss import Head
+from ..language.model import Answer, LanguageBaseModel
+from ..language.previews import AnswerPreviewer
+from . import suitability
+from .folder import read_folder, weight_tensors
+from .four_bits import with_shapes
+from .generation import generate
+from .loading import is_spread, load_model, load_tokenizer, outline, require_4bit
+from .memory import LanguageMemory
+from .resolve import find_folder
+from .verify import require_known_layers
+
+log = logging.getLogger(__name__)
+
+USUAL_LONGEST = 2048
+"""The most tokens of an example unless the user sets another number."""
+
+_PREFIXES = re.compile(r"^(base_model\.model\.|text_encoders\.([a-z0-9_]+\.)?transformer\.|lora_te_)")
+"""The starts of layer names in the files of peft, of ComfyUI, and in memory."""
+
+
+class TransformersBaseModel(LanguageBaseModel):
+    """A causal language model from a folder in transformers' format.
+
+    Args:
+        base_model: a folder with config.json, safetensors and a tokenizer, or owner/name on the Hugging Face hub.
+        check_interrupt: a function called before each batch and each token of an answer; it may raise to stop.
+        make_renderer: a function from the model's tokenizer to its renderer.
+        weights: whether the model will be trained. Without, it can only tell what it could be trained with.
+        load_in_4bit: whether to hold the frozen weights in 4 bits.
+        max_seq_length: the most tokens of an example; None for what the model can read, up to 2,048.
+        max_new_tokens: the most tokens of a sample answer.
+        download: whether a model on the hub may be downloaded.
+        progress, announce: as for `find_folder`.
+
+    Attributes:
+        tokenizer: the model's tokenizer.
+        folder: its folder.
+
+    Raises:
+        CrucibleError: there is no such model, it is not a language model that can be trained, or its files are
+            incomplete.
+    """
+
+    def __init__(
+        self,
+        base_model: str,
+        check_interrupt: Callable[[], None] = lambda: None,
+        *,
+        make_renderer: Callable[[Any], Renderer],
+        weights: bool = True,
+        load_in_4bit: bool = False,
+        max_seq_length: int | None = None,
+        max_new_tokens: int = 128,
+        download: bool = False,
+        progress: DownloadProgress = lambda done, total, file: None,
+        announce: Callable[[str], None] = log.info,
+    ) -> None:
+        self._check_interrupt = check_interrupt
+        if load_in_4bit:
+            require_4bit()
+        path = find_folder(base_model, download=download, progress=progress, announce=announce)
+        self._folder = read_folder(path, "" if path == Path(base_model).expanduser() else base_model)
+        self.name, self.folder = self._folder.name, self._folder.path
+        self.architecture = ARCHITECTURES["language"]
+        self._outline = outline(self._folder)
+        suitability.require_trainable(self._folder, self._outline)
+        self.parameters = sum(parameter.numel() for parameter in self._outline.parameters())
+        self.vocabulary = len(self._outline.get_input_embeddings().weight)
+        self.tokenizer = load_tokenizer(self._folder)
+        self.renderer = make_renderer(self.tokenizer)
+        self.longest = suitability.longest(self._folder, max_seq_length, USUAL_LONGEST)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._weights, self._load_in_4bit = weights, load_in_4bit
+        self._rows = RowSeeds()
+        self._adapters: Adapters | None = None
+        self._model: Any = None
+        self._dtype: torch.dtype | None = None
+        self.memory: LanguageMemory = LanguageMemory(self._rows)
+        self.previewer = AnswerPreviewer(self, max_new_tokens)
+
+    def warnings(self) -> tuple[str, ...]:
+        if not is_spread(self._folder, self.device, load_in_4bit=self._load_in_4bit):
+            return ()
+        return (
+            f"{self.name} ({size_text(self._folder.size)}) is too big for one device, so it is spread over all "
+            "graphics cards and main memory, which is slower. load_in_4bit: true or a smaller model avoids that.",
+        )
+
+    def identity(self) -> str:
+        if not self._weights:
+            return ""
+        config = (self.folder / "config.json").read_text(encoding="utf-8")
+        return weights_hash(weight_tensors(self._folder.weights), [config, "nf4" if self._load_in_4bit else ""])
+
+    @contextmanager
+    def session(self, mixed_precision: str) -> Iterator[Engine]:
+        assert self._weights, "a model without weights cannot be trained"
+        if mixed_precision == "auto":
+            mixed_precision = "fp32"
+            if self.device.type == "cuda":
+                mixed_precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        dtype = DTYPES[mixed_precision]
+        self._engine = Engine(self.device, dtype)
+        if self._dtype != dtype:
+            self._model = self.memory.model = None
+            self._model = load_model(self._folder, dtype, self.device, load_in_4bit=self._load_in_4bit)
+            self.memory.model, self._dtype = self._model, dtype
+            with torch.no_grad(), self._engine.autocast():
+                suitability.require_own_logits(self._folder, self._model, self._logits)
+        with torch.enable_grad():
+            yield self._engine
+
+    def _logits(self, tokens: Tensor) -> Tensor:
+        return self.head.logits(self.hidden_states(tokens).flatten(0, 1)).unflatten(0, tokens.shape)
+
+    @property
+    def head(self) -> Head:
+        layer = self._model.get_output_embeddings()
+        frozen = getattr(layer, "base_layer", layer)
+        config = self._model.config.get_text_config()
+        scale = getattr(config, "logit_scale", None) or 1.0
+        scale *= (getattr(config, "lm_head_multiplier", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        is_plain = layer is frozen and frozen.weight.is_floating_point() and frozen.weight.device.type != "meta"
+        return Head(
+            frozen.weight,
+            frozen.bias,
+            getattr(config, "final_logit_softcapping", None) or 0.0,
+            scale,
+            None if is_plain else layer,
+        )
+
+    def hidden_states(self, tokens: Tensor) -> Tensor:
+        states: Tensor = suitability.decoder(self._model)[1](input_ids=tokens, use_cache=False).last_hidden_state
+        return states
+
+    @contextmanager
+    def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
+        suitability.require_head_of_its_own(self._model, spec.patterns)
+        with_head = bool(spec.patterns) or language_key(suitability.head_path(self._model)) in spec.start
+        adaptable = suitability.adaptable(self._model, with_head=with_head)
+        shapes, adapters = (
+            with_shapes(self._model, spec),
+            adapted(self._model, spec, language_key, self._rows, adaptable),
+        )
+        with shapes, adapters as layers:
+            self._adapters = Adapters(layers)
+            self.memory.set_checkpointing(gradient_checkpointing)
+            try:
+                yield self._adapters
+            finally:
+                self.memory.set_checkpointing(False)
+                self._adapters = None
+
+    def answers(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, seed: int | None = None) -> list[Answer]:
+        without_dropout = nullcontext() if self._adapters is None else self._adapters.without_dropout()
+        with self._engine.autocast(), without_dropout:
+            return generate(
+                self._model, self.renderer, prompts, max_new_tokens, seed, self.device, self._check_interrupt
+            )
+
+    def place_of(self, name: str) -> Place | None:
+        key = self._keys.get(_plain(_PREFIXES.sub("", name)))
+        return None if key is None else Place(key)
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        """The layers' keys by their names without what only some programs write."""
+        return {_plain(key.removeprefix("lora_te_")): key for key in self.layer_shapes()}
+
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        modules = suitability.adaptable(self._outline, with_head=True)
+        return {
+            language_key(path): tuple(cast(Tensor, module.weight).shape)
+            for path, module in modules
+            if is_adaptable(module)
+        }
+
+    def verify(self, path: Path, layers: int) -> None:
+        require_known_layers(path, layers, self.place_of, self.layer_shapes())
+
+
+def _plain(name: str) -> str:
+    """Return a layer's name with underscores, without the wrapper that models with a vision tower have."""
+    return name.replace(".", "_").replace("model_language_model_", "model_")

@@ -1,7 +1,7 @@
 """The usual error at each noise level, over the latest steps.
 
 The error of an image depends far more on its noise level than on the image. Errors can therefore only be compared after
-each has been divided by the usual error at its noise level.
+each has been divided by the usual error at its noise level. Models that are not trained with noise have only one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ErrorBaseline:
         if not math.isfinite(row.error):
             return None
         error = math.log(max(row.error, SMALLEST_ERROR))
-        number = min(int(row.timestep * BINS), BINS - 1)
+        number = 0 if row.timestep is None else min(int(row.timestep * BINS), BINS - 1)
         mean, count = self._bins[number]
         own = error - mean if count else None
         count = min(count + 1, HORIZON)

@@ -280,7 +280,7 @@ def test_other_captions_start_anew(base_model, dataset, tmp_path):
     steps = Steps()
     result = train(base_model, changed, tmp_path, steps)
     assert steps.done[0] == 1
-    assert "the images, the captions or the settings of the dataset are different" in result.report
+    assert "the examples or the settings of the dataset are different" in result.report
 
 
 def test_more_steps_for_a_finished_run(toy, numbers, tmp_path):

@@ -99,7 +99,7 @@ def test_the_samples_reach_who_follows_the_run(tmp_path):
     seen = []
     train(tmp_path, Callbacks(sampled=lambda step, steps, samples: seen.append((step, samples))), max_train_steps=20)
     assert [step for step, _ in seen] == [0, 10, 20]
-    assert seen[0][1] == "one: 0.000000\ntwo: 0.000000"
+    assert seen[0][1] == ("one: 0.000000", "two: 0.000000")
 
 
 @pytest.mark.slow

@@ -36,11 +36,11 @@ def answer_sheet(sections: Mapping[str, Sequence[Compared]]) -> str:
             continue
         lines += ["", f"## {title}"]
         for number, one in enumerate(compared, start=1):
-            lines += ["", f"### {one.name or number}", "", *_block("prompt", one.prompt)]
+            lines += ["", f"### {one.name or number}", *_block("prompt", one.prompt)]
             if one.expected:
                 lines += _block("the row's answer", one.expected)
             if one.before == one.after:
-                lines += _block("before and after", one.before)
+                lines += _block("before and after alike", one.before)
             else:
                 lines += [*_block("before", one.before), *_block("after", one.after)]
     return "\n".join(lines) + "\n"
@@ -48,4 +48,4 @@ def answer_sheet(sections: Mapping[str, Sequence[Compared]]) -> str:
 
 def _block(label: str, text: str) -> list[str]:
     """Return a labelled text as an indented block, which shows every character as it is."""
-    return [f"{label}:", "", *(f"    {line}" for line in text.split("\n")), ""]
+    return ["", f"{label}:", "", *(f"    {line}" for line in text.split("\n"))]

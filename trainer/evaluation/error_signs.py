@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..monitoring.error_baseline import SMALLEST_NATS
 from .advice import against_memorising, against_standstill, longer
 from .evidence import Evidence, Signs
 from .validation import Round
@@ -58,7 +59,7 @@ def judge_errors(evidence: Evidence, too_much: Signs, too_little: Signs) -> None
             )
         else:
             too_little.add(f"The error on {where} hardly fell.", *against_standstill(evidence))
-    elif not evidence.stopped_early and speed > STILL_FALLING:
+    elif not evidence.stopped_early and speed > STILL_FALLING and not (evidence.makes_texts and last < SMALLEST_NATS):
         times = 4 if speed > FAR_TOO_LITTLE else 2
         too_little.add(
             f"The error on {where} fell by {fall(start, last):.1%} and was still falling at the end.",

@@ -112,7 +112,7 @@ class TextEvaluation(ResultEvaluation):
 
     def error_text(self, error: float) -> str:
         perplexity = math.exp(error) if error < math.log(1e12) else math.inf
-        return f"{error:.4f} (perplexity {perplexity:,.4g})"
+        return f"{error:.4f} (perplexity {perplexity:,.2f})"
 
     def _least_seconds(self, seconds_per_sampling_step: float | None) -> float:
         """Return about how long the answers to the first unrelated prompts take; 0 if that is unknown."""

@@ -21,6 +21,15 @@ HORIZON = 50
 SMALLEST_ERROR = 1e-12
 """The least error whose logarithm is taken."""
 
+SMALLEST_NATS = 0.05
+"""The same for models without noise, whose errors are in nats per token. Below it a model is nearly certain of each
+token, and how many times smaller an error is means nothing."""
+
+
+def logarithm(error: float, *, has_noise: bool) -> float:
+    """Return the logarithm of an error, or of the least error that counts if it is smaller."""
+    return math.log(max(error, SMALLEST_ERROR if has_noise else SMALLEST_NATS))
+
 
 class ErrorBaseline:
     """The mean logarithm of the latest errors in each bin of the noise schedule."""
@@ -36,7 +45,7 @@ class ErrorBaseline:
         """
         if not math.isfinite(row.error):
             return None
-        error = math.log(max(row.error, SMALLEST_ERROR))
+        error = logarithm(row.error, has_noise=row.timestep is not None)
         number = 0 if row.timestep is None else min(int(row.timestep * BINS), BINS - 1)
         mean, count = self._bins[number]
         own = error - mean if count else None

@@ -16,6 +16,8 @@ from ..doctor.requirements import TORCH
 from ..errors import CrucibleError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..config import TrainingConfig
     from ..data.images.dataset import ImageDataset
     from ..events.step import StepReport
@@ -181,8 +183,12 @@ def _run(config: TrainingConfig, dataset: ImageDataset, retrain: bool) -> RunRes
             bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)
             bar.update()
 
+        def sampled(step: int, steps: int, samples: Image | tuple[str, ...]) -> None:
+            if isinstance(samples, tuple) and samples:
+                bar.write(f"Sample after step {step} of {steps}: {samples[-1]}")
+
         return train_or_resume(
-            base_model, dataset, config, folder, folder, Callbacks(preparing, stepped), retrain=retrain
+            base_model, dataset, config, folder, folder, Callbacks(preparing, stepped, sampled), retrain=retrain
         )
 
 

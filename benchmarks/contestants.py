@@ -248,7 +248,7 @@ def crucible(row: dict[str, Any], rank: int, weights: str, steps: int, watch: St
                 parameters = adapters.parameters()
                 groups = [ParameterGroup("model", parameters, config.learning_rate)]
                 optimization = OptimizerStepper(groups, config, Engine(torch.device("cpu"), torch.float32))
-                anomalies = AnomalyDetector(config, "fp32", lambda: 1.0)
+                anomalies = AnomalyDetector(config, "fp32", lambda: 1.0, "image")
                 memory = StepMemory(base_model, samples, order, config)
                 loop = TrainingLoop(
                     base_model.losses,

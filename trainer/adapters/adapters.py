@@ -68,7 +68,10 @@ class Adapters:
 
     @contextmanager
     def without_dropout(self) -> Iterator[None]:
-        """Disable dropout for sampling and measuring, so that the adapters act like the finished LoRA."""
+        """Disable dropout for sampling and measuring, so that the adapters act like the finished LoRA.
+
+        It may be used inside itself.
+        """
         layers = [layer.adapter for layer in self._layers.values() if isinstance(layer.adapter, nn.Module)]
         modes = [layer.training for layer in layers]
         for layer in layers:

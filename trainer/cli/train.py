@@ -16,6 +16,8 @@ from ..doctor.requirements import TORCH
 from ..errors import CrucibleError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..config import TrainingConfig
     from ..data.base import Dataset
     from ..events.step import StepReport
@@ -244,8 +246,12 @@ def _run(config: TrainingConfig, dataset: Dataset, retrain: bool, *, download: b
             bar.set_postfix(loss=f"{report.loss:.3f}", refresh=False)
             bar.update()
 
+        def sampled(step: int, steps: int, samples: Image | tuple[str, ...]) -> None:
+            if isinstance(samples, tuple) and samples:
+                bar.write(f"Sample after step {step} of {steps}: {samples[-1]}")
+
         return train_or_resume(
-            base_model, dataset, config, folder, folder, Callbacks(preparing, stepped), retrain=retrain
+            base_model, dataset, config, folder, folder, Callbacks(preparing, stepped, sampled), retrain=retrain
         )
 
 

@@ -65,6 +65,21 @@ class Dataset(ABC):
         """The first caption of each training example, or ""; empty for datasets whose examples have no captions."""
         return ()
 
+    @property
+    def sample_prompts(self) -> tuple[str, ...]:
+        """The prompts that samples are drawn from if the user gives none; empty for datasets with captions."""
+        return ()
+
+    @property
+    def regularization_prompts(self) -> tuple[str, ...]:
+        """The prompts that the base model is to answer itself for regularization; empty if the user gave none."""
+        return ()
+
+    @property
+    def unrelated_prompts(self) -> tuple[str, ...]:
+        """Prompts that show what a language model forgets; empty to take general ones or those for regularization."""
+        return ()
+
     def require_trainable(self) -> None:
         """Check that nothing in the dataset prevents training.
 

@@ -1,1 +1,1 @@
-"""Evaluation of what a run has learned: validation, the best state, measurements of images, and the verdict."""
+"""Evaluation of what a run has learned: validation, the best state, measurements of the result, and the verdict."""

@@ -158,14 +158,18 @@ class Evaluator:
         assert self._best is not None
         put(self._best[1], self._adapters.parameters())
 
-    def metadata(self) -> dict[str, str]:
-        """Return the entry about validation in the metadata of a LoRA file; empty without held-out examples."""
+    def metadata(self, unit: str) -> dict[str, str]:
+        """Return the entry about validation in the metadata of a LoRA file; empty without held-out examples.
+
+        Args:
+            unit: the word for an example in the singular.
+        """
         best = self.best
         if best is None or self.validation is None:
             return {}
         first, last = self.rounds[0], self.rounds[-1]
         facts = {
-            "images": len(self.validation.held_out),
+            f"{unit}s": len(self.validation.held_out),
             "start": first.held_out,
             "best": best.held_out,
             "best_step": best.step,

@@ -79,7 +79,7 @@ def without_word(caption: str, word: str) -> str:
 
 
 @dataclass(frozen=True)
-class Measures:
+class ImageMeasures:
     """Measurements of the images that a LoRA changes.
 
     Attributes:
@@ -128,7 +128,7 @@ class Measures:
         return lines
 
 
-def compare(base: Pictures, trained: Pictures, images: Sequence[TrainingImage]) -> Measures:
+def compare(base: Pictures, trained: Pictures, images: Sequence[TrainingImage]) -> ImageMeasures:
     """Measure how images with the LoRA differ from those without it.
 
     Args:
@@ -144,7 +144,7 @@ def compare(base: Pictures, trained: Pictures, images: Sequence[TrainingImage]) 
     own, nearest = _nearest(torch.cat([trained["subjects"], trained["other_seed"]]), images)
     base_own, _ = _nearest(torch.cat([base["subjects"], base["other_seed"]]), images)
     has_word = "without_word" in trained
-    return Measures(
+    return ImageMeasures(
         effect=moved("subjects", "other_seed"),
         drift=moved("unrelated"),
         variety=_mean(distances(trained["subjects"], trained["other_seed"])) / between_seeds,

@@ -5,33 +5,37 @@ from __future__ import annotations
 from ..config import ResolvedConfig
 from ..data.base import Dataset
 from ..messages.wording import counted
+from .error_signs import shown_on_others
 from .evaluator import Evaluator
-from .verdict import shown_on_others
+from .result_evaluation import ResultEvaluation
 
 
-def validation_lines(evaluator: Evaluator, config: ResolvedConfig, dataset: Dataset) -> list[str]:
+def validation_lines(
+    evaluator: Evaluator, config: ResolvedConfig, dataset: Dataset, evaluation: ResultEvaluation
+) -> list[str]:
     """Return the report lines about the error on fixed examples; empty if it was not measured.
 
     Args:
         evaluator: the evaluator that measured the run.
         config: the settings of the run.
         dataset: the dataset that was trained.
+        evaluation: the measurement of the result, which knows how errors are told.
     """
     if evaluator.validation is None or not evaluator.rounds:
         return []
     start, last, seconds = evaluator.rounds[0], evaluator.rounds[-1], evaluator.validation.seconds
-    best = evaluator.best
+    best, told, conditions = evaluator.best, evaluation.error_text, evaluation.conditions
     if start.held_out is None or best is None:
         count = counted(len(evaluator.validation.training), f"training {dataset.unit}")
         return [
-            f"Error on {count}, fixed noise: {start.error:.4f} before the first step, {last.error:.4f} after step "
+            f"Error on {count}{conditions}: {told(start.error)} before the first step, {told(last.error)} after step "
             f"{last.step} (measuring took {seconds:.1f} s)"
         ]
     count = counted(len(evaluator.validation.held_out), dataset.unit)
     lines = [
-        f"Validation on {count}, fixed noise: {start.error:.4f} before the first step, {best.error:.4f} at best "
-        f"(step {best.step}), {last.error:.4f} at the end; on as many training {dataset.unit}s {start.training:.4f} "
-        f"and {last.training:.4f} ({len(evaluator.rounds)} measurements took {seconds:.1f} s)"
+        f"Validation on {count}{conditions}: {told(start.error)} before the first step, {told(best.error)} at best "
+        f"(step {best.step}), {told(last.error)} at the end; on as many training {dataset.unit}s "
+        f"{told(start.training)} and {told(last.training)} ({len(evaluator.rounds)} measurements took {seconds:.1f} s)"
     ]
     shown = shown_on_others(evaluator.rounds)
     if shown is not None:

@@ -23,7 +23,7 @@ MOST_EXAMPLES = 16
 
 @dataclass(frozen=True)
 class Round:
-    """The mean errors measured after `step` steps.
+    """The mean errors measured after `step` steps, in which each example counts by its weight.
 
     Attributes:
         step: the number of steps done.
@@ -104,13 +104,14 @@ class Validation:
 
     @torch.no_grad()
     def _errors(self, examples: Sequence[CachedExample]) -> tuple[float, ...]:
-        """Return the mean error at each of the measured timesteps."""
+        """Return the mean error at each of the measured timesteps, in which each example counts by its weight."""
         all_timesteps = self._base_model.measured_timesteps
         groups: dict[Hashable, list[tuple[int, int]]] = {}
         for index, example in enumerate(examples):
             groups.setdefault(example.group, []).extend((index, number) for number in range(len(all_timesteps)))
         errors: list[torch.Tensor] = []
         places: list[int] = []
+        weights: list[float] = []
         for rows in groups.values():
             for start in range(0, len(rows), self._batch_size):
                 batch = rows[start : start + self._batch_size]
@@ -118,9 +119,11 @@ class Validation:
                 timesteps = [all_timesteps[number] for _, number in batch]
                 errors.append(self._base_model.losses([examples[index] for index, _ in batch], seeds, timesteps).errors)
                 places += [number for _, number in batch]
+                weights += [examples[index].weight for index, _ in batch]
         sums = torch.zeros(len(all_timesteps), dtype=torch.float64)
-        sums.index_add_(0, torch.tensor(places), torch.cat(errors).double().cpu())
-        return tuple((sums / len(examples)).tolist())
+        weighted = torch.cat(errors).double().cpu() * torch.tensor(weights, dtype=torch.float64)
+        sums.index_add_(0, torch.tensor(places), weighted)
+        return tuple((sums / sum(example.weight for example in examples)).tolist())
 
 
 def prepare_validation(

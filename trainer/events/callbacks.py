@@ -17,10 +17,10 @@ class Callbacks:
     Attributes:
         preparing: called with (examples done, their total, what is being done).
         stepped: called after each step with (its report, the total number of steps).
-        sampled: called with (the number of steps done, the total number of steps, the samples side by side in one image
-            or joined in one text).
+        sampled: called with (the number of steps done, the total number of steps, the samples: images side by side in
+            one, or a tuple with the text for each prompt).
     """
 
     preparing: Callable[[int, int, str], None] = lambda done, total, what: None
     stepped: Callable[[StepReport, int], None] = lambda report, steps: None
-    sampled: Callable[[int, int, Image.Image | str], None] = lambda step, steps, picture: None
+    sampled: Callable[[int, int, Image.Image | tuple[str, ...]], None] = lambda step, steps, samples: None

@@ -9,6 +9,9 @@ RANGES = ("0.00-0.25", "0.25-0.50", "0.50-0.75", "0.75-1.00")
 """The quarters of the noise schedule, where 0 is no noise. A loss depends on its timestep, so errors are only
 comparable within a range."""
 
+WITHOUT_NOISE = "all"
+"""The name that stands for the ranges where a model is not trained with noise."""
+
 
 @dataclass(frozen=True)
 class RowResult:
@@ -17,12 +20,13 @@ class RowResult:
     Attributes:
         name: the name of the example.
         error: its error without any weighting.
-        timestep: its noise level, as a share of the noise schedule from 0 to 1.
+        timestep: its noise level, as a share of the noise schedule from 0 to 1; None for a model that is not trained
+            with noise.
     """
 
     name: str
     error: float
-    timestep: float
+    timestep: float | None
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,19 @@ class StepReport:
 
     @property
     def errors(self) -> dict[str, float]:
-        """The mean error in each range of the noise schedule that occurred."""
+        """The mean error in each range of the noise schedule that occurred, or of all rows if there is no noise."""
         return errors_by_range(self.rows)
 
 
 def errors_by_range(rows: Iterable[RowResult]) -> dict[str, float]:
-    """Return the mean error in each range of the noise schedule that occurs in `rows`."""
+    """Return the mean error in each range of the noise schedule that occurs in `rows`.
+
+    Rows without a noise level are in a range of their own, `WITHOUT_NOISE`.
+    """
     found: dict[str, list[float]] = {}
     for row in rows:
-        index = min(int(row.timestep * len(RANGES)), len(RANGES) - 1)
-        found.setdefault(RANGES[index], []).append(row.error)
+        name = WITHOUT_NOISE
+        if row.timestep is not None:
+            name = RANGES[min(int(row.timestep * len(RANGES)), len(RANGES) - 1)]
+        found.setdefault(name, []).append(row.error)
     return {name: sum(values) / len(values) for name, values in sorted(found.items())}

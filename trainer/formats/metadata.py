@@ -16,6 +16,7 @@ from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..config import ObjectiveSettings
+from ..messages.wording import counted
 from .architectures import Architecture
 
 # Config keys that differ between two runs of the same training.
@@ -28,10 +29,10 @@ class TrainingFacts:
 
     `steps` is the number of optimizer steps done, `max_train_steps` the number planned; the same goes for `epoch` and
     `epochs`. `batches_per_epoch` counts micro-batches. `session` is a number that no other run has. Times are Unix
-    seconds. `captions` has one entry per training image. `text_encoder_learning_rate` is None if the text encoder is
-    not trained. `prediction_type` is "epsilon", "v_prediction" or another name; if empty, it is omitted.
-    `prior_loss_weight` is the loss weight of regularization images. `version` is the version of this package, and
-    `config` is the resolved config.
+    seconds. `unit` is the word for an example in the singular, and `captions` has one entry per training image.
+    `text_encoder_learning_rate` is None if the text encoder is not trained. `prediction_type` is "epsilon",
+    "v_prediction" or another name; if empty, it is omitted. `prior_loss_weight` is the loss weight of regularization
+    examples. `version` is the version of this package, and `config` is the resolved config.
     """
 
     output_name: str
@@ -64,7 +65,9 @@ class TrainingFacts:
     dataset_fingerprint: str
     captions: tuple[str, ...]
     caption_dropout_rate: float
-    regularization_images: int
+    unit: str
+    examples: int
+    regularization_examples: int
     prior_loss_weight: float
     objective: ObjectiveSettings
     batches_per_epoch: int
@@ -79,21 +82,16 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
 
     `write_lora` adds the hash of the tensors.
     """
-    images, steps = len(facts.captions), facts.steps
-    dataset = _last_part(facts.dataset_name)
     ss: dict[str, Any] = {
         "output_name": facts.output_name,
         "session_id": facts.session,
         "base_model_version": architecture.base_model_version,
         "sd_model_name": _last_part(facts.base_model_name),
-        "v2": architecture.id in ("sd2", "sd2_v"),
         **_network(facts.algorithm),
         "network_dim": facts.rank,
         "network_alpha": facts.alpha,
         "network_dropout": facts.dropout or None,
         "learning_rate": facts.learning_rate,
-        "unet_lr": facts.learning_rate,
-        "text_encoder_lr": facts.text_encoder_learning_rate,
         "lr_scheduler": facts.lr_scheduler,
         "lr_warmup_steps": facts.lr_warmup_steps,
         "optimizer": facts.optimizer,
@@ -108,27 +106,22 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
         "gradient_checkpointing": facts.gradient_checkpointing,
         "mixed_precision": {"fp32": "no"}.get(facts.mixed_precision, facts.mixed_precision),
         "full_fp16": False,
-        "cache_latents": True,
         "seed": facts.seed,
-        "resolution": None if facts.resolution is None else (facts.resolution, facts.resolution),
-        "num_train_images": images,
-        "num_reg_images": facts.regularization_images,
         "prior_loss_weight": facts.prior_loss_weight,
-        "caption_dropout_rate": facts.caption_dropout_rate,
-        **_objective(facts.objective),
         "num_batches_per_epoch": facts.batches_per_epoch,
-        "dataset_dirs": _json({dataset: {"n_repeats": 1, "img_count": images}}),
-        "tag_frequency": _json({dataset: tag_frequency(facts.captions)}),
         "training_comment": None,
         "training_started_at": facts.started_at,
         "training_finished_at": facts.finished_at,
     }
+    if facts.unit == "image":
+        ss |= _about_images(architecture, facts)
     modelspec = {
         "sai_model_spec": "1.0.0",
         "architecture": architecture.modelspec,
         "implementation": architecture.implementation,
         "title": facts.output_name,
-        "description": f"Trained with LoRA Crucible: {images} images, {steps} steps, rank {facts.rank}.",
+        "description": f"Trained with LoRA Crucible: {counted(facts.examples, facts.unit)}, "
+        f"{counted(facts.steps, 'step')}, rank {facts.rank}.",
         "date": datetime.fromtimestamp(int(facts.finished_at), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "resolution": None if facts.resolution is None else f"{facts.resolution}x{facts.resolution}",
         "trigger_phrase": facts.trigger_word,
@@ -141,10 +134,33 @@ def build_metadata(architecture: Architecture, facts: TrainingFacts) -> dict[str
         "dataset": facts.dataset_fingerprint,
         "config": _json(config),
     }
+    if facts.unit != "image":
+        crucible |= {
+            f"{facts.unit}s": str(facts.examples),
+            f"regularization_{facts.unit}s": str(facts.regularization_examples),
+        }
     return {
         **{f"ss_{key}": str(value) for key, value in ss.items()},
         **{f"modelspec.{key}": value for key, value in modelspec.items() if value},
         **{f"crucible.{key}": value for key, value in crucible.items()},
+    }
+
+
+def _about_images(architecture: Architecture, facts: TrainingFacts) -> dict[str, Any]:
+    """Return kohya's metadata that only means something for models of images."""
+    images, dataset = len(facts.captions), _last_part(facts.dataset_name)
+    return {
+        "v2": architecture.id in ("sd2", "sd2_v"),
+        "unet_lr": facts.learning_rate,
+        "text_encoder_lr": facts.text_encoder_learning_rate,
+        "cache_latents": True,
+        "resolution": None if facts.resolution is None else (facts.resolution, facts.resolution),
+        "num_train_images": images,
+        "num_reg_images": facts.regularization_examples,
+        "caption_dropout_rate": facts.caption_dropout_rate,
+        **_objective(facts.objective),
+        "dataset_dirs": _json({dataset: {"n_repeats": 1, "img_count": images}}),
+        "tag_frequency": _json({dataset: tag_frequency(facts.captions)}),
     }
 
 

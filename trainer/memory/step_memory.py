@@ -212,7 +212,7 @@ class StepMemory:
         if self._config.memory == "fixed":
             raise CrucibleError(
                 f"{what}. Because memory is fixed, using less memory was not tried (the plan was {self.plan}). "
-                f"{self._kept(step)}Set memory to auto, lower batch_size or resolution, or turn on "
+                f"{self._kept(step)}Set memory to auto, lower batch_size or {self._length}, or turn on "
                 f"gradient_checkpointing. {self._holder()}".rstrip()
             )
         if not self._plan_smaller(what):
@@ -229,12 +229,19 @@ class StepMemory:
 
     def _nothing_left(self, what: str, peak: int, step: int = PROBE) -> str:
         config = self._config
+        lower = f"lower {self._length}"
+        if config.resolution is not None:
+            lower += f" (it is {config.resolution}; allow_lower_resolution lowers it automatically, down to {LEAST})"
         return (
             f"{what}, and nothing is left to try that needs less. The smallest plan that was tried: {self.plan}; "
             f"up to {size_text(peak)} were in use. {self._kept(step)}A new run with a lower lora_rank (it is "
-            f"{config.lora_rank}) or a lower resolution (it is {config.resolution}; allow_lower_resolution lowers it "
-            f"automatically, down to {LEAST}) needs less. {self._holder()}".rstrip()
+            f"{config.lora_rank}) or a {lower} needs less. {self._holder()}".rstrip()
         )
+
+    @property
+    def _length(self) -> str:
+        """The setting that makes each example smaller."""
+        return "max_seq_length" if self._config.resolution is None else "resolution"
 
     @staticmethod
     def _kept(step: int) -> str:

@@ -69,7 +69,7 @@ def require_room(folder: Path, trained: int, config: ResolvedConfig) -> Room:
         )
     if memory < in_memory:
         warnings.append(
-            f"Main memory (RAM) has {size_text(memory)} free, and encoded images and checkpoints take up to "
+            f"Main memory (RAM) has {size_text(memory)} free, and encoded examples and checkpoints take up to "
             f"{size_text(in_memory)} there: the training may become slow or fail. Close other programs."
         )
     line = (

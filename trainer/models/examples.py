@@ -41,13 +41,13 @@ class RowLosses:
     Attributes:
         values: the losses that are trained, with gradients to the adapters.
         errors: the plain errors that are reported, without gradients and without any weighting.
-        timesteps: the noise level of each row as a share of the schedule, from 0 (no noise) to 1 (only noise); 0 for
+        timesteps: the noise level of each row as a share of the schedule, from 0 (no noise) to 1 (only noise); None for
             models that are not trained with noise.
     """
 
     values: Tensor
     errors: Tensor
-    timesteps: Tensor
+    timesteps: Tensor | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[RowLosses], order: Sequence[int]) -> RowLosses:
@@ -61,8 +61,9 @@ class RowLosses:
         def join(tensors: list[Tensor]) -> Tensor:
             return torch.cat(tensors)[list(order)]
 
+        levels = [one.timesteps for one in parts if one.timesteps is not None]
         return cls(
             join([one.values for one in parts]),
             join([one.errors for one in parts]),
-            join([one.timesteps for one in parts]),
+            join(levels) if levels else None,
         )

@@ -1,1 +1,1 @@
-"""Monitoring of a run for problems: NaN and spikes, hard images, slow steps, and a swinging error."""
+"""Monitoring of a run for problems: NaN and spikes, hard examples, slow steps, and a swinging error."""

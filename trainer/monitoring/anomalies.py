@@ -48,6 +48,9 @@ SMALLEST = 1e-12
 
 Action = Literal["go on", "skip", "go back"]
 
+_CHECK = {"image": "Check the file and its caption", "row": "Check the row"}
+"""What to check of an example that gives NaN, by the word for an example."""
+
 
 @dataclass(frozen=True)
 class Broken:
@@ -56,18 +59,18 @@ class Broken:
     Attributes:
         step: the number of the step, counted from 1.
         what: a description, such as "The loss of step 8 was nan".
-        images: the names of the images with such a loss, or of all images of the step.
-        alone: whether other images in the same step were fine.
+        examples: the names of the examples with such a loss, or of all examples of the step.
+        alone: whether other examples in the same step were fine.
     """
 
     step: int
     what: str
-    images: tuple[str, ...]
+    examples: tuple[str, ...]
     alone: bool
 
     def text(self) -> str:
-        """Return the description with the names of the images."""
-        return f"{self.what} with {listed(self.images)}"
+        """Return the description with the names of the examples."""
+        return f"{self.what} with {listed(self.examples)}"
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,17 @@ class Spike:
         step: the number of the step, counted from 1.
         what: the value that was too high: "gradient" or "error".
         times: the ratio of that value to the usual.
-        images: the names of the images in the step.
+        examples: the names of the examples in the step.
     """
 
     step: int
     what: str
     times: float
-    images: tuple[str, ...]
+    examples: tuple[str, ...]
 
     def text(self) -> str:
         """Return a description of the step."""
-        return f"step {self.step} ({self.what} {self.times:.0f} times the usual, with {listed(self.images)})"
+        return f"step {self.step} ({self.what} {self.times:.0f} times the usual, with {listed(self.examples)})"
 
 
 class AnomalyDetector:
@@ -98,13 +101,15 @@ class AnomalyDetector:
         config: the settings of the run.
         precision: the precision of the computation: fp32, fp16 or bf16.
         loss_scale: a function that returns the current loss scale.
+        unit: the word for an example in the singular.
 
     Attributes:
         broken: the steps with NaN or infinite values, after which the run went back.
         spikes: the steps that were skipped.
     """
 
-    def __init__(self, config: ResolvedConfig, precision: str, loss_scale: Callable[[], float]) -> None:
+    def __init__(self, config: ResolvedConfig, precision: str, loss_scale: Callable[[], float], unit: str) -> None:
+        self._unit = unit
         self._rate, self._precision, self._loss_scale = config.learning_rate, precision, loss_scale
         self.broken: list[Broken] = []
         self.spikes: list[Spike] = []
@@ -140,7 +145,7 @@ class AnomalyDetector:
     def _is_spike(self, step: int, gradients: Gradients) -> bool:
         """Return whether to skip the step as a spike.
 
-        No image is skipped twice in a row, because rare and hard images should be learned too.
+        No example is skipped twice in a row, because rare and hard examples should be learned too.
         """
         ratios = [math.exp(own) for row in gradients.rows if (own := self._usual.add(row)) is not None]
         times = {
@@ -154,13 +159,13 @@ class AnomalyDetector:
             self._norms.clear()
             self._errors.clear()
             self._in_a_row, is_far = 0, False
-        images = _names(gradients)
-        missed_last_turn = bool(self._missed.intersection(images))
-        self._missed.difference_update(images)
+        examples = _names(gradients)
+        missed_last_turn = bool(self._missed.intersection(examples))
+        self._missed.difference_update(examples)
         if not is_far or missed_last_turn:
             return False
-        self._missed.update(images)
-        self.spikes.append(Spike(step, what, times[what], images))
+        self._missed.update(examples)
+        self.spikes.append(Spike(step, what, times[what], examples))
         log.warning("Skipped %s.", self.spikes[-1].text())
         return True
 
@@ -185,11 +190,11 @@ class AnomalyDetector:
         )
 
     def _remedy(self) -> str:
-        images = self.broken[-1].images
-        if all(one.alone and one.images == images for one in self.broken):
+        examples = self.broken[-1].examples
+        if all(one.alone and one.examples == examples for one in self.broken):
             return (
-                f"It was {listed(images)} every time, while the other images of the step were fine. Check the file "
-                "and its caption, or remove it from the dataset."
+                f"It was {listed(examples)} every time, while the other {self._unit}s of the step were fine. "
+                f"{_CHECK.get(self._unit, 'Check it')}, or remove it from the dataset."
             )
         if self._precision == "fp16":
             return "Set mixed_precision to bf16 or fp32: fp16 cannot hold numbers above 65504."
@@ -232,7 +237,7 @@ class AnomalyDetector:
             told = listed([one.text() for one in self.spikes])
             lines.append(
                 f"Skipped {counted(len(self.spikes), 'step')} that would have changed the LoRA too much: {told}. Check "
-                "images that are named more than once."
+                f"{self._unit}s that are named more than once."
             )
         return lines
 
@@ -247,8 +252,8 @@ def _broken(step: int, gradients: Gradients) -> Broken:
     if math.isfinite(gradients.loss):
         return Broken(step, f"The gradient of step {step} was {gradients.norm}", _names(gradients), False)
     alone = 0 < len(bad) < len(gradients.rows)
-    images = tuple(dict.fromkeys(bad)) or _names(gradients)
-    return Broken(step, f"The loss of step {step} was {gradients.loss}", images, alone)
+    examples = tuple(dict.fromkeys(bad)) or _names(gradients)
+    return Broken(step, f"The loss of step {step} was {gradients.loss}", examples, alone)
 
 
 def _names(gradients: Gradients) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The usual error at each noise level, over the latest steps.
 
 The error of an image depends far more on its noise level than on the image. Errors can therefore only be compared after
-each has been divided by the usual error at its noise level.
+each has been divided by the usual error at its noise level. Models that are not trained with noise have only one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ HORIZON = 50
 SMALLEST_ERROR = 1e-12
 """The least error whose logarithm is taken."""
 
+SMALLEST_NATS = 0.05
+"""The same for models without noise, whose errors are in nats per token. Below it a model is nearly certain of each
+token, and how many times smaller an error is means nothing."""
+
+
+def logarithm(error: float, *, has_noise: bool) -> float:
+    """Return the logarithm of an error, or of the least error that counts if it is smaller."""
+    return math.log(max(error, SMALLEST_ERROR if has_noise else SMALLEST_NATS))
+
 
 class ErrorBaseline:
     """The mean logarithm of the latest errors in each bin of the noise schedule."""
@@ -36,8 +45,8 @@ class ErrorBaseline:
         """
         if not math.isfinite(row.error):
             return None
-        error = math.log(max(row.error, SMALLEST_ERROR))
-        number = min(int(row.timestep * BINS), BINS - 1)
+        error = logarithm(row.error, has_noise=row.timestep is not None)
+        number = 0 if row.timestep is None else min(int(row.timestep * BINS), BINS - 1)
         mean, count = self._bins[number]
         own = error - mean if count else None
         count = min(count + 1, HORIZON)

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .error_baseline import SMALLEST_ERROR
+from ..events.step import WITHOUT_NOISE
+from .error_baseline import logarithm
 
 BLOCKS = 10
 """The number of blocks of a run whose mean errors are compared."""
@@ -77,7 +78,9 @@ def find_swing(steps: Sequence[Mapping[str, float]]) -> Swing | None:
 
 def _beside_their_range(steps: Sequence[Mapping[str, float]]) -> list[float]:
     """Return the mean logarithm of the errors of each step, each relative to the mean of its range."""
-    logarithms = [{name: math.log(max(error, SMALLEST_ERROR)) for name, error in step.items()} for step in steps]
+    logarithms = [
+        {name: logarithm(error, has_noise=name != WITHOUT_NOISE) for name, error in step.items()} for step in steps
+    ]
     usual: dict[str, list[float]] = {}
     for step in logarithms:
         for name, value in step.items():

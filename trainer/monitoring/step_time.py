@@ -17,13 +17,13 @@ WARMUP = 5
 """The number of first steps to ignore, in which kernels are chosen and memory is allocated."""
 
 ENOUGH = 10
-"""The number of steps with the same number of images that are needed to know what is usual for it."""
+"""The number of steps with the same number of examples that are needed to know what is usual for it."""
 
 WINDOW = 100
 """The number of latest such steps whose median is the usual time."""
 
 SLOW = 3.0
-"""The least ratio of a slow step's time to the usual; other image shapes or a warm card cause less."""
+"""The least ratio of a slow step's time to the usual; other shapes or a warm card cause less."""
 
 WHOLE_AGAIN = 1.5
 """The ratio to the usual time below which a slow period is over."""
@@ -74,7 +74,7 @@ class _Step:
 class Pace:
     """Tracks the duration of steps, and warns when they become slow.
 
-    The usual time is learned from the run itself, separately for each number of images in a step. All buckets have
+    The usual time is learned from the run itself, separately for each number of examples in a step. All buckets have
     about the same area, but the last batch of a bucket may be smaller.
 
     Args:

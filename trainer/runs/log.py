@@ -28,14 +28,15 @@ class RunLog:
 
     Args:
         folder: the folder of the run.
+        unit: the word for an example in the singular, whose plural is the key of the names in a line.
         steps: the number of steps done; entries of later steps are deleted, because those steps are trained again.
 
     Attributes:
         path: the path of log.jsonl.
     """
 
-    def __init__(self, folder: Path, steps: int = 0) -> None:
-        self.path = folder / LOG
+    def __init__(self, folder: Path, unit: str, steps: int = 0) -> None:
+        self.path, self._unit = folder / LOG, unit
         if self.path.exists():
             kept = [_text(line) for line in read_log(self.path) if line["step"] <= steps]
             write_whole(self.path, encoded("".join(kept)), what="The log")
@@ -47,7 +48,7 @@ class RunLog:
         Raises:
             OSError: the line cannot be written; no partial line is left behind.
         """
-        line = encoded(_text(_line(report)))
+        line = encoded(_text(_line(report, self._unit)))
         with open(self.path, "ab", buffering=0) as file:
             end = file.tell()
             if file.write(line) < len(line):
@@ -89,10 +90,10 @@ def _text(line: dict[str, Any]) -> str:
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _line(report: StepReport) -> dict[str, Any]:
+def _line(report: StepReport, unit: str) -> dict[str, Any]:
     values = asdict(report)
     del values["rows"]
-    return values | {"errors": report.errors, "images": [row.name for row in report.rows]}
+    return values | {"errors": report.errors, f"{unit}s": [row.name for row in report.rows]}
 
 
 def _curves(report: StepReport) -> dict[str, float]:

@@ -118,7 +118,7 @@ class LoraWriter:
             precision=self._precision,
             started_at=self._started,
         )
-        metadata = build_metadata(self._base_model.architecture, facts) | self._evaluator.metadata()
+        metadata = build_metadata(self._base_model.architecture, facts) | self._evaluator.metadata(self._dataset.unit)
         if self._initial is not None:
             metadata |= self._initial.metadata
         return LoraModel(tensors, name, metadata)

@@ -132,6 +132,17 @@ class RunFiles:
             else:
                 self.write_picture(f"{name}.png", to_picture(sample))
 
+    def write_shown(self, name: str, content: Image.Image | str) -> None:
+        """Write an image or a text for the user into the folder.
+
+        Raises:
+            CrucibleError: the disk is full, or the system reports another error.
+        """
+        if isinstance(content, str):
+            write_whole(self.folder / name, encoded(content), what="The text")
+        else:
+            self.write_picture(name, content)
+
     def write_picture(self, name: str, picture: Image.Image) -> None:
         """Write a PNG file into the folder.
 

@@ -30,12 +30,13 @@ def can_plot() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def save_training_plot(log: Path, path: Path, rounds: Sequence[Round] = ()) -> None:
+def save_training_plot(log: Path, path: Path, unit: str, rounds: Sequence[Round] = ()) -> None:
     """Write a PNG with the loss of each step, its smoothed curve, and the learning rates.
 
     Args:
         log: the log.jsonl of a run, with at least one complete line.
         path: the PNG file.
+        unit: the word for an example in the singular.
         rounds: the validation rounds, drawn as points.
 
     Raises:
@@ -52,8 +53,8 @@ def save_training_plot(log: Path, path: Path, rounds: Sequence[Round] = ()) -> N
     loss_axes.plot(numbers, losses, color="tab:blue", alpha=0.25, label="each step")
     loss_axes.plot(numbers, smoothed(losses), color="tab:blue", label="smoothed")
     for label, colour, errors in (
-        ("training images", "tab:green", [(one.step, one.training) for one in rounds]),
-        ("validation images", "tab:red", [(one.step, one.held_out) for one in rounds if one.held_out is not None]),
+        (f"training {unit}s", "tab:green", [(one.step, one.training) for one in rounds]),
+        (f"validation {unit}s", "tab:red", [(one.step, one.held_out) for one in rounds if one.held_out is not None]),
     ):
         if errors:
             loss_axes.plot(*zip(*errors, strict=True), color=colour, marker="o", markersize=3, label=label)

@@ -65,7 +65,7 @@ class RunRecord:
 
     Attributes:
         base: the identity of the base model, its text encoders and its VAE.
-        dataset: the fingerprint of images and captions.
+        dataset: the fingerprint of the dataset.
         settings: the resolved settings that may not change; `output_name` is the name that the user asked for.
         steps: the number of steps that the run is to be trained for.
         session: the id of the run, which its LoRA file contains too.
@@ -109,7 +109,7 @@ class RunRecord:
         if other.base != self.base:
             found.append("the base model, its text encoder, its VAE or a LoRA applied to it is different")
         if other.dataset != self.dataset:
-            found.append("the images, the captions or the settings of the dataset are different")
+            found.append("the examples or the settings of the dataset are different")
         if other.continued != self.continued:
             found.append("continue_from is a different LoRA, or only one of the two runs has one")
         names = dict.fromkeys((*self.settings, *other.settings))

@@ -6,9 +6,9 @@ import logging
 
 from ..adapters.adapters import Adapters
 from ..errors import CrucibleError
-from ..evaluation.image_evaluation import ImageEvaluation
+from ..evaluation.evidence import Evidence
 from ..evaluation.report_lines import validation_lines
-from ..evaluation.verdict import Evidence, judge
+from ..evaluation.verdict import judge
 from ..monitoring.loss_swings import find_swing
 from ..monitoring.step_time import Pace
 from ..optim.engine import Engine
@@ -34,7 +34,6 @@ class Finish:
         files: the files of the run.
         best_effort: collects notes about files that could not be written.
         writer: the writer of the LoRA file.
-        image_evaluation: the measurement of drawn images; None for datasets without images.
         step_time: the record of how long the steps took.
         result: the result object, which is filled in.
     """
@@ -46,13 +45,11 @@ class Finish:
         files: RunFiles,
         best_effort: BestEffort,
         writer: LoraWriter,
-        image_evaluation: ImageEvaluation | None,
         step_time: Pace,
         result: RunResult,
     ) -> None:
         self._run, self._engine, self._files, self._best_effort = run, engine, files, best_effort
-        self._writer, self._image_evaluation = writer, image_evaluation
-        self._step_time, self._result = step_time, result
+        self._writer, self._step_time, self._result = writer, step_time, result
 
     def save(self, state: TrainingState, outcome: str) -> SavedLora:
         """Save the LoRA, and write a first report next to it.
@@ -69,13 +66,11 @@ class Finish:
         return saved
 
     def measure(self, state: TrainingState, adapters: Adapters) -> None:
-        """Draw images with the LoRA and without it, and measure how they differ."""
-        if self._image_evaluation is None:
-            return
-        pictures = self._image_evaluation.measure(adapters, state.seconds, state.previews.seconds_per_sampling_step)
-        if pictures is not None:
-            with self._best_effort.writing("The measured images"):
-                self._files.write_picture("measures.png", pictures)
+        """Measure what the model makes with the LoRA and without it, and write what was compared."""
+        seconds = state.previews.seconds_per_sampling_step
+        for name, content in self._run.evaluation.measure(adapters, state.seconds, seconds).items():
+            with self._best_effort.writing(f"The file {name}"):
+                self._files.write_shown(name, content)
 
     def keep(self, state: TrainingState, stop: BaseException) -> None:
         """Save the LoRA of a run that is being stopped.
@@ -131,17 +126,16 @@ class Finish:
     def _watched(self, state: TrainingState, complete: bool) -> list[str]:
         """Return the report lines about everything that was measured besides the loss."""
         run = self._run
-        lines = [
+        return [
             *state.memory.lines(),
             self._run.room.line,
             *state.anomalies.lines(),
             *self._step_time.lines(),
-            *validation_lines(state.evaluator, run.config, run.dataset),
-            *state.hard_examples.lines(run.config.downweight_hard_images),
+            *validation_lines(state.evaluator, run.config, run.dataset, run.evaluation),
+            *state.hard_examples.lines(run.config.downweight_hard_images, run.dataset.unit),
+            *state.previews.lines(),
+            *run.evaluation.lines(complete),
         ]
-        if self._image_evaluation is not None:
-            lines += self._image_evaluation.lines(complete)
-        return lines
 
     def _evidence(self, state: TrainingState, complete: bool) -> Evidence:
         run, config = self._run, self._run.config
@@ -150,12 +144,13 @@ class Finish:
         return Evidence(
             rounds=state.evaluator.rounds,
             config=config,
-            images=len(run.dataset.training_names),
+            examples=len(run.dataset.training_names),
             unit=run.dataset.unit,
             has_captions=bool(run.dataset.captions),
             usual_rate=usual_rate,
             complete=complete,
             stopped_early=state.evaluator.stopped_early,
-            measures=None if self._image_evaluation is None else self._image_evaluation.measures,
+            measures=run.evaluation.measures,
+            makes_texts=run.evaluation.makes_texts,
             swing=find_swing([line["errors"] for line in logged if not line["skipped"]]),
         )

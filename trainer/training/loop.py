@@ -113,20 +113,23 @@ class TrainingLoop:
         seed = self._config.seed
         total = sum(self._examples[index].weight for batch in batches for index in batch)
         parts: list[Tensor] = []
-        done = 0
+        done, has_noise = 0, True
         for batch in batches:
             examples = [self._examples[index] for index in batch]
             rows = self._losses(examples, [derived_seed(seed, "row", step, done + row) for row in range(len(batch))])
             weights = torch.tensor([example.weight for example in examples], device=rows.values.device)
             self._stepper.backward((rows.values * weights).sum() / total)
-            parts.append(torch.stack([rows.values.detach(), rows.errors, rows.timesteps, weights.to(rows.errors)]))
+            noise = torch.zeros_like(rows.errors) if rows.timesteps is None else rows.timesteps
+            has_noise = has_noise and rows.timesteps is not None
+            parts.append(torch.stack([rows.values.detach(), rows.errors, noise, weights.to(rows.errors)]))
             done += len(batch)
 
         norm = self._stepper.clip_gradients()
         values = torch.cat(parts, dim=1)
         # The only time that the step waits for the device.
         numbers = torch.cat([values.flatten(), norm.to(values).reshape(1)]).tolist()
-        losses, errors, timesteps, weight = (numbers[part * done : (part + 1) * done] for part in range(4))
+        losses, errors, levels, weight = (numbers[part * done : (part + 1) * done] for part in range(4))
+        timesteps: list[float | None] = [*levels] if has_noise else [None] * done
         names = [self._examples[index].name for batch in batches for index in batch]
         mean = sum(loss * count for loss, count in zip(losses, weight, strict=True)) / total
         return Gradients(mean, tuple(losses), tuple(map(RowResult, names, errors, timesteps)), numbers[-1])

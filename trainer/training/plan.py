@@ -9,6 +9,7 @@ from ..data.base import Dataset
 from ..models.base import BaseModel
 from ..models.initial_lora import InitialLora, load_initial_lora
 from ..planning.plan import Plan, make_plan
+from .regularization import with_prompts_to_answer
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def plan_run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) ->
         CrucibleError: the dataset cannot be trained, the settings contradict each other or the model, or the LoRA to
             start from does not fit the model.
     """
-    dataset = base_model.prepare_dataset(dataset)
+    dataset = base_model.prepare_dataset(with_prompts_to_answer(base_model, dataset, config))
     dataset.require_trainable()
     initial = load_initial_lora(config, base_model)
     asked = config if initial is None else initial.settings(config)

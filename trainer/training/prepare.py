@@ -9,8 +9,8 @@ from ..config import ResolvedConfig, TrainingConfig
 from ..data.base import Dataset
 from ..data.batch_sampler import BatchSampler
 from ..data.cache import TensorCache
-from ..data.images.dataset import ImageDataset
-from ..evaluation.image_evaluation import is_measured, samplings_to_measure
+from ..evaluation.choose_evaluation import evaluation_of
+from ..evaluation.result_evaluation import ResultEvaluation, is_measured
 from ..evaluation.validation import Validation, prepare_validation
 from ..events.callbacks import Callbacks
 from ..hardware.out_of_memory import twice
@@ -24,6 +24,7 @@ from ..runs.report import cache_text
 from .plan import RunPlan
 from .previews import sampling_of
 from .refusals import refuse_unsuitable
+from .regularization import with_own_answers
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ class PreparedRun:
         batches: the batches that the examples are trained in.
         sampling: the settings of the samples that are drawn during training.
         validation: the measurement of the error; None if nothing is measured.
-        samplings_to_measure: the settings of the images that the result is measured on, by name; empty for datasets
-            without images.
+        evaluation: the measurement of what the LoRA does.
         initial: the LoRA that training starts from; None to start from zero.
         reasons: the reason for each value that was chosen automatically, by the name of the setting.
         notes: sentences for the report.
@@ -58,7 +58,7 @@ class PreparedRun:
     batches: BatchSampler
     sampling: Sampling
     validation: Validation | None
-    samplings_to_measure: Mapping[str, Sampling]
+    evaluation: ResultEvaluation
     initial: InitialLora | None
     reasons: Mapping[str, str]
     notes: tuple[str, ...]
@@ -83,16 +83,17 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
     Raises:
         CrucibleError: an example cannot be encoded, or settings do not suit the base model.
     """
-    config, dataset, controls = plan.config, plan.dataset, base_model.memory
+    config, controls = plan.config, base_model.memory
     chosen, room = refuse_unsuitable(base_model, plan, files.folder)
     reasons = plan.plan.resolved.reasons | chosen
     if plan.initial is not None:
         reasons.pop("target_modules", None)
     cache = TensorCache(files.cache, limit=int(config.cache_size_gb * 1e9))
+    dataset, to_encode, notes = with_own_answers(base_model, plan.plan, plan.identity, cache, callbacks.preparing)
 
     def encode_examples() -> list[CachedExample]:
         dropout, encode_captions = config.caption_dropout_rate, not config.train_text_encoder
-        return base_model.cache_inputs(plan.plan.examples, cache, dropout, encode_captions, callbacks.preparing)
+        return base_model.cache_inputs(to_encode, cache, dropout, encode_captions, callbacks.preparing)
 
     examples = controls.first_that_fits(twice(encode_examples)).required()
     groups = [example.group for example in examples]
@@ -105,10 +106,8 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
         validation = controls.first_that_fits(
             twice(lambda: prepare_validation(base_model, dataset, config, cache, callbacks.preparing))
         ).required()
-    measured = {}
-    if isinstance(dataset, ImageDataset):
-        measured = samplings_to_measure(base_model, dataset, config, sampling)
-    all_samplings = [sampling, *measured.values()]
+    evaluation = evaluation_of(base_model, dataset, config, sampling, validation)
+    all_samplings = [sampling, *evaluation.samplings]
     controls.first_that_fits(twice(lambda: base_model.previewer.prepare(all_samplings))).required()
     base_model.release_encoders()
     return PreparedRun(
@@ -121,10 +120,10 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
         batches=batches,
         sampling=sampling,
         validation=validation,
-        samplings_to_measure=measured,
+        evaluation=evaluation,
         initial=plan.initial,
         reasons=reasons,
-        notes=plan.notes,
+        notes=(*notes, *plan.notes),
         room=room,
         cache_line=cache_text(cache),
     )

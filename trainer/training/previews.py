@@ -18,15 +18,27 @@ from ..hardware.out_of_memory import twice
 from ..models.base import BaseModel
 from ..models.previews import Samples, Sampling
 from ..runs.best_effort import BestEffort
-from ..runs.paths import RunFiles
+from ..runs.paths import SAMPLES, RunFiles
 
 DEFAULT_PREVIEWS = 2
-"""The number of captions that samples are drawn from if the user gives no prompts."""
+"""The number of captions that images are drawn from if the user gives no prompts."""
+
+DEFAULT_TEXTS = 4
+"""The number of prompts of the dataset that are answered if the user gives none."""
+
+LONGEST_SHOWN = 300
+"""The most characters of an answer in the report."""
 
 
 def sampling_of(config: ResolvedConfig, dataset: Dataset) -> Sampling:
-    """Return the settings of the samples of a run; without `sample_prompts`, the first captions are the prompts."""
+    """Return the settings of the samples of a run.
+
+    Without `sample_prompts`, the prompts are those that the dataset suggests or, if it suggests none, its first
+    captions.
+    """
     prompts = read_prompts(config.sample_prompts)
+    if not prompts:
+        prompts = list(dataset.sample_prompts[:DEFAULT_TEXTS])
     if not prompts:
         prompts = list(dict.fromkeys(dataset.captions))[:DEFAULT_PREVIEWS]
     width, height = (0, 0) if config.resolution is None else dataset.preview_size(config.resolution)
@@ -40,6 +52,7 @@ def sampling_of(config: ResolvedConfig, dataset: Dataset) -> Sampling:
         sampler=config.sample_sampler,
         scheduler=config.sample_scheduler,
         negative=config.sample_negative_prompt,
+        max_new_tokens=config.max_new_tokens,
     )
 
 
@@ -73,12 +86,25 @@ class PreviewSamples:
         """The mean seconds per sampling step of one sample; None before the first sample."""
         return self._seconds / self._sampling_steps if self._sampling_steps else None
 
-    def draw(self, adapters: Adapters, step: int) -> Image.Image | str | None:
+    def lines(self) -> list[str]:
+        """Return the report lines that show the first and the last text for each prompt; empty for images."""
+        if len(self.rounds) < 2:
+            return []
+        first, last = self.rounds[0], self.rounds[-1]
+        if isinstance(first, Tensor) or isinstance(last, Tensor):
+            return []
+        begun = f"after step {self._steps[0]}" if self._steps[0] else "before the first step"
+        lines = [f"Samples {begun} and after step {self._steps[-1]} (all are in {SAMPLES}/):"]
+        for prompt, before, after in zip(self._sampling.prompts, first, last, strict=False):
+            lines += [f"  {_shown(prompt)}", f"    before: {_shown(before)}", f"    after:  {_shown(after)}"]
+        return lines
+
+    def draw(self, adapters: Adapters, step: int) -> Image.Image | tuple[str, ...] | None:
         """Draw a round of samples with the adapters as they are after `step` steps, and save it.
 
         Returns:
-            All samples of the round, side by side in one image or joined into one text; None after an out-of-memory
-            error (OOM), which is noted in the report.
+            All samples of the round: images side by side in one, or a tuple of texts; None after an out-of-memory error
+            (OOM), which is noted in the report.
         """
 
         def drawn() -> Samples:
@@ -98,19 +124,36 @@ class PreviewSamples:
         self._steps.append(step)
         with self._best_effort.writing("The samples"):
             self._files.write_samples(step, samples)
-        return side_by_side(samples) if isinstance(samples, Tensor) else "\n".join(samples)
+        return side_by_side(samples) if isinstance(samples, Tensor) else samples
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs as plain values; the samples themselves are in files."""
-        return {"steps": list(self._steps), "seconds": self._seconds, "sampling_steps": self._sampling_steps}
+        return {
+            "steps": list(self._steps),
+            "seconds": self._seconds,
+            "sampling_steps": self._sampling_steps,
+            "prompts": list(self._sampling.prompts),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state`. Samples whose files are missing or have another size will be drawn again."""
+        """Continue from a `state`.
+
+        Samples whose files are missing or have another size will be drawn again, and so will texts for other prompts.
+        """
         self._seconds, self._sampling_steps = state["seconds"], state["sampling_steps"]
-        found = {step: samples for step, samples in self._files.read_samples().items() if self._fits(samples)}
+        same_prompts = state["prompts"] == list(self._sampling.prompts)
+        found = {
+            step: samples for step, samples in self._files.read_samples().items() if self._fits(samples, same_prompts)
+        }
         self._steps = [step for step in state["steps"] if step in found]
         self.rounds[:] = [found[step] for step in self._steps]
 
-    def _fits(self, samples: Samples) -> bool:
+    def _fits(self, samples: Samples, same_prompts: bool) -> bool:
         size = (self._sampling.height, self._sampling.width)
-        return not isinstance(samples, Tensor) or samples.shape[1:3] == size
+        return samples.shape[1:3] == size if isinstance(samples, Tensor) else same_prompts
+
+
+def _shown(text: str) -> str:
+    """Return a text on one line, cut if it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_SHOWN else f"{line[:LONGEST_SHOWN]}…"

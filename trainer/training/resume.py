@@ -44,7 +44,7 @@ def train_or_resume(
 ) -> RunResult:
     """Train a LoRA under the config's `output_name`, resume the same run, or return its result if it is finished.
 
-    Two runs are the same if they have the same name, images, captions, base model and settings; only the settings in
+    Two runs are the same if they have the same name, dataset, base model and settings; only the settings in
     `MAY_CHANGE` may differ.
 
     Args:
@@ -207,8 +207,8 @@ def _finished(files: RunFiles) -> RunResult:
     """Read the result of a finished run from its files."""
     tensors, metadata = read_lora(files.lora)
     note = (
-        f"Nothing was trained: {files.name} is already finished, and its images, captions, settings and base model "
-        "have not changed since. Turn on retrain to train it again."
+        f"Nothing was trained: {files.name} is already finished, and its dataset, settings and base model have not "
+        "changed since. Turn on retrain to train it again."
     )
     log.warning(note)
     return RunResult(

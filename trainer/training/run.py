@@ -55,8 +55,8 @@ def run_training(
             forget_tensors(error)
             raise CrucibleError(
                 f"There is not enough memory for {base_model.name} with its encoders ({error}), so it cannot be "
-                "trained with these settings. Close other programs that use memory, lower the resolution, or train a "
-                "smaller model."
+                "trained with these settings. Close other programs that use memory, lower "
+                f"{'max_seq_length' if plan.config.resolution is None else 'the resolution'}, or train a smaller model."
             ) from error
         raise
     return result

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 from ..adapters.adapters import Adapters
 from ..adapters.spec import AdapterSpec
-from ..data.images.dataset import ImageDataset
 from ..errors import CrucibleError
 from ..evaluation.early_stopping import StoppedEarly
 from ..evaluation.evaluator import Evaluator
-from ..evaluation.image_evaluation import ImageEvaluation
 from ..events.callbacks import Callbacks
 from ..events.step import StepReport
 from ..hardware.out_of_memory import twice
@@ -103,7 +101,9 @@ class Trainer:
             stepper=stepper,
             evaluator=Evaluator(run.validation, config, self._base_model.memory),
             hard_examples=HardExamples(run.dataset.training_names),
-            anomalies=AnomalyDetector(config, self._engine.precision, lambda: self._engine.loss_scale),
+            anomalies=AnomalyDetector(
+                config, self._engine.precision, lambda: self._engine.loss_scale, run.dataset.unit
+            ),
             memory=StepMemory(self._base_model, run.examples, run.batches, config),
             previews=PreviewSamples(self._base_model, run.sampling, self._files, self._best_effort),
             resolution=config.resolution,
@@ -127,16 +127,12 @@ class Trainer:
         self._step_time = Pace(lambda: likely_cause(adapters.device))
         for warning in run.room.warnings:
             self._best_effort.note(warning)
-        image_evaluation = None
-        if isinstance(run.dataset, ImageDataset):
-            image_evaluation = ImageEvaluation(self._base_model, run.dataset, config, run.samplings_to_measure)
         self._finish = Finish(
             run,
             self._engine,
             self._files,
             self._best_effort,
             self._writer,
-            image_evaluation,
             self._step_time,
             self._result,
         )
@@ -148,7 +144,7 @@ class Trainer:
             self._require_finite("that this run was to be resumed from")
             state.memory.restore(start["memory"])
         self.good = state.snapshot()
-        self._log = RunLog(self._files.folder, state.step)
+        self._log = RunLog(self._files.folder, run.dataset.unit, state.step)
 
     def _do_steps(self) -> None:
         state = self.state
@@ -271,7 +267,7 @@ class Trainer:
         self.state.go_back(self.good)
         self._checkpoints.last_step = self.state.step
         self._log.close()
-        self._log = RunLog(self._files.folder, self.state.step)
+        self._log = RunLog(self._files.folder, self._run.dataset.unit, self.state.step)
         self.state.anomalies.raise_when_hopeless(self.state.step, self._files.lora)
         log.warning("Went back to the state after step %d.", self.state.step)
         return self.state.step
@@ -297,4 +293,9 @@ class Trainer:
             self._log.close()
         if self.state.step and can_plot():
             with self._best_effort.writing("The plot of the losses"):
-                save_training_plot(self._log.path, self._files.folder / "loss.png", self.state.evaluator.rounds)
+                save_training_plot(
+                    self._log.path,
+                    self._files.folder / "loss.png",
+                    self._run.dataset.unit,
+                    self.state.evaluator.rounds,
+                )

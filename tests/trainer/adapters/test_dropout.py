@@ -69,6 +69,15 @@ def test_it_does_nothing_outside_training(rows):
     assert torch.equal(RowDropout(0.5, "layer", rows).eval()(x), x)
 
 
+def test_without_dropout_may_be_used_inside_itself(base_model):
+    with base_model.attached(AdapterSpec(1, 1.0, 0.5, "attention"), False) as adapters, adapters.without_dropout():
+        layers = [layer.adapter for layer in adapters._layers.values()]
+        with adapters.without_dropout():
+            pass
+        assert not any(layer.training for layer in layers)
+    assert all(layer.training for layer in layers)
+
+
 def test_recomputation_drops_what_forward_dropped(rows):
     """Backward runs when the seeds of the forward pass are no longer in use."""
     dropout = RowDropout(0.5, "layer", rows)

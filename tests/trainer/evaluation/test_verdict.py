@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 from lora_crucible.config import DatasetFacts, ModelFacts, ResolvedConfig, parse_config
-from lora_crucible.evaluation.image_metrics import Measures
+from lora_crucible.evaluation.error_signs import learning_at_the_end
+from lora_crucible.evaluation.evidence import Evidence
+from lora_crucible.evaluation.image_metrics import ImageMeasures
 from lora_crucible.evaluation.validation import Round
-from lora_crucible.evaluation.verdict import Evidence, judge, learning_at_the_end
+from lora_crucible.evaluation.verdict import judge
 from lora_crucible.monitoring.loss_swings import Swing
 from lora_crucible.planning.resolve import resolve
 
@@ -31,7 +33,7 @@ def rounds(held_out: list[float], training: list[float] | None = None) -> list[R
 
 
 SETTLED = [1.0, 0.6, 0.45, 0.41, 0.4]
-MODEST = Measures(
+MODEST = ImageMeasures(
     effect=0.8, drift=0.2, variety=0.8, likeness=0.7, base_likeness=0.4, nearest="a.png", without_word=0.2,
     word_elsewhere=0.5,
 )  # fmt: skip

@@ -17,7 +17,7 @@ GOOD = 0.5
 @pytest.fixture
 def trouble(complete):
     def make(precision: str = "fp32", scale: float = 1.0, **values) -> AnomalyDetector:
-        return AnomalyDetector(complete(**{"learning_rate": 2e-4} | values), precision, lambda: scale)
+        return AnomalyDetector(complete(**{"learning_rate": 2e-4} | values), precision, lambda: scale, "image")
 
     return make
 

@@ -33,7 +33,7 @@ def test_images_that_are_alike_are_not_mentioned():
     watch = watched({})
     assert watch.hard() == []
     assert watch.memorised() == []
-    assert watch.lines(False) == []
+    assert watch.lines(False, "image") == []
     assert max(watch.scores().values()) < 1.5
 
 
@@ -41,7 +41,7 @@ def test_an_image_that_stays_hard_is_named_with_how_much():
     watch = watched({"07.png": (1.5, 4.0)})
     assert watch.hard() == ["07.png"]
     assert 2.5 < watch.scores()["07.png"] < 4.5
-    (line,) = watch.lines(False)
+    (line,) = watch.lines(False, "image")
     assert "07.png" in line
     assert "caption" in line
 
@@ -50,7 +50,7 @@ def test_an_image_that_was_learned_before_the_others_is_named():
     watch = watched({"03.png": (1.0, 0.1)})
     assert watch.memorised() == ["03.png"]
     assert watch.hard() == []
-    assert "03.png" in watch.lines(False)[0]
+    assert "03.png" in watch.lines(False, "image")[0]
 
 
 def test_an_image_that_is_easy_from_the_start_was_not_memorised():

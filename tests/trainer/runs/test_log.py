@@ -19,7 +19,7 @@ STEPS = [
 
 
 def write(folder: Path) -> None:
-    written = RunLog(folder)
+    written = RunLog(folder, "image")
     for step in STEPS:
         written.write(step)
         written.write_curves(step)
@@ -69,7 +69,7 @@ def test_a_broken_tensorboard_stops_no_run(tmp_path, monkeypatch, caplog):
 
 def test_a_line_that_finds_no_room_leaves_no_half(tmp_path, monkeypatch):
     """The system writes what fits, and says how much that was."""
-    written = RunLog(tmp_path)
+    written = RunLog(tmp_path, "image")
     written.write(STEPS[0])
     whole = (tmp_path / "log.jsonl").read_bytes()
 
@@ -92,6 +92,6 @@ def test_damaged_lines_are_passed_over(tmp_path):
     first, second = path.read_text(encoding="utf-8").splitlines()
     path.write_bytes(b"\xff{}\n[1]\n" + first.encode() + b"\n" + second[:-5].encode() + b"}\n\n" + second.encode())
     assert [line["step"] for line in read_log(path)] == [1, 2]
-    RunLog(tmp_path, 1).close()
+    RunLog(tmp_path, "image", 1).close()
     assert path.read_text(encoding="utf-8") == first + "\n"
     assert read_log(tmp_path / "nowhere") == []

@@ -101,7 +101,7 @@ def trained(complete):
 
         batches = order(["all"] * 4, batch_size, accumulation, seed=1)
         memory = StepMemory(model, examples, batches, complete(batch_size=4))  # of four it never cuts a batch
-        anomalies = AnomalyDetector(config, "fp32", lambda: optimization.engine.loss_scale)
+        anomalies = AnomalyDetector(config, "fp32", lambda: optimization.engine.loss_scale, "image")
         loop = TrainingLoop(
             lambda *rows: model.losses(*rows),
             optimization,

@@ -21,6 +21,8 @@ from lora_crucible.runs.log import read_log
 from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
 from toy import Numbers, Toy
+from toy_language import Sayings, ToyLanguage
+from toys import TOYS
 
 pytestmark = pytest.mark.usefixtures("no_curves", "checkpoints_in_time")
 
@@ -106,7 +108,10 @@ def assert_same_in_two_parts(base_model, dataset, tmp_path: Path, **values) -> N
     assert parts.losses == whole.losses
     assert parts.rounds == whole.rounds
     logs = [
-        [{name: line[name] for name in ("step", "loss", "images", "learning_rates", "errors")} for line in lines]
+        [
+            {name: line[name] for name in ("step", "loss", f"{dataset.unit}s", "learning_rates", "errors")}
+            for line in lines
+        ]
         for files in (whole.files, parts.files)
         for lines in [[json.loads(line) for line in (files.folder / "log.jsonl").read_text().splitlines()]]
     ]
@@ -131,8 +136,14 @@ def assert_same_in_two_parts(base_model, dataset, tmp_path: Path, **values) -> N
     ],
     ids=lambda values: "_".join(map(str, values.values())) or "defaults",
 )
-def test_a_run_in_two_parts_equals_one_in_one(toy, numbers, tmp_path, values):
-    assert_same_in_two_parts(toy, numbers, tmp_path, **values)
+@pytest.mark.parametrize("kind", TOYS)
+def test_a_run_in_two_parts_equals_one_in_one(tmp_path, kind, values):
+    base_model, dataset = TOYS[kind]
+    assert_same_in_two_parts(base_model(), dataset(), tmp_path, **values)
+
+
+def test_a_run_with_regularization_rows_in_two_parts_equals_one_in_one(tmp_path):
+    assert_same_in_two_parts(ToyLanguage(), Sayings(), tmp_path, regularization_rows=True, max_new_tokens=8)
 
 
 def test_a_run_of_model_and_text_encoder_in_two_parts_equals_one_in_one(base_model, dataset, tmp_path):
@@ -280,7 +291,7 @@ def test_other_captions_start_anew(base_model, dataset, tmp_path):
     steps = Steps()
     result = train(base_model, changed, tmp_path, steps)
     assert steps.done[0] == 1
-    assert "the images, the captions or the settings of the dataset are different" in result.report
+    assert "the examples or the settings of the dataset are different" in result.report
 
 
 def test_more_steps_for_a_finished_run(toy, numbers, tmp_path):

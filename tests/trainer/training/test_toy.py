@@ -1,4 +1,4 @@
-"""A base model without pictures, through everything that a run does."""
+"""Base models without pictures, of numbers and of texts, through everything that a run does."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from lora_crucible.config import parse_config
+from lora_crucible.config.yaml_file import read_config
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.memory.step_memory import NothingFits
 from lora_crucible.models.memory_controls import MemoryControls
 from lora_crucible.training.resume import train_or_resume
-from toy import Numbers, Toy
+from toys import TOYS
 
 SETTINGS = {
     "max_train_steps": 40,
@@ -45,26 +46,41 @@ from lora_crucible.memory.step_memory import NothingFits
 from lora_crucible.models.memory_controls import MemoryControls
 from lora_crucible.training.resume import train_or_resume
 from pathlib import Path
-from toy import Numbers, Toy
+from toys import TOYS
 
 def stepped(report, steps):
     print(report.step, flush=True)
     time.sleep(0.05)
 
 folder = Path(sys.argv[1])
-train_or_resume(Toy(), Numbers(held_out=(3.0, 5.0)), parse_config(json.loads(sys.argv[3])), folder, folder,
+base_model, dataset = TOYS[sys.argv[4]]
+train_or_resume(base_model(), dataset(), parse_config(json.loads(sys.argv[3])), folder, folder,
 Callbacks(stepped=stepped))
 """
 
 
-def train(folder: Path, callbacks: Callbacks | None = None, **values):
-    config = parse_config({**SETTINGS, **values})
-    return train_or_resume(Toy(), Numbers(held_out=(3.0, 5.0)), config, folder, folder, callbacks)
+OF_TEXTS = {"measure": "always", "max_new_tokens": 8, "regularization_rows": True, "sample_prompts": ""}
+
+
+def settings_of(kind: str) -> dict:
+    return SETTINGS | (OF_TEXTS if kind == "texts" else {})
+
+
+def train(folder: Path, callbacks: Callbacks | None = None, kind: str = "numbers", **values):
+    base_model, dataset = TOYS[kind]
+    config = parse_config(settings_of(kind) | values)
+    return train_or_resume(base_model(), dataset(), config, folder, folder, callbacks)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("undisturbed"))
+def runs(tmp_path_factory) -> dict:
+    """An undisturbed run of each kind."""
+    return {kind: train(tmp_path_factory.mktemp(kind), kind=kind) for kind in TOYS}
+
+
+@pytest.fixture
+def undisturbed(runs):
+    return runs["numbers"]
 
 
 def test_it_learns_its_numbers_and_is_judged_without_pictures(undisturbed):
@@ -99,15 +115,17 @@ def test_the_samples_reach_who_follows_the_run(tmp_path):
     seen = []
     train(tmp_path, Callbacks(sampled=lambda step, steps, samples: seen.append((step, samples))), max_train_steps=20)
     assert [step for step, _ in seen] == [0, 10, 20]
-    assert seen[0][1] == "one: 0.000000\ntwo: 0.000000"
+    assert seen[0][1] == ("one: 0.000000", "two: 0.000000")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_and_resumed_it_gives_the_same_lora(undisturbed, tmp_path, seed):
+@pytest.mark.parametrize("kind", TOYS)
+def test_killed_and_resumed_it_gives_the_same_lora(runs, tmp_path, seed, kind):
+    undisturbed = runs[kind]
     tests = Path(__file__).parents[2]
     paths = json.dumps([str(tests), str(tests / "trainer")])
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), paths, json.dumps(SETTINGS)]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), paths, json.dumps(settings_of(kind)), kind]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     ) as process:
@@ -117,7 +135,7 @@ def test_killed_and_resumed_it_gives_the_same_lora(undisturbed, tmp_path, seed):
                 time.sleep(random.Random(seed).uniform(0, 0.05))
                 process.send_signal(signal.SIGKILL)
                 break
-    result = train(tmp_path)
+    result = train(tmp_path, kind=kind)
     assert "Resumed after step" in result.report
     one, _ = read_lora(undisturbed.files.lora)
     other, _ = read_lora(result.files.lora)
@@ -126,13 +144,80 @@ def test_killed_and_resumed_it_gives_the_same_lora(undisturbed, tmp_path, seed):
     assert result.losses == undisturbed.losses
 
 
-def test_a_lower_resolution_that_changes_nothing_is_not_tried_for_ever(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", TOYS)
+def test_a_lower_resolution_that_changes_nothing_is_not_tried_for_ever(tmp_path, monkeypatch, kind):
     """A dataset without images is the same at any resolution."""
     monkeypatch.setattr(MemoryControls, "is_out_of_memory", lambda self, error: isinstance(error, MemoryError))
 
     def no_memory(*_) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Toy, "losses", no_memory)
+    base_model, _ = TOYS[kind]
+    monkeypatch.setattr(base_model, "losses", no_memory)
     with pytest.raises(NothingFits):
-        train(tmp_path, resolution=512, allow_lower_resolution=True)
+        train(tmp_path, kind=kind, resolution=512, allow_lower_resolution=True)
+
+
+def test_texts_are_trained_measured_and_judged(runs):
+    run = runs["texts"]
+    assert run.rounds[-1].held_out < run.rounds[0].held_out / 2
+    for fact in (
+        "Dataset: sayings, 8 rows",
+        "Validation on 4 rows: ",
+        "(perplexity ",
+        "Effect: predictions for answers of the dataset moved by ",
+        " of 10 answers to unrelated prompts stayed the same (first 8 tokens)",
+        "Endings: ",
+        "Variety: ",
+        "Regularization: 26 answers of the base model",
+        "Verdict",
+    ):
+        assert fact in run.report
+    for word in ("image", "picture", "px", "pixel", "noise", "resolution", "caption"):
+        assert word not in run.report.split("Chosen automatically")[0].lower(), word
+    sheet = (run.files.folder / "measures.md").read_text()
+    assert "## Prompts of the dataset" in sheet
+    assert sheet.count("### ") == 4 + 10
+
+
+def test_the_report_shows_answers_before_and_after(runs):
+    run = runs["texts"]
+    assert run.samples[0][:2] == ("AA", "BB")
+    lines = run.report.splitlines()
+    start = lines.index("Samples before the first step and after step 40 (all are in samples/):")
+    assert lines[start + 1 : start + 4] == ["  tell A", "    before: AA", f"    after:  {run.samples[-1][0]}"]
+
+
+def test_the_log_of_texts_has_no_ranges_of_noise(runs):
+    line = json.loads((runs["texts"].files.folder / "log.jsonl").read_text().splitlines()[-1])
+    assert line["errors"].keys() == {"all"}
+    assert len(line["rows"]) == 4
+
+
+def test_the_file_of_a_text_run_says_nothing_of_images(runs):
+    metadata = runs["texts"].lora.metadata
+    assert metadata["crucible.rows"] == "8"
+    assert metadata["crucible.regularization_rows"] == "26"
+    assert json.loads(metadata["crucible.validation"])["rows"] == 4
+    assert metadata["modelspec.description"] == "Trained with LoRA Crucible: 8 rows, 40 steps, rank 8."
+    for word in ("image", "resolution", "caption", "tag_", "latents", "noise", "unet"):
+        assert not [key for key in metadata if word in key], word
+
+
+def test_the_config_of_a_text_run_is_read_again(runs):
+    config = read_config(str(runs["texts"].files.folder / "config.yaml"))
+    assert config.regularization_rows
+    assert config.max_new_tokens == 8
+
+
+def test_other_prompts_are_not_mixed_with_earlier_samples(tmp_path):
+    def stop(report, steps) -> None:
+        if report.step == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Callbacks(stepped=stop), kind="texts")
+    result = train(tmp_path, kind="texts", sample_prompts="say E")
+    assert "Resumed after step" in result.report
+    assert all(len(samples) == 1 for samples in result.samples)
+    assert "tell A" not in result.report.split("Measured in")[0]

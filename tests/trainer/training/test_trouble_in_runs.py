@@ -1,4 +1,4 @@
-"""Whole runs on the toy, into whose numbers trouble is put."""
+"""Whole runs on the toys, into whose losses trouble is put."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from lora_crucible.config import parse_config
+from lora_crucible.data.base import Dataset
 from lora_crucible.errors import CrucibleError
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
+from lora_crucible.models.base import BaseModel
 from lora_crucible.models.examples import CachedExample, RowLosses
 from lora_crucible.monitoring import anomalies as trouble
 from lora_crucible.optim.stepper import OptimizerStepper
@@ -24,7 +26,9 @@ from lora_crucible.seeding import derived_seed
 from lora_crucible.training.plan import plan_run
 from lora_crucible.training.result import RunResult
 from lora_crucible.training.run import run_training
-from toy import Numbers, Toy
+from toy import Numbers
+from toy_language import Sayings
+from toys import TOYS
 
 pytestmark = pytest.mark.usefixtures("no_curves", "checkpoints_in_time")
 
@@ -52,7 +56,7 @@ class Faults:
         self._places = {derived_seed(5, "row", step, row): (step + 1, row) for step in range(steps) for row in range(8)}
         self.tried: list[int] = []
         self.loss: Callable[[int, CachedExample], float] = lambda step, row: 1.0
-        """What the loss of an image is multiplied by."""
+        """What the loss of an example is multiplied by."""
         self.gradient: Callable[[int], float] = lambda step: 1.0
         """What the gradients of a step are multiplied by, its loss being as it is."""
 
@@ -72,14 +76,20 @@ class Faults:
         return self.tried.count(step)
 
 
-@pytest.fixture(scope="module")
-def base_model() -> Toy:
-    return Toy()
+@pytest.fixture(scope="module", params=TOYS)
+def kind(request) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def dataset() -> Numbers:
-    return Numbers()
+def base_model(kind) -> BaseModel:
+    return TOYS[kind][0]()
+
+
+@pytest.fixture(scope="module")
+def dataset(kind) -> Dataset:
+    """Return examples of which none is held out."""
+    return Numbers() if kind == "numbers" else Sayings(held_out=())
 
 
 @pytest.fixture
@@ -171,7 +181,7 @@ def interrupt_after(step: int) -> Callable[..., None]:
     return stop
 
 
-def test_one_bad_image_is_named(train, faults):
+def test_one_bad_example_is_named(train, faults):
     bad: list[str] = []
 
     def spoil(step: int, row: CachedExample) -> float:
@@ -200,7 +210,7 @@ def soon(monkeypatch) -> None:
     monkeypatch.setattr(trouble, "ENOUGH", 5)
 
 
-def test_a_spike_is_skipped_and_changes_no_weight(train, faults, soon):
+def test_a_spike_is_skipped_and_changes_no_weight(train, faults, soon, dataset):
     plain = train("plain")
     faults.gradient = lambda step: 1e5 if step == 8 else 1.0
     result = train()
@@ -209,7 +219,7 @@ def test_a_spike_is_skipped_and_changes_no_weight(train, faults, soon):
     assert result.losses[:8] == plain.losses[:8]
     assert result.losses[8] != plain.losses[8]
     assert "Skipped 1 step that would have changed the LoRA too much: step 8 (gradient " in result.report
-    assert all(name in result.report for name in lines[7]["images"])
+    assert all(name in result.report for name in lines[7][f"{dataset.unit}s"])
 
 
 def test_a_run_without_trouble_is_as_one_without_the_watch(train, faults, monkeypatch):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..formats.delta import scale_of
 from ..formats.layer_names import is_of_text_encoder
-from ..formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, LayerTensors
+from ..formats.lora_file import ALPHA, DORA_SCALE, DOWN, MAGNITUDE, UP, LayerTensors
 from ..seeding import generator
 from .peft_layers import ADAPTER_NAME, AdaptedLayer, adapter_parameters, delta_weight
 
@@ -149,6 +149,17 @@ class Adapters:
     def layers(self) -> dict[str, LayerTensors]:
         """Return copies of the weights on the CPU, by file key and suffix."""
         return {key: _tensors(layer) for key, layer in self._layers.items()}
+
+    @torch.no_grad()
+    def layers_in_peft(self) -> dict[str, LayerTensors]:
+        """Return copies as `layers` does, but with a DoRA's `MAGNITUDE`, which PEFT's programs read."""
+        found = self.layers()
+        for key, layer in self._layers.items():
+            for part, parameter in adapter_parameters(layer.adapter):
+                if part == _MAGNITUDE:
+                    del found[key][DORA_SCALE]
+                    found[key][MAGNITUDE] = parameter.detach().flatten().to("cpu", copy=True)
+        return found
 
 
 def _decides_effect(part: str) -> bool:

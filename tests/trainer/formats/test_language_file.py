@@ -92,9 +92,9 @@ def test_layers_of_image_models_are_none_of_a_language_model(name: str):
 
 def test_a_language_model_is_no_text_encoder_of_another_model():
     key = language_key(QUERY)
-    assert is_of_language_model(key) and not is_of_text_encoder(key)
+    assert (is_of_language_model(key), is_of_text_encoder(key)) == (True, False)
     for other in ("lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_te1_text_projection", "lora_te_layers_0_x"):
-        assert is_of_text_encoder(other) and not is_of_language_model(other)
+        assert (is_of_language_model(other), is_of_text_encoder(other)) == (False, True)
 
 
 @pytest.mark.parametrize("start", ["base_model.model.", "text_encoders.transformer.", ""])

@@ -15,6 +15,7 @@ import torch
 from ...adapters.adapters import Adapters
 from ...errors import CrucibleError
 from ...files.atomic import TEMPORARY, explained, sync_folder
+from ...formats.adapter_folder import WEIGHTS
 from ...formats.language_file import PeftAdapter, peft_adapter
 from ...formats.language_names import language_path
 from ...formats.layer_names import language_key
@@ -25,8 +26,6 @@ from ...formats.read_back import same_effect
 from ...formats.tensor_file import data_parts, file_parts
 from ...formats.universal import read_layers
 from ...messages.wording import listed
-
-WEIGHTS = "adapter_model.safetensors"
 
 
 def save_adapter_folder(

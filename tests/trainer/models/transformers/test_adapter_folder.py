@@ -15,11 +15,12 @@ from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.adapters.targets import is_adaptable
 from lora_crucible.config.layer_patterns import parse_patterns
 from lora_crucible.errors import CrucibleError
+from lora_crucible.formats.adapter_folder import WEIGHTS
 from lora_crucible.formats.architectures import ARCHITECTURES
 from lora_crucible.formats.identify import identify
 from lora_crucible.formats.layer_names import language_key
 from lora_crucible.formats.lora_file import read_lora
-from lora_crucible.models.transformers.adapter_folder import WEIGHTS, save_adapter_folder
+from lora_crucible.models.transformers.adapter_folder import save_adapter_folder
 from peft import PeftModel
 from tiny_language_models import CONFIGS, tiny_folder, tiny_model, tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer

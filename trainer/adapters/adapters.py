@@ -96,7 +96,7 @@ class Adapters:
 
     @torch.no_grad()
     def load(self, layers: Mapping[str, LayerTensors]) -> None:
-        """Load weights as `layers` returns them; layers that are not among them stay unchanged.
+        """Load weights as `layers` or `layers_in_peft` returns them; layers that are not among them stay unchanged.
 
         LoHa and LoKr also take over the factorization of the file, which replaces their parameters. Call this before
         anything, such as an optimizer, holds the parameters.
@@ -112,7 +112,9 @@ class Adapters:
             magnitude = parameters.pop(_MAGNITUDE, None)
             for part, parameter in parameters.items():
                 parameter.copy_(tensors[_SUFFIXES.get(part, f".{part}")].view(parameter.shape))
-            if magnitude is not None:
+            if magnitude is not None and MAGNITUDE in tensors:
+                magnitude.copy_(tensors[MAGNITUDE].view(magnitude.shape))
+            elif magnitude is not None:
                 scale = tensors[DORA_SCALE].flatten().to(magnitude) / _ratio_of_norms(layer)
                 magnitude.copy_(scale.view(magnitude.shape))
 

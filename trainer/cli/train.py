@@ -82,6 +82,7 @@ def _check(options: argparse.Namespace) -> None:
     from ..data.images.report import dataset_report
     from ..files.atomic import require_writable
     from ..files.names import check_output_name
+    from ..formats.adapter_folder import lora_path
     from ..formats.lora_file import read_lora
     from ..formats.lora_info import lora_info
     from ..planning.summary import summarise
@@ -94,7 +95,7 @@ def _check(options: argparse.Namespace) -> None:
     report = dataset_report(dataset, resolution=config.resolution or model.facts.native_resolution)
     print(report.text())
     if config.continue_from:
-        path = Path(config.continue_from).expanduser()
+        path = lora_path(Path(config.continue_from))
         tensors, metadata = read_lora(path)
         print(f"\nLoRA to continue from: {lora_info(tensors, path.name, metadata, path).text()}")
     check_output_name(config.output_name)

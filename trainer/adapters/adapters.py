@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..formats.delta import scale_of
 from ..formats.layer_names import is_of_text_encoder
-from ..formats.lora_file import ALPHA, DORA_SCALE, DOWN, UP, LayerTensors
+from ..formats.lora_file import ALPHA, DORA_SCALE, DOWN, MAGNITUDE, UP, LayerTensors
 from ..seeding import generator
 from .peft_layers import ADAPTER_NAME, AdaptedLayer, adapter_parameters, delta_weight
 
@@ -100,7 +100,7 @@ class Adapters:
 
     @torch.no_grad()
     def load(self, layers: Mapping[str, LayerTensors]) -> None:
-        """Load weights as `layers` returns them; layers that are not among them stay unchanged.
+        """Load weights as `layers` or `layers_in_peft` returns them; layers that are not among them stay unchanged.
 
         LoHa and LoKr also take over the factorization of the file, which replaces their parameters. Call this before
         anything, such as an optimizer, holds the parameters.
@@ -116,7 +116,9 @@ class Adapters:
             magnitude = parameters.pop(_MAGNITUDE, None)
             for part, parameter in parameters.items():
                 parameter.copy_(tensors[_SUFFIXES.get(part, f".{part}")].view(parameter.shape))
-            if magnitude is not None:
+            if magnitude is not None and MAGNITUDE in tensors:
+                magnitude.copy_(tensors[MAGNITUDE].view(magnitude.shape))
+            elif magnitude is not None:
                 scale = tensors[DORA_SCALE].flatten().to(magnitude) / _ratio_of_norms(layer)
                 magnitude.copy_(scale.view(magnitude.shape))
 
@@ -153,6 +155,17 @@ class Adapters:
     def layers(self) -> dict[str, LayerTensors]:
         """Return copies of the weights on the CPU, by file key and suffix."""
         return {key: _tensors(layer) for key, layer in self._layers.items()}
+
+    @torch.no_grad()
+    def layers_in_peft(self) -> dict[str, LayerTensors]:
+        """Return copies as `layers` does, but with a DoRA's `MAGNITUDE`, which PEFT's programs read."""
+        found = self.layers()
+        for key, layer in self._layers.items():
+            for part, parameter in adapter_parameters(layer.adapter):
+                if part == _MAGNITUDE:
+                    del found[key][DORA_SCALE]
+                    found[key][MAGNITUDE] = parameter.detach().flatten().to("cpu", copy=True)
+        return found
 
 
 def _decides_effect(part: str) -> bool:

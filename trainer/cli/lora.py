@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,11 +15,14 @@ from ..files.names import unused_path
 from ..formats.architectures import FORMS, NAMEABLE
 from ..merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 from ..messages.wording import listed, size_text
+from .stacked import stacked, stacked_path
 
 if TYPE_CHECKING:
     from ..formats.architectures import Architecture, Form
+    from ..formats.lora_model import LoraModel
     from ..formats.universal import Layers
     from ..merging.ingredients import Strengths
+    from ..merging.model_folder import ModelFolder
 
 PRECISIONS = ("fp16", "bf16", "fp32")
 
@@ -43,8 +44,13 @@ def add_lora_commands(commands: Any) -> None:
     merge.add_argument("--majority_sign", choices=MAJORITY_SIGNS, default="total", help="for ties and dare_ties")
     merge.add_argument("--seed", type=int, default=0, help="random seed for the values that DARE drops (default: 0)")
     into = merge.add_mutually_exclusive_group()
-    into.add_argument("--into", type=Path, metavar="CHECKPOINT.safetensors", help="bake them into a copy of this file")
-    into.add_argument("--base", type=Path, metavar="CHECKPOINT.safetensors", help="the base model, required for DoRA")
+    into.add_argument("--into", type=Path, metavar="MODEL", help="bake them into a copy of this checkpoint or folder")
+    into.add_argument("--base", type=Path, metavar="MODEL", help="the base model, required for DoRA")
+    merge.add_argument(
+        "--other_base",
+        action="store_true",
+        help="merge into another language model than it was trained on",
+    )
     _add_output(merge)
     merge.set_defaults(command=_merge, needs=(TORCH,))
 
@@ -85,19 +91,30 @@ def _merge(options: argparse.Namespace) -> None:
     from ..merging.architecture import architecture_of_all
     from ..merging.ingredients import embeddings_of, ingredients
     from ..merging.into import bake, base_weights
+    from ..merging.model_folder import read_model_folder
     from ..merging.result import merge_to_file
     from ..optim.engine import DTYPES
 
     if options.into is not None and (options.rank, options.save_precision) != (None, None):
         raise CrucibleError(
-            "--rank and --save_precision are for LoRAs, but --into writes a checkpoint, which has no rank and keeps "
+            "--rank and --save_precision are for LoRAs, but --into writes a model, which has no rank and keeps "
             "its precision. Leave them out, or leave out --into."
         )
-    stack = [_stacked(text) for text in options.loras]
+    stack = [stacked(text) for text in options.loras]
     recipe = Recipe(options.method, options.rank, options.density, options.majority_sign, options.seed)
     base_model = options.into or options.base
-    of_base = candidates_of_checkpoint(read_header(base_model).shapes) if base_model is not None else ()
+    folder = read_model_folder(base_model.expanduser()) if base_model and base_model.expanduser().is_dir() else None
+    of_base = candidates_of_checkpoint(read_header(base_model).shapes) if base_model and folder is None else ()
     architecture = architecture_of_all([one.lora for one in stack], options.architecture, of_base)
+    if base_model is not None and (architecture.id == "language") != (folder is not None):
+        raise CrucibleError(
+            f"The LoRA is for {architecture.name}, and {base_model} is {'a folder' if folder else 'a file'}: LoRAs of "
+            "language models are merged into the folder of the model (with config.json), all others into a checkpoint "
+            "file. Name the base model that the LoRA was trained on."
+        )
+    if options.into is not None and folder is not None:
+        _merge_into_folder(options, stack, recipe, folder)
+        return
     output = _free(options.output)
     with tqdm(total=0, dynamic_ncols=True, leave=False) as bar, ExitStack() as opened:
 
@@ -114,11 +131,60 @@ def _merge(options: argparse.Namespace) -> None:
                 told += f"\nNot in it, because a checkpoint holds no embeddings: {listed(embeddings)}."
         else:
             bar.set_description("Merging", refresh=False)
-            base = options.base and opened.enter_context(base_weights(options.base, architecture))
+            weights = folder.base_weights() if folder else options.base and base_weights(options.base, architecture)
+            base = opened.enter_context(weights) if weights else None
             dtype = DTYPES.get(options.save_precision)
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             _, told = merge_to_file(output, stack, recipe, base, progress, dtype, device, architecture)
     print(told)
+
+
+def _merge_into_folder(
+    options: argparse.Namespace, stack: Sequence[Strengths], recipe: Recipe, folder: ModelFolder
+) -> None:
+    import transformers.utils.logging
+    from tqdm import tqdm
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    from ..formats.architectures import ARCHITECTURES
+    from ..merging.ingredients import ingredients
+    from ..merging.into_folder import bake_into_folder, require_floats, require_same_base, trained_template
+    from ..models.transformers.identity import model_identity
+    from ..models.transformers.merged_answers import answers_of_base, lack_of_memory, require_same_answers
+
+    def identities() -> list[str]:
+        return [model_identity(folder.path, folder.tensors(), in_4bit=in_4bit) for in_4bit in (False, True)]
+
+    require_floats(folder)
+    if not options.other_base:
+        require_same_base([(one.lora.name, one.lora.metadata) for one in stack], folder, identities)
+    parts = ingredients(stack, ARCHITECTURES["language"])
+    lack = lack_of_memory(folder)
+    told = f"Each tensor was read back and compared. Not checked by answers: {lack}."
+
+    def check(merged: Path) -> None:
+        nonlocal told
+        if not lack:
+            told = require_same_answers(merged, answers_of_base(folder, parts, recipe))
+
+    with tqdm(total=0, desc="Merging", dynamic_ncols=True, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        baked = bake_into_folder(
+            folder,
+            parts,
+            recipe,
+            options.output,
+            {"crucible.parents": json.dumps([one.record() for one in stack], ensure_ascii=False)},
+            chat_template=next(filter(None, (trained_template(path) for path in map(stacked_path, options.loras))), ""),
+            progress=progress,
+            check=check,
+        )
+    print(f"{baked.text()}\n{told}")
 
 
 def _resize(options: argparse.Namespace) -> None:
@@ -129,7 +195,7 @@ def _resize(options: argparse.Namespace) -> None:
 
     if (options.rank is None) == (options.energy is None):
         raise CrucibleError("Give either --rank or --energy: the new rank, or the share of each layer to keep.")
-    stack = [_stacked(str(options.lora))]
+    stack = [stacked(str(options.lora))]
     architecture = architecture_of_all([stack[0].lora], options.architecture)
     if note := undecided_text(architecture):
         print(note)
@@ -147,40 +213,34 @@ def _convert(options: argparse.Namespace) -> None:
     from ..merging.architecture import architecture_of_all, undecided_text
     from ..merging.ingredients import layers_of
 
-    stack = [_stacked(str(options.lora))]
+    stack = [stacked(str(options.lora))]
     architecture = architecture_of_all([stack[0].lora], options.architecture)
     print(undecided_text(architecture) or f"This LoRA is for {architecture.name}.")
-    if scale := scale_text(options.lora.expanduser(), stack[0].lora.metadata):
+    if scale := scale_text(stacked_path(str(options.lora)), stack[0].lora.metadata):
         print(f"{scale} The new file has it in a form that all of them read.")
     lora = layers_of(stack[0].lora, architecture)
+    if architecture.id == "language" and options.to == "peft" and not options.output.suffix:
+        _save_adapter_folder(lora, stack[0].lora, options)
+        return
     _save(
         lora, stack, architecture, _free(options.output), options, {"command": "convert", "to": options.to}, options.to
     )
 
 
-_STACKED = re.compile(r"(.*\.(?:safetensors|sft))((?::[^:]*)*)", re.IGNORECASE | re.DOTALL)
+def _save_adapter_folder(lora: Layers, source: LoraModel, options: argparse.Namespace) -> None:
+    from ..files.names import check_output_name, unused_name
+    from ..formats.language_file import paths_of, peft_adapter
+    from ..formats.lora_file import dtype_of
+    from ..models.transformers.adapter_folder import write_adapter_folder
+    from ..optim.engine import DTYPES
 
-
-def _stacked(text: str) -> Strengths:
-    """Read a LoRA and its strengths: "file.safetensors", "file.safetensors:0.7" or "file.safetensors:0.7:0.5"."""
-    from ..formats.lora_file import read_lora
-    from ..formats.lora_model import LoraModel
-    from ..merging.ingredients import Strengths
-
-    match = _STACKED.fullmatch(text)
-    try:
-        strengths = [float(number) for number in match[2].split(":")[1:]] if match else []
-    except ValueError:
-        match = None
-    if match is None or len(strengths) > 2 or not all(map(math.isfinite, strengths)):
-        raise CrucibleError(
-            f"{text!r} is not a LoRA with a strength. Write the file, then its strength after a colon and, if the "
-            "text encoders need a different one, theirs after another colon: mine.safetensors:0.7:0.5."
-        )
-    path = Path(match[1]).expanduser()
-    tensors, metadata = read_lora(path)
-    strengths = strengths or [1.0]
-    return Strengths(LoraModel(tensors, path.name, metadata), strengths[0], strengths[-1])
+    paths = paths_of(lora)
+    base_model = source.metadata.get("ss_sd_model_name", "")
+    adapter = peft_adapter({paths[key]: layer for key, layer in lora.layers.items()}, base_model=base_model)
+    output = options.output.expanduser()
+    output = output.with_name(unused_name(check_output_name(output.name), lambda one: output.with_name(one).exists()))
+    write_adapter_folder(output, adapter, DTYPES.get(options.save_precision) or dtype_of(source))
+    print(f"Saved the folder {output}. It has no tokenizer and chat template: use those of the base model.")
 
 
 def _free(output: Path) -> Path:

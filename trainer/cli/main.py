@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer demo | train | check | caption | merge | resize | convert | doctor`.
+"""The command line: `python -m trainer demo | train | check | caption | merge | resize | convert | sample | doctor`.
 
 Only the standard library is imported when this module loads, so that it can report missing packages.
 """
@@ -15,9 +15,10 @@ from .caption import add_caption_command
 from .doctor import add_doctor_command
 from .lora import add_lora_commands
 from .output import safe_output
+from .sample import add_sample_command
 from .train import add_train_commands
 
-COMMANDS = "demo | train | check | caption | merge | resize | convert | doctor"
+COMMANDS = "demo | train | check | caption | merge | resize | convert | sample | doctor"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,5 +59,6 @@ def _parser() -> argparse.ArgumentParser:
     add_train_commands(commands)
     add_caption_command(commands)
     add_lora_commands(commands)
+    add_sample_command(commands)
     add_doctor_command(commands)
     return parser

@@ -94,6 +94,7 @@ def _train(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from ..files.atomic import require_writable
     from ..files.names import check_output_name
+    from ..formats.adapter_folder import lora_path
     from ..formats.lora_file import read_lora
     from ..formats.lora_info import lora_info
     from ..planning.summary import summarise
@@ -116,7 +117,7 @@ def _check(options: argparse.Namespace) -> None:
 
         print(write_cleaned(dataset, options.clean.expanduser()))
     if config.continue_from:
-        path = Path(config.continue_from).expanduser()
+        path = lora_path(Path(config.continue_from))
         tensors, metadata = read_lora(path)
         print(f"\nLoRA to continue from: {lora_info(tensors, path.name, metadata, path).text()}")
     check_output_name(config.output_name)

@@ -12,6 +12,7 @@ from ..errors import CrucibleError
 from ..messages.wording import counted, listed
 from .architectures import Architecture, Form
 from .delta import BIASES, changes_nothing, kind_of, method_of, without_middle
+from .language_file import to_language_form
 from .layer_names import is_of_text_encoder
 from .lora_file import DORA_SCALE, DOWN, MAGNITUDE, RESHAPE, SET, UP, LayerTensors, to_state_dict
 from .names import layer_names, names_in_form
@@ -34,10 +35,14 @@ def to_form(
     peft read none of them. A LoRA on the flattened weight of a UNet's convolution, which only ComfyUI reads, is
     reshaped to one on the convolution itself, and a middle factor is multiplied in for diffusers and peft.
 
+    For LoRAs of language models see `language_file.to_language_form`.
+
     Raises:
         CrucibleError: the format has no name for a layer or does not support its method, or a value does not fit into
             `dtype`.
     """
+    if architecture.id == "language":
+        return to_language_form(lora, form, dtype)
     if form in _READERS:
         layers = {key: layer for key, layer in lora.layers.items() if not changes_nothing(layer)}
         _require_read(layers, form)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .adapter_keys import Shapes, layer_sizes
 from .architectures import ARCHITECTURES, Architecture
 from .header import FileShapes
+from .language_names import are_of_language_model
 from .names import clip_count
 from .signatures import Match, Size, match_tables
 from .spelling import flat, names_text_encoder
@@ -106,6 +107,8 @@ def _remembered(shapes: Shapes) -> Match:
 
 def _by_layers(sizes: Mapping[str, Size]) -> Match:
     of_text = {flat(name): size for name, size in sizes.items() if names_text_encoder(name)}
+    if are_of_language_model(sizes):
+        return Match(("language", "anima") if _is_of_anima(sizes) else ("language",))
     others = {name: size for name, size in sizes.items() if not names_text_encoder(name) and any(size)}
     if not others:
         return Match(_by_text_encoders(of_text))
@@ -123,6 +126,13 @@ def _has_clips(id: str, of_text: Iterable[str]) -> bool:
     return int(max(clips, default="0")) <= clip_count(ARCHITECTURES[id])
 
 
+def _is_of_anima(sizes: Mapping[str, Size]) -> bool:
+    """Return whether layers of a language model can be those of Anima's text encoder in kohya's names, which is Qwen3
+    with a width of 1,024."""
+    of_queries = {columns for name, (_, columns) in sizes.items() if name.endswith(("q_proj", "k_proj", "v_proj"))}
+    return all(name.startswith("lora_te_layers_") for name in sizes) and of_queries <= {None, 1024}
+
+
 def _by_text_encoders(layers: Mapping[str, Size]) -> tuple[str, ...]:
     if any(name.startswith("te3:") for name in layers):
         return ("sd3",)
@@ -130,8 +140,6 @@ def _by_text_encoders(layers: Mapping[str, Size]) -> tuple[str, ...]:
         return ("flux1", "chroma")
     if any(name.startswith("te2:") for name in layers):
         return ("sdxl", "sd3")
-    if any(name.startswith("te1:layers_") for name in layers):  # Qwen
-        return ("anima",)
     widths = {columns for name, (_, columns) in layers.items() if columns and "self_attn" in name}
     return {128: ("demo",), 768: ("sd15",), 1024: ("sd2", "sd2_v")}.get(max(widths, default=0), ())
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from .architectures import Architecture, Form
-from .layer_names import is_of_text_encoder, kohya_key, text_encoder_key
+from .language_names import language_path
+from .layer_names import is_of_text_encoder, kohya_key, language_key, text_encoder_key
 from .layer_tables.rows import Row, RowPart, rows
 from .spelling import flat, spellings
 from .unet_names import unet_layers
@@ -104,6 +105,9 @@ def places(architecture: Architecture) -> Mapping[str, Place]:
 
 def place_of(name: str, architecture: Architecture) -> Place | None:
     """Return the place that a layer name in a file refers to; None if the name is unknown."""
+    if architecture.id == "language":
+        path = language_path(name)
+        return None if path is None else Place(language_key(path))
     known = places(architecture)
     return next((known[spelling] for spelling in spellings(name) if spelling in known), None) if known else None
 

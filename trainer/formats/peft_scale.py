@@ -194,6 +194,7 @@ class _Part:
     alpha: Any
     rank: Any
     alphas: Mapping[str, Any]
+    rank_pattern: Mapping[str, Any]
     ranks: frozenset[float]
     root: bool
 
@@ -203,8 +204,9 @@ class _Part:
         Raises:
             ValueError: it is no plausible number.
         """
-        found = _matching(self.alphas, name)
-        alpha, divisor = _number(self.alpha if found is None else found), rank or _number(self.rank)
+        found, own_rank = _matching(self.alphas, name), _matching(self.rank_pattern, name)
+        alpha = _number(self.alpha if found is None else found)
+        divisor = rank or _number(self.rank if own_rank is None else own_rank)
         if alpha is None or not divisor or divisor < 0:
             raise ValueError("its alpha and rank are no numbers")
         scale = alpha / (math.sqrt(divisor) if self.root else divisor)
@@ -225,7 +227,7 @@ def _parts(config: Mapping[str, Any]) -> dict[str, _Part]:
         alphas, ranks = (found if isinstance(found, dict) else {} for found in patterns)
         known = (_number(one) for one in (rank, *ranks.values()))
         root = config.get(f"{before}{dot}use_rslora") is True
-        parts[before] = _Part(alpha, rank, alphas, frozenset(one for one in known if one is not None), root)
+        parts[before] = _Part(alpha, rank, alphas, ranks, frozenset(one for one in known if one is not None), root)
     return parts
 
 

@@ -96,13 +96,14 @@ def same_effect(asked: LayerTensors, read: LayerTensors) -> bool:
     costs as little as reading them: if ΔW differs anywhere by more than rounding, so does its product.
     """
     asked, read = _what_counts(asked), _what_counts(read)
-    factors = {DOWN, UP, MIDDLE, ALPHA} if DOWN in asked and DOWN in read else set()
+    is_lora = DOWN in asked and DOWN in read
+    factors = {DOWN, UP, MIDDLE, ALPHA} if is_lora else {ALPHA}
     if asked.keys() - factors != read.keys() - factors:
         return False
     for suffix in asked.keys() - factors:
-        if suffix != ALPHA and not _close(asked[suffix], read[suffix]):
+        if not _close(asked[suffix], read[suffix]):
             return False
-    if not factors:
+    if not is_lora:
         return bool(abs(scale_of(asked) - scale_of(read)) <= 4 * _unit(read) * abs(scale_of(asked)))
     return _equal_factors(asked, read) or _same_product(asked, read)
 

@@ -12,7 +12,7 @@ from ..errors import CrucibleError
 from .adapter_keys import is_kohya_oft, split_key, suffix_in_memory
 from .architectures import Architecture
 from .delta import BIASES, delta_weight, kind_of, method_of, needs_base_weight, rank_of, scale_of, without_middle
-from .layer_names import kohya_key
+from .layer_names import is_of_language_model, kohya_key
 from .lora_file import ALPHA, BIAS, DORA_SCALE, DOWN, MAGNITUDE, RESHAPE, SET, UP, LayerTensors
 from .names import Place
 from .spelling import flat, names_text_encoder
@@ -24,7 +24,7 @@ class Layers:
 
     Attributes:
         layers: the tensors by key in memory and suffix.
-        dotted: the dotted names that the file has for layers without a known name, by key in memory.
+        dotted: the dotted names that the file has for layers that are in no table, by key in memory.
         leftover: keys of the file that do not belong to an adapter.
     """
 
@@ -59,6 +59,8 @@ def read_layers(tensors: Mapping[str, Tensor], place_of: Callable[[str], Place |
             place = Place(name if names_text_encoder(name) else kohya_key(flat(name)))
             if "." in name:
                 dotted[place.key] = name
+        elif "." in name and is_of_language_model(place.key):  # the key has lost the dots
+            dotted[place.key] = name
         parts.setdefault(place.key, []).append((place, adapter))
     return Layers({key: _joined(key, parts[key]) for key in sorted(parts)}, dotted, leftover)
 

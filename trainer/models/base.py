@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..adapters.adapters import Adapters
 from ..adapters.spec import AdapterSpec
-from ..config import ModelFacts, ObjectiveSettings
+from ..config import ModelFacts, ObjectiveSettings, ResolvedConfig
 from ..data.base import Dataset
 from ..data.cache import TensorCache
 from ..formats.architectures import Architecture
@@ -149,6 +149,22 @@ class BaseModel(ABC):
     def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Convert a LoRA from kohya's format, with the adapters' keys, to the file format of this architecture."""
         return dict(state_dict)
+
+    def save_beside(self, folder: Path, adapters: Adapters, config: ResolvedConfig) -> str:
+        """Write the adapters in a further form that other programs for this kind of base model read, if there is one.
+
+        Args:
+            folder: the folder for that form, which is replaced if it exists.
+            adapters: the trained adapters, as their LoRA file has them.
+            config: the settings of the run.
+
+        Returns:
+            A sentence for the report that says what was written; "" if there is no such form.
+
+        Raises:
+            CrucibleError: it could not be written.
+        """
+        return ""
 
     @abstractmethod
     def verify(self, path: Path, layers: int) -> None:

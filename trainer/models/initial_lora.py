@@ -13,10 +13,11 @@ from pathlib import Path
 from ..config import TrainingConfig
 from ..config.contradictions import contradictions
 from ..errors import CrucibleError
+from ..formats.adapter_folder import lora_name, lora_path
 from ..formats.delta import delta_weight, kind_of, rank_of, scale_of, without_middle
 from ..formats.identify import architecture_names, candidates
 from ..formats.layer_names import is_of_text_encoder
-from ..formats.lora_file import ALPHA, DORA_SCALE, UP, LayerTensors, read_lora
+from ..formats.lora_file import ALPHA, DORA_SCALE, MAGNITUDE, UP, LayerTensors, read_lora
 from ..formats.universal import read_layers
 from ..merging.to_rank import resized
 from .base import BaseModel
@@ -38,7 +39,6 @@ _UNTRAINABLE = {
     ".w_norm": "norms",
     ".b_norm": "norms",
     ".lora_B.bias": "biases",
-    ".lora_magnitude_vector": "DoRA in PEFT's format",
     ".a1": "GLoRA",
     ".oft_blocks": "OFT",
     ".oft_diag": "OFT",
@@ -101,8 +101,8 @@ class InitialLora:
 def load_initial_lora(config: TrainingConfig, base_model: BaseModel) -> InitialLora | None:
     """Load the LoRA that `continue_from` names; return None if it is empty.
 
-    Layers, ranks, alphas and algorithm are kept. Only if `lora_rank` or `lora_alpha` is set are LoRA and DoRA layers
-    converted to it first, by SVD if the rank decreases.
+    It is a file, or a folder that PEFT wrote. Layers, ranks, alphas and algorithm are kept. Only if `lora_rank` or
+    `lora_alpha` is set are LoRA and DoRA layers converted to it first, by SVD if the rank decreases.
 
     Raises:
         CrucibleError: the file does not exist, is for another base model, uses methods that cannot be trained, or has
@@ -110,7 +110,7 @@ def load_initial_lora(config: TrainingConfig, base_model: BaseModel) -> InitialL
     """
     if not config.continue_from:
         return None
-    path = Path(config.continue_from).expanduser()
+    path = lora_path(Path(config.continue_from))
     tensors, metadata = read_lora(path)
     lora = read_layers(tensors, base_model.place_of)
     made_for = candidates({key: tuple(tensor.shape) for key, tensor in tensors.items()}, metadata)
@@ -129,7 +129,7 @@ def load_initial_lora(config: TrainingConfig, base_model: BaseModel) -> InitialL
             "resized first."
         )
     trigger_word = metadata.get("modelspec.trigger_phrase", "").strip()
-    notes = [_what_it_is(path.stem, layers)]
+    notes = [_what_it_is(lora_name(path), layers)]
     if lost is not None:
         without = f", which lost {lost:.1%} of its effect" if lost else ""
         notes.append(f"It was resized to rank {rank} before the first step{without}.")
@@ -146,7 +146,7 @@ def load_initial_lora(config: TrainingConfig, base_model: BaseModel) -> InitialL
             "unchanged."
         )
     return InitialLora(
-        path.stem,
+        lora_name(path),
         hashlib.sha256(path.read_bytes()).hexdigest(),
         layers,
         rank,
@@ -173,7 +173,7 @@ def _with_a_place(
     """
     shapes = base_model.layer_shapes()
     known = [key for key in layers if key in shapes]
-    placed = {key: layers[key] for key in known if _fits(layers[key], shapes[key])}
+    placed = {key: layers[key] for key in known if fits(layers[key], shapes[key])}
     unplaced = [key for key in layers if key not in placed]
     of_model = [key for key in layers if not is_of_text_encoder(key)]
     if not layers or 2 * sum(key in placed for key in of_model or layers) < len(of_model or layers):
@@ -181,12 +181,12 @@ def _with_a_place(
     return placed, unplaced
 
 
-def _fits(adapter: LayerTensors, shape: tuple[int, ...]) -> bool:
+def fits(adapter: LayerTensors, shape: tuple[int, ...]) -> bool:
     """Return whether the adapter's ΔW has the shape of a weight; also True for unknown methods."""
     parts = {
         suffix: tensor if suffix == ALPHA else tensor.to("meta")
         for suffix, tensor in adapter.items()
-        if suffix != DORA_SCALE
+        if suffix not in (DORA_SCALE, MAGNITUDE)
     }
     try:
         found = delta_weight(parts).shape
@@ -233,8 +233,10 @@ def _untrainable(layer: LayerTensors) -> str:
     kind = kind_of(layer)
     if DORA_SCALE in layer and kind != "dora":
         return "LoHa or LoKr with DoRA"
-    if kind == "dora" and len(layer[DORA_SCALE]) != len(layer[UP]):
+    if kind == "dora" and DORA_SCALE in layer and len(layer[DORA_SCALE]) != len(layer[UP]):
         return "DoRA with scales per input"
+    if MAGNITUDE in layer and (DORA_SCALE in layer or layer[MAGNITUDE].isnan().any()):
+        return "DoRA in a part of their outputs"
     return "" if kind in _TITLES else "an unknown method"
 
 

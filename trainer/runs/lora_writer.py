@@ -9,6 +9,7 @@ from ..adapters.adapters import Adapters
 from ..config import ResolvedConfig
 from ..data.base import Dataset
 from ..data.batch_sampler import BatchSampler
+from ..errors import CrucibleError
 from ..evaluation.evaluator import Evaluator
 from ..formats.lora_file import to_state_dict
 from ..formats.lora_model import LoraModel
@@ -88,7 +89,11 @@ class LoraWriter:
             self._evaluator.keep_best_weights()
             step = better
         lora, size = self._write(files.lora, files.name, step)
-        return SavedLora(outcome, files.lora, files.name, adapters.size, len(adapters), size, step, last), lora
+        try:
+            beside = self._base_model.save_beside(files.adapter, adapters, self._config)
+        except CrucibleError as error:  # the LoRA itself is saved
+            beside = str(error)
+        return SavedLora(outcome, files.lora, files.name, adapters.size, len(adapters), size, step, last, beside), lora
 
     def _write(self, path: Path, name: str, step: int) -> tuple[LoraModel, int]:
         lora, layers = self._lora(name, step), self._adapters.layers()

@@ -50,6 +50,11 @@ class RunFiles:
         return self.folder / "checkpoints"
 
     @property
+    def adapter(self) -> Path:
+        """The folder of the LoRA in the form of PEFT, for base models whose programs read that."""
+        return self.folder / "adapter"
+
+    @property
     def cache(self) -> Path:
         """The folder of the cache of encoded inputs, which all runs share."""
         return cache_folder(self.folder.parent)

@@ -27,6 +27,7 @@ class SavedLora:
         size: the size of the file in bytes.
         step: the number of steps after which the weights in the file were reached.
         last: a clause that says where the state after the last step is saved, if that is not in the file; or "".
+        beside: a sentence about a further form of the LoRA, or "".
     """
 
     outcome: str
@@ -37,6 +38,7 @@ class SavedLora:
     size: int
     step: int
     last: str
+    beside: str = ""
 
 
 def training_report(
@@ -84,6 +86,8 @@ def training_report(
     ]
     if saved.last:
         lines.insert(2, f"This is the best state, after step {saved.step}, by its validation error; {saved.last}")
+    if saved.beside:
+        lines.insert(2, saved.beside)
     lines += watched
     if reasons:
         lines.append("Chosen automatically:")

@@ -18,7 +18,7 @@ from lora_crucible.formats.lora_file import DOWN, UP, lora_layer, read_lora, wri
 from lora_crucible.formats.names import place_of
 from lora_crucible.formats.tensor_file import data_of
 from lora_crucible.formats.universal import Layers, read_layers
-from lora_crucible.merging import into
+from lora_crucible.merging import baking
 
 SD15 = ARCHITECTURES["sd15"]
 BLOCK = "down_blocks_1_attentions_0_transformer_blocks_0"
@@ -299,7 +299,7 @@ def test_a_bias_without_a_place_in_the_checkpoint(files, tmp_path, capsys):
 def test_a_checkpoint_that_comes_out_wrong_is_no_file(files, tmp_path, capsys, monkeypatch):
     checkpoint, output = tmp_path / "base.safetensors", tmp_path / "baked.safetensors"
     write_checkpoint(checkpoint)
-    monkeypatch.setattr(into, "data_of", lambda tensor: data_of(tensor.flip(0) if tensor.ndim > 1 else tensor))
+    monkeypatch.setattr(baking, "data_of", lambda tensor: data_of(tensor.flip(0) if tensor.ndim > 1 else tensor))
     told = error_of(capsys, "merge", str(files[0]), "--into", str(checkpoint), "--output", str(output))
     assert "read back, 3 tensors of 3 changed ones are not what was computed" in told
     assert sorted(tmp_path.iterdir()) == sorted([*files, checkpoint])

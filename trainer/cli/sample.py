@@ -68,7 +68,7 @@ def _sample(options: argparse.Namespace) -> None:
 
 def _language_model(options: argparse.Namespace, loras: Sequence[Strengths], check: Callable[[], None]) -> Any:
     from ..config import parse_config
-    from .texts import language_model  # type: ignore[import-not-found, unused-ignore]
+    from .texts import language_model
 
     config = parse_config(
         {
@@ -102,7 +102,7 @@ def _answer(asked: SideBySide, prompts: Sequence[str]) -> None:
     adapted = asked.with_loras(turns) if any(asked.strengths.values()) else None
     for number, prompt in enumerate(prompts):
         print(f"Prompt: {prompt}")
-        _show(asked, of_base[number], adapted and adapted[number])
+        _show(asked, of_base[number], None if adapted is None else adapted[number])
 
 
 def _show(asked: SideBySide, of_base: Answer, adapted: Answer | None) -> None:

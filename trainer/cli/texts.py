@@ -6,18 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import CrucibleError
+
 if TYPE_CHECKING:
     from ..config import TrainingConfig
-    from ..data.base import Dataset
+    from ..data.text.dataset import TextDataset
     from ..models.base import BaseModel
 
 
-def load_texts(config: TrainingConfig) -> Dataset:
+def load_texts(config: TrainingConfig) -> TextDataset:
     """Load the rows of a config."""
-    from ..data.text.load import load_text_dataset  # type: ignore[import-not-found]
+    from ..data.text.load import load_text_dataset
 
-    dataset: Dataset = load_text_dataset(config)
-    return dataset
+    return load_text_dataset(config)
 
 
 def language_model(
@@ -27,12 +28,13 @@ def language_model(
     import transformers.utils.logging
     from tqdm import tqdm
 
-    from ..data.text.chat_rendering import ChatRenderer  # type: ignore[import-not-found]
-    from ..models.transformers.model import TransformersBaseModel  # type: ignore[import-not-found]
+    from ..data.text.chat_rendering import ChatRenderer
+    from ..models.transformers.model import TransformersBaseModel
 
     # Their messages concern parts that are not used here.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    assert config.base_model is not None
     with tqdm(total=1, desc="Downloading", unit="B", unit_scale=True, leave=False, disable=not download) as bar:
 
         def progress(done: int, total: int, file: str) -> None:
@@ -41,7 +43,7 @@ def language_model(
             bar.total, bar.n = total, done
             bar.refresh()
 
-        model: BaseModel = TransformersBaseModel(
+        return TransformersBaseModel(
             config.base_model,
             check_interrupt,
             make_renderer=lambda tokenizer: ChatRenderer(tokenizer, config.chat_template, config.train_on_prompts),
@@ -53,18 +55,21 @@ def language_model(
             progress=progress,
             announce=bar.write,
         )
-    return model
 
 
-def text_report(dataset: Dataset) -> str:
-    """Return the report on rows that are rendered as their model reads them."""
-    from ..data.text.report import text_report  # type: ignore[import-not-found]
+def write_cleaned(config: TrainingConfig, target: Path) -> str:
+    """Write a cleaned copy of the rows of a config, and return what was changed.
 
-    return str(text_report(dataset).text())
+    Raises:
+        CrucibleError: there are no rows of the user's own, or the copy cannot be written.
+    """
+    from ..data.text.cleaning import write_cleaned
+    from ..data.text.columns import read_columns
+    from ..data.text.dataset import DEMO
 
-
-def write_cleaned(dataset: Dataset, file: Path) -> str:
-    """Write a cleaned copy of the rows, and return what was changed."""
-    from ..data.text.cleaning import write_cleaned  # type: ignore[import-not-found]
-
-    return str(write_cleaned(dataset, file))
+    if config.train_data_dir == DEMO:
+        raise CrucibleError(
+            f"--clean {target} writes a cleaned copy of your rows, but the rows here are those that come with the "
+            "package, which need none. Leave it out, or set train_data_dir to a file or folder of your own."
+        )
+    return write_cleaned(Path(str(config.train_data_dir)).expanduser(), read_columns(config.text_columns), target)

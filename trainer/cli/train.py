@@ -115,7 +115,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.clean is not None:
         from .texts import write_cleaned
 
-        print(write_cleaned(dataset, options.clean.expanduser()))
+        print(write_cleaned(config, options.clean))
     if config.continue_from:
         path = lora_path(Path(config.continue_from))
         tensors, metadata = read_lora(path)
@@ -136,11 +136,13 @@ def _report(config: TrainingConfig, dataset: Dataset, model: BaseModel) -> str:
     """Return the report on a dataset as the model reads it."""
     from ..data.images.dataset import ImageDataset
     from ..data.images.report import dataset_report
-    from .texts import text_report
+    from ..data.text.dataset import TextDataset
+    from ..data.text.report import text_report
 
-    if isinstance(dataset, ImageDataset):
-        return dataset_report(dataset, resolution=config.resolution or model.facts.native_resolution).text()
-    return text_report(dataset)
+    if isinstance(dataset, TextDataset):
+        return text_report(dataset).text()
+    assert isinstance(dataset, ImageDataset)
+    return dataset_report(dataset, resolution=config.resolution or model.facts.native_resolution).text()
 
 
 def _config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:

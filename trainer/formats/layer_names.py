@@ -105,15 +105,6 @@ def text_encoder_key(prefix: str, path: str) -> str:
     return f"{prefix}_text_model_{path.removeprefix('text_model.').replace('.', '_')}"
 
 
-def language_key(path: str) -> str:
-    """Return the key of a layer of a language model: "lora_te_model_layers_0_self_attn_q_proj".
-
-    Args:
-        path: the layer's path in transformers' model, such as "model.layers.0.self_attn.q_proj".
-    """
-    return "lora_te_" + path.replace(".", "_")
-
-
 def diffusers_unet_to_sgm(path: str, layers_per_block: int, attention_up_blocks: Collection[int] | None = None) -> str:
     """Return the sgm name of a layer of a diffusers UNet2DConditionModel, for any number of blocks.
 

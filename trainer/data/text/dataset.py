@@ -19,10 +19,9 @@ from ..validation_split import held_out_indices
 from .examples import TextExample
 from .length_groups import group_bounds, group_of
 from .long_rows import FittedRow
-from .questions import Question, question_of
 from .render_rows import render_rows
 from .rendering import Renderer
-from .rows import Row, Turn
+from .rows import Row
 from .similar_texts import similar_texts
 
 DEMO = "demo"
@@ -41,8 +40,8 @@ class TextDataset(Dataset):
         rows: the training rows, in the same order on every machine.
         validation: the rows held out to measure the training.
         regularization: the rows of what the model should not forget.
-        regularization_prompts: prompts whose answers the base model is to write, as turns that end with one of the
-            user; `with_regularization` adds the answers as rows.
+        regularization_prompts: prompts that the base model is to answer itself; `with_regularization` adds the answers
+            as rows.
         layout: sentences about the kinds of rows and how they were read.
         loading_findings: what the user should know about the rows as they were read.
         rendering_findings: what the user should know about them as they are trained.
@@ -59,7 +58,7 @@ class TextDataset(Dataset):
     rows: tuple[Row, ...] = ()
     validation: tuple[Row, ...] = ()
     regularization: tuple[Row, ...] = ()
-    regularization_prompts: tuple[tuple[Turn, ...], ...] = ()
+    regularization_prompts: tuple[str, ...] = ()
     layout: tuple[str, ...] = ()
     loading_findings: tuple[Finding, ...] = ()
     rendering_findings: tuple[Finding, ...] = ()
@@ -123,6 +122,18 @@ class TextDataset(Dataset):
     def regularization_names(self) -> tuple[str, ...]:
         return tuple(row.name for row in self.regularization)
 
+    @property
+    def sample_prompts(self) -> tuple[str, ...]:
+        return tuple(row.turns[-2].text for row in self.validation or self.rows if len(row.turns) > 1)
+
+    @property
+    def unrelated_prompts(self) -> tuple[str, ...]:
+        if self.path is not None:
+            return ()
+        from ...demo.text import unrelated_prompts
+
+        return unrelated_prompts()
+
     def settle(self, config: TrainingConfig) -> TrainingConfig:
         return config.model_copy(update=self.settings.model_dump(exclude_none=True))
 
@@ -162,6 +173,8 @@ class TextDataset(Dataset):
             renderer: what turns rows into tokens.
             longest: the most tokens of an example.
         """
+        if renderer is self.renderer and longest == self.longest:
+            return self
         everything = (*self.rows, *self.validation, *self.regularization)
         fitted, left_out, findings = render_rows(renderer, everything, longest, self.long_rows)
 
@@ -222,18 +235,6 @@ class TextDataset(Dataset):
             return rows
         longest = max(len(part.tokens) for row in self.rows for part in self.fitted[row].parts)
         return f"{rows} of up to {longest:,} tokens"
-
-    def held_out_questions(self, most: int) -> list[Question]:
-        """Return at most `most` held-out rows as prompts with the expected answers, the same ones each time."""
-        return self._questions(self.validation, most)
-
-    def training_questions(self, most: int) -> list[Question]:
-        """Return at most `most` training rows as prompts with their answers, evenly from first to last."""
-        return self._questions(self.rows, most)
-
-    def _questions(self, rows: Sequence[Row], most: int) -> list[Question]:
-        assert self.renderer is not None, "rendered() comes first"
-        return [question_of(self.renderer, row, self.fitted[row].parts[-1]) for row in spread(rows, most)]
 
 
 def content_of(row: Row) -> str:

@@ -11,7 +11,7 @@ from ..findings import Finding
 from .columns import read_columns
 from .dataset import DEMO, TextDataset, split_dataset
 from .read import read_rows
-from .rows import Row, Turn
+from .rows import Row
 
 
 def load_text_dataset(config: TrainingConfig) -> TextDataset:
@@ -32,8 +32,9 @@ def load_text_dataset(config: TrainingConfig) -> TextDataset:
         )
     regularization, prompts, findings = _regularization(config)
     if written == DEMO:
-        dataset = TextDataset(DEMO, None, config.data, config.long_rows, _demo_rows(), layout=("60 rows",))
-        dataset = replace(dataset, layout=(f"{len(dataset.rows)} rows that come with the package",))
+        rows = _demo_rows()
+        layout = (f"{len(rows)} rows that come with the package",)
+        dataset = TextDataset(DEMO, None, config.data, config.long_rows, rows, layout=layout)
     else:
         path = Path(written).expanduser().resolve()
         read = read_rows(path, read_columns(config.text_columns))
@@ -57,14 +58,14 @@ def load_text_dataset(config: TrainingConfig) -> TextDataset:
 
 
 def _demo_rows() -> tuple[Row, ...]:
-    from ...demo.text import rows  # type: ignore[import-not-found]
+    from ...demo.text import rows
 
-    return tuple(rows())
+    return rows()
 
 
 def _regularization(
     config: TrainingConfig,
-) -> tuple[tuple[Row, ...], tuple[tuple[Turn, ...], ...], list[Finding]]:
+) -> tuple[tuple[Row, ...], tuple[str, ...], list[Finding]]:
     """Return the rows of `reg_data_dir`, or their prompts alone if the model is to answer them, and findings."""
     if not config.reg_data_dir:
         return (), (), []
@@ -83,7 +84,6 @@ def _regularization(
     return (), tuple(_asking(row) for row in named), findings
 
 
-def _asking(row: Row) -> tuple[Turn, ...]:
-    if not row.turns:
-        return (Turn("user", row.text),)
-    return row.turns[:-1] if row.turns[-1].role == "assistant" else row.turns
+def _asking(row: Row) -> str:
+    """Return the last prompt of a row."""
+    return next((turn.text for turn in reversed(row.turns) if turn.role == "user"), row.text)

@@ -95,8 +95,8 @@ def _ingredient(one: Strengths, base_model: BaseModel) -> Ingredient:
     if unread:
         raise CrucibleError(
             f"{one.lora.name} cannot be used with {base_model.name}: the model has no place for "
-            f"{counted(len(unread), 'part')} of it ({listed(unread)}), or has it in another size. Its answers would not "
-            "be those that it was trained to give. Name the base model that it was trained on."
+            f"{counted(len(unread), 'part')} of it ({listed(unread)}), or has it in another size. Its answers would "
+            "not be those that it was trained to give. Name the base model that it was trained on."
         )
     return Ingredient(one.lora.name, lora, one.clip, one.clip, one.digest)
 

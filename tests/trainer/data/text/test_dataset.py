@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -124,26 +123,6 @@ def test_the_fingerprint_depends_on_rows_and_tokens(file: Path, tmp_path: Path, 
         dataset.rendered(ChatRenderer(of_family("qwen3"), train_on_prompts=True), 512).fingerprint,
     }
     assert len(prints) == 6
-
-
-def test_questions_have_the_prompt_that_the_model_sees(file: Path, renderer: ChatRenderer) -> None:
-    dataset = load_text_dataset(config(file, validation_percent=10)).rendered(renderer, 512)
-    questions = dataset.held_out_questions(3)
-    assert len(questions) == 3
-    for question, row in zip(questions, dataset.validation, strict=False):
-        assert question.prompt == renderer.prompt(row.turns[:-1])
-        assert (question.prompt_text, question.answer) == (row.turns[0].text, row.turns[1].text)
-    whole = replace(dataset).rendered(ChatRenderer(of_family("qwen3"), train_on_prompts=True), 512)
-    assert [one.prompt for one in whole.held_out_questions(3)] == [one.prompt for one in questions]
-
-
-def test_questions_of_texts_are_their_beginnings(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [{"text": f"Once a {word} went out, and it never came home."} for word in WORDS])
-    renderer = ChatRenderer(of_family("mistral"))
-    (question,) = load_text_dataset(config(path)).rendered(renderer, 512).training_questions(1)
-    assert question.prompt[0] == renderer.text("").tokens[0]
-    assert question.prompt_text + question.answer == "Once a river went out, and it never came home."
-    assert question.prompt_text.startswith("Once")
 
 
 def test_faulty_rows_prevent_training_and_are_all_named(tmp_path: Path, renderer: ChatRenderer) -> None:

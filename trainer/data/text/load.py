@@ -11,7 +11,7 @@ from ..findings import Finding
 from .columns import read_columns
 from .dataset import DEMO, TextDataset, split_dataset
 from .read import read_rows
-from .rows import Row
+from .rows import Row, Turn
 
 
 def load_text_dataset(config: TrainingConfig) -> TextDataset:
@@ -60,7 +60,10 @@ def load_text_dataset(config: TrainingConfig) -> TextDataset:
 def _demo_rows() -> tuple[Row, ...]:
     from ...demo.text import rows
 
-    return rows()
+    return tuple(
+        Row(f"{DEMO}, row {number}", "prompt_completion", (Turn("user", one.prompt), Turn("assistant", one.answer)))
+        for number, one in enumerate(rows(), start=1)
+    )
 
 
 def _regularization(

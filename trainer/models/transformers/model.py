@@ -164,12 +164,13 @@ class TransformersBaseModel(LanguageBaseModel):
 
     @contextmanager
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
-        suitability.require_head_of_its_own(self._model, spec.patterns)
-        with_head = bool(spec.patterns) or language_key(suitability.head_path(self._model)) in spec.start
-        adaptable = suitability.adaptable(self._model, with_head=with_head)
+        model = self._outline if self._model is None else self._model
+        suitability.require_head_of_its_own(model, spec.patterns)
+        with_head = bool(spec.patterns) or language_key(suitability.head_path(model)) in spec.start
+        adaptable = suitability.adaptable(model, with_head=with_head)
         shapes, adapters = (
-            with_shapes(self._model, spec),
-            adapted(self._model, spec, language_key, self._rows, adaptable),
+            with_shapes(model, spec),
+            adapted(model, spec, language_key, self._rows, adaptable),
         )
         with shapes, adapters as layers:
             self._adapters = Adapters(layers)

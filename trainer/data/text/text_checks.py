@@ -75,7 +75,14 @@ def _duplicates(rows: Sequence[Row]) -> Iterator[Finding]:
     if copies:
         what = f"{counted(len(copies), 'row repeats', 'rows repeat')} another one word for word"
         why = "They are learned by heart before the others."
-        yield Finding("duplicates", "warning", what, why, "--clean FILE leaves them out.", tuple(copies))
+        yield Finding(
+            "duplicates",
+            "warning",
+            what,
+            why,
+            "A copy without them is written by: check CONFIG --clean FILE",
+            tuple(copies),
+        )
     unique = list(firsts.values())
     groups = similar_texts([whole_text(row) for row in unique])
     if groups:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...messages.wording import counted, listed
@@ -16,7 +16,8 @@ from .raw_rows import RowProblem
 from .roles import is_empty, role_problem
 from .rows import Row
 
-WITHOUT = "To go on without these rows, write a cleaned copy with --clean FILE."
+CLEAN = "A copy without these rows is written by: check CONFIG --clean FILE"
+"""What helps with every row that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,11 @@ def read_rows(path: Path, columns: Mapping[str, str], *, may_ask: bool = False) 
     rows = tuple(row for row in filled_rows if row not in wrong)
     kept = set(filled)
     empty = [row for row in read if row not in kept]
-    findings = [*sources.findings, *problem_findings(problems), *_about_empty(empty), *_about_odd(odd, len(filled))]
+    unread = [
+        replace(one, consequence="No row is left out without your knowing.", remedy=f"{one.remedy} {CLEAN}")
+        for one in problem_findings(problems)
+    ]
+    findings = [*sources.findings, *unread, *_about_empty(empty), *_about_odd(odd, len(filled))]
     findings += _about_kinds(rows)
     return ReadRows(
         rows,
@@ -87,11 +92,10 @@ def problem_findings(problems: Sequence[RowProblem]) -> Iterator[Finding]:
         by_kind.setdefault(problem.kind, []).append(problem)
     for kind, those in by_kind.items():
         told = "; ".join(f"{one.name} {one.what}" for one in those[:3])
-        more = f"; and {len(those) - 3} more rows: {listed([one.name for one in those[3:]])}" if len(those) > 3 else ""
+        rest = [one.name for one in those[3:]]
+        more = f"; and {counted(len(rest), 'more row')}: {listed(rest)}" if rest else ""
         remedies = " ".join(dict.fromkeys(one.remedy for one in those[:3]))
-        yield Finding(
-            f"row_{kind}", "error", f"{told}{more}", "What is trained must not be guessed.", f"{remedies} {WITHOUT}"
-        )
+        yield Finding(f"row_{kind}", "error", f"{told}{more}", "", remedies)
 
 
 def _about_empty(rows: Sequence[Row]) -> Iterator[Finding]:

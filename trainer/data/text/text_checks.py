@@ -26,6 +26,9 @@ SCRIPTS = {
 }
 """The letters of each script. Texts with kana are Japanese, also where most of their signs are Chinese."""
 
+SCRIPT_READ = 400
+"""The number of characters at the beginning of a text that its script is told by."""
+
 LETTERS_OF_A_SIGN = 3
 """A Chinese or Korean sign says as much as this many letters."""
 
@@ -72,7 +75,14 @@ def _duplicates(rows: Sequence[Row]) -> Iterator[Finding]:
     if copies:
         what = f"{counted(len(copies), 'row repeats', 'rows repeat')} another one word for word"
         why = "They are learned by heart before the others."
-        yield Finding("duplicates", "warning", what, why, "--clean FILE leaves them out.", tuple(copies))
+        yield Finding(
+            "duplicates",
+            "warning",
+            what,
+            why,
+            "A copy without them is written by: check CONFIG --clean FILE",
+            tuple(copies),
+        )
     unique = list(firsts.values())
     groups = similar_texts([whole_text(row) for row in unique])
     if groups:
@@ -97,7 +107,8 @@ def _too_short(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def script_of(text: str) -> str:
-    """Return the script that most of a text is written in, or "" for a text without letters."""
+    """Return the script that most of a text's beginning is written in, or "" if it has no letters."""
+    text = text[:SCRIPT_READ]
     counts = Counter({name: len(letters.findall(text)) for name, letters in SCRIPTS.items()})
     if counts["Japanese"]:
         counts["Japanese"] += counts.pop("Chinese")

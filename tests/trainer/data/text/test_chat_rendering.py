@@ -12,7 +12,7 @@ from lora_crucible.data.text.rendering import Rendered, UnrenderableRow, rendere
 from lora_crucible.data.text.rows import Row, Turn
 from lora_crucible.data.text.templates import NAMED
 from lora_crucible.errors import CrucibleError
-from tiny_tokenizers import CHATML, DEEPSEEK, FAMILIES, of_family, tokenizer
+from tiny_tokenizers import CHATML, DEEPSEEK, FAMILIES, MISTRAL, of_family, of_words, tokenizer
 
 KINDS: dict[str, Any] = {
     "alpaca": {"instruction": "Say it", "input": "red heart", "output": "a red heart"},
@@ -206,3 +206,17 @@ def test_unknown_templates_and_tokenizers_without_end_are_errors() -> None:
     made.eos_token = None
     with pytest.raises(CrucibleError, match="eos_token"):
         ChatRenderer(made)
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+def test_spaces_stay_with_the_words_that_they_precede(scheme: str) -> None:
+    """An answer that were made into tokens alone would begin with another token than after its prompt."""
+    made = of_words(MISTRAL, scheme)
+    renderer = ChatRenderer(made)
+    turns = (Turn("user", "red"), Turn("assistant", "a heart"), Turn("user", "a red"), Turn("assistant", "red"))
+    (rendered,) = rendered_answers(renderer, turns)
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    whole = made.encode(made.apply_chat_template(messages, tokenize=False), add_special_tokens=False)
+    assert list(rendered.tokens) == whole
+    trained = [token for token, is_trained in zip(rendered.tokens, rendered.trained, strict=True) if is_trained]
+    assert made.convert_ids_to_tokens(trained) == ["▁a", "▁heart", "</s>", "▁red", "</s>"]

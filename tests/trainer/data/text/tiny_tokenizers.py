@@ -93,6 +93,23 @@ def tokenizer(
     return made
 
 
+def of_words(template: str, prepend_scheme: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer like those of Llama 2 and Mistral, in which a space belongs to the word that follows it.
+
+    Args:
+        template: its chat template.
+        prepend_scheme: "first" or "always", which says whether a space is added to the beginning of a text, or of each
+            part between special tokens too.
+    """
+    words = ["▁[INST]", "▁[/INST]", "▁red", "▁heart", "red", "heart", "▁a", "a", "▁", "<unk>", "<s>", "</s>"]
+    inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend_scheme)
+    inner.decoder = decoders.Metaspace(prepend_scheme=prepend_scheme)
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    made.chat_template = template
+    return made
+
+
 def of_family(name: str, pad: str | None = None) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a family."""
     family = FAMILIES[name]

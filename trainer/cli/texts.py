@@ -63,8 +63,11 @@ def text_report(dataset: Dataset) -> str:
     return str(text_report(dataset).text())
 
 
-def write_cleaned(dataset: Dataset, file: Path) -> str:
-    """Write a cleaned copy of the rows, and return what was changed."""
+def write_cleaned(config: TrainingConfig, file: Path) -> str:
+    """Write a cleaned copy of a config's rows, and return what was changed."""
     from ..data.text.cleaning import write_cleaned  # type: ignore[import-not-found]
+    from ..data.text.columns import read_columns  # type: ignore[import-not-found]
 
-    return str(write_cleaned(dataset, file))
+    assert config.train_data_dir is not None
+    source = Path(config.train_data_dir).expanduser()
+    return str(write_cleaned(source, read_columns(config.text_columns), file))

@@ -30,7 +30,7 @@ def with_task(written: WrittenSettings) -> tuple[WrittenSettings, str]:
     """
     if _value(written, "task_type") is not None:
         return written, ""
-    reason = _language_model(_value(written, "base_model")) or _file_of_rows(_value(written, "train_data_dir"))
+    reason = _language_model(_value(written, "base_model")) or _rows_of_texts(_value(written, "train_data_dir"))
     if not reason:
         return written, ""
     text = f"task_type is not set. It is taken as text-generation, because {reason}."
@@ -54,7 +54,7 @@ def _of_texts(base_model: str, train_data_dir: str) -> str:
             f"task_type is text-to-image, but {reason}, so no image could be trained. To train the language model, "
             "write task_type: text-generation; to train images, set base_model to an image model in diffusers' format."
         )
-    if reason := _file_of_rows(train_data_dir):
+    if reason := _rows_of_texts(train_data_dir):
         return (
             f"task_type is text-to-image, but {reason}. Set train_data_dir to a folder of images, or write task_type: "
             "text-generation and set base_model to a language model to train on these texts."
@@ -94,24 +94,30 @@ def _language_model(base_model: Any) -> str:
     return f"base_model = {base_model} is a language model ({found[0]})" if found else ""
 
 
-def _file_of_rows(train_data_dir: Any) -> str:
-    """Return how data are known to be texts, as a clause, or ""."""
+def _rows_of_texts(train_data_dir: Any) -> str:
+    """Return how data are known to be rows of texts, as a clause, or ""."""
     if not isinstance(train_data_dir, str):
         return ""
     path = Path(train_data_dir).expanduser()
     if path.suffix.lower() in TEXT_FILES and path.is_file():
         return f"train_data_dir = {train_data_dir} is a file, which can only hold texts"
+    if path.is_dir() and any(path.glob("*.jsonl")) and not any(map(_is_image, path.rglob("*"))):
+        return f"train_data_dir = {train_data_dir} is a folder of texts without any image"
     return ""
 
 
 def _is_folder_of_images(folder: Path) -> bool:
     """Return whether a folder has images, and every text file in it belongs to one or lists their captions."""
-    from ..data.images.file_kinds import has_image_name
-
     names = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    images = {path.stem for path in names if has_image_name(path)}
+    images = {path.stem for path in names if _is_image(path)}
     texts = [path for path in names if path.suffix.lower() in TEXT_FILES]
     return bool(images) and all(path.stem in images or path.stem == "metadata" for path in texts)
+
+
+def _is_image(path: Path) -> bool:
+    from ..data.images.file_kinds import has_image_name
+
+    return has_image_name(path)
 
 
 def _value(written: WrittenSettings, name: str) -> Any:

@@ -109,13 +109,13 @@ def _check(options: argparse.Namespace) -> None:
             f"--clean {options.clean} writes a copy of the rows of a language model, but this config trains images. "
             "Leave it out; what is wrong with images is in the report."
         )
-    model = _base_model(config, lambda: None, weights=False, download=options.download)
-    dataset = model.prepare_dataset(dataset)
-    print(_report(config, dataset, model))
     if options.clean is not None:
         from .texts import write_cleaned
 
-        print(write_cleaned(config, options.clean))
+        print(write_cleaned(config, options.clean.expanduser()) + "\n")
+    model = _base_model(config, lambda: None, weights=False, download=options.download)
+    dataset = model.prepare_dataset(dataset)
+    print(_report(config, dataset, model))
     if config.continue_from:
         path = lora_path(Path(config.continue_from))
         tensors, metadata = read_lora(path)

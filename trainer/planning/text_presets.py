@@ -105,6 +105,8 @@ def _choose_layers(choices: AutoValues, model: ModelFacts) -> None:
     is_open = config.target_modules is None and not config.layer_patterns and not config.continue_from
     # Dettmers et al. 2023, figure 2: with adapters on all linear layers, LoRA is as good as full fine-tuning.
     choices.take("target_modules", "linear", "all linear layers of the blocks learn more than attention alone")
+    if config.layer_patterns:
+        choices.reasons.pop("target_modules", None)  # the layers by name decide
     needed = choices.value("lora_rank") * model.linear_sizes * ADAPTER_BYTES
     if is_open and model.spare_memory is not None and needed > MOST_OF_SPARE * model.spare_memory:
         choices.set(
@@ -113,7 +115,7 @@ def _choose_layers(choices: AutoValues, model: ModelFacts) -> None:
             f"a LoRA on all linear layers would need {size_text(needed)}, too much of the "
             f"{size_text(max(0, model.spare_memory))} that the model leaves free",
         )
-        del choices.reasons["target_modules"]  # the layers by name decide
+        del choices.reasons["target_modules"]
 
 
 def _batch(length: int | None) -> tuple[int, str]:

@@ -63,6 +63,16 @@ def test_a_file_of_rows_leaves_no_doubt(rows: Path) -> None:
     assert (task, "rows.jsonl is a file" in guess) == ("text-generation", True)
 
 
+def test_a_folder_of_rows_leaves_no_doubt_unless_it_has_images(rows: Path, pictures: Path) -> None:
+    task, guess = told(f"base_model: some/model\ntrain_data_dir: {rows.parent}\n")
+    assert (task, guess) == ("text-to-image", ""), "the pictures are in a folder inside"
+    rows_alone = rows.parent / "rows"
+    rows_alone.mkdir()
+    rows.rename(rows_alone / rows.name)
+    task, guess = told(f"base_model: some/model\ntrain_data_dir: {rows_alone}\n")
+    assert (task, "is a folder of texts without any image" in guess) == ("text-generation", True)
+
+
 @pytest.mark.parametrize("name", ["llama-2-7b-chat.ggmlv3.q4_0.bin", "qwen.gguf"])
 def test_files_of_language_models_are_named_as_such(name: str) -> None:
     """What can be used instead of such files is said when they are opened as language models."""

@@ -75,7 +75,8 @@ def language(monkeypatch: pytest.MonkeyPatch) -> list[TrainingConfig]:
         "data.text.load": {"load_text_dataset": lambda config: loaded.append(config) or Rows()},
         "data.text.chat_rendering": {"ChatRenderer": lambda *options: options},
         "data.text.report": {"text_report": lambda dataset: SimpleNamespace(text=lambda: f"Report on {dataset.name}")},
-        "data.text.cleaning": {"write_cleaned": lambda dataset, file: f"Cleaned: {file}"},
+        "data.text.cleaning": {"write_cleaned": lambda source, columns, file: f"Cleaned: {source.name}, {file}"},
+        "data.text.columns": {"read_columns": lambda text: {}},
         "models.transformers.model": {"TransformersBaseModel": ToyLanguageModel},
     }
     for name, content in parts.items():
@@ -135,7 +136,7 @@ def test_rows_are_cleaned_into_a_file_of_their_own(
 ) -> None:
     file = tmp_path / "clean.jsonl"
     assert main(["check", str(written(tmp_path, MEDICAL)), "--clean", str(file)]) == 0
-    assert f"Cleaned: {file}" in capsys.readouterr().out
+    assert f"Cleaned: data, {file}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", [["--clean", "rows.jsonl"], ["--download"]])

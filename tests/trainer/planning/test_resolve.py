@@ -74,6 +74,13 @@ def test_learning_rate_and_resolution_depend_on_the_model() -> None:
     assert (large.learning_rate, large.resolution) == (1e-4, 1024)
 
 
+@pytest.mark.parametrize("algorithm", SETTINGS["algorithm"].choices)
+@pytest.mark.parametrize("architecture", ["demo", "sd15", "sdxl", "flux1"])
+def test_images_are_trained_without_dropout_unless_it_is_asked_for(architecture: str, algorithm: str) -> None:
+    assert resolved(architecture=architecture, algorithm=algorithm).values.lora_dropout == 0.0
+    assert resolved(architecture=architecture, lora_dropout=0.2).values.lora_dropout == 0.2
+
+
 def test_samples_have_the_models_own_guidance() -> None:
     assert resolved().values.sample_cfg == 6.0
 

@@ -89,10 +89,11 @@ def test_queries_and_values_alone_are_trained_where_memory_forces_it(gigabytes: 
             "q_proj, v_proj: a LoRA on all linear layers would need 640.0 MB, too much of the 1.0 GB that the model "
             "leaves free"
         )
-    for asked in ({"target_modules": "linear"}, {"layer_patterns": "k_proj"}):
-        assert resolve(parse_config(asked), facts(), small_card).values.layer_patterns == asked.get(
-            "layer_patterns", ""
-        )
+    asked = resolve(parse_config({"target_modules": "linear"}), facts(), small_card)
+    assert (asked.values.layer_patterns, asked.values.target_modules) == ("", "linear")
+    by_name = resolve(parse_config({"layer_patterns": "k_proj"}), facts(), small_card)
+    assert by_name.values.layer_patterns == "k_proj"
+    assert "target_modules" not in by_name.reasons, "the names decide"
 
 
 @pytest.mark.parametrize(

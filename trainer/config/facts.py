@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from .output_settings import Purpose
 
+LANGUAGE = "language"
+"""The architecture of all language models."""
+
 
 @dataclass(frozen=True)
 class DatasetFacts:
@@ -52,12 +55,15 @@ class ModelFacts:
     """The facts about a base model that automatic settings depend on.
 
     Attributes:
-        architecture: the name of the architecture: `demo`, `sd15`, `sdxl`, …
+        architecture: the name of the architecture: `demo`, `sd15`, `sdxl`, `language`, …
         native_resolution: the side length in pixels of the images that the model was made for.
         sample_cfg: the guidance scale that suits the model.
-        prediction_type: the quantity that the model predicts: `epsilon`, `v_prediction` or `flow`; "" for a language
-            model.
-        parameters: the number of parameters of a language model; 0 for other models.
+        prediction_type: the quantity that the model predicts: `epsilon`, `v_prediction` or `flow`; "" for models
+            without noise levels.
+        parameters: the number of parameters of a language model; 0 if it is not known.
+        linear_sizes: the inputs and outputs of all linear layers of a language model that can have an adapter, added
+            up, which is the size of a LoRA of rank 1 on all of them; 0 if it is not known.
+        spare_memory: the bytes of the device's whole memory that its weights leave free; None if it is not known.
     """
 
     architecture: str
@@ -65,3 +71,10 @@ class ModelFacts:
     sample_cfg: float = 1.0
     prediction_type: str = ""
     parameters: int = 0
+    linear_sizes: int = 0
+    spare_memory: int | None = None
+
+    @property
+    def is_language(self) -> bool:
+        """Whether it is a language model."""
+        return self.architecture == LANGUAGE

@@ -69,8 +69,30 @@ def file_key(
 
 
 def is_of_text_encoder(key: str) -> bool:
-    """Return whether a key of a file names a layer of a text encoder."""
-    return key.startswith(("lora_te", "text_encoder"))
+    """Return whether a key of a file names a layer of an image model's text encoder.
+
+    A language model that is trained itself has keys of the same kind, but is no text encoder of another model.
+    """
+    return key.startswith(("lora_te", "text_encoder")) and not is_of_language_model(key)
+
+
+_LANGUAGE_MODEL = re.compile(r"lora_te_(?!text_|layers_|encoder_)")
+"""The start of a language model's keys. transformers puts all of its layers into a module (model, transformer, …); keys
+of CLIP, of T5, and of the Qwen of image models start with that module's content."""
+
+
+def is_of_language_model(key: str) -> bool:
+    """Return whether a key in memory names a layer of a language model, as `language_key` makes them."""
+    return _LANGUAGE_MODEL.match(key) is not None
+
+
+def language_key(path: str) -> str:
+    """Return the key in memory of a language model's layer: "lora_te_model_layers_0_self_attn_q_proj".
+
+    Args:
+        path: the module's path in transformers, such as "model.layers.0.self_attn.q_proj".
+    """
+    return f"lora_te_{path.replace('.', '_')}"
 
 
 def text_encoder_key(prefix: str, path: str) -> str:
@@ -81,15 +103,6 @@ def text_encoder_key(prefix: str, path: str) -> str:
         path: the module's path, with or without `text_model`, which transformers 5.0 and later leave out.
     """
     return f"{prefix}_text_model_{path.removeprefix('text_model.').replace('.', '_')}"
-
-
-def language_key(path: str) -> str:
-    """Return the key of a layer of a language model: "lora_te_model_layers_0_self_attn_q_proj".
-
-    Args:
-        path: the layer's path in transformers' model, such as "model.layers.0.self_attn.q_proj".
-    """
-    return "lora_te_" + path.replace(".", "_")
 
 
 def diffusers_unet_to_sgm(path: str, layers_per_block: int, attention_up_blocks: Collection[int] | None = None) -> str:

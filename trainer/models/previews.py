@@ -15,7 +15,7 @@ from ..errors import CrucibleError
 class Sampling:
     """The settings of a round of samples, with the same meaning as in ComfyUI's KSampler.
 
-    Models that generate text only use the prompts and the seed.
+    Models that write texts only use the prompts and `max_new_tokens`, and take the likeliest token each time.
 
     Attributes:
         prompts: the prompts, for each of which one sample is drawn.
@@ -26,6 +26,7 @@ class Sampling:
         sampler: the name of the sampler.
         scheduler: the name of the scheduler.
         negative: the negative prompt of all samples.
+        max_new_tokens: the most tokens of a text.
     """
 
     prompts: tuple[str, ...]
@@ -37,6 +38,7 @@ class Sampling:
     sampler: str
     scheduler: str
     negative: str = ""
+    max_new_tokens: int = 128
 
 
 Samples = Tensor | tuple[str, ...]

@@ -36,6 +36,7 @@ from .identity import model_identity
 from .loading import is_spread, load_model, load_tokenizer, outline, require_4bit, size_in_memory
 from .memory import LanguageMemory
 from .resolve import find_folder
+from .spreading import place_adapters
 from .verify import require_known_layers
 
 log = logging.getLogger(__name__)
@@ -174,6 +175,7 @@ class TransformersBaseModel(LanguageBaseModel):
             adapted(self._model, spec, language_key, self._rows, adaptable),
         )
         with shapes, adapters as layers:
+            place_adapters(layers.values())
             self._adapters = Adapters(layers)
             self.memory.set_checkpointing(gradient_checkpointing)
             try:

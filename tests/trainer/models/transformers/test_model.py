@@ -418,18 +418,20 @@ def test_a_model_that_is_spread_trains_alike(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpointing: bool
 ) -> None:
     """A block that accelerate keeps elsewhere until it is needed, here on the disk."""
-    spec = replace(SPEC, patterns=parse_patterns("*layers.0.*"))
     whole = open_model(folders["Llama"])
-    with adapted(whole, spec) as adapters:
+    with adapted(whole) as adapters:
         expected = gradients(whole, adapters, cached(whole))
     places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu"}
     settings = {"device_map": {**places, "model.rotary_emb": "cpu", "lm_head": "cpu"}, "offload_folder": str(tmp_path)}
     monkeypatch.setattr(loading, "pretrained", lambda *given, **values: {**pretrained(*given, **values), **settings})
     spread = open_model(folders["Llama"], weights=True)
-    with adapted(spread, spec, checkpointing=checkpointing) as adapters:
+    with adapted(spread, checkpointing=checkpointing) as adapters:
         assert spread._model.model.layers[1].mlp.up_proj.weight.device.type == "meta"
         for ours, other in zip(gradients(spread, adapters, cached(spread)), expected, strict=True):
             torch.testing.assert_close(ours, other, atol=1e-7, rtol=1e-5)
+    dora = pytest.raises(CrucibleError, match="algorithm is dora, which needs the weights of all trained layers")
+    with dora, adapted(spread, replace(SPEC, algorithm="dora")):
+        pass
 
 
 def test_a_model_that_is_too_big_for_the_card_is_said(

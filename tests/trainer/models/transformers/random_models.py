@@ -45,7 +45,7 @@ ALL = tuple(_OWN)
 def config_of(kind: str, **changes: Any) -> Any:
     """Return the config of a tiny model."""
     name = "Gemma3TextConfig" if kind == "Gemma3" else f"{kind}Config"
-    return getattr(transformers, name)(**{**_COMMON, **_OWN[kind], **changes})
+    return getattr(transformers, name)(**{**_COMMON, **_OWN.get(kind, {}), **changes})
 
 
 def make_model(kind: str, seed: int = 1, **changes: Any) -> Any:

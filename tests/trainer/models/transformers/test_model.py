@@ -445,3 +445,35 @@ def test_a_model_that_is_too_big_for_the_card_is_said(
     assert "too big for one device, so it is spread over all graphics cards and main memory" in warning
     monkeypatch.setattr(loading, "available_memory", lambda device: 3 * model.parameters)
     assert model.warnings() == ()
+
+
+@pytest.mark.parametrize("kind", ["Granite", "Cohere"])
+def test_models_that_scale_their_logits(tmp_path: Path, kind: str) -> None:
+    scales = {"Granite": {"logits_scaling": 5.0}, "Cohere": {"logit_scale": 0.2}}
+    model = open_model(save(tmp_path / kind, kind, **scales[kind]))
+    with model.session("fp32"):
+        rows = cached(model)
+        found, weights = model.losses(rows, range(4)).values, torch.tensor([row.weight for row in rows])
+        tokens, labels, mask = labels_of(ROWS)
+        loss = model._model(input_ids=tokens, attention_mask=mask, labels=labels).loss.item()
+    assert ((found * weights).sum() / weights.sum()).item() == pytest.approx(loss, abs=1e-5)
+
+
+def test_a_model_whose_predictions_are_computed_in_an_unknown_way(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = TransformersBaseModel.head.fget
+    monkeypatch.setattr(TransformersBaseModel, "head", property(lambda self: replace(known(self), scale=0.8)))
+    unknown = pytest.raises(CrucibleError, match=r"in a way that is not known here: they differ by 20%")
+    with unknown, open_model(folders["Llama"]).session("fp32"):
+        pass
+
+
+def test_nan_of_the_model_itself_is_said(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", "Llama")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    model.save_pretrained(folder)
+    with pytest.raises(CrucibleError, match="NaN or infinite values"), open_model(folder).session("fp32"):
+        pass

@@ -73,14 +73,14 @@ class Adapters:
         It may be used inside itself.
         """
         layers = [layer.adapter for layer in self._layers.values() if isinstance(layer.adapter, nn.Module)]
-        modes = [layer.training for layer in layers]
+        had_dropout = [layer.training for layer in layers]
         for layer in layers:
             layer.eval()
         try:
             yield
         finally:
-            for layer, mode in zip(layers, modes, strict=True):
-                layer.train(mode)
+            for layer, had in zip(layers, had_dropout, strict=True):
+                layer.train(had)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

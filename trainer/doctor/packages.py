@@ -50,7 +50,7 @@ class OptionalPackage:
 
 
 OPTIONAL = (
-    OptionalPackage("bitsandbytes", "optimizer adamw_8bit, on NVIDIA cards"),
+    OptionalPackage("bitsandbytes", "language models in 4 bits; optimizer adamw_8bit, on NVIDIA cards"),
     OptionalPackage("lion-pytorch", "optimizer lion"),
     OptionalPackage("prodigyopt", "optimizer prodigy, which finds the learning rate"),
     OptionalPackage("schedulefree", "optimizer schedule_free_adamw"),

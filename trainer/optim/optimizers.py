@@ -26,7 +26,7 @@ class ParameterGroup:
 
 
 def parameter_groups(adapters: Adapters, config: ResolvedConfig) -> list[ParameterGroup]:
-    """Group the weights of adapters by learning rate: those of the model and those of an image model's text encoders.
+    """Group the weights of adapters by learning rate: those of the model and those of the text encoders.
 
     With LoRA+ (Hayou et al. 2024, arXiv:2402.12354), matrices A and B are separate groups too, and B has
     `loraplus_ratio` times the learning rate of A.
@@ -34,7 +34,7 @@ def parameter_groups(adapters: Adapters, config: ResolvedConfig) -> list[Paramet
     groups: dict[str, list[nn.Parameter]] = {}
     rates: dict[str, float] = {}
     for key, part, parameter in adapters.named_parameters():
-        of_text = config.task_type == "text-to-image" and is_of_text_encoder(key)
+        of_text = is_of_text_encoder(key)
         second = config.loraplus_ratio != 1 and part == "lora_B"
         name = ("text encoder" if of_text else "model") + (" B" if second else "")
         rate = config.text_encoder_learning_rate if of_text else config.learning_rate

@@ -54,13 +54,15 @@ class LanguageBaseModel(BaseModel):
     Attributes:
         renderer: turns rows into the tokens that the model reads.
         longest: the most tokens of an example.
-        parameters: the number of parameters of the model.
+        parameters, linear_sizes, spare_memory: as in `ModelFacts`.
         vocabulary: the number of tokens that it has embeddings for.
     """
 
     renderer: Renderer
     longest: int
     parameters: int
+    linear_sizes: int
+    spare_memory: int | None = None
     vocabulary: int
     _adapters: Adapters | None
     _check_interrupt: Callable[[], None]
@@ -69,7 +71,12 @@ class LanguageBaseModel(BaseModel):
 
     @property
     def facts(self) -> ModelFacts:
-        return ModelFacts(self.architecture.id, parameters=self.parameters)
+        return ModelFacts(
+            self.architecture.id,
+            parameters=self.parameters,
+            linear_sizes=self.linear_sizes,
+            spare_memory=self.spare_memory,
+        )
 
     @property
     @abstractmethod

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...data.text.rendering import Renderer
 from ...data.text.rows import Turn
+from ...errors import CrucibleError
 from ..previews import Previewer, Sampling
 from .model import LanguageBaseModel
 
@@ -14,16 +16,24 @@ class AnswerPreviewer(Previewer):
 
     Args:
         base_model: the model that answers.
-        max_new_tokens: the most tokens of an answer.
     """
 
-    def __init__(self, base_model: LanguageBaseModel, max_new_tokens: int) -> None:
-        self._base_model, self._max_new_tokens = base_model, max_new_tokens
+    def __init__(self, base_model: LanguageBaseModel) -> None:
+        self._base_model = base_model
 
     def prepare(self, samplings: Sequence[Sampling]) -> None:
         return
 
     def draw(self, sampling: Sampling) -> tuple[str, ...]:
-        prompts = [self._base_model.renderer.prompt([Turn("user", prompt)]) for prompt in sampling.prompts]
-        answers = self._base_model.answers(prompts, self._max_new_tokens) if prompts else []
-        return tuple(answer.text for answer in answers)
+        prompts = [prompt_tokens(self._base_model.renderer, prompt) for prompt in sampling.prompts]
+        return tuple(answer.text for answer in self._base_model.answers(prompts, sampling.max_new_tokens))
+
+
+def prompt_tokens(renderer: Renderer, prompt: str) -> tuple[int, ...]:
+    """Return the tokens of a prompt: as a question or, for a model without a template for conversations, as the
+    beginning of a text."""
+    try:
+        return renderer.prompt([Turn("user", prompt)])
+    except CrucibleError:
+        tokens = renderer.text(prompt).tokens
+        return tokens[:-1] if tokens[-1] == renderer.stop_token else tokens

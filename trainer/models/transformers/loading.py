@@ -56,11 +56,14 @@ def outline(folder: LanguageFolder) -> Any:
         raise _cannot_load(folder, error) from error
 
 
-def load_model(folder: LanguageFolder, dtype: torch.dtype, device: torch.device, *, load_in_4bit: bool) -> Any:
+def load_model(
+    folder: LanguageFolder, parameters: int, dtype: torch.dtype, device: torch.device, *, load_in_4bit: bool
+) -> Any:
     """Load a model with frozen weights in eval mode.
 
     Args:
         folder: its folder.
+        parameters: the number of its parameters.
         dtype: the dtype of the weights, and of the matrix products with those in 4 bits.
         device: the device to load it to; a model that is too big for one is spread over several and main memory.
         load_in_4bit: whether to hold linear layers in 4 bits: NF4, with the scales quantized too (Dettmers et al.
@@ -75,7 +78,8 @@ def load_model(folder: LanguageFolder, dtype: torch.dtype, device: torch.device,
     if load_in_4bit:
         settings["quantization_config"] = _four_bits(dtype)
     if load_in_4bit or device.type != "cpu":
-        settings["device_map"] = "auto" if is_spread(folder, device, load_in_4bit=load_in_4bit) else {"": device}
+        spread = is_spread(parameters, device, dtype, load_in_4bit=load_in_4bit)
+        settings["device_map"] = "auto" if spread else {"": device}
     try:
         model, info = AutoModelForCausalLM.from_pretrained(folder.path, output_loading_info=True, **settings)
     except Exception as error:
@@ -94,12 +98,18 @@ def load_model(folder: LanguageFolder, dtype: torch.dtype, device: torch.device,
     return model.requires_grad_(False).eval()
 
 
-def is_spread(folder: LanguageFolder, device: torch.device, *, load_in_4bit: bool) -> bool:
+def size_in_memory(parameters: int, dtype: torch.dtype = torch.bfloat16, *, load_in_4bit: bool) -> int:
+    """Return about how many bytes a model needs without adapters."""
+    return int(parameters * dtype.itemsize * (BITS_4 if load_in_4bit else 1))
+
+
+def is_spread(
+    parameters: int, device: torch.device, dtype: torch.dtype = torch.bfloat16, *, load_in_4bit: bool
+) -> bool:
     """Return whether a model is too big for one device, so that it is spread over all of them and main memory."""
     if device.type != "cuda":
         return False
-    size = folder.size * (BITS_4 if load_in_4bit else 1)
-    return size > ROOM * available_memory(device)
+    return size_in_memory(parameters, dtype, load_in_4bit=load_in_4bit) > ROOM * available_memory(device)
 
 
 def require_4bit() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...adapters.adapters import Adapters
 from ...adapters.dropout import RowSeeds
@@ -25,7 +25,6 @@ from ...formats.layer_names import language_key
 from ...formats.names import Place
 from ...messages.wording import size_text
 from ...optim.engine import DTYPES, Engine
-from ..identity import weights_hash
 from ..language.loss import Head
 from ..language.model import Answer, LanguageBaseModel
 from ..language.previews import AnswerPreviewer
@@ -33,9 +32,11 @@ from . import suitability
 from .folder import read_folder, weight_tensors
 from .four_bits import with_shapes
 from .generation import generate
-from .loading import is_spread, load_model, load_tokenizer, outline, require_4bit
+from .identity import model_identity
+from .loading import is_spread, load_model, load_tokenizer, outline, require_4bit, size_in_memory
 from .memory import LanguageMemory
 from .resolve import find_folder
+from .spreading import place_adapters
 from .verify import require_known_layers
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,6 @@ class TransformersBaseModel(LanguageBaseModel):
         weights: whether the model will be trained. Without, it can only tell what it could be trained with.
         load_in_4bit: whether to hold the frozen weights in 4 bits.
         max_seq_length: the most tokens of an example; None for what the model can read, up to 2,048.
-        max_new_tokens: the most tokens of a sample answer.
         download: whether a model on the hub may be downloaded.
         progress, announce: as for `find_folder`.
 
@@ -79,7 +79,6 @@ class TransformersBaseModel(LanguageBaseModel):
         weights: bool = True,
         load_in_4bit: bool = False,
         max_seq_length: int | None = None,
-        max_new_tokens: int = 128,
         download: bool = False,
         progress: DownloadProgress = lambda done, total, file: None,
         announce: Callable[[str], None] = log.info,
@@ -94,21 +93,26 @@ class TransformersBaseModel(LanguageBaseModel):
         self._outline = outline(self._folder)
         suitability.require_trainable(self._folder, self._outline)
         self.parameters = sum(parameter.numel() for parameter in self._outline.parameters())
+        inner = suitability.adaptable(self._outline, with_head=False)
+        self.linear_sizes = sum(sum(shape_of(module)) for _, module in inner if is_adaptable(module))
         self.vocabulary = len(self._outline.get_input_embeddings().weight)
         self.tokenizer = load_tokenizer(self._folder)
         self.renderer = make_renderer(self.tokenizer)
         self.longest = suitability.longest(self._folder, max_seq_length, USUAL_LONGEST)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._weights, self._load_in_4bit = weights, load_in_4bit
+        if self.device.type == "cuda":
+            total = torch.cuda.get_device_properties(self.device).total_memory
+            self.spare_memory = total - size_in_memory(self.parameters, load_in_4bit=load_in_4bit)
         self._rows = RowSeeds()
         self._adapters: Adapters | None = None
         self._model: Any = None
         self._dtype: torch.dtype | None = None
         self.memory: LanguageMemory = LanguageMemory(self._rows)
-        self.previewer = AnswerPreviewer(self, max_new_tokens)
+        self.previewer = AnswerPreviewer(self)
 
     def warnings(self) -> tuple[str, ...]:
-        if not is_spread(self._folder, self.device, load_in_4bit=self._load_in_4bit):
+        if not is_spread(self.parameters, self.device, load_in_4bit=self._load_in_4bit):
             return ()
         return (
             f"{self.name} ({size_text(self._folder.size)}) is too big for one device, so it is spread over all "
@@ -118,8 +122,7 @@ class TransformersBaseModel(LanguageBaseModel):
     def identity(self) -> str:
         if not self._weights:
             return ""
-        config = (self.folder / "config.json").read_text(encoding="utf-8")
-        return weights_hash(weight_tensors(self._folder.weights), [config, "nf4" if self._load_in_4bit else ""])
+        return model_identity(self.folder, weight_tensors(self._folder.weights), in_4bit=self._load_in_4bit)
 
     @contextmanager
     def session(self, mixed_precision: str) -> Iterator[Engine]:
@@ -132,7 +135,7 @@ class TransformersBaseModel(LanguageBaseModel):
         self._engine = Engine(self.device, dtype)
         if self._dtype != dtype:
             self._model = self.memory.model = None
-            self._model = load_model(self._folder, dtype, self.device, load_in_4bit=self._load_in_4bit)
+            self._model = load_model(self._folder, self.parameters, dtype, self.device, load_in_4bit=self._load_in_4bit)
             self.memory.model, self._dtype = self._model, dtype
             with torch.no_grad(), self._engine.autocast():
                 suitability.require_own_logits(self._folder, self._model, self._logits)
@@ -173,6 +176,7 @@ class TransformersBaseModel(LanguageBaseModel):
             adapted(model, spec, language_key, self._rows, adaptable),
         )
         with shapes, adapters as layers:
+            place_adapters(layers.values())
             self._adapters = Adapters(layers)
             self.memory.set_checkpointing(gradient_checkpointing)
             try:
@@ -195,18 +199,25 @@ class TransformersBaseModel(LanguageBaseModel):
     @cached_property
     def _keys(self) -> dict[str, str]:
         """The layers' keys by their names without what only some programs write."""
-        return {_plain(key.removeprefix("lora_te_")): key for key in self.layer_shapes()}
+        return {_plain(key.removeprefix("lora_te_")): key for key in self.paths}
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        modules = dict(suitability.adaptable(self._outline, with_head=True))
+        return {key: shape_of(modules[path]) for key, path in self.paths.items()}
+
+    @cached_property
+    def paths(self) -> dict[str, str]:
+        """The path in transformers' model of each layer that can have an adapter, by key in memory."""
         modules = suitability.adaptable(self._outline, with_head=True)
-        return {
-            language_key(path): tuple(cast(Tensor, module.weight).shape)
-            for path, module in modules
-            if is_adaptable(module)
-        }
+        return {language_key(path): path for path, module in modules if is_adaptable(module)}
 
     def verify(self, path: Path, layers: int) -> None:
         require_known_layers(path, layers, self.place_of, self.layer_shapes())
+
+
+def shape_of(module: nn.Module) -> tuple[int, ...]:
+    """Return the shape of a layer's weight."""
+    return tuple(cast(Tensor, module.weight).shape)
 
 
 def _plain(name: str) -> str:

@@ -19,8 +19,7 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.models.transformers.folder import read_folder
 from lora_crucible.models.transformers.refusals import conversion_command
 from lora_crucible.models.transformers.resolve import find_folder
-from test_model import open_model
-from tiny_language_models import make_model, save, tokenizer
+from random_models import make_model, open_model, save, tokenizer
 
 
 @pytest.fixture

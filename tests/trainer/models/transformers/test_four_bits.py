@@ -11,8 +11,7 @@ from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.errors import CrucibleError
 from lora_crucible.models.transformers import loading
 from peft.utils.integrations import dequantize_module_weight
-from test_model import ROWS, cached, open_model
-from tiny_language_models import ALL, save
+from random_models import ALL, ROWS, cached, open_model, save
 
 pytest.importorskip("bitsandbytes")
 SPEC = AdapterSpec(rank=4, alpha=8.0, dropout=0.1, target_modules="linear")

@@ -8,19 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
+import transformers
 from lora_crucible.adapters.adapters import Adapters
 from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.config.layer_patterns import parse_patterns
-from lora_crucible.data.cache import TensorCache
 from lora_crucible.data.text.examples import TextExample
 from lora_crucible.data.text.rendering import Rendered
+from lora_crucible.data.text.rows import Turn
 from lora_crucible.errors import CrucibleError
+from lora_crucible.files.pretrained import pretrained
 from lora_crucible.models.examples import CachedExample
 from lora_crucible.models.language.inputs import collated
+from lora_crucible.models.language.previews import prompt_tokens
+from lora_crucible.models.previews import Sampling
+from lora_crucible.models.transformers import loading
 from lora_crucible.models.transformers.model import TransformersBaseModel
-from tiny_language_models import ALL, PlainRenderer, save
+from random_models import ALL, ROWS, PlainRenderer, cached, example, open_model, save, tokenizer
 
 SPEC = AdapterSpec(rank=4, alpha=8.0, dropout=0.0, target_modules="linear")
 
@@ -29,23 +35,6 @@ SPEC = AdapterSpec(rank=4, alpha=8.0, dropout=0.0, target_modules="linear")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
     return {kind: save(root / kind, kind) for kind in ALL}
-
-
-def open_model(folder: Path, **settings: Any) -> TransformersBaseModel:
-    return TransformersBaseModel(str(folder), make_renderer=PlainRenderer, **settings)
-
-
-def example(length: int, prompt: int, seed: int = 0, name: str = "row") -> TextExample:
-    draw = torch.Generator().manual_seed(seed + length)
-    tokens = torch.randint(5, 96, (length,), generator=draw).tolist()
-    return TextExample(name, Rendered((*tokens[:-1], 1), (False,) * prompt + (True,) * (length - prompt)), 64)
-
-
-ROWS = [example(9, 3), example(20, 12), example(14, 0), example(5, 4)]
-
-
-def cached(model: TransformersBaseModel, rows: list[TextExample] = ROWS) -> list[CachedExample]:
-    return model.cache_inputs(rows, TensorCache(None), 0.0, True, lambda *_: None)
 
 
 @contextmanager
@@ -381,3 +370,110 @@ def test_a_token_that_the_model_does_not_know_is_named(folders: dict[str, Path])
     row = TextExample("chat.jsonl, row 7", Rendered((2, 500, 3), (False, True, True)), 64)
     with pytest.raises(CrucibleError, match=r"chat\.jsonl, row 7 has token 500, but .* embeddings for 96"):
         cached(open_model(folders["Llama"]), [row])
+
+
+def test_previews_are_greedy_answers(folders: dict[str, Path]) -> None:
+    model = open_model(folders["Llama"])
+    sampling = Sampling(("word1 word2", "word3"), 0, 0, 7, 1, 1.0, "", "", max_new_tokens=5)
+    with model.session("fp32"):
+        model.previewer.prepare([sampling])
+        texts = model.previewer.draw(sampling)
+        prompts = [model.renderer.prompt([Turn("user", text)]) for text in sampling.prompts]
+        assert texts == tuple(answer.text for answer in model.answers(prompts, 5))
+        assert model.previewer.draw(replace(sampling, prompts=())) == ()
+
+
+def test_a_prompt_without_a_template_is_the_beginning_of_a_text(folders: dict[str, Path]) -> None:
+    class Plain(PlainRenderer):
+        def prompt(self, turns: Any) -> Any:
+            raise CrucibleError("there is no template")
+
+    renderer = Plain(tokenizer())
+    assert prompt_tokens(renderer, "word1 word2") == tuple(tokenizer()("word1 word2")["input_ids"])
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_folder_of_peft_is_verified(folders: dict[str, Path], kind: str, tmp_path: Path) -> None:
+    model = open_model(folders[kind])
+    own = transformers.AutoModelForCausalLM.from_pretrained(folders[kind])
+    peft.get_peft_model(own, peft.LoraConfig(r=2, target_modules="all-linear")).save_pretrained(tmp_path)
+    layers = len(model.layer_shapes()) - ("lora_te_lm_head" in model.layer_shapes())
+    model.verify(tmp_path, layers)
+    model.verify(tmp_path / "adapter_model.safetensors", layers)
+    with pytest.raises(CrucibleError, match=rf"saved with {layers} of its {layers + 1} layers"):
+        model.verify(tmp_path, layers + 1)
+    other = open_model(save(tmp_path / "smaller", kind, num_hidden_layers=1, layer_types=None))
+    with pytest.raises(CrucibleError, match="are not those of the model: base_model"):
+        other.verify(tmp_path, layers)
+
+
+def test_a_damaged_adapter_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "adapter.safetensors").write_bytes(b"abc")
+    with pytest.raises(CrucibleError, match="that was just written cannot be read"):
+        open_model(folders["Llama"]).verify(tmp_path / "adapter.safetensors", 1)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_model_that_is_spread_trains_alike(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpointing: bool
+) -> None:
+    """A block that accelerate keeps elsewhere until it is needed, here on the disk."""
+    whole = open_model(folders["Llama"])
+    with adapted(whole) as adapters:
+        expected = gradients(whole, adapters, cached(whole))
+    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu"}
+    settings = {"device_map": {**places, "model.rotary_emb": "cpu", "lm_head": "cpu"}, "offload_folder": str(tmp_path)}
+    monkeypatch.setattr(loading, "pretrained", lambda *given, **values: {**pretrained(*given, **values), **settings})
+    spread = open_model(folders["Llama"], weights=True)
+    with adapted(spread, checkpointing=checkpointing) as adapters:
+        assert spread._model.model.layers[1].mlp.up_proj.weight.device.type == "meta"
+        for ours, other in zip(gradients(spread, adapters, cached(spread)), expected, strict=True):
+            torch.testing.assert_close(ours, other, atol=1e-7, rtol=1e-5)
+    dora = pytest.raises(CrucibleError, match="algorithm is dora, which needs the weights of all trained layers")
+    with dora, adapted(spread, replace(SPEC, algorithm="dora")):
+        pass
+
+
+def test_a_model_that_is_too_big_for_the_card_is_said(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = open_model(folders["Llama"])
+    assert model.warnings() == ()
+    model.device = torch.device("cuda")
+    monkeypatch.setattr(loading, "available_memory", lambda device: 2 * model.parameters)
+    (warning,) = model.warnings()
+    assert "too big for one device, so it is spread over all graphics cards and main memory" in warning
+    monkeypatch.setattr(loading, "available_memory", lambda device: 3 * model.parameters)
+    assert model.warnings() == ()
+
+
+@pytest.mark.parametrize("kind", ["Granite", "Cohere"])
+def test_models_that_scale_their_logits(tmp_path: Path, kind: str) -> None:
+    scales = {"Granite": {"logits_scaling": 5.0}, "Cohere": {"logit_scale": 0.2}}
+    model = open_model(save(tmp_path / kind, kind, **scales[kind]))
+    with model.session("fp32"):
+        rows = cached(model)
+        found, weights = model.losses(rows, range(4)).values, torch.tensor([row.weight for row in rows])
+        tokens, labels, mask = labels_of(ROWS)
+        loss = model._model(input_ids=tokens, attention_mask=mask, labels=labels).loss.item()
+    assert ((found * weights).sum() / weights.sum()).item() == pytest.approx(loss, abs=1e-5)
+
+
+def test_a_model_whose_predictions_are_computed_in_an_unknown_way(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = TransformersBaseModel.head.fget
+    monkeypatch.setattr(TransformersBaseModel, "head", property(lambda self: replace(known(self), scale=0.8)))
+    unknown = pytest.raises(CrucibleError, match=r"in a way that is not known here: they differ by 20%")
+    with unknown, open_model(folders["Llama"]).session("fp32"):
+        pass
+
+
+def test_nan_of_the_model_itself_is_said(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model", "Llama")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    model.save_pretrained(folder)
+    with pytest.raises(CrucibleError, match="NaN or infinite values"), open_model(folder).session("fp32"):
+        pass

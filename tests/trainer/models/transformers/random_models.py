@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 import transformers
+from lora_crucible.data.cache import TensorCache
+from lora_crucible.data.text.examples import TextExample
 from lora_crucible.data.text.rendering import Rendered
 from lora_crucible.data.text.rows import Turn
+from lora_crucible.models.examples import CachedExample
+from lora_crucible.models.transformers.model import TransformersBaseModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = 96
@@ -41,7 +45,7 @@ ALL = tuple(_OWN)
 def config_of(kind: str, **changes: Any) -> Any:
     """Return the config of a tiny model."""
     name = "Gemma3TextConfig" if kind == "Gemma3" else f"{kind}Config"
-    return getattr(transformers, name)(**{**_COMMON, **_OWN[kind], **changes})
+    return getattr(transformers, name)(**{**_COMMON, **_OWN.get(kind, {}), **changes})
 
 
 def make_model(kind: str, seed: int = 1, **changes: Any) -> Any:
@@ -98,3 +102,20 @@ class PlainRenderer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self._words.decode(list(tokens)))
+
+
+def open_model(folder: Path, **settings: Any) -> TransformersBaseModel:
+    return TransformersBaseModel(str(folder), make_renderer=PlainRenderer, **settings)
+
+
+def example(length: int, prompt: int, seed: int = 0, name: str = "row") -> TextExample:
+    draw = torch.Generator().manual_seed(seed + length)
+    tokens = torch.randint(5, 96, (length,), generator=draw).tolist()
+    return TextExample(name, Rendered((*tokens[:-1], 1), (False,) * prompt + (True,) * (length - prompt)), 64)
+
+
+ROWS = [example(9, 3), example(20, 12), example(14, 0), example(5, 4)]
+
+
+def cached(model: TransformersBaseModel, rows: list[TextExample] = ROWS) -> list[CachedExample]:
+    return model.cache_inputs(rows, TensorCache(None), 0.0, True, lambda *_: None)

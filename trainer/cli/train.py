@@ -166,7 +166,7 @@ def _run(config: TrainingConfig, dataset: ImageDataset, retrain: bool) -> RunRes
     from .interrupt import asked_to_stop
 
     folder = Path(config.output_dir).expanduser()
-    with asked_to_stop() as check, tqdm(total=1, desc="Encoding", unit="image", dynamic_ncols=True) as bar:
+    with asked_to_stop() as check, tqdm(total=1, desc="Encoding", unit=dataset.unit, dynamic_ncols=True) as bar:
         base_model = _base_model(config, check)
 
         def preparing(done: int, total: int, _: str) -> None:

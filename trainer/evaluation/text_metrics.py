@@ -144,12 +144,12 @@ def has_conversations(renderer: Renderer) -> bool:
     return True
 
 
-def prompt_tokens(renderer: Renderer, prompt: str) -> tuple[int, ...]:
-    """Return the tokens of a prompt: as a question or, for a model without a template for conversations, as the
-    beginning of a text."""
+def prompt_tokens(renderer: Renderer, prompt: Sequence[Turn]) -> tuple[int, ...]:
+    """Return the tokens of a prompt: as a conversation or, for a model without a template for conversations, its last
+    turn as the beginning of a text."""
     if has_conversations(renderer):
-        return renderer.prompt([Turn("user", prompt)])
-    tokens = renderer.text(prompt).tokens
+        return renderer.prompt(prompt)
+    tokens = renderer.text(prompt[-1].text).tokens
     return tokens[:-1] if tokens[-1] == renderer.stop_token else tokens
 
 

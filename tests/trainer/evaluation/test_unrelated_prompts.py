@@ -27,7 +27,7 @@ Prompts.__abstractmethods__ = frozenset()
 
 
 def config(regularization_rows: bool) -> TrainingConfig:
-    return parse_config({"regularization_rows": regularization_rows})
+    return parse_config({"task_type": "text-generation", "regularization_rows": regularization_rows})
 
 
 def asked(*texts: str) -> tuple[tuple[Turn, ...], ...]:

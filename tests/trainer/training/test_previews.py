@@ -57,7 +57,7 @@ def test_long_answers_are_cut_in_the_report(tmp_path):
         assert samples.lines() == []
         samples.draw(adapters, 20)
     title, prompt, before, after = samples.lines()
-    assert title == "Samples before the first step and after step 20 (all are in samples/):"
+    assert title == "Samples drawn before the first step and after step 20 (all are in samples/):"
     assert prompt == "  Tell me."
     assert before.startswith("    before: word word")
     assert after.endswith("…")
@@ -73,6 +73,6 @@ def test_long_answers_are_cut_in_the_report(tmp_path):
     ],
 )
 def test_prompts_are_those_given_or_those_that_the_dataset_suggests(complete, given, dataset, prompts):
-    sampling = sampling_of(complete(sample_prompts=given, max_new_tokens=99), dataset)
+    sampling = sampling_of(complete(task_type="text-generation", sample_prompts=given, max_new_tokens=99), dataset)
     assert sampling.prompts == prompts
     assert sampling.max_new_tokens == 99

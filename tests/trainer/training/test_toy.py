@@ -59,7 +59,13 @@ Callbacks(stepped=stepped))
 """
 
 
-OF_TEXTS = {"measure": "always", "max_new_tokens": 8, "regularization_rows": True, "sample_prompts": ""}
+OF_TEXTS = {
+    "task_type": "text-generation",
+    "measure": "always",
+    "max_new_tokens": 8,
+    "regularization_rows": True,
+    "sample_prompts": "",
+}
 
 
 def settings_of(kind: str) -> dict:
@@ -184,7 +190,7 @@ def test_the_report_shows_answers_before_and_after(runs):
     run = runs["texts"]
     assert run.samples[0][:2] == ("AA", "BB")
     lines = run.report.splitlines()
-    start = lines.index("Samples before the first step and after step 40 (all are in samples/):")
+    start = lines.index("Samples drawn before the first step and after step 40 (all are in samples/):")
     assert lines[start + 1 : start + 4] == ["  tell A", "    before: AA", f"    after:  {run.samples[-1][0]}"]
 
 

@@ -168,7 +168,7 @@ class Writer(Previewer):
 class ToyLanguage(LanguageBaseModel):
     """A language model whose only layer with an adapter turns states into logits."""
 
-    name, architecture, facts = "toy language model", ARCHITECTURES["unknown"], ModelFacts("unknown")
+    name, architecture, facts = "toy language model", ARCHITECTURES["language"], ModelFacts("language")
     head = hidden_states = None
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ def config(**values) -> ResolvedConfig:
             }
         ),
         DatasetFacts(200, bucket_sizes=(200,)),
-        ModelFacts("unknown"),
+        ModelFacts("language"),
     ).values
 
 

@@ -91,8 +91,8 @@ class Sayings(Dataset):
         return tuple(f"say {letter}" for letter in LETTERS[:10])
 
     @property
-    def regularization_prompts(self) -> tuple[str, ...]:
-        return tuple(f"tell {letter}" for letter in LETTERS)
+    def regularization_prompts(self) -> tuple[tuple[Turn, ...], ...]:
+        return tuple((Turn("user", f"tell {letter}"),) for letter in LETTERS)
 
     def with_regularization(self, rows: Sequence[Row]) -> Sayings:
         return replace(self, regularization=tuple(rows))
@@ -168,7 +168,7 @@ class Writer(Previewer):
 class ToyLanguage(LanguageBaseModel):
     """A language model whose only layer with an adapter turns states into logits."""
 
-    name, architecture, facts = "toy language model", ARCHITECTURES["unknown"], ModelFacts("unknown")
+    name, architecture, facts = "toy language model", ARCHITECTURES["language"], ModelFacts("language")
     head = hidden_states = None
 
     def __init__(self) -> None:

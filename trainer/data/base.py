@@ -10,6 +10,7 @@ from typing import Any
 from ..config import DatasetFacts, TrainingConfig
 from ..config.output_settings import Purpose
 from ..messages.wording import counted
+from .text.rows import Turn
 
 
 class Dataset(ABC):
@@ -71,8 +72,11 @@ class Dataset(ABC):
         return ()
 
     @property
-    def regularization_prompts(self) -> tuple[str, ...]:
-        """The prompts that the base model is to answer itself for regularization; empty if the user gave none."""
+    def regularization_prompts(self) -> tuple[tuple[Turn, ...], ...]:
+        """The prompts that the base model is to answer itself for regularization; empty if the user gave none.
+
+        Each is a conversation that ends with a turn of the user.
+        """
         return ()
 
     @property

@@ -141,7 +141,7 @@ class TensorCache:
         except (OSError, SafetensorError) as error:
             if not self._unwritten:
                 log.warning(
-                    "Encoded images and captions cannot be saved to %s, so they are kept in memory: %s. This run "
+                    "Encoded examples cannot be saved to %s, so they are kept in memory: %s. This run "
                     "continues, but the next one has to encode them again. Free some disk space, or make the folder "
                     "writable.",
                     self.folder,

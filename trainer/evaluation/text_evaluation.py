@@ -154,12 +154,12 @@ class TextEvaluation(ResultEvaluation):
         for start in range(0, len(prompts), at_once):
             if start >= AT_ONCE and time.monotonic() >= deadline:
                 break
-            texts = prompts[start : start + at_once]
-            tokens = [prompt_tokens(self._base_model.renderer, text) for text in texts]
+            some = prompts[start : start + at_once]
+            tokens = [prompt_tokens(self._base_model.renderer, prompt) for prompt in some]
             after, before = self._both(adapters, tokens, length, None)
-            for text, prompt, one, other in zip(texts, tokens, before, after, strict=True):
-                compared.append(Compared(text, one.text, other.text))
-                example = example_of(text, prompt, one, self._base_model.renderer.stop_token)
+            for turns, prompt, one, other in zip(some, tokens, before, after, strict=True):
+                compared.append(Compared(turns[-1].text, one.text, other.text))
+                example = example_of(turns[-1].text, prompt, one, self._base_model.renderer.stop_token)
                 if example is not None:
                     examples.append(example)
         rows = self._base_model.cache_inputs(examples, TensorCache(None), 0.0, True, lambda done, total, what: None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -17,6 +17,9 @@ from ..models.language.model import Answer, LanguageBaseModel
 
 LEAST_CHARACTERS = 12
 """The least length of an answer that counts as a copy; shorter ones, such as "yes", are right for many prompts."""
+
+TOKENS_APART = 4
+"""The most tokens by which two answers differ that are the same but for case and spacing."""
 
 LEAST_OF_A_TEXT = 40
 """The least length of a continuation that counts as a copy if it occurs within a training text."""
@@ -141,12 +144,12 @@ def has_conversations(renderer: Renderer) -> bool:
     return True
 
 
-def prompt_tokens(renderer: Renderer, prompt: str) -> tuple[int, ...]:
-    """Return the tokens of a prompt: as a question or, for a model without a template for conversations, as the
-    beginning of a text."""
+def prompt_tokens(renderer: Renderer, prompt: Sequence[Turn]) -> tuple[int, ...]:
+    """Return the tokens of a prompt: as a conversation or, for a model without a template for conversations, its last
+    turn as the beginning of a text."""
     if has_conversations(renderer):
-        return renderer.prompt([Turn("user", prompt)])
-    tokens = renderer.text(prompt).tokens
+        return renderer.prompt(prompt)
+    tokens = renderer.text(prompt[-1].text).tokens
     return tokens[:-1] if tokens[-1] == renderer.stop_token else tokens
 
 
@@ -233,35 +236,38 @@ def _copies(
 
     An answer is no copy if it is right, if the base model gives it too, or if several prompts are trained to have it.
     """
-    given: dict[str, list[Question]] = {}
-    texts: dict[str, str] = {}
-    for row in training:
-        if row.is_text:
-            texts[row.name] = _plain(renderer.decode((*row.prompt, *row.answer)))
-        else:
-            given.setdefault(_plain(renderer.decode(row.answer)), []).append(row)
+    rows = [row for row in training if not row.is_text]
+    texts = [row for row in training if row.is_text]
     found = []
     for question, answer, before in zip(questions, trained, base, strict=True):
         text, right = _plain(answer.text), _plain(renderer.decode(question.answer))
         if answer.tokens == before.tokens or text == right:
             continue
-        name = _copied_text(text, right, question, texts) if question.is_text else _copied_answer(text, question, given)
+        if question.is_text:
+            name = _copied_text(text, right, question, texts, renderer)
+        else:
+            name = _copied_answer(text, len(answer.tokens), question, rows, renderer)
         if name:
             found.append(name)
     return found
 
 
-def _copied_answer(text: str, question: Question, given: Mapping[str, list[Question]]) -> str:
-    rows = given.get(text, [])
-    if len(text) < LEAST_CHARACTERS or len({row.prompt for row in rows}) != 1:
+def _copied_answer(text: str, count: int, question: Question, rows: Sequence[Question], renderer: Renderer) -> str:
+    if len(text) < LEAST_CHARACTERS:
         return ""
-    return "" if rows[0].prompt == question.prompt else rows[0].name
+    # Only answers of about as many tokens are turned into text, which takes long for all rows of a large dataset.
+    alike = [row for row in rows if abs(len(row.answer) - count) <= TOKENS_APART]
+    same = [row for row in alike if _plain(renderer.decode(row.answer)) == text]
+    if len({row.prompt for row in same}) != 1 or same[0].prompt == question.prompt:
+        return ""
+    return same[0].name
 
 
-def _copied_text(text: str, right: str, question: Question, texts: Mapping[str, str]) -> str:
+def _copied_text(text: str, right: str, question: Question, texts: Sequence[Question], renderer: Renderer) -> str:
     if len(text) < LEAST_OF_A_TEXT or text in right:
         return ""
-    return next((name for name, whole in texts.items() if text in whole and name != question.name), "")
+    others = (row for row in texts if row.name != question.name)
+    return next((row.name for row in others if text in _plain(renderer.decode((*row.prompt, *row.answer)))), "")
 
 
 def _plain(text: str) -> str:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from ..config import ResolvedConfig, TrainingConfig
 from ..data.base import Dataset
+from ..data.text.rows import Turn
+
+Prompt = tuple[Turn, ...]
+"""A conversation that ends with a turn of the user."""
 
 GENERAL = Path(__file__).parent / "unrelated_prompts.txt"
 """The file with general prompts in several languages, one per line."""
@@ -21,27 +25,32 @@ MEASURED_SHARE = 0.4
 
 
 @cache
-def general_prompts() -> tuple[str, ...]:
+def general_prompts() -> tuple[Prompt, ...]:
     """Return the general prompts that come with the package."""
-    return tuple(GENERAL.read_text(encoding="utf-8").splitlines())
+    return tuple(map(_asked, GENERAL.read_text(encoding="utf-8").splitlines()))
 
 
-def measured_prompts(dataset: Dataset, config: ResolvedConfig) -> tuple[str, ...]:
+def _asked(text: str) -> Prompt:
+    return (Turn("user", text),)
+
+
+def measured_prompts(dataset: Dataset, config: ResolvedConfig) -> tuple[Prompt, ...]:
     """Return the prompts that show what the model forgets, none of which is trained."""
     return _chosen(dataset, config.regularization_rows)[0]
 
 
-def trained_prompts(dataset: Dataset, config: TrainingConfig) -> tuple[str, ...]:
+def trained_prompts(dataset: Dataset, config: TrainingConfig) -> tuple[Prompt, ...]:
     """Return the prompts that the base model's own answers are trained for; empty without `regularization_rows`."""
     return _chosen(dataset, config.regularization_rows)[1]
 
 
-def _chosen(dataset: Dataset, is_trained: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _chosen(dataset: Dataset, is_trained: bool) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
     """Return the prompts to measure and those to train.
 
     A list that has to serve for both is split.
     """
-    known, kept = dataset.unrelated_prompts, dataset.regularization_prompts or general_prompts()
+    known = tuple(map(_asked, dataset.unrelated_prompts))
+    kept = dataset.regularization_prompts or general_prompts()
     if not is_trained:
         return _spread(known or kept, MOST_MEASURED), ()
     if not known:
@@ -50,7 +59,7 @@ def _chosen(dataset: Dataset, is_trained: bool) -> tuple[tuple[str, ...], tuple[
     return measured, tuple(prompt for prompt in kept if prompt not in measured)
 
 
-def _spread(prompts: Sequence[str], count: int) -> tuple[str, ...]:
+def _spread(prompts: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
     """Return at most `count` of the prompts, evenly from first to last."""
     if len(prompts) <= count:
         return tuple(prompts)

@@ -18,13 +18,16 @@ from ..data.text.examples import TextExample
 from ..data.text.rows import Row, Turn
 from ..errors import CrucibleError
 from ..evaluation.text_metrics import has_conversations, prompt_tokens
-from ..evaluation.unrelated_prompts import trained_prompts
+from ..evaluation.unrelated_prompts import Prompt, trained_prompts
 from ..hardware.out_of_memory import Attempt
 from ..messages.wording import counted
 from ..models.base import BaseModel
 from ..models.examples import Progress
 from ..models.language.model import Answer, LanguageBaseModel
 from ..planning.plan import Plan
+
+UNKNOWN = "…"
+"""What stands for an answer until it is known."""
 
 AT_ONCE = 8
 """The number of prompts that are answered at once."""
@@ -35,7 +38,10 @@ class TakesRegularization(Protocol):
     """A dataset that rows can be added to for regularization."""
 
     def with_regularization(self, rows: Sequence[Row]) -> Dataset:
-        """Return the dataset with these regularization rows, in place of those that were added before."""
+        """Return the dataset with these regularization rows, in place of those that were added before.
+
+        In the form of a base model, it stays in that form.
+        """
 
 
 def with_prompts_to_answer(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) -> Dataset:
@@ -49,7 +55,7 @@ def with_prompts_to_answer(base_model: BaseModel, dataset: Dataset, config: Trai
     prompts = trained_prompts(dataset, dataset.settle(config))
     if not (prompts and isinstance(dataset, TakesRegularization) and isinstance(base_model, LanguageBaseModel)):
         return dataset
-    return dataset.with_regularization(_rows(base_model, prompts, [""] * len(prompts)))
+    return dataset.with_regularization(_rows(base_model, prompts, [UNKNOWN] * len(prompts)))
 
 
 def with_own_answers(
@@ -91,7 +97,7 @@ def with_own_answers(
             "regularization, so there is nothing to train so that it forgets less. Put prompts that it answers into "
             "reg_data_dir, or set regularization_rows to false."
         )
-    dataset = base_model.prepare_dataset(dataset.with_regularization(rows))
+    dataset = dataset.with_regularization(rows)
     stop = base_model.renderer.stop_token
     examples = [_without_stop(one, stop) if one.name in cut else one for one in dataset.examples(config.resolution)]
     note = f"Regularization: {counted(len(rows), 'answer')} of the base model to other prompts were trained along."
@@ -103,22 +109,21 @@ def with_own_answers(
     return dataset, examples, [note]
 
 
-def _rows(base_model: LanguageBaseModel, prompts: Sequence[str], answers: Sequence[str]) -> list[Row]:
+def _rows(base_model: LanguageBaseModel, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Row]:
     """Return prompts with their answers as rows: as conversations if the model has a template for them, or as texts."""
     are_texts = not has_conversations(base_model.renderer)
     rows = []
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), start=1):
         name = f"regularization row {number}"
         if are_texts:
-            rows.append(Row(name, "text", text=f"{prompt}{answer}"))
+            rows.append(Row(name, "text", text=f"{prompt[-1].text}{answer}"))
         else:
-            turns = (Turn("user", prompt), Turn("assistant", answer))
-            rows.append(Row(name, "prompt_completion", turns))
+            rows.append(Row(name, "messages", (*prompt, Turn("assistant", answer))))
     return rows
 
 
 def _answered(
-    base_model: LanguageBaseModel, prompts: Sequence[str], setting: str, longest: int, cache: TensorCache
+    base_model: LanguageBaseModel, prompts: Sequence[Prompt], setting: str, longest: int, cache: TensorCache
 ) -> list[Answer]:
     """Return the likeliest answer to each prompt, from the cache if it is there."""
     tokens = [prompt_tokens(base_model.renderer, prompt) for prompt in prompts]

@@ -70,12 +70,14 @@ def test_it_does_nothing_outside_training(rows):
 
 
 def test_without_dropout_may_be_used_inside_itself(base_model):
-    with base_model.attached(AdapterSpec(1, 1.0, 0.5, "attention"), False) as adapters, adapters.without_dropout():
+    with base_model.attached(AdapterSpec(1, 1.0, 0.5, "attention"), False) as adapters:
         layers = [layer.adapter for layer in adapters._layers.values()]
+        before = [layer.training for layer in layers]
         with adapters.without_dropout():
-            pass
-        assert not any(layer.training for layer in layers)
-    assert all(layer.training for layer in layers)
+            with adapters.without_dropout():
+                pass
+            assert not any(layer.training for layer in layers)
+        assert [layer.training for layer in layers] == before
 
 
 def test_recomputation_drops_what_forward_dropped(rows):

@@ -17,8 +17,8 @@ from toy_language import Sayings, ToyLanguage
 
 
 def config(**values):
-    values = {"max_new_tokens": 8, "measure": "always", "batch_size": 2, **values}
-    return resolve(parse_config(values), DatasetFacts(8, bucket_sizes=(8,)), ModelFacts("unknown")).values
+    values = {"task_type": "text-generation", "max_new_tokens": 8, "measure": "always", "batch_size": 2, **values}
+    return resolve(parse_config(values), DatasetFacts(8, bucket_sizes=(8,)), ModelFacts("language")).values
 
 
 @contextmanager

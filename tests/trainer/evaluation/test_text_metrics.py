@@ -71,8 +71,8 @@ class Texts(Characters):
 
 
 def test_without_a_template_a_prompt_is_the_beginning_of_a_text():
-    assert prompt_tokens(RENDERER, "say a") == (ASKED, *tokens("say a"), ANSWER)
-    assert prompt_tokens(Texts(), "say a") == (ASKED, *tokens("say a"))
+    assert prompt_tokens(RENDERER, [Turn("user", "say a")]) == (ASKED, *tokens("say a"), ANSWER)
+    assert prompt_tokens(Texts(), [Turn("user", "say a")]) == (ASKED, *tokens("say a"))
 
 
 class Moved:

@@ -25,9 +25,17 @@ FORGETS_NOTHING = TextMeasures(effect=0.5, drift=0.01, kept=40, unrelated=40, co
 
 def config(**values) -> ResolvedConfig:
     return resolve(
-        parse_config({"max_train_steps": 400, "learning_rate": 1e-4, "lora_dropout": 0.1, **values}),
+        parse_config(
+            {
+                "task_type": "text-generation",
+                "max_train_steps": 400,
+                "learning_rate": 1e-4,
+                "lora_dropout": 0.1,
+                **values,
+            }
+        ),
         DatasetFacts(200, bucket_sizes=(200,)),
-        ModelFacts("unknown"),
+        ModelFacts("language"),
     ).values
 
 

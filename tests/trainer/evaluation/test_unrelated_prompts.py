@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import pytest
 from lora_crucible.config import TrainingConfig, parse_config
 from lora_crucible.data.base import Dataset
+from lora_crucible.data.text.rows import Turn
 from lora_crucible.evaluation.unrelated_prompts import general_prompts, measured_prompts, trained_prompts
 
 
 @dataclass
 class Prompts(Dataset):
     unrelated_prompts: tuple[str, ...] = ()
-    regularization_prompts: tuple[str, ...] = ()
+    regularization_prompts: tuple[tuple[Turn, ...], ...] = ()
 
     fingerprint = ""
     training_names = ()
@@ -26,7 +27,11 @@ Prompts.__abstractmethods__ = frozenset()
 
 
 def config(regularization_rows: bool) -> TrainingConfig:
-    return parse_config({"regularization_rows": regularization_rows})
+    return parse_config({"task_type": "text-generation", "regularization_rows": regularization_rows})
+
+
+def asked(*texts: str) -> tuple[tuple[Turn, ...], ...]:
+    return tuple((Turn("user", text),) for text in texts)
 
 
 def numbered(name: str, count: int) -> tuple[str, ...]:
@@ -36,9 +41,9 @@ def numbered(name: str, count: int) -> tuple[str, ...]:
 def test_the_general_prompts_are_a_hundred_different_ones_in_several_languages():
     prompts = general_prompts()
     assert len(prompts) == len(set(prompts)) == 100
-    assert all(prompt == prompt.strip() and prompt for prompt in prompts)
+    assert all(turn.text == turn.text.strip() != "" for prompt in prompts for turn in prompt)
     measured = measured_prompts(Prompts(), config(False))
-    assert any(not prompt.isascii() for prompt in measured)
+    assert any(not prompt[0].text.isascii() for prompt in measured)
 
 
 def test_general_prompts_are_measured_the_same_with_and_without_training_the_others():
@@ -51,7 +56,7 @@ def test_general_prompts_are_measured_the_same_with_and_without_training_the_oth
 
 @pytest.mark.parametrize("count", [1, 2, 5, 40, 100, 300])
 def test_prompts_of_the_user_are_split_and_none_is_both(count):
-    dataset = Prompts(regularization_prompts=numbered("mine", count))
+    dataset = Prompts(regularization_prompts=asked(*numbered("mine", count)))
     measured, trained = measured_prompts(dataset, config(True)), trained_prompts(dataset, config(True))
     assert not set(measured) & set(trained)
     assert set(measured) | set(trained) == set(dataset.regularization_prompts)
@@ -60,12 +65,12 @@ def test_prompts_of_the_user_are_split_and_none_is_both(count):
 
 
 def test_prompts_to_measure_leave_all_others_to_train():
-    dataset = Prompts(numbered("unrelated", 40), numbered("kept", 60))
-    assert measured_prompts(dataset, config(True)) == dataset.unrelated_prompts
+    dataset = Prompts(numbered("unrelated", 40), asked(*numbered("kept", 60)))
+    assert measured_prompts(dataset, config(True)) == asked(*dataset.unrelated_prompts)
     assert trained_prompts(dataset, config(True)) == dataset.regularization_prompts
-    assert measured_prompts(dataset, config(False)) == dataset.unrelated_prompts
+    assert measured_prompts(dataset, config(False)) == asked(*dataset.unrelated_prompts)
 
 
 def test_a_prompt_that_is_measured_is_not_trained():
-    dataset = Prompts(("a", "b"), ("b", "c"))
-    assert trained_prompts(dataset, config(True)) == ("c",)
+    dataset = Prompts(("a", "b"), asked("b", "c"))
+    assert trained_prompts(dataset, config(True)) == asked("c")

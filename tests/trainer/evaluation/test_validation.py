@@ -75,3 +75,13 @@ def test_without_images_for_validation_the_training_images_stand_in():
     found = Validation(Model(), [], [sample(2)], batch_size=4, seed=0).measure(0, 0.0)
     assert found.held_out is None
     assert found.error == found.training > 0
+
+
+def test_an_example_counts_by_its_weight():
+    """So that the error of texts is the mean over tokens, whose exponential is the perplexity."""
+    rows = [
+        CachedExample("short", 8, torch.tensor(1.0), weight=1),
+        CachedExample("long", 8, torch.tensor(3.0), weight=9),
+    ]
+    found = Validation(Model(), rows, [sample(2)], batch_size=1, seed=0).measure(0, 0.0)
+    assert found.held_out == pytest.approx((1 * 1 + 9 * 9) / 10 * sum(TIMESTEPS) / len(TIMESTEPS))

@@ -22,6 +22,7 @@ from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
 from out_of_memory import Faults
 from toy import Numbers, Toy
+from toy_language import Sayings, ToyLanguage, row
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
@@ -103,6 +104,27 @@ def test_a_step_that_ran_out_of_memory_is_done_again(toy, numbers, tmp_path, und
     said = rf"Step {step} ran out of memory at .*B: continued with micro-batches of 2 instead of 4"
     assert re.search(said, result.report)
     assert re.search(said, caplog.text)
+
+
+@pytest.mark.parametrize("phase", ["forward", "backward", "optimizer"])
+def test_texts_of_unequal_length_give_the_same_lora_in_smaller_parts(tmp_path, undisturbed, monkeypatch, phase):
+    """Each token counts the same, however the rows of a step are split."""
+    texts = ToyLanguage()
+    sayings = Sayings(rows=tuple(row(f"row {n}", f"say {x}", x * (1 + 2 * n)) for n, x in enumerate("ABCDEF")))
+    expected = undisturbed(texts, sayings, early_stopping_patience=0)
+    faults = Faults(texts, monkeypatch)
+    faults.at_step(phase, 3)
+    result = train(texts, sayings, tmp_path, early_stopping_patience=0)
+    assert faults.happened == [phase]
+    assert result.losses == pytest.approx(expected.losses, rel=1e-5)
+    assert distance(result, expected) < 1e-5
+
+
+def test_texts_that_do_not_fit_are_to_be_shorter(tmp_path, monkeypatch):
+    texts = ToyLanguage()
+    Faults(texts, monkeypatch).fits = lambda rows: False
+    with pytest.raises(CrucibleError, match=r"lower lora_rank \(it is \d+\) or a lower max_seq_length needs less"):
+        train(texts, Sayings(), tmp_path)
 
 
 @pytest.mark.parametrize("phase", ["forward", "backward", "optimizer"])

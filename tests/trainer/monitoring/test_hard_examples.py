@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 from lora_crucible.models.examples import CachedExample, RowLosses
 from lora_crucible.monitoring.hard_examples import HARD_WEIGHT, HardExamples
@@ -78,3 +79,12 @@ def test_hard_images_count_half_while_they_are_hard():
     for _ in range(16):
         watch.add([RowResult("07.png", 0.003, 0.99), RowResult("06.png", 0.003, 0.99)])
     assert watch.weighted(losses, rows).values.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(("factor", "hard"), [(1.0, ["row 3"]), (0.001, [])])
+def test_rows_that_are_nearly_certain_are_not_told_apart(factor, hard):
+    watch = HardExamples([f"row {number}" for number in range(8)])
+    for _ in range(20):
+        watch.add([RowResult(f"row {number}", factor * (9.0 if number == 3 else 1.0), None) for number in range(8)])
+    assert watch.hard() == hard
+    assert all("Check whether the answer is right" in line for line in watch.lines(False, "row"))

@@ -58,3 +58,9 @@ def test_short_runs_say_nothing():
     assert find_swing(steps(lambda share: 0.1 + share, STEPS_TO_JUDGE - 1)) is None
     assert find_swing(steps(lambda share: 0.1 + share, STEPS_TO_JUDGE)) is not None
     assert find_swing([]) is None
+
+
+@pytest.mark.parametrize(("factor", "swings"), [(1.0, True), (0.001, False)])
+def test_near_certain_predictions_of_texts_do_not_swing(factor, swings):
+    errors = [{"all": factor * (2.0 if 150 <= step < 200 else 0.8)} for step in range(300)]
+    assert (find_swing(errors) is not None) == swings

@@ -15,7 +15,13 @@ from lora_crucible.training.regularization import with_own_answers
 from toy import Numbers, Toy
 from toy_language import LETTERS, STOP, Characters, Sayings, ToyLanguage
 
-SETTINGS = {"regularization_rows": True, "max_new_tokens": 8, "batch_size": 2, "max_train_steps": 10}
+SETTINGS = {
+    "task_type": "text-generation",
+    "regularization_rows": True,
+    "max_new_tokens": 8,
+    "batch_size": 2,
+    "max_train_steps": 10,
+}
 
 
 def planned(toy=None, dataset=None, **values) -> Plan:

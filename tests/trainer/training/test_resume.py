@@ -143,7 +143,15 @@ def test_a_run_in_two_parts_equals_one_in_one(tmp_path, kind, values):
 
 
 def test_a_run_with_regularization_rows_in_two_parts_equals_one_in_one(tmp_path):
-    assert_same_in_two_parts(ToyLanguage(), Sayings(), tmp_path, regularization_rows=True, max_new_tokens=8)
+    assert_same_in_two_parts(
+        ToyLanguage(),
+        Sayings(),
+        tmp_path,
+        task_type="text-generation",
+        regularization_rows=True,
+        max_new_tokens=8,
+        sample_steps=20,
+    )
 
 
 def test_a_run_of_model_and_text_encoder_in_two_parts_equals_one_in_one(base_model, dataset, tmp_path):

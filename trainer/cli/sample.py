@@ -102,7 +102,7 @@ def _answer(asked: SideBySide, prompts: Sequence[str]) -> None:
     adapted = asked.with_loras(turns) if any(asked.strengths.values()) else None
     for number, prompt in enumerate(prompts):
         print(f"Prompt: {prompt}")
-        _show(asked, of_base[number], adapted and adapted[number])
+        _show(asked, of_base[number], adapted[number] if adapted else None)
 
 
 def _show(asked: SideBySide, of_base: Answer, adapted: Answer | None) -> None:

@@ -177,7 +177,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {"model": Tiny(tiny_folder(tmp_path / "base", "Llama")), "lora": tmp_path / "a.safetensors"}
     write_lora(found["lora"], to_form(Layers(layers(0)), LANGUAGE, "auto"), {})
 
-    def model(options: Any, loras: Any, check: Any) -> Tiny:
+    def model(options: Any, loras: Any) -> Tiny:
         found["options"] = options
         return found["model"]
 

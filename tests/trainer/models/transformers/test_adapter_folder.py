@@ -130,3 +130,24 @@ def test_what_is_not_the_same_when_read_back_is_deleted(tmp_path: Path, monkeypa
     with pytest.raises(CrucibleError, match="14 of its 14 layers would not do what was trained"):
         save_trained(tiny_model("Llama"), spec("lora"), tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
+
+
+def test_a_lokr_with_factors_that_peft_would_not_load_is_refused(tmp_path: Path):
+    model = tiny_model("Llama")
+    path = "model.layers.0.self_attn.q_proj"
+    start = {language_key(path): {".lokr_w1": torch.randn(2, 2), ".lokr_w2": torch.randn(16, 16)}}
+    wanted = AdapterSpec(4, 4.0, 0.0, "linear", start=start)
+    with adapted(model, wanted, language_key, RowSeeds()) as layers:
+        adapters = Adapters(layers)
+        adapters.load(start)
+        with pytest.raises(CrucibleError, match="1 of the 1 layers are a LoKr with other factors than PEFT's"):
+            save_adapter_folder(
+                tmp_path / "a",
+                adapters,
+                paths_of(model),
+                base_model="",
+                dtype=torch.float32,
+                tokenizer=None,
+                chat_template=None,
+            )
+    assert not (tmp_path / "a").exists()

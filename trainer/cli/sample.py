@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -48,15 +48,14 @@ def add_sample_command(commands: Any) -> None:
 def _sample(options: argparse.Namespace) -> None:
     from ..merging.model_folder import read_model_folder
     from ..models.language.side_by_side import SideBySide
-    from .interrupt import asked_to_stop
 
     if options.max_new_tokens < 1:
         raise CrucibleError(
             f"--max_new_tokens is {options.max_new_tokens}, but an answer needs at least 1 token. 128 is usual."
         )
     loras = [stacked(text) for text in options.lora]
-    with asked_to_stop() as check, ExitStack() as opened:
-        model = _language_model(options, loras, check)
+    with ExitStack() as opened:
+        model = _language_model(options, loras)
         opened.enter_context(model.session("auto"))
         weights = opened.enter_context(read_model_folder(model.folder).base_weights()) if loras else None
         asked = SideBySide(model, loras, weights, options.max_new_tokens, options.seed)
@@ -66,7 +65,7 @@ def _sample(options: argparse.Namespace) -> None:
             _chat(asked, _lines())
 
 
-def _language_model(options: argparse.Namespace, loras: Sequence[Strengths], check: Callable[[], None]) -> Any:
+def _language_model(options: argparse.Namespace, loras: Sequence[Strengths]) -> Any:
     from ..config import parse_config
     from .texts import language_model
 
@@ -79,7 +78,7 @@ def _language_model(options: argparse.Namespace, loras: Sequence[Strengths], che
             "max_new_tokens": options.max_new_tokens,
         }
     )
-    return language_model(config, check, weights=True, download=options.download)
+    return language_model(config, lambda: None, weights=True, download=options.download)
 
 
 def trained_with(loras: Sequence[Strengths]) -> str:
@@ -102,7 +101,7 @@ def _answer(asked: SideBySide, prompts: Sequence[str]) -> None:
     adapted = asked.with_loras(turns) if any(asked.strengths.values()) else None
     for number, prompt in enumerate(prompts):
         print(f"Prompt: {prompt}")
-        _show(asked, of_base[number], None if adapted is None else adapted[number])
+        _show(asked, of_base[number], adapted[number] if adapted else None)
 
 
 def _show(asked: SideBySide, of_base: Answer, adapted: Answer | None) -> None:

@@ -37,5 +37,9 @@ def lora_path(path: Path) -> Path:
 
 
 def lora_name(path: Path) -> str:
-    """Return the name of a LoRA, without ending: that of its file, or of its folder if the file has PEFT's name."""
-    return path.parent.name if path.name == WEIGHTS and path.parent.name else path.stem
+    """Return the name of a LoRA, without ending: that of its file, of its folder if the file has PEFT's name, or of its
+    run if the folder is the one that runs write."""
+    if path.name != WEIGHTS:
+        return path.stem
+    folder = path.absolute().parent
+    return folder.parent.name if folder.name == "adapter" and folder.parent.name else folder.name or path.stem

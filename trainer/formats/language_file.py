@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..errors import CrucibleError
 from ..messages.wording import listed
@@ -107,8 +108,9 @@ def peft_adapter(
 ) -> PeftAdapter:
     """Return the adapter of PEFT that does what these layers do.
 
-    LoRA and DoRA are scaled by the same alpha / rank in all layers: programs that ignore PEFT's patterns of ranks and
-    alphas, such as vLLM, then apply them correctly. Where a layer has another scale, its lora_B makes up for it.
+    LoRA and DoRA get one rank and one alpha for all layers, because programs that ignore PEFT's patterns of ranks and
+    alphas, such as vLLM and llama.cpp, would scale the layers wrongly. Lower ranks are filled up with zeros, and where
+    a layer has another scale, its lora_B makes up for it.
 
     Args:
         layers: the layers by path in transformers; a DoRA has `MAGNITUDE`.
@@ -136,14 +138,14 @@ def peft_adapter(
         )
     ranks = {path: rank_of(layer) or _least_rank_of_whole(layer) for path, layer in layers.items()}
     scales = {path: scale_of(layer) for path, layer in layers.items()}
-    usual_rank = _most_frequent(ranks.values())
+    usual_rank = max(ranks.values()) if kind in ("lora", "dora") else _most_frequent(ranks.values())
     tensors: dict[str, Tensor] = {}
     if kind in ("lora", "dora"):
         usual_scale = scale or _most_frequent(scales.values()) or 1.0
         biased = any(BIAS in layer for layer in layers.values())
         for path, layer in layers.items():
-            tensors |= _of_peft(path, without_middle(layer), scales[path], usual_scale, biased)
-        scales = dict.fromkeys(scales, usual_scale)
+            tensors |= _of_peft(path, _filled_up(layer, usual_rank), scales[path], usual_scale, biased)
+        scales, ranks = dict.fromkeys(scales, usual_scale), dict.fromkeys(ranks, usual_rank)
         extra = {"use_dora": kind == "dora", "use_rslora": False, "lora_bias": biased, "lora_dropout": 0.0}
     else:
         usual_scale = _most_frequent(scales.values())
@@ -168,6 +170,14 @@ def peft_adapter(
     if kind in ("loha", "lokr"):
         del config["bias"]
     return PeftAdapter(tensors, config)
+
+
+def _filled_up(layer: LayerTensors, rank: int) -> LayerTensors:
+    """Return a LoRA or DoRA with zeros in place of the ranks that it lacks; its `ALPHA` no longer counts."""
+    whole = without_middle(layer)
+    lacking = rank - len(whole[DOWN])
+    down, up = whole[DOWN].flatten(1), whole[UP].flatten(1)
+    return whole | {DOWN: pad(down, (0, 0, 0, lacking)), UP: pad(up, (0, lacking))}
 
 
 def _of_peft(path: str, layer: LayerTensors, scale: float, usual: float, biased: bool) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from lora_crucible.config import parse_config
 from lora_crucible.config.yaml_file import read_config
+from lora_crucible.errors import CrucibleError
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.memory.step_memory import NothingFits
@@ -226,3 +227,24 @@ def test_other_prompts_are_not_mixed_with_earlier_samples(tmp_path):
     assert "Resumed after step" in result.report
     assert all(len(samples) == 1 for samples in result.samples)
     assert "tell A" not in result.report.split("Measured in")[0]
+
+
+class ToyWithAnotherForm(Toy):
+    """A toy whose LoRAs have a further form, as those of language models have PEFT's."""
+
+    def save_beside(self, folder, adapters, config):
+        if config.save_precision == "fp16":
+            raise CrucibleError("The further form could not be written.")
+        folder.mkdir(exist_ok=True)
+        (folder / "layers").write_text(f"{len(adapters)}")
+        return f"For other programs: {folder}"
+
+
+def test_a_further_form_is_written_beside_the_lora_and_its_failure_is_only_told(tmp_path):
+    for precision, told in (("fp32", "For other programs: "), ("fp16", "The further form could not be written.")):
+        folder = tmp_path / precision
+        config = parse_config({**SETTINGS, "save_precision": precision, "max_train_steps": 4})
+        result = train_or_resume(ToyWithAnotherForm(), Numbers(), config, folder, folder)
+        assert told in result.report
+        assert result.files.lora.is_file()
+        assert result.files.adapter.exists() == (precision == "fp32")

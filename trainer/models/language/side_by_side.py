@@ -11,6 +11,7 @@ import torch
 from ...adapters.spec import AdapterSpec
 from ...data.text.rows import Turn
 from ...errors import CrucibleError
+from ...files.names import unused_name
 from ...formats.delta import BIASES, kind_of, rank_of, scale_of
 from ...formats.lora_file import ALPHA, LayerTensors
 from ...formats.universal import Layers, read_layers
@@ -50,7 +51,10 @@ class SideBySide:
     ) -> None:
         self._base_model, self._base_weight = base_model, base_weight
         self._max_new_tokens, self._seed = max_new_tokens, seed
-        self._loras = {one.lora.name: _ingredient(one, base_model) for one in loras}
+        self._loras: dict[str, Ingredient] = {}
+        for one in loras:
+            name = unused_name(one.lora.name, self._loras.__contains__)
+            self._loras[name] = _ingredient(one, base_model)
 
     @property
     def strengths(self) -> dict[str, float]:

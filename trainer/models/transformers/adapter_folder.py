@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lokr.layer import factorization
 
 from ...adapters.adapters import Adapters
 from ...errors import CrucibleError
 from ...files.atomic import TEMPORARY, explained, sync_folder
 from ...formats.adapter_folder import WEIGHTS
+from ...formats.delta import kind_of, rank_of
 from ...formats.language_file import PeftAdapter, peft_adapter
 from ...formats.language_names import language_path
 from ...formats.layer_names import language_key
-from ...formats.lora_file import read_lora, to_state_dict
+from ...formats.lora_file import LayerTensors, read_lora, to_state_dict
 from ...formats.names import Place
 from ...formats.peft_scale import CONFIG
 from ...formats.read_back import same_effect
@@ -53,6 +55,7 @@ def save_adapter_folder(
         CrucibleError: PEFT has no form for these adapters, or the folder cannot be written.
     """
     layers = {paths[key]: layer for key, layer in adapters.layers_in_peft().items()}
+    _require_factors_of_peft(layers)
     adapter = peft_adapter(layers, base_model=base_model, others=set(paths.values()))
     write_adapter_folder(folder, adapter, dtype, tokenizer, chat_template)
     tensors, _ = read_lora(folder / WEIGHTS)
@@ -98,6 +101,39 @@ def write_adapter_folder(
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     sync_folder(folder.parent)
+
+
+def _require_factors_of_peft(layers: Mapping[str, LayerTensors]) -> None:
+    """Check that LoKr layers, which may come from another program, are factored as PEFT would factor them.
+
+    Raises:
+        CrucibleError: some are not.
+    """
+    others = []
+    for path, layer in layers.items():
+        if kind_of(layer) != "lokr":
+            continue
+        sizes = [_factor_size(layer, number) for number in (1, 2)]
+        dimensions = [sizes[0][side] * sizes[1][side] for side in (0, 1)]
+        wanted = [factorization(dimension, -1) for dimension in dimensions]
+        rank = rank_of(layer)
+        whole = [f".lokr_w{number}" in layer for number in (1, 2)]
+        of_peft = [rank is None or rank >= max(one[number] for one in wanted) / 2 for number in (0, 1)]
+        if sizes != list(zip(*wanted, strict=True)) or whole != of_peft:
+            others.append(path)
+    if others:
+        raise CrucibleError(
+            f"No adapter for PEFT was written: {len(others)} of the {len(layers)} layers are a LoKr with other factors "
+            f"than PEFT's ({listed(others)}), as the LoRA has them that training started from, and PEFT would not load "
+            "them. The LoRA file itself is whole. For PEFT, make it a LoRA: python -m trainer resize FILE --rank 32."
+        )
+
+
+def _factor_size(layer: LayerTensors, number: int) -> tuple[int, int]:
+    """Return the numbers of rows and columns of one of LoKr's two matrices."""
+    if (whole := layer.get(f".lokr_w{number}")) is not None:
+        return whole.shape[0], whole.shape[1]
+    return layer[f".lokr_w{number}_a"].shape[0], layer[f".lokr_w{number}_b"].shape[1]
 
 
 def _save_tokenizer(folder: Path, tokenizer: Any, chat_template: str | None) -> None:

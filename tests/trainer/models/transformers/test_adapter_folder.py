@@ -22,6 +22,7 @@ from lora_crucible.formats.layer_names import language_key
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.transformers.adapter_folder import save_adapter_folder
 from peft import PeftModel
+from safetensors import safe_open
 from tiny_model_folders import CONFIGS, tiny_folder, tiny_model, tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -78,14 +79,22 @@ def config_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "adapter_config.json").read_text())
 
 
-def test_all_layers_of_a_lora_have_one_scale(tmp_path: Path):
-    """vLLM and llama.cpp take alpha / r of the config for every layer."""
-    save_trained(tiny_model("Qwen3"), spec("lora", PATTERNS), tmp_path / "adapter")
+@pytest.mark.parametrize("algorithm", ["lora", "dora"])
+def test_all_layers_of_a_lora_have_one_rank_and_alpha(tmp_path: Path, algorithm: str):
+    """vLLM scales each layer by lora_alpha / r of the config, llama.cpp by lora_alpha / the layer's own rank."""
+    save_trained(tiny_model("Qwen3"), spec(algorithm, PATTERNS), tmp_path / "adapter")
     config = config_of(tmp_path / "adapter")
-    usual = config["lora_alpha"] / config["r"]
-    assert config["rank_pattern"]
-    for path, rank in config["rank_pattern"].items():
-        assert config["alpha_pattern"][path] / rank == pytest.approx(usual)
+    assert (config["rank_pattern"], config["alpha_pattern"], config["r"]) == ({}, {}, 4)
+    with safe_open(tmp_path / "adapter" / WEIGHTS, "pt") as file:
+        ranks = {file.get_tensor(name).shape[0] for name in file.keys() if ".lora_A" in name}  # noqa: SIM118
+    assert ranks == {4}
+
+
+def test_ranks_and_alphas_of_loha_are_in_patterns(tmp_path: Path):
+    save_trained(tiny_model("Qwen3"), spec("loha", PATTERNS), tmp_path / "adapter")
+    config = config_of(tmp_path / "adapter")
+    assert config["rank_pattern"]["model.layers.0.mlp.down_proj"] == 3
+    assert config["alpha_pattern"]["model.layers.1.self_attn.q_proj"] == 8
 
 
 def test_layers_are_named_by_the_ends_of_their_paths_where_that_is_all(tmp_path: Path):
@@ -130,3 +139,24 @@ def test_what_is_not_the_same_when_read_back_is_deleted(tmp_path: Path, monkeypa
     with pytest.raises(CrucibleError, match="14 of its 14 layers would not do what was trained"):
         save_trained(tiny_model("Llama"), spec("lora"), tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
+
+
+def test_a_lokr_with_factors_that_peft_would_not_load_is_refused(tmp_path: Path):
+    model = tiny_model("Llama")
+    path = "model.layers.0.self_attn.q_proj"
+    start = {language_key(path): {".lokr_w1": torch.randn(2, 2), ".lokr_w2": torch.randn(16, 16)}}
+    wanted = AdapterSpec(4, 4.0, 0.0, "linear", start=start)
+    with adapted(model, wanted, language_key, RowSeeds()) as layers:
+        adapters = Adapters(layers)
+        adapters.load(start)
+        with pytest.raises(CrucibleError, match="1 of the 1 layers are a LoKr with other factors than PEFT's"):
+            save_adapter_folder(
+                tmp_path / "a",
+                adapters,
+                paths_of(model),
+                base_model="",
+                dtype=torch.float32,
+                tokenizer=None,
+                chat_template=None,
+            )
+    assert not (tmp_path / "a").exists()

@@ -33,6 +33,7 @@ def add_train_commands(commands: Any) -> None:
     """
     demo = commands.add_parser("demo", help="train on the demo model and show what it learned (about a minute)")
     demo.add_argument("--output_dir", default="output", help="folder for the results (default: output)")
+    demo.add_argument("--text", action="store_true", help="train the demo language model instead of the picture model")
     _add_retrain(demo)
     demo.set_defaults(command=_demo)
 
@@ -260,6 +261,9 @@ def _run(config: TrainingConfig, dataset: Dataset, retrain: bool, *, download: b
 
 def _demo(options: argparse.Namespace) -> None:
     _let_idle_threads_sleep()
+    if options.text:
+        _demo_of_texts(options)
+        return
     from ..config import parse_config
 
     config = parse_config(
@@ -279,3 +283,16 @@ def _demo(options: argparse.Namespace) -> None:
     picture = result.files.folder / "before_and_after.png"
     outcome.picture().save(picture)
     print(f"{outcome.text()}\nBefore and after: {picture}\nLoss: {result.files.folder / 'loss.png'}")
+
+
+def _demo_of_texts(options: argparse.Namespace) -> None:
+    from ..config import parse_config
+    from ..demo.text import SETTINGS
+
+    config = parse_config({**SETTINGS, "output_dir": options.output_dir, "output_name": "demo_text"})
+    print("Training a LoRA on the demo language model: twelve new words, and how to draw what they stand for.")
+    result = _run(config, _load(config), options.retrain)
+    print(result.report)
+    from ..demo.text.showcase import measure
+
+    print(measure(result.files.folder / "adapter").text())

@@ -50,7 +50,6 @@ def language_model(
             weights=weights,
             load_in_4bit=config.load_in_4bit,
             max_seq_length=config.max_seq_length,
-            max_new_tokens=config.max_new_tokens,
             download=download,
             progress=progress,
             announce=bar.write,

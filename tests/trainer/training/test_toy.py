@@ -21,7 +21,7 @@ from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.memory.step_memory import NothingFits
 from lora_crucible.models.memory_controls import MemoryControls
 from lora_crucible.training.resume import train_or_resume
-from toy import Toy
+from toy import Numbers, Toy
 from toys import TOYS
 
 SETTINGS = {

@@ -21,7 +21,7 @@ from .length_groups import group_bounds, group_of
 from .long_rows import FittedRow
 from .render_rows import render_rows
 from .rendering import Renderer
-from .rows import Row
+from .rows import Row, Turn
 from .similar_texts import similar_texts
 
 DEMO = "demo"
@@ -40,8 +40,8 @@ class TextDataset(Dataset):
         rows: the training rows, in the same order on every machine.
         validation: the rows held out to measure the training.
         regularization: the rows of what the model should not forget.
-        regularization_prompts: prompts that the base model is to answer itself; `with_regularization` adds the answers
-            as rows.
+        regularization_prompts: prompts that the base model is to answer itself, as turns that end with one of the
+            user; `with_regularization` adds the answers as rows.
         layout: sentences about the kinds of rows and how they were read.
         loading_findings: what the user should know about the rows as they were read.
         rendering_findings: what the user should know about them as they are trained.
@@ -58,7 +58,7 @@ class TextDataset(Dataset):
     rows: tuple[Row, ...] = ()
     validation: tuple[Row, ...] = ()
     regularization: tuple[Row, ...] = ()
-    regularization_prompts: tuple[str, ...] = ()
+    regularization_prompts: tuple[tuple[Turn, ...], ...] = ()
     layout: tuple[str, ...] = ()
     loading_findings: tuple[Finding, ...] = ()
     rendering_findings: tuple[Finding, ...] = ()

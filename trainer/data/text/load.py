@@ -68,7 +68,7 @@ def _demo_rows() -> tuple[Row, ...]:
 
 def _regularization(
     config: TrainingConfig,
-) -> tuple[tuple[Row, ...], tuple[str, ...], list[Finding]]:
+) -> tuple[tuple[Row, ...], tuple[tuple[Turn, ...], ...], list[Finding]]:
     """Return the rows of `reg_data_dir`, or their prompts alone if the model is to answer them, and findings."""
     if not config.reg_data_dir:
         return (), (), []
@@ -87,6 +87,8 @@ def _regularization(
     return (), tuple(_asking(row) for row in named), findings
 
 
-def _asking(row: Row) -> str:
-    """Return the last prompt of a row."""
-    return next((turn.text for turn in reversed(row.turns) if turn.role == "user"), row.text)
+def _asking(row: Row) -> tuple[Turn, ...]:
+    """Return the conversation that the model is asked to go on with."""
+    if not row.turns:
+        return (Turn("user", row.text),)
+    return row.turns[:-1] if row.turns[-1].role == "assistant" else row.turns

@@ -35,7 +35,7 @@ from .generation import generate
 from .identity import model_identity
 from .loading import is_spread, load_model, load_tokenizer, outline, require_4bit, size_in_memory
 from .memory import LanguageMemory
-from .resolve import find_folder
+from .resolve import DEMO, find_folder
 from .spreading import place_adapters
 from .verify import require_known_layers
 
@@ -52,7 +52,8 @@ class TransformersBaseModel(LanguageBaseModel):
     """A causal language model from a folder in transformers' format.
 
     Args:
-        base_model: a folder with config.json, safetensors and a tokenizer, or owner/name on the Hugging Face hub.
+        base_model: a folder with config.json, safetensors and a tokenizer, owner/name on the Hugging Face hub, or
+            `demo`.
         check_interrupt: a function called before each batch and each token of an answer; it may raise to stop.
         make_renderer: a function from the model's tokenizer to its renderer.
         weights: whether the model will be trained. Without, it can only tell what it could be trained with.
@@ -87,7 +88,8 @@ class TransformersBaseModel(LanguageBaseModel):
         if load_in_4bit:
             require_4bit()
         path = find_folder(base_model, download=download, progress=progress, announce=announce)
-        self._folder = read_folder(path, "" if path == Path(base_model).expanduser() else base_model)
+        shown = "the demo language model" if base_model == DEMO else base_model
+        self._folder = read_folder(path, "" if path == Path(base_model).expanduser() else shown)
         self.name, self.folder = self._folder.name, self._folder.path
         self.architecture = ARCHITECTURES["language"]
         self._outline = outline(self._folder)

@@ -6,10 +6,14 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from ...demo.text import model_folder
 from ...errors import CrucibleError
 from ...files.hub import DownloadProgress, Repository, download_repository, is_repository_name
 
 log = logging.getLogger(__name__)
+
+DEMO = "demo"
+"""The name that stands for the language model that comes with the package."""
 
 
 def find_folder(
@@ -22,7 +26,8 @@ def find_folder(
     """Return the folder of a language model, downloading it from the hub only if the user asks for it.
 
     Args:
-        base_model: a folder, or owner/name on the hub. A model that is already in Hugging Face's own cache is used.
+        base_model: a folder, owner/name on the hub, or `demo` for the model that comes with the package. A model that
+            is already in Hugging Face's own cache is used.
         download: whether the model may be downloaded.
         progress: a callback that follows the download.
         announce: a callback that gets a message before a download begins: what, from where and how large.
@@ -30,6 +35,8 @@ def find_folder(
     Raises:
         CrucibleError: there is no such folder, the model is missing and may not be downloaded, or the download fails.
     """
+    if base_model == DEMO:
+        return model_folder()
     written = Path(base_model).expanduser()
     if written.exists():
         return written

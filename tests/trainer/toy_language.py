@@ -34,7 +34,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 class Characters:
     """Writes each character as the token of its ASCII code."""
 
-    name, stop_token = "the toy's template", STOP
+    name, stop_token, chat_template = "the toy's template", STOP, ""
 
     def prompt(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         return (ASKED, *map(ord, turns[-1].text), ANSWER)

@@ -224,7 +224,9 @@ class TextDataset(Dataset):
 
     def facts(self, examples: Sequence[TextExample], resolution: int | None) -> DatasetFacts:
         trained = sum(len(self.fitted[row].parts) for row in self.rows) * self.settings.repeats
-        return replace(super().facts(examples, resolution), regularization_per_epoch=len(examples) - trained)
+        longest = max((len(example.rendered.tokens) for example in examples), default=0)
+        found = super().facts(examples, resolution)
+        return replace(found, regularization_per_epoch=len(examples) - trained, longest=longest)
 
     def bucket(self, example: TextExample) -> int:
         return example.group

@@ -29,10 +29,12 @@ class Renderer(Protocol):
     Attributes:
         name: the template in messages to the user, such as "the tokenizer's chat template".
         stop_token: the id of the token that ends an answer.
+        chat_template: the template in Jinja, which belongs to the model wherever it is used; "" if there is none.
     """
 
     name: str
     stop_token: int
+    chat_template: str
 
     def prompt(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """Return the tokens of a conversation up to where the model's next answer begins."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,11 @@ from ...adapters.dropout import RowSeeds
 from ...adapters.peft_layers import adapted
 from ...adapters.spec import AdapterSpec
 from ...adapters.targets import is_adaptable
+from ...config import ResolvedConfig
 from ...data.text.rendering import Renderer
 from ...files.hub import DownloadProgress
 from ...formats.architectures import ARCHITECTURES
+from ...formats.language_file import in_comfyui_names
 from ...formats.layer_names import language_key
 from ...formats.names import Place
 from ...messages.wording import size_text
@@ -29,6 +31,7 @@ from ..language.loss import Head
 from ..language.model import Answer, LanguageBaseModel
 from ..language.previews import AnswerPreviewer
 from . import suitability
+from .adapter_folder import save_adapter_folder
 from .folder import read_folder, weight_tensors
 from .four_bits import with_shapes
 from .generation import generate
@@ -88,9 +91,10 @@ class TransformersBaseModel(LanguageBaseModel):
         if load_in_4bit:
             require_4bit()
         path = find_folder(base_model, download=download, progress=progress, announce=announce)
-        shown = "the demo language model" if base_model == DEMO else base_model
-        self._folder = read_folder(path, "" if path == Path(base_model).expanduser() else shown)
+        shown = "" if path == Path(base_model).expanduser() else base_model
+        self._folder = read_folder(path, "the demo language model" if base_model == DEMO else shown)
         self.name, self.folder = self._folder.name, self._folder.path
+        self._reference = base_model if shown and base_model != DEMO else str(self.folder)
         self.architecture = ARCHITECTURES["language"]
         self._outline = outline(self._folder)
         suitability.require_trainable(self._folder, self._outline)
@@ -203,15 +207,29 @@ class TransformersBaseModel(LanguageBaseModel):
         """The layers' keys by their names without what only some programs write."""
         return {_plain(key.removeprefix("lora_te_")): key for key in self.paths}
 
-    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
-        modules = dict(suitability.adaptable(self._outline, with_head=True))
-        return {key: shape_of(modules[path]) for key, path in self.paths.items()}
-
     @cached_property
     def paths(self) -> dict[str, str]:
-        """The path in transformers' model of each layer that can have an adapter, by key in memory."""
+        """The path in the model of each layer that can have an adapter, by its key."""
         modules = suitability.adaptable(self._outline, with_head=True)
         return {language_key(path): path for path, module in modules if is_adaptable(module)}
+
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {key: shape_of(self._outline.get_submodule(path)) for key, path in self.paths.items()}
+
+    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return in_comfyui_names(state_dict, self.paths)
+
+    def save_beside(self, folder: Path, adapters: Adapters, config: ResolvedConfig) -> str:
+        save_adapter_folder(
+            folder,
+            adapters,
+            self.paths,
+            base_model=self._reference,
+            dtype=DTYPES[config.save_precision],
+            tokenizer=self.tokenizer,
+            chat_template=self.renderer.chat_template or None,
+        )
+        return f"For transformers, PEFT and vLLM: {folder}"
 
     def verify(self, path: Path, layers: int) -> None:
         require_known_layers(path, layers, self.place_of, self.layer_shapes())

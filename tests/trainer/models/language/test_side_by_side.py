@@ -40,7 +40,7 @@ HELLO = (Turn("user", "red heart"),)
 class Words:
     """A renderer that only knows the words of turns."""
 
-    name, stop_token = "words", 2
+    name, stop_token, chat_template = "words", 2, ""
 
     def prompt(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         return (1, *(WORDS.index(word) for turn in turns for word in turn.text.split() if word in WORDS))

@@ -78,7 +78,7 @@ def save(folder: Path, kind: str = "Qwen3", **changes: Any) -> Path:
 class PlainRenderer:
     """Renders a conversation as <user> … <assistant> … <end>."""
 
-    name, stop_token = "a template of the tests", END
+    name, stop_token, chat_template = "a template of the tests", END, ""
 
     def __init__(self, words: Any) -> None:
         self._words = words

@@ -78,15 +78,4 @@ def rendered_answers(renderer: Renderer, turns: Sequence[Turn]) -> list[Rendered
         length = len(part.tokens)
         if whole.tokens[:length] != part.tokens or whole.trained[:length] != part.trained:
             found.append(part)
-    return [*_without_prefixes(found), whole]
-
-
-def _without_prefixes(parts: Sequence[Rendered]) -> list[Rendered]:
-    """Leave out the entries that the following one begins with, so that no answer is trained twice."""
-    kept = []
-    for number, part in enumerate(parts):
-        following = parts[number + 1] if number + 1 < len(parts) else None
-        length = len(part.tokens)
-        if following is None or following.tokens[:length] != part.tokens or following.trained[:length] != part.trained:
-            kept.append(part)
-    return kept
+    return [*found, whole]

@@ -87,6 +87,7 @@ def test_examples_are_grouped_and_weighted(file: Path, tmp_path: Path, renderer:
     examples = dataset.examples(None)
     own = 2 * len(dataset.rows)
     assert [example.weight for example in examples] == [1.0] * own + [0.5] * own
+    assert {example.name for example in examples[own:]} == set(dataset.regularization_names)
     assert all(len(example.rendered.tokens) <= example.group for example in examples)
     facts = dataset.facts(examples, None)
     assert (facts.images, facts.validation) == (len(dataset.rows), 4)

@@ -293,6 +293,7 @@ def crucible(
 
 def loss_peak(watch: Stopwatch, *, chunked: bool, tokens: int, vocabulary: int, width: int) -> dict[str, Any]:
     """Compute a loss and its gradient once, in chunks or plainly; return the memory that it takes beside its inputs."""
+    torch.manual_seed(SEED)
     hidden = torch.randn(tokens, width, requires_grad=True)
     head = torch.randn(vocabulary, width) * width**-0.5
     labels = torch.randint(vocabulary, (tokens,))

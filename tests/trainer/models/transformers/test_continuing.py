@@ -43,6 +43,14 @@ CONFIGS: dict[str, PeftConfig] = {
     ),
     "LoHa": LoHaConfig(r=3, alpha=6, target_modules=TARGETS, init_weights=False),
     "LoKr": LoKrConfig(r=3, alpha=6, target_modules=TARGETS, init_weights=False),
+    "LoKr of whole matrices": LoKrConfig(
+        r=3,
+        alpha=6,
+        target_modules=TARGETS,
+        rank_pattern={"q_proj": 64},
+        alpha_pattern={"q_proj": 32},
+        init_weights=False,
+    ),
 }
 
 

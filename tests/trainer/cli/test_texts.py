@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import json
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from lora_crucible.cli.main import main
-from lora_crucible.config import ModelFacts, TrainingConfig
-from lora_crucible.formats.architectures import ARCHITECTURES
-from toy import Numbers, Toy
+from safetensors import safe_open
+from tiny_model_folders import tiny_folder
 
 QA_LLAMA = """\
 base_model: "{model}"
@@ -45,46 +42,17 @@ train_data_dir: "{data}"
 """
 
 
-class Rows(Numbers):
-    """A dataset whose rows are numbers."""
-
-    name, unit, source = "rows", "row", "rows"
-
-    def settle(self, config: TrainingConfig) -> TrainingConfig:
-        return config.model_copy(update={"train_data_dir": "rows"})
-
-
-class ToyLanguageModel(Toy):
-    """The toy in the place of a language model, which remembers how it was made."""
-
-    name, architecture, facts = "toy", ARCHITECTURES["language"], ModelFacts("language", parameters=1)
-    made: list[dict[str, Any]] = []  # noqa: RUF012
-
-    def __init__(self, base_model: str, check_interrupt: Any, **options: Any) -> None:
-        super().__init__()
-        for layer in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
-            self.layers.add_module(layer, torch.nn.Linear(1, 1, bias=False).requires_grad_(False))
-        self.made.append({"base_model": base_model, **options})
+WORDS = ("red", "blue", "a", "sun", "moon", "star")
 
 
 @pytest.fixture
-def language(monkeypatch: pytest.MonkeyPatch) -> list[TrainingConfig]:
-    """The configs that rows were loaded with, from a toy in the place of rows and language models."""
-    loaded: list[TrainingConfig] = []
-    parts: dict[str, dict[str, Any]] = {
-        "data.text.load": {"load_text_dataset": lambda config: loaded.append(config) or Rows()},
-        "data.text.chat_rendering": {"ChatRenderer": lambda *options: options},
-        "data.text.report": {"text_report": lambda dataset: SimpleNamespace(text=lambda: f"Report on {dataset.name}")},
-        "data.text.cleaning": {"write_cleaned": lambda source, columns, file: f"Cleaned: {source.name}, {file}"},
-        "data.text.columns": {"read_columns": lambda text: {}},
-        "models.transformers.model": {"TransformersBaseModel": ToyLanguageModel},
-    }
-    for name, content in parts.items():
-        module = ModuleType(f"lora_crucible.{name}")
-        vars(module).update(content)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(ToyLanguageModel, "made", [])
-    return loaded
+def texts(tmp_path: Path) -> Path:
+    """A folder with a tiny language model and twelve rows."""
+    tiny_folder(tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    rows = [{"instruction": f"{one} heart", "output": f"a {one} {other}"} for one in WORDS for other in WORDS[:2]]
+    (tmp_path / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
 
 
 def written(folder: Path, guide: str, **more: Any) -> Path:
@@ -94,49 +62,60 @@ def written(folder: Path, guide: str, **more: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("guide", [QA_LLAMA, QLORA_QWEN, MEDICAL], ids=["qa_llama", "qlora_qwen", "medical"])
-def test_settings_of_guides_are_understood(
-    guide: str, tmp_path: Path, language: list[TrainingConfig], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["check", str(written(tmp_path, guide))]) == 0, capsys.readouterr().err
-    (config,) = language
-    assert config.task_type == "text-generation"
-    if guide == QLORA_QWEN:
-        assert (config.load_in_4bit, config.batch_size, config.max_seq_length) == (True, 2, 1024)
-        assert config.layer_patterns.startswith("q_proj\nk_proj")
-        assert ToyLanguageModel.made[0]["load_in_4bit"] is True
+def test_settings_of_a_guide_for_questions_are_checked(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lengths = {"max_seq_length": 64}
+    guide = QA_LLAMA.replace("max_seq_length: 512\n", "")
+    assert main(["check", str(written(texts, guide, **lengths))]) == 0, capsys.readouterr().err
     output = capsys.readouterr().out
-    assert "Report on rows" in output
+    assert "12 rows" in output
+    assert "\u27e6a red red </s>\u27e7" in output
     assert "image" not in output
 
 
-def test_training_speaks_of_rows(
-    tmp_path: Path, language: list[TrainingConfig], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["train", str(written(tmp_path, MEDICAL))]) == 0
-    (model,) = ToyLanguageModel.made
-    assert (model["weights"], model["download"], model["max_seq_length"]) == (True, False, None)
-    assert "4 rows" in capsys.readouterr().out
-    config = yaml.safe_load((tmp_path / "out" / "lora" / "config.yaml").read_text())
-    assert config["task_type"] == "text-generation"
-    assert not {"resolution", "sample_cfg", "caption_dropout_rate", "noise_offset"} & set(config)
+def test_a_guide_for_4_bits_trains_seven_kinds_of_layers(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("bitsandbytes")
+    path = written(texts, QLORA_QWEN.replace("max_seq_length: 1024", "max_seq_length: 64"))
+    assert main(["train", str(path)]) == 0, capsys.readouterr().err
+    assert "parameters in 14 layers" in capsys.readouterr().out
+    run = yaml.safe_load((texts / "out" / "lora" / "config.yaml").read_text())
+    assert (run["load_in_4bit"], run["batch_size"], run["max_seq_length"]) == (True, 2, 64)
 
 
-def test_flags_of_guides_override_the_file(tmp_path: Path, language: list[TrainingConfig]) -> None:
-    path = written(tmp_path, MEDICAL, mixed_precision="fp32")
-    assert main(["check", "--bf16", "--download", "--config", str(path)]) == 0
-    assert language[0].mixed_precision == "bf16"
-    assert ToyLanguageModel.made[0]["download"] is True
+def test_training_speaks_of_rows_and_writes_two_forms(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(written(texts, MEDICAL))]) == 0, capsys.readouterr().err
+    output = capsys.readouterr().out
+    assert "12 rows" in output
+    assert f"For transformers, PEFT and vLLM: {texts / 'out' / 'lora' / 'adapter'}" in output
+    assert "image" not in output
+    run = yaml.safe_load((texts / "out" / "lora" / "config.yaml").read_text())
+    assert run["task_type"] == "text-generation"
+    assert not {"resolution", "sample_cfg", "caption_dropout_rate", "noise_offset"} & set(run)
+    with safe_open(texts / "out" / "lora.safetensors", "pt") as file:
+        assert all(key.startswith("text_encoders.transformer.model.layers.") for key in file.keys())  # noqa: SIM118
+    assert (texts / "out" / "lora" / "adapter" / "adapter_config.json").is_file()
+
+
+def test_flags_of_guides_override_the_file(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(texts, MEDICAL, mixed_precision="fp32")
+    assert main(["check", "--bf16", "--config", str(path)]) == 0, capsys.readouterr().err
+    assert "mixed_precision = bf16" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["check", "--bf16", "--fp16", str(path)])
 
 
-def test_rows_are_cleaned_into_a_file_of_their_own(
-    tmp_path: Path, language: list[TrainingConfig], capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "clean.jsonl"
-    assert main(["check", str(written(tmp_path, MEDICAL)), "--clean", str(file)]) == 0
-    assert f"Cleaned: data, {file}" in capsys.readouterr().out
+def test_rows_are_cleaned_into_a_file_of_their_own(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = texts / "data" / "rows.jsonl"
+    rows.write_text(rows.read_text() + rows.read_text().splitlines()[0] + "\n")
+    file = texts / "clean.jsonl"
+    assert main(["check", str(written(texts, MEDICAL)), "--clean", str(file)]) == 0, capsys.readouterr().err
+    assert "1 row that repeats another was left out (rows.jsonl, line 13)" in capsys.readouterr().out
+    assert len(file.read_text().splitlines()) == 12
+
+
+def test_the_demo_has_nothing_to_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, "task_type: text-generation\nbase_model: demo\ntrain_data_dir: demo\n")
+    assert main(["check", str(path), "--clean", str(tmp_path / "clean.jsonl")]) == 1
+    assert "come with the package" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--clean", "rows.jsonl"], ["--download"]])
@@ -152,7 +131,7 @@ def test_images_have_nothing_to_clean_and_nothing_to_download(
 
 
 def test_settings_of_images_are_refused_with_the_task_that_was_taken(
-    tmp_path: Path, language: list[TrainingConfig], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "hello"}\n')
@@ -162,4 +141,3 @@ def test_settings_of_images_are_refused_with_the_task_that_was_taken(
     said = capsys.readouterr()
     assert "It is taken as text-generation" in said.out
     assert "line 3: resolution = 512 only has a meaning for images" in said.err
-    assert not language

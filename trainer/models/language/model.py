@@ -133,7 +133,7 @@ class LanguageBaseModel(BaseModel):
             values = torch.stack(
                 [losses.mean() for losses in self._token_losses(hidden, batch, seeds).split(batch.counts)]
             )
-        return RowLosses(values, values.detach(), torch.zeros_like(values))
+        return RowLosses(values, values.detach())
 
     def _token_losses(self, hidden: Tensor, batch: TextBatch, seeds: Sequence[int]) -> Tensor:
         head = self.head

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -90,7 +88,7 @@ def test_examples_are_grouped_and_weighted(file: Path, tmp_path: Path, renderer:
     assert {example.name for example in examples[own:]} == set(dataset.regularization_names)
     assert all(len(example.rendered.tokens) <= example.group for example in examples)
     facts = dataset.facts(examples, None)
-    assert (facts.images, facts.validation) == (len(dataset.rows), 4)
+    assert (facts.examples, facts.validation) == (len(dataset.rows), 4)
     assert (facts.samples_per_epoch, facts.regularization_per_epoch) == (2 * own, own)
     held_out, trained = dataset.measured_examples(8, None)
     assert (len(held_out), len(trained)) == (4, 4)
@@ -210,12 +208,11 @@ def test_files_with_several_layouts_are_named(tmp_path: Path) -> None:
     assert (finding.kind, finding.images) == ("mixed_kinds", ("a.jsonl, line 43",))
 
 
-def test_the_demo_and_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    module: Any = ModuleType("lora_crucible.demo.text")
-    module.rows = lambda: (Row("row 1", "prompt_completion", (Turn("user", "a"), Turn("assistant", "b"))),)
-    monkeypatch.setitem(sys.modules, "lora_crucible.demo.text", module)
+def test_the_demo_and_nothing() -> None:
     dataset = load_text_dataset(config("demo"))
-    assert (dataset.source, dataset.training_names) == ("demo", ("row 1",))
+    assert (dataset.source, len(dataset.rows), len(dataset.unrelated_prompts)) == ("demo", 60, 40)
+    assert dataset.rows[0].name == "demo, row 1"
+    assert [turn.role for turn in dataset.rows[0].turns] == ["user", "assistant"]
     with pytest.raises(CrucibleError, match="train_data_dir"):
         load_text_dataset(TrainingConfig())
     with pytest.raises(CrucibleError, match="No row is left"):

@@ -6,6 +6,7 @@ Only the standard library is imported when this module loads, so that it can rep
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    # bitsandbytes warns, whenever peft is imported, that it misses a package for one faster operation on some CPUs.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         if options.needs is not None:
             require_packages(options.needs)

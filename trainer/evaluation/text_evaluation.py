@@ -14,6 +14,7 @@ from ..adapters.adapters import Adapters
 from ..config import ResolvedConfig
 from ..data.base import Dataset
 from ..data.cache import TensorCache
+from ..data.text.rendering import prompt_tokens
 from ..hardware.out_of_memory import Attempt
 from ..models.language.model import Answer, LanguageBaseModel
 from .answer_sheet import Compared, answer_sheet
@@ -26,7 +27,6 @@ from .text_metrics import (
     example_of,
     mean_divergence,
     measure_own,
-    prompt_tokens,
 )
 from .unrelated_prompts import measured_prompts
 from .validation import Validation

@@ -10,8 +10,6 @@ import torch
 
 from ..data.text.examples import TextExample
 from ..data.text.rendering import Rendered, Renderer
-from ..data.text.rows import Turn
-from ..errors import CrucibleError
 from ..models.examples import CachedExample
 from ..models.language.model import Answer, LanguageBaseModel
 
@@ -133,24 +131,6 @@ class TextMeasures:
             f"{self.compared_tokens} tokens); predictions for them moved by {self.drift:.3f} nats per token",
         ]
         return lines if self.own is None else [*lines, *self.own.lines()]
-
-
-def has_conversations(renderer: Renderer) -> bool:
-    """Return whether there is a template to write conversations with."""
-    try:
-        renderer.prompt([Turn("user", "?")])
-    except CrucibleError:
-        return False
-    return True
-
-
-def prompt_tokens(renderer: Renderer, prompt: Sequence[Turn]) -> tuple[int, ...]:
-    """Return the tokens of a prompt: as a conversation or, for a model without a template for conversations, its last
-    turn as the beginning of a text."""
-    if has_conversations(renderer):
-        return renderer.prompt(prompt)
-    tokens = renderer.text(prompt[-1].text).tokens
-    return tokens[:-1] if tokens[-1] == renderer.stop_token else tokens
 
 
 def mean_divergence(base_model: LanguageBaseModel, rows: Sequence[CachedExample], batch_size: int) -> float:

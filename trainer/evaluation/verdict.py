@@ -12,7 +12,7 @@ from .evidence import Evidence, Signs
 from .image_metrics import ImageMeasures
 from .image_signs import advice_about_the_trigger_word, judge_images
 from .text_metrics import TextMeasures
-from .text_signs import against_forgetting, forgets_much, forgets_nearly_all, forgetting, judge_texts
+from .text_signs import against_forgetting, forgets_much, forgets_too_much, forgetting, judge_texts
 
 Word = Literal["too little", "good", "forgets", "too much", "none"]
 """The verdict in one word. "forgets" is only said of language models: what should be learned was, but answers to
@@ -80,7 +80,7 @@ def _with_forgetting(evidence: Evidence, measures: TextMeasures, too_much: Signs
     """Judge a language model, whose verdict always says what it forgot and what to do about that."""
     told, caveat = forgetting(measures), _caveat(evidence)
     forgotten = (told,) if told else ()
-    if too_much.reasons or forgets_nearly_all(measures):
+    if too_much.reasons or forgets_too_much(evidence, measures):
         # One advice on steps and learning rate is enough, and that for the errors knows the best step.
         less = not any("learning_rate" in one or "Train for" in one for one in too_much.advice)
         against = against_forgetting(evidence, less=less) if told else []

@@ -15,9 +15,9 @@ from ..config import TrainingConfig
 from ..data.base import Dataset
 from ..data.cache import TensorCache
 from ..data.text.examples import TextExample
+from ..data.text.rendering import has_conversations, prompt_tokens
 from ..data.text.rows import Row, Turn
 from ..errors import CrucibleError
-from ..evaluation.text_metrics import has_conversations, prompt_tokens
 from ..evaluation.unrelated_prompts import Prompt, trained_prompts
 from ..hardware.out_of_memory import Attempt
 from ..messages.wording import counted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lora_crucible.data.text.examples import TextExample
-from lora_crucible.data.text.rendering import Rendered
+from lora_crucible.data.text.rendering import Rendered, prompt_tokens
 from lora_crucible.data.text.rows import Turn
 from lora_crucible.errors import CrucibleError
 from lora_crucible.evaluation.text_metrics import (
@@ -14,7 +14,6 @@ from lora_crucible.evaluation.text_metrics import (
     example_of,
     mean_divergence,
     measure_own,
-    prompt_tokens,
 )
 from lora_crucible.models.examples import CachedExample
 from lora_crucible.models.language.model import Answer

@@ -70,13 +70,22 @@ def test_good_needs_95_percent_and_still_says_what_was_forgotten(count: int):
     assert any("regularization_rows" in advice for advice in found.advice)
 
 
-@pytest.mark.parametrize("count", [5, 20, 25, 37])
+@pytest.mark.parametrize("count", [27, 30, 37])
 def test_forgetting_some_of_it_is_said_with_all_three_remedies(count: int):
     found = verdict(SETTLED, kept(count))
     assert found.word == "forgets"
     assert found.lines()[0].startswith("Verdict: FORGETS. The error on validation rows fell by 60.0% and has settled.")
     assert found.advice[0].startswith("Set regularization_rows to true")
     assert found.advice[1] == "Train for 200 steps, or lower learning_rate to 5e-05."
+
+
+@pytest.mark.parametrize("count", [5, 20, 25])
+def test_forgetting_a_third_is_too_much_only_without_regularization_rows(count: int):
+    found = verdict(SETTLED, kept(count))
+    assert found.word == "too much"
+    assert found.advice[0].startswith("Set regularization_rows to true")
+    for protected in ({"regularization_rows": True}, {"reg_data_dir": "rows"}):
+        assert verdict(SETTLED, kept(count), config=config(**protected)).word == "forgets"
 
 
 @pytest.mark.parametrize("count", [0, 4])
@@ -90,9 +99,9 @@ def test_forgetting_nearly_all_is_too_much_whatever_the_errors_say(errors: list[
 
 
 def test_too_little_that_forgets_already_gets_rows_and_no_higher_rate():
-    found = verdict(FALLING, kept(20))
+    found = verdict(FALLING, kept(30))
     assert found.word == "too little"
-    assert "It forgets: 20 of 40" in " ".join(found.reasons)
+    assert "It forgets: 10 of 40" in " ".join(found.reasons)
     assert found.advice[0].startswith("Set regularization_rows to true")
     assert found.advice[1] == "Train for 1600 steps."
     assert len(found.advice) == 2
@@ -137,7 +146,7 @@ def test_without_measures_it_is_never_called_good():
 
 
 def test_a_stopped_run_that_forgets_says_so():
-    found = verdict(SETTLED, kept(20), complete=False)
+    found = verdict(SETTLED, kept(30), complete=False)
     assert found.word == "none"
     assert "It forgets" in " ".join(found.reasons)
     assert found.advice[0].startswith("Set regularization_rows")
@@ -175,7 +184,7 @@ def test_near_certainty_no_ratio_of_errors_counts():
 
 
 def test_a_swing_is_told_with_what_is_forgotten():
-    found = verdict(SETTLED, kept(20), swing=Swing(low=80, high=120, rise=0.4))
+    found = verdict(SETTLED, kept(30), swing=Swing(low=80, high=120, rise=0.4))
     assert found.word == "forgets"
     assert found.reasons[-1].startswith("The error swung")
     assert len([advice for advice in found.advice if "learning_rate" in advice]) == 1

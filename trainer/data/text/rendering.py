@@ -79,3 +79,21 @@ def rendered_answers(renderer: Renderer, turns: Sequence[Turn]) -> list[Rendered
         if whole.tokens[:length] != part.tokens or whole.trained[:length] != part.trained:
             found.append(part)
     return [*found, whole]
+
+
+def has_conversations(renderer: Renderer) -> bool:
+    """Return whether there is a template to write conversations with."""
+    try:
+        renderer.prompt([Turn("user", "?")])
+    except CrucibleError:
+        return False
+    return True
+
+
+def prompt_tokens(renderer: Renderer, prompt: Sequence[Turn]) -> tuple[int, ...]:
+    """Return the tokens of a prompt: as a conversation or, for a model without a template for conversations, its last
+    turn as the beginning of a text."""
+    if has_conversations(renderer):
+        return renderer.prompt(prompt)
+    tokens = renderer.text(prompt[-1].text).tokens
+    return tokens[:-1] if tokens[-1] == renderer.stop_token else tokens

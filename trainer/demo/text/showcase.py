@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,9 @@ def measure(adapter: Path) -> Outcome:
     model = AutoModelForCausalLM.from_pretrained(model_folder()).float().eval()
     known, others = [exchange.prompt for exchange in held_out()], unrelated_prompts()
     before = answers(tokenizer, model, known), answers(tokenizer, model, others)
-    adapted = PeftModel.from_pretrained(model, adapter).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks for a name that transformers has given up
+        adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
     after = answers(tokenizer, adapted, known), answers(tokenizer, adapted, others)
     return Outcome(before[0], after[0], before[1], after[1])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from ...adapters.dropout import RowSeeds
 from ...config import ModelFacts
 from ...data.base import Dataset
 from ...data.cache import TensorCache
+from ...data.text.dataset import TextDataset
 from ...data.text.examples import TextExample
 from ...data.text.rendering import Renderer
 from ...errors import CrucibleError
@@ -38,14 +38,6 @@ class Answer:
     text: str
     tokens: tuple[int, ...]
     stopped: bool
-
-
-@runtime_checkable
-class Texts(Protocol):
-    """A dataset of texts, which become tokens in the way that a model expects them."""
-
-    def rendered(self, renderer: Renderer, max_seq_length: int) -> Dataset:
-        """Return the dataset with its rows as tokens, each at most `max_seq_length` long."""
 
 
 class LanguageBaseModel(BaseModel):
@@ -105,7 +97,7 @@ class LanguageBaseModel(BaseModel):
         """
 
     def prepare_dataset(self, dataset: Dataset) -> Dataset:
-        if not isinstance(dataset, Texts):
+        if not isinstance(dataset, TextDataset):
             raise CrucibleError(
                 f"{dataset.name} is a dataset of {dataset.unit}s, but {self.name} is a language model, which learns "
                 "from texts. Set train_data_dir to a file or folder of texts (.jsonl, .json, .csv or .txt), or set "

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...data.text.rendering import Renderer
+from ...data.text.rendering import prompt_tokens
 from ...data.text.rows import Turn
-from ...errors import CrucibleError
 from ..previews import Previewer, Sampling
 from .model import LanguageBaseModel
 
@@ -25,15 +24,5 @@ class AnswerPreviewer(Previewer):
         return
 
     def draw(self, sampling: Sampling) -> tuple[str, ...]:
-        prompts = [prompt_tokens(self._base_model.renderer, prompt) for prompt in sampling.prompts]
+        prompts = [prompt_tokens(self._base_model.renderer, [Turn("user", prompt)]) for prompt in sampling.prompts]
         return tuple(answer.text for answer in self._base_model.answers(prompts, sampling.max_new_tokens))
-
-
-def prompt_tokens(renderer: Renderer, prompt: str) -> tuple[int, ...]:
-    """Return the tokens of a prompt: as a question or, for a model without a template for conversations, as the
-    beginning of a text."""
-    try:
-        return renderer.prompt([Turn("user", prompt)])
-    except CrucibleError:
-        tokens = renderer.text(prompt).tokens
-        return tokens[:-1] if tokens[-1] == renderer.stop_token else tokens

@@ -16,13 +16,12 @@ from lora_crucible.adapters.adapters import Adapters
 from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.config.layer_patterns import parse_patterns
 from lora_crucible.data.text.examples import TextExample
-from lora_crucible.data.text.rendering import Rendered
+from lora_crucible.data.text.rendering import Rendered, prompt_tokens
 from lora_crucible.data.text.rows import Turn
 from lora_crucible.errors import CrucibleError
 from lora_crucible.files.pretrained import pretrained
 from lora_crucible.models.examples import CachedExample
 from lora_crucible.models.language.inputs import collated
-from lora_crucible.models.language.previews import prompt_tokens
 from lora_crucible.models.previews import Sampling
 from lora_crucible.models.transformers import loading
 from lora_crucible.models.transformers.model import TransformersBaseModel
@@ -389,7 +388,7 @@ def test_a_prompt_without_a_template_is_the_beginning_of_a_text(folders: dict[st
             raise CrucibleError("there is no template")
 
     renderer = Plain(tokenizer())
-    assert prompt_tokens(renderer, "word1 word2") == tuple(tokenizer()("word1 word2")["input_ids"])
+    assert prompt_tokens(renderer, [Turn("user", "word1 word2")]) == tuple(tokenizer()("word1 word2")["input_ids"])
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from ..errors import CrucibleError
+from ..messages.wording import first_line
 from .options import CaptionStyle
 
 Check = Callable[[], None]
@@ -194,7 +195,7 @@ def _loading(folder: Path) -> Iterator[None]:
         import transformers
 
         raise CrucibleError(
-            f"The captioner in {folder} cannot be loaded ({_first_line(error)}), so nothing was captioned. Its files "
+            f"The captioner in {folder} cannot be loaded ({first_line(error)}), so nothing was captioned. Its files "
             "are incomplete or damaged, or need a newer transformers than the installed "
             f"{transformers.__version__}. Delete the folder and download the model again, or choose another captioner."
         ) from error
@@ -204,7 +205,7 @@ def _missing_package(folder: Path, error: ImportError) -> CrucibleError:
     missing = [name for name in OPTIONAL_PACKAGES if name in str(error).lower() and find_spec(name) is None]
     if not missing:
         return CrucibleError(
-            f"The captioner in {folder} cannot be loaded: {_first_line(error)}. A package that it needs is missing or "
+            f"The captioner in {folder} cannot be loaded: {first_line(error)}. A package that it needs is missing or "
             "too old. Update transformers in this Python with:\n  "
             f'"{sys.executable}" -m pip install -U transformers\nor choose another captioner.'
         )
@@ -213,8 +214,3 @@ def _missing_package(folder: Path, error: ImportError) -> CrucibleError:
         "installed in this Python. Install with:\n  "
         f'"{sys.executable}" -m pip install {" ".join(missing)}\nthen start again, or choose another captioner.'
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -28,3 +28,9 @@ def size_text(size: int) -> str:
         if value < 999.95 or unit == "GB":
             break
     return f"{value:.1f} {unit}"
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text without its full stop, or the name of the error if it has no text."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -13,7 +13,7 @@ from ...errors import CrucibleError
 from ...files.pretrained import pretrained
 from ...hardware.device_memory import available_memory
 from ...hardware.out_of_memory import is_out_of_memory
-from ...messages.wording import counted, listed, size_text
+from ...messages.wording import counted, first_line, listed, size_text
 from .folder import LanguageFolder
 
 ROOM = 0.8
@@ -35,7 +35,7 @@ def load_tokenizer(folder: LanguageFolder) -> Any:
         return AutoTokenizer.from_pretrained(folder.path, **pretrained(auto=True))
     except Exception as error:  # OSError, ValueError, ImportError, and whatever the tokenizers raise
         raise CrucibleError(
-            f"The tokenizer in {folder.path} cannot be loaded ({_first_line(error)}), so no text can be turned into "
+            f"The tokenizer in {folder.path} cannot be loaded ({first_line(error)}), so no text can be turned into "
             "what the model reads. Copy the tokenizer's files from the place that the model came from."
         ) from error
 
@@ -158,12 +158,7 @@ def _cannot_load(folder: LanguageFolder, error: Exception) -> CrucibleError:
     import transformers
 
     return CrucibleError(
-        f"The language model in {folder.path} ({size_text(folder.size)}) cannot be loaded ({_first_line(error)}). Its "
+        f"The language model in {folder.path} ({size_text(folder.size)}) cannot be loaded ({first_line(error)}). Its "
         "files are incomplete or damaged, or need a newer transformers than the installed "
         f"{transformers.__version__}. Download or copy the model again, or choose another."
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

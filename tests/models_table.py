@@ -12,12 +12,12 @@ NAMES = {"native": "ComfyUI layer names", "diffusers": "diffusers layer names", 
 
 
 def table() -> str:
-    """Return the Markdown table of all architectures except the demo model and the entry for unknown models."""
+    """Return the Markdown table of all architectures of image and video models that have a name of their own."""
     from lora_crucible.formats.architectures import ARCHITECTURES
 
     lines = ["| model | LoRA file format | file loads in | resolution |", "|---|---|---|---|"]
     for row in ARCHITECTURES.values():
-        if row.id in ("demo", "unknown"):
+        if row.id in ("demo", "language", "unknown"):
             continue
         form = f"kohya, {NAMES[row.naming]}" if row.is_kohya else f"`{row.prefix}…`, {NAMES[row.naming]}"
         readers = "ComfyUI, diffusers" if row.diffusers_loader else "ComfyUI"

@@ -15,7 +15,8 @@ def listed(names: Sequence[str]) -> str:
     """
     more = len(names) - NAMES_SHOWN
     shown = names[:NAMES_SHOWN]
-    return ("; " if any(", " in name for name in shown) else ", ").join(shown) + (f" and {more} more" if more > 0 else "")
+    separator = "; " if any(", " in name for name in shown) else ", "
+    return separator.join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def counted(count: int, one: str, many: str = "") -> str:

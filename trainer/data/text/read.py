@@ -74,7 +74,13 @@ def read_rows(path: Path, columns: Mapping[str, str], *, may_ask: bool = False) 
         replace(one, consequence="No row is left out without your knowing.", remedy=f"{one.remedy} {CLEAN}")
         for one in problem_findings(problems)
     ]
-    findings = [*sources.findings, *_about_columns(sources, columns, read), *unread, *_about_empty(empty), *_about_odd(odd, len(filled))]
+    findings = [
+        *sources.findings,
+        *_about_columns(sources, columns, read),
+        *unread,
+        *_about_empty(empty),
+        *_about_odd(odd, len(filled)),
+    ]
     findings += _about_kinds(rows)
     return ReadRows(
         rows,

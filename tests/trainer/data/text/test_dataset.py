@@ -148,9 +148,9 @@ def test_a_column_that_no_row_has_is_an_error_with_the_nearest_key(tmp_path: Pat
     (tmp_path / "tale.txt").write_text("a tale")
     assert not load_text_dataset(config(rows, text_columns="prompt=frage, answer=antwort")).findings
     wrong = load_text_dataset(config(rows, text_columns="prompt=frge, answer=antwort"))
-    with pytest.raises(CrucibleError, match="the prompt is under 'frge', but no row has this key.*Write prompt=frage"):
+    with pytest.raises(CrucibleError, match=r"the prompt is under 'frge', but no row has this key.*Write prompt=frage"):
         wrong.require_trainable()
-    with pytest.raises(CrucibleError, match="no row has this key. The rows have no keys"):
+    with pytest.raises(CrucibleError, match=r"no row has this key\. The rows have no keys"):
         load_text_dataset(config(tmp_path / "tale.txt", text_columns="text=body")).require_trainable()
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..config.layer_patterns import LayerPattern
 from ..errors import CrucibleError
+from ..messages.suggestions import nearest_names
 from .layer_kinds import is_attention, is_feed_forward
 
 _ALSO_CALLED = {
@@ -83,10 +84,12 @@ def _by_patterns(paths: list[str], patterns: tuple[LayerPattern, ...]) -> dict[s
             other = LayerPattern(name)
             found = found or [path for path in paths if other.matches(path)]
         if not found:
+            near = nearest_names(pattern.name, {path.rpartition(".")[2] for path in paths}, cutoff=0.6)
+            hint = f"Is {near[0]} meant? " if near else ""
             raise CrucibleError(
-                f"layer_patterns has {pattern.name!r}, but no layer of this base model has that name, so it would "
-                f"train nothing. Some of the model's {len(paths)} layers: {_examples(paths)}. Write the end of such a "
-                "name, or use * for any characters."
+                f"layer_patterns has {pattern.name!r} (a list under target_modules means the same), but no layer of "
+                f"this base model has that name, so it would train nothing. {hint}Some of the model's {len(paths)} "
+                f"layers: {_examples(paths)}. Write the end of such a name, or use * for any characters."
             )
         for path in found:
             chosen.setdefault(path, pattern)

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from ..doctor.requirements import TORCH
@@ -69,6 +70,9 @@ def _add_retrain(parser: argparse.ArgumentParser) -> None:
         "--retrain", action="store_true", help="train from scratch, even if the same run is finished or was interrupted"
     )
 
+
+SAMPLE_SHOWN = 200
+"""The most characters of a sample answer that are shown while training; all of it is in a file."""
 
 SPINS = "10000"
 """How often a waiting thread of the CPU looks for work before it sleeps. Steps of the demo on two cores take as long as
@@ -252,7 +256,7 @@ def _run(config: TrainingConfig, dataset: Dataset, retrain: bool, *, download: b
 
         def sampled(step: int, steps: int, samples: Image | tuple[str, ...]) -> None:
             if isinstance(samples, tuple) and samples:
-                bar.write(f"Sample after step {step} of {steps}: {samples[-1]}")
+                bar.write(f"Sample after step {step} of {steps}: {shorten(samples[-1], SAMPLE_SHOWN, placeholder='…')}")
 
         return train_or_resume(
             base_model, dataset, config, folder, folder, Callbacks(preparing, stepped, sampled), retrain=retrain

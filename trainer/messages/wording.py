@@ -9,9 +9,14 @@ NAMES_SHOWN = 5
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first names and the number of the rest, such as "a, b, c, d, e and 7 more"."""
+    """Return the first names and the number of the rest, such as "a, b, c, d, e and 7 more".
+
+    Semicolons separate names that have commas of their own, such as "rows.jsonl, line 3".
+    """
     more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = names[:NAMES_SHOWN]
+    separator = "; " if any(", " in name for name in shown) else ", "
+    return separator.join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def counted(count: int, one: str, many: str = "") -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import OF_OTHER_NODES, SETTINGS, ModelFacts, TrainingConfig
+from ..config.text_settings import TextSettings
 from ..config.widgets_and_yaml import OPEN_IN_DATASETS, to_yaml
 from ..data.base import Dataset
 from .advice import notes
@@ -131,10 +132,13 @@ def summarise(
 def _given(config: TrainingConfig) -> list[str]:
     """List the settings of the training itself that differ from their defaults."""
     defaults = TrainingConfig()
+    elsewhere = set(OF_OTHER_NODES)
+    if config.task_type == "text-generation":
+        elsewhere -= set(TextSettings.model_fields) - {"task_type"}  # no node has them
     return [
         f"  {name} = {str(getattr(config, name)).replace(NEW_LINE, INDENTED)}"
         for name in SETTINGS
-        if name not in OF_OTHER_NODES and getattr(config, name) != getattr(defaults, name)
+        if name not in elsewhere and getattr(config, name) != getattr(defaults, name)
     ] or ["  nothing"]
 
 

@@ -65,7 +65,7 @@ def training_report(
         precision: the precision of the training: fp32, fp16 or bf16.
         losses: the loss of each step, at least one.
         seconds: the training time in seconds.
-        cache_text: the line about the cache.
+        cache_text: the line about the cache, or "".
         watched: lines about everything that was measured besides the loss.
         reasons: the reason for each value that was chosen automatically, by the name of the setting.
         notes: sentences about the settings, the base model and what failed.
@@ -80,7 +80,7 @@ def training_report(
         f"rank {config.lora_rank}, alpha {config.lora_alpha:g}",
         f"Base model: {base_model.name} ({base_model.architecture.name})",
         f"Dataset: {dataset.name}, {dataset.summary(config.resolution)}{trigger}",
-        cache_text,
+        *([cache_text] if cache_text else ()),
         f"Loss: {sum(losses[:tenth]) / tenth:.4f} in the first tenth of the steps, "
         f"{sum(losses[-tenth:]) / tenth:.4f} in the last",
     ]
@@ -104,8 +104,10 @@ def _layers(config: ResolvedConfig) -> str:
 
 
 def cache_text(cache: TensorCache) -> str:
-    """Delete old entries from the cache, and return the report line about it."""
+    """Delete old entries from the cache, and return the report line about it, "" if nothing needed it."""
     size = cache.clean()
+    if not cache.made and not cache.found:
+        return ""
     return (
         f"Cache: {cache.made} encoded, {cache.found} found, {size_text(size)} of {size_text(cache.limit)} used in "
         f"{cache.folder}"

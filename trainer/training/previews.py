@@ -94,7 +94,7 @@ class PreviewSamples:
         if isinstance(first, Tensor) or isinstance(last, Tensor):
             return []
         begun = f"after step {self._steps[0]}" if self._steps[0] else "before the first step"
-        lines = [f"Samples drawn {begun} and after step {self._steps[-1]} (all are in {SAMPLES}/):"]
+        lines = [f"Sample answers {begun} and after step {self._steps[-1]} (all are in {SAMPLES}/):"]
         for prompt, before, after in zip(self._sampling.prompts, first, last, strict=False):
             lines += [f"  {_shown(prompt)}", f"    before: {_shown(before)}", f"    after:  {_shown(after)}"]
         return lines

@@ -68,6 +68,8 @@ def test_the_first_pattern_that_matches_gives_the_rank() -> None:
 def test_a_name_that_no_layer_has_lists_those_that_are_there() -> None:
     with pytest.raises(CrucibleError, match=r"'attn3\.to_q'.*attn1\.to_q.*conv1|conv1.*attn1\.to_q"):
         chosen(patterns="to_v, attn3.to_q")
+    with pytest.raises(CrucibleError, match=r"'to_qq' \(a list under target_modules means the same\).*Is to_q meant"):
+        chosen(patterns="to_qq")
 
 
 @pytest.mark.parametrize("text", ["to_q rank", "to_q rank=x", "to_q rank=1.5", "to_q dim=4", "to_q alpha=-1"])

@@ -95,6 +95,16 @@ def test_training_speaks_of_rows_and_writes_two_forms(texts: Path, capsys: pytes
     assert (texts / "out" / "lora" / "adapter" / "adapter_config.json").is_file()
 
 
+def test_long_sample_answers_are_shortened_on_the_terminal(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(texts, MEDICAL, max_new_tokens=60)  # the model with random weights never stops
+    assert main(["train", str(path)]) == 0, capsys.readouterr().err
+    samples = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Sample after")]
+    assert len(samples) >= 2
+    assert max(map(len, samples)) < 240
+    whole = (texts / "out" / "lora" / "samples" / "step_000002_01.txt").read_text()
+    assert len(whole) > 240
+
+
 def test_flags_of_guides_override_the_file(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(texts, MEDICAL, mixed_precision="fp32")
     assert main(["check", "--bf16", "--config", str(path)]) == 0, capsys.readouterr().err

@@ -66,6 +66,15 @@ def test_language_models_are_summarised_in_their_own_words() -> None:
     assert not [word for word in ("purpose", "image", "resolution", "caption", "sample_cfg", "noise") if word in said]
 
 
+def test_settings_of_texts_that_are_set_by_hand_are_listed() -> None:
+    config = parse_config({"task_type": "text-generation", "chat_template": "chatml", "regularization_rows": True})
+    text = summarise(config, None, None).text
+    assert "Set by hand:\n" in text
+    assert "  chat_template = chatml\n" in text
+    assert "  regularization_rows = True\n" in text
+    assert "task_type" not in text
+
+
 def test_images_are_summarised_without_settings_of_texts() -> None:
     assert "max_seq_length" not in summarise(TrainingConfig(), None, SDXL).text
 

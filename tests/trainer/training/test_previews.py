@@ -57,7 +57,7 @@ def test_long_answers_are_cut_in_the_report(tmp_path):
         assert samples.lines() == []
         samples.draw(adapters, 20)
     title, prompt, before, after = samples.lines()
-    assert title == "Samples drawn before the first step and after step 20 (all are in samples/):"
+    assert title == "Sample answers before the first step and after step 20 (all are in samples/):"
     assert prompt == "  Tell me."
     assert before.startswith("    before: word word")
     assert after.endswith("…")

@@ -190,7 +190,7 @@ def test_the_report_shows_answers_before_and_after(runs):
     run = runs["texts"]
     assert run.samples[0][:2] == ("AA", "BB")
     lines = run.report.splitlines()
-    start = lines.index("Samples drawn before the first step and after step 40 (all are in samples/):")
+    start = lines.index("Sample answers before the first step and after step 40 (all are in samples/):")
     assert lines[start + 1 : start + 4] == ["  tell A", "    before: AA", f"    after:  {run.samples[-1][0]}"]
 
 

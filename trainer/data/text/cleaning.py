@@ -89,6 +89,11 @@ def write_cleaned(source: Path, columns: Mapping[str, str], target: Path) -> str
         CrucibleError: the file exists or is in the folder that is read, nothing remains, or it cannot be written.
     """
     target = target.expanduser().absolute()
+    if target.is_dir():
+        raise CrucibleError(
+            f"{target} is a folder, and a cleaned copy is one file, so nothing was written. Name a file in it, such as "
+            f"{target / 'clean.jsonl'}."
+        )
     if target.exists():
         raise CrucibleError(
             f"{target} exists, and a cleaned copy never replaces a file, so nothing was written. Give another name, or "

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...errors import CrucibleError
 from ...files.text import read_file_text
 from ...messages.suggestions import nearest_path
-from ...messages.wording import counted
+from ...messages.wording import counted, listed
 from ..findings import Finding
 from ..ignored_names import is_about_the_folder
 from ..listing import Listing, list_folder
@@ -96,8 +96,9 @@ def read_sources(path: Path) -> Sources:
         what = f"{counted(len(empty), 'file is', 'files are')} empty"
         findings.append(Finding("empty_files", "warning", what, "Nothing is trained from there.", "", empty))
     if not files and not problems:
+        empty_ones = f" ({listed(empty)} {'is' if len(empty) == 1 else 'are'} empty)" if path.is_dir() else ""
         raise CrucibleError(
-            f"{path.absolute()} has no rows, so there is nothing to train on. Put a file there with one row per line, "
+            f"{path.absolute()} has no rows{empty_ones}, so there is nothing to train on. Write one row per line, "
             'such as {"prompt": "red heart", "answer": "a red heart on a white background"}.'
         )
     return Sources(tuple(files), tuple(problems), tuple(findings))
@@ -142,10 +143,10 @@ def _of_folder(folder: Path, findings: list[Finding]) -> Iterator[tuple[str, Pat
         why = "They are trained like all others here, and rows to measure with are chosen by validation_percent."
         findings.append(Finding("test_files", "warning", what, why, "Move them away if they should not be.", held))
     if not used:
-        found = f" but not in the files that are there: {findings[0].text()}" if findings else "; it is empty."
+        found = findings[0].text() if findings else "It is empty."
         raise CrucibleError(
-            f"The folder {folder.absolute()} has no file with rows. They are read from {READ}{found} Put your rows "
-            "there, or choose another folder."
+            f"The folder {folder.absolute()} has no file with rows, so there is nothing to train on. {found} Rows are "
+            f"read from {READ}; put yours there, or choose another folder."
         )
     yield from used
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ TITLES: dict[RowKind, str] = {
     "text": "text",
 }
 """The layouts in messages to the user."""
+
+_HALVES = re.compile("[\ud800-\udfff]")
 
 EXAMPLE = 'such as {"prompt": "red heart", "answer": "a red heart on a white background"} or {"text": "…"}'
 
@@ -69,7 +72,7 @@ def used_keys(raw: RawRow, columns: Mapping[str, str]) -> frozenset[str]:
 def _read(raw: RawRow, columns: Mapping[str, str], may_ask: bool) -> Row:
     value = raw.value
     if isinstance(value, str):
-        return _row(raw, "text", text=value)
+        return _row(raw, "text", text=_whole("", value))
     if isinstance(value, list):
         kind, turns = _messages("", value)
         return _row(raw, kind, turns)
@@ -157,7 +160,16 @@ def _as_text(key: str, value: Any) -> str:
         kind = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
         what = f"has {kind.get(type(value), 'no text')} under {key} ({shown[:60]}), where a text is expected"
         raise _Unusable("type", what, f'Write it in quotation marks, such as "{key}": "…".')
-    return value
+    return _whole(key, value)
+
+
+def _whole(key: str, text: str) -> str:
+    """Return a text, unless an escape in it such as \\ud83d stands for half of a character, which is no text."""
+    if half := _HALVES.search(text):
+        where = f" under {key}" if key else ""
+        what = f"has {ascii(half[0])[1:-1]}{where}, which is half of a character, after {text[: half.start()][-20:]!r}"
+        raise _Unusable("half", what, "Delete it, or write the whole character. Programs that cut texts leave halves.")
+    return text
 
 
 def _history(value: Mapping[str, Any], key: str | None) -> list[Turn]:
@@ -207,7 +219,7 @@ def _turn(number: int, message: Mapping[str, Any], role_key: str, text_key: str)
             raise _Unusable("role", what, "Take the row out.")
         said = f"{role_key}: {written!r}" if role_key in message else f"no {role_key}, only {_keys(message)}"
         near = nearest_names(str(written), ROLES, cutoff=0.6)
-        remedy = f"Write {near[0] if near else 'system, user or assistant'}."
+        remedy = f"Write {ROLES[near[0]] if near else 'system, user or assistant'}."
         raise _Unusable("role", f"has {said} in message {number}, which is no role that is known", remedy)
     if message.get("tool_calls"):
         what = f"has a call of a tool in message {number}, and these are not trained"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...messages.suggestions import nearest_names
 from ...messages.wording import counted, listed
 from ..findings import Finding
 from .files import Sources, read_sources
 from .kinds import TITLES, read_row, used_keys
 from .question_texts import read_questions
-from .raw_rows import RowProblem
+from .raw_rows import RawRow, RowProblem
 from .roles import is_empty, role_problem
 from .rows import Row
 
@@ -73,7 +74,13 @@ def read_rows(path: Path, columns: Mapping[str, str], *, may_ask: bool = False) 
         replace(one, consequence="No row is left out without your knowing.", remedy=f"{one.remedy} {CLEAN}")
         for one in problem_findings(problems)
     ]
-    findings = [*sources.findings, *unread, *_about_empty(empty), *_about_odd(odd, len(filled))]
+    findings = [
+        *sources.findings,
+        *_about_columns(sources, columns, read),
+        *unread,
+        *_about_empty(empty),
+        *_about_odd(odd, len(filled)),
+    ]
     findings += _about_kinds(rows)
     return ReadRows(
         rows,
@@ -96,6 +103,22 @@ def problem_findings(problems: Sequence[RowProblem]) -> Iterator[Finding]:
         more = f"; and {counted(len(rest), 'more row')}: {listed(rest)}" if rest else ""
         remedies = " ".join(dict.fromkeys(one.remedy for one in those[:3]))
         yield Finding(f"row_{kind}", "error", f"{told}{more}", "", remedies)
+
+
+def _about_columns(sources: Sources, columns: Mapping[str, str], read: Sequence[Row]) -> Iterator[Finding]:
+    """Yield a finding about columns that no row has although other columns of the setting were found."""
+    keys = list(dict.fromkeys(str(key) for file in sources.files for raw in file.rows for key in _keys(raw)))
+    for meaning, key in columns.items():
+        if read and key not in keys:
+            what = f"text_columns says that the {meaning} is under {key!r}, but no row has this key"
+            why = f"It would be taken as empty. The rows have {listed(keys)}." if keys else "The rows have no keys."
+            near = nearest_names(key, keys)
+            remedy = f"Write {meaning}={near[0]}." if near else f"Correct text_columns, or leave {meaning} out of it."
+            yield Finding("unknown_columns", "error", what, why, remedy)
+
+
+def _keys(raw: RawRow) -> Iterable[object]:
+    return raw.value if isinstance(raw.value, dict) else ()
 
 
 def _about_empty(rows: Sequence[Row]) -> Iterator[Finding]:

@@ -99,7 +99,7 @@ def text_report(dataset: TextDataset) -> TextReport:
         trained=sum(sum(part.trained) for part in parts) * dataset.settings.repeats,
         shown=() if renderer is None else tuple(_shown(dataset, renderer)),
         findings=tuple(findings),
-        verdict=verdict_of(findings),
+        verdict=verdict_of(findings) if dataset.rows else "NOT READY: no row is left to train.",
     )
 
 

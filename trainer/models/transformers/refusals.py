@@ -56,7 +56,8 @@ def weights_in_other_formats(folder: Path, file: Path | None = None) -> Crucible
             return CrucibleError(
                 f"{path} is {kind}. Such files are made for running a model, their weights are mostly rounded to few "
                 "bits, and they cannot be trained. Use the model that it was made from, in safetensors: on the hub it "
-                "usually has the same name without -GGUF. Where the card is too small for it, set load_in_4bit: true."
+                "usually has the same name without -GGUF or -GGML. Where the card is too small for it, set "
+                "load_in_4bit: true."
             )
     return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...demo.text import model_folder
 from ...errors import CrucibleError
 from ...files.hub import DownloadProgress, Repository, download_repository, is_repository_name
+from ...messages.suggestions import nearest_names
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,13 @@ def _may_be_on_hub(written: str) -> bool:
 
 def _nearest(path: Path) -> str:
     """Return a sentence about the nearest folder that exists."""
-    parent = next(parent for parent in path.absolute().parents if parent.is_dir())
+    missing = path.absolute()
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    parent = missing.parent
     folders = sorted(child.name for child in parent.iterdir() if child.is_dir() and not child.name.startswith("."))
+    if near := nearest_names(missing.name, folders, cutoff=0.6):
+        return f"A similar folder exists: {parent / near[0]}."
     found = ", ".join(folders[:5]) + (" …" if len(folders) > 5 else "")
     return f"The nearest folder that exists is {parent}" + (f", with {found} in it." if found else ", which is empty.")
 

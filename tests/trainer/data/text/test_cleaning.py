@@ -66,6 +66,8 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
     source.write_text(json.dumps(GOOD))
     with pytest.raises(CrucibleError, match="never replaces"):
         write_cleaned(source, {}, source)
+    with pytest.raises(CrucibleError, match=r"is a folder.*Name a file in it, such as .*clean\.jsonl"):
+        write_cleaned(source, {}, tmp_path)
     with pytest.raises(CrucibleError, match="trained twice"):
         write_cleaned(folder, {}, folder / "clean.jsonl")
     source.write_text('{"prompt": "a", "answer": ""}')

@@ -143,6 +143,24 @@ def test_faulty_rows_prevent_training_and_are_all_named(tmp_path: Path, renderer
     assert "--clean" in str(caught.value)
 
 
+def test_a_column_that_no_row_has_is_an_error_with_the_nearest_key(tmp_path: Path) -> None:
+    rows = write(tmp_path / "rows.jsonl", [{"frage": f"was {word}", "antwort": f"das {word}"} for word in WORDS])
+    (tmp_path / "tale.txt").write_text("a tale")
+    assert not load_text_dataset(config(rows, text_columns="prompt=frage, answer=antwort")).findings
+    wrong = load_text_dataset(config(rows, text_columns="prompt=frge, answer=antwort"))
+    with pytest.raises(CrucibleError, match=r"the prompt is under 'frge', but no row has this key.*Write prompt=frage"):
+        wrong.require_trainable()
+    with pytest.raises(CrucibleError, match=r"no row has this key\. The rows have no keys"):
+        load_text_dataset(config(tmp_path / "tale.txt", text_columns="text=body")).require_trainable()
+
+
+def test_a_dataset_without_rows_is_not_ready(tmp_path: Path, renderer: ChatRenderer) -> None:
+    rows = write(tmp_path / "rows.jsonl", [{"prompt": "red " * 40, "answer": "a heart"}] * 2)
+    report = text_report(load_text_dataset(config(rows, long_rows="leave_out")).rendered(renderer, 16))
+    assert report.verdict == "NOT READY: no row is left to train."
+    assert "(rows.jsonl, line 1; rows.jsonl, line 2)" in report.text()
+
+
 def test_rows_that_the_template_refuses_and_answers_that_do_not_fit_are_named(tmp_path: Path) -> None:
     system = {"messages": [{"role": r, "content": f"{r}!"} for r in ("system", "user", "assistant")]}
     path = write(tmp_path / "a.jsonl", [*ROWS, system, {"prompt": "a", "answer": "long " * 90}])

@@ -98,7 +98,7 @@ def test_what_cannot_be_read_is_told_with_its_place(
 
 
 def test_folders_without_rows_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(CrucibleError, match="it is empty"):
+    with pytest.raises(CrucibleError, match="It is empty"):
         read_sources(tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(CrucibleError, match=r"a\.parquet.*Save the table as CSV"):
@@ -106,5 +106,8 @@ def test_folders_without_rows_are_errors(tmp_path: Path) -> None:
     with pytest.raises(CrucibleError, match="does not exist"):
         read_sources(tmp_path / "b.jsonl")
     (tmp_path / "c.jsonl").write_text("\n")
-    with pytest.raises(CrucibleError, match="has no rows"):
+    with pytest.raises(CrucibleError, match="has no rows, so"):
         read_sources(tmp_path / "c.jsonl")
+    (tmp_path / "a.parquet").unlink()
+    with pytest.raises(CrucibleError, match=r"has no rows \(c\.jsonl is empty\), so"):
+        read_sources(tmp_path)

@@ -110,6 +110,9 @@ def test_wrong_columns(columns: str, message: str) -> None:
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "chosen and a rejected", "answer=chosen"),
         ({"messages": "hello"}, '"hello" under messages', "role"),
         ({"messages": [{"role": "usr", "content": "a"}]}, "role: 'usr' in message 1", "Write user"),
+        ({"messages": [{"role": "robot", "content": "a"}]}, "role: 'robot' in message 1", "Write assistant"),
+        ({"prompt": "a", "answer": "so \ud83d"}, "\\ud83d under answer, which is half of a character", "Delete it"),
+        ("so \ud83d", "has \\ud83d, which is half of a character, after 'so '", "Delete it"),
         ({"messages": [{"role": "user", "text": "a"}]}, "no content in message 1, only role, text", "under content"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "role tool", "Take the row out"),
         (

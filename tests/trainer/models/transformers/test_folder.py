@@ -235,6 +235,8 @@ def test_a_path_is_not_taken_for_a_name_on_the_hub(tmp_path: Path, monkeypatch: 
     with pytest.raises(CrucibleError, match=r"nearest folder that exists is .*models, with qwen in it"):
         find_folder("models/gone", download=True)
     assert "owner/name" in str(error.value)
+    with pytest.raises(CrucibleError, match=r"A similar folder exists: .*models/qwen\. "):
+        find_folder("models/qwn", download=True)
 
 
 class Hub:

@@ -13,20 +13,18 @@ standard library, because a child's peak memory includes what its parent had in 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import platform
 import statistics
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from language_jobs import THREADS, run_job
-from shared import ROOT, save
+from language_jobs import run_job, threads, versions
+from shared import ROOT, now, save
 
 SIZES = {
     "vocab_size": 32_000,
@@ -84,16 +82,6 @@ def measure(contestant: str, repeats: int, **arguments: Any) -> dict[str, Any]:
     return {**found[0], **medians, "load_average": load}
 
 
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("torch", "transformers", "peft", "trl", "accelerate"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
@@ -103,8 +91,8 @@ def main() -> None:
     options = parser.parse_args()
     contestants = [name for name in options.only if name != "trl" or find_spec("trl") is not None]
     result: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "hardware": {"cores": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS", THREADS)},
+        "date": now(),
+        "hardware": {"cores": os.cpu_count(), "threads": threads()},
         "system": platform.platform(),
         "versions": versions(),
         "notes": NOTES,

@@ -147,7 +147,6 @@ def trainer(
     learning_rate: float,
     load_in_4bit: bool = False,
     checkpointing: bool = False,
-    output: str | None = None,
 ) -> int:
     """Train with transformers' Trainer and peft, and return the number of tokens."""
     from peft import get_peft_model, prepare_model_for_kbit_training
@@ -179,8 +178,6 @@ def trainer(
     )
     watch.ready()
     training.train()
-    if output is not None:
-        adapted.save_pretrained(output)
     return count_tokens(tokenizer, rows)
 
 
@@ -234,14 +231,8 @@ def crucible(
     learning_rate: float,
     load_in_4bit: bool = False,
     checkpointing: bool = False,
-    output: str | None = None,
-    judged: bool = False,
 ) -> int:
-    """Train with this checkout's trainer, and return the number of tokens.
-
-    Args:
-        judged: whether a part of the rows is held out for validation and the result is measured, as by default.
-    """
+    """Train with this checkout's trainer, and return the number of tokens."""
     load_trainer()
     from lora_crucible.config import parse_config
     from lora_crucible.data.text.chat_rendering import ChatRenderer
@@ -272,12 +263,15 @@ def crucible(
             "gradient_checkpointing": checkpointing,
             "load_in_4bit": load_in_4bit,
             "seed": SEED,
-            **({} if judged else {"measure": "never", "validation_percent": 0}),
+            "measure": "never",
+            "validation_percent": 0,
+            "sample_every_n_steps": steps,
+            "save_steps": steps,
         }
     )
     base = TransformersBaseModel(model, make_renderer=ChatRenderer, load_in_4bit=load_in_4bit)
     plan = plan_run(base, load_text_dataset(config), config)
-    folder = Path(output or "crucible").resolve()
+    folder = Path("crucible").resolve()
 
     def stepped(report: Any, _: int) -> None:
         watch.losses.append(report.loss)

@@ -26,12 +26,16 @@ def load_trainer() -> None:
     spec.loader.exec_module(module)
 
 
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
 def circumstances() -> dict[str, Any]:
     """Return the date, hardware and versions that the results depend on."""
     import torch
 
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": now(),
         "hardware": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.platform()},
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")},

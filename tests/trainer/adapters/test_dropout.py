@@ -7,6 +7,7 @@ import torch
 from lora_crucible.adapters.dropout import RowDropout, RowSeeds
 from lora_crucible.adapters.spec import AdapterSpec
 from lora_crucible.data.cache import TensorCache
+from lora_crucible.seeding import derived_seed
 from torch.utils.checkpoint import checkpoint
 
 SEEDS = (11, 12, 13, 14)
@@ -30,6 +31,17 @@ def test_a_row_loses_the_same_entries_in_any_batch(rows):
     assert (whole == 0).float().mean() == pytest.approx(0.25, abs=0.03)
     masks = [(row == 0).flatten() for row in whole]
     assert all((masks[0] != mask).float().mean() > 0.2 for mask in masks[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_entries_are_dropped_by_numbers_drawn_from_the_row_and_the_layer(rows, dtype):
+    x = torch.randn(2, 10, 100).to(dtype)
+    with rows.used(SEEDS[:2]):
+        dropped = RowDropout(0.1, "layer", rows)(x)
+    for row, seed, found in zip(x, SEEDS, dropped, strict=False):
+        draw = torch.Generator().manual_seed(derived_seed(seed, "dropout", "layer"))
+        kept = torch.rand(row.shape, generator=draw) >= 0.1
+        assert torch.equal(found, row * kept.to(dtype).div_(1 - 0.1))
 
 
 def test_layers_drop_different_entries(rows):

@@ -42,8 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    # bitsandbytes warns, whenever peft is imported, that it misses a package for one faster operation on some CPUs.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         if options.needs is not None:
             require_packages(options.needs)

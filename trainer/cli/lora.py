@@ -14,6 +14,7 @@ from ..errors import CrucibleError
 from ..files.names import unused_path
 from ..formats.architectures import FORMS, NAMEABLE
 from ..merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
+from ..messages.suggestions import nearest_path
 from ..messages.wording import listed, size_text
 from .stacked import stacked, stacked_path
 
@@ -103,6 +104,13 @@ def _merge(options: argparse.Namespace) -> None:
     stack = [stacked(text) for text in options.loras]
     recipe = Recipe(options.method, options.rank, options.density, options.majority_sign, options.seed)
     base_model = options.into or options.base
+    if base_model is not None and not base_model.expanduser().exists():
+        path = base_model.expanduser().absolute()
+        raise CrucibleError(
+            f"There is no file or folder {path}, so there is no model to merge into or to take weights from. "
+            f"{nearest_path(path)} Name the checkpoint, or the folder of the language model, that the LoRA was trained "
+            "on."
+        )
     folder = read_model_folder(base_model.expanduser()) if base_model and base_model.expanduser().is_dir() else None
     of_base = candidates_of_checkpoint(read_header(base_model).shapes) if base_model and folder is None else ()
     architecture = architecture_of_all([one.lora for one in stack], options.architecture, of_base)

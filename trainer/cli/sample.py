@@ -131,6 +131,7 @@ def _lines() -> Iterator[str]:
 
 def _chat(asked: SideBySide, lines: Iterator[str]) -> None:
     from ..data.text.rows import Turn
+    from ..models.language.side_by_side import PromptTooLong
 
     of_base: list[Turn] = []
     adapted: list[Turn] = []
@@ -147,8 +148,13 @@ def _chat(asked: SideBySide, lines: Iterator[str]) -> None:
         elif line:
             of_base.append(Turn("user", line))
             adapted.append(Turn("user", line))
-            (plain,) = asked.of_base([of_base])
-            (other,) = asked.with_loras([adapted]) if any(asked.strengths.values()) else (None,)
+            try:
+                (plain,) = asked.of_base([of_base])
+                (other,) = asked.with_loras([adapted]) if any(asked.strengths.values()) else (None,)
+            except PromptTooLong as error:
+                print(error)
+                del of_base[-1], adapted[-1]
+                continue
             _show(asked, plain, other)
             of_base.append(Turn("assistant", plain.text))
             adapted.append(Turn("assistant", (other or plain).text))

@@ -238,6 +238,9 @@ def test_files_and_folders_are_told_apart(tmp_path, capsys):
     shard = next(base.glob("*.safetensors"))
     told = error_of(capsys, "merge", lora, "--into", shard, "--output", tmp_path / "m.safetensors")
     assert "LoRAs of language models are merged into the folder of the model" in told
+    told = error_of(capsys, "merge", lora, "--into", tmp_path / "bas", "--output", tmp_path / "m")
+    assert f"There is no file or folder {tmp_path / 'bas'}" in told
+    assert f"A similar path exists: {base}." in told
 
 
 # Resizing, converting and merging of files

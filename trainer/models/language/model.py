@@ -46,12 +46,14 @@ class LanguageBaseModel(BaseModel):
     Attributes:
         renderer: turns rows into the tokens that the model reads.
         longest: the most tokens of an example.
+        reads: the most tokens that it can read at all, answer included; None if that is not known.
         parameters, linear_sizes, spare_memory: as in `ModelFacts`.
         vocabulary: the number of tokens that it has embeddings for.
     """
 
     renderer: Renderer
     longest: int
+    reads: int | None = None
     parameters: int
     linear_sizes: int
     spare_memory: int | None = None

@@ -27,6 +27,10 @@ _EXACT = 1_000_000
 """A rank at which merging loses nothing."""
 
 
+class PromptTooLong(CrucibleError):
+    """A conversation is longer than what the model can read."""
+
+
 class SideBySide:
     """Writes answers of a base model, and of the same model with LoRAs. The model's session must be open.
 
@@ -89,6 +93,13 @@ class SideBySide:
 
     def _answers(self, conversations: Sequence[Sequence[Turn]]) -> list[Answer]:
         prompts = [self._base_model.renderer.prompt(turns) for turns in conversations]
+        longest, most = max(map(len, prompts), default=0), self._base_model.reads
+        if most is not None and longest >= most:
+            raise PromptTooLong(
+                f"The prompt, with what was said before, has {longest:,} tokens, but {self._base_model.name} reads "
+                f"{most:,} at most, answer included, so what it answers would be of no use. Shorten the prompt, or "
+                "begin a new conversation."
+            )
         return self._base_model.answers(prompts, self._max_new_tokens, self._seed)
 
 

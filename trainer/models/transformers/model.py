@@ -104,6 +104,7 @@ class TransformersBaseModel(LanguageBaseModel):
         self.vocabulary = len(self._outline.get_input_embeddings().weight)
         self.tokenizer = load_tokenizer(self._folder)
         self.renderer = make_renderer(self.tokenizer)
+        self.reads = self._folder.longest
         self.longest = suitability.longest(self._folder, max_seq_length, USUAL_LONGEST)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._weights, self._load_in_4bit = weights, load_in_4bit

@@ -49,7 +49,7 @@ class Words:
 class Tiny:
     """As much of a language model as answers need, on a model with random weights."""
 
-    name, architecture, renderer = "tiny", LANGUAGE, Words()
+    name, architecture, renderer, reads = "tiny", LANGUAGE, Words(), 64
 
     def __init__(self, folder: Path | None = None) -> None:
         self.model, self.folder, self.prompts = tiny_model("Llama"), folder, []
@@ -206,6 +206,18 @@ def test_a_chat_reads_a_pipe(opened, capsys, monkeypatch):
     assert "Write /lora, the name of the LoRA and its strength" in out
     red, heart, sun, moon = (WORDS.index(word) for word in ("red", "heart", "sun", "moon"))
     assert opened["model"].prompts == [(1, red, heart), (1, red, heart), (1, red, heart, sun), (1, moon)]
+
+
+def test_what_the_model_cannot_read_is_not_asked(opened, capsys, monkeypatch):
+    long = "red " * 63
+    assert main(["sample", "--base_model", "base", "--prompt", long]) == 1
+    told = "has 64 tokens, but tiny reads 64 at most, answer included"
+    assert told in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{long}\nsun\n"))
+    assert main(["sample", "--base_model", "base"]) == 0
+    out = capsys.readouterr().out
+    assert (told in out, out.count("base:")) == (True, 1)
+    assert opened["model"].prompts == [(1, WORDS.index("sun"))]
 
 
 def test_the_template_is_the_one_of_the_training():

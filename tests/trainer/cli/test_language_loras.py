@@ -20,8 +20,8 @@ from lora_crucible.merging import into_folder
 from lora_crucible.merging.model_folder import read_model_folder
 from lora_crucible.models.transformers.identity import model_identity
 from peft import LoraConfig, PeftModel, get_peft_model
+from random_models import ALL, make_model, save_in_shards
 from safetensors import safe_open
-from tiny_model_folders import CONFIGS, tiny_folder, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LANGUAGE = ARCHITECTURES["language"]
@@ -81,10 +81,10 @@ def opened(folder: Path) -> Any:
 # Merging into a folder
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", ALL)
 def test_a_merged_folder_computes_what_base_and_lora_do(tmp_path, kind, capsys):
-    base = tiny_folder(tmp_path / "base", kind)
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model(kind)))
+    base = save_in_shards(tmp_path / "base", kind)
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model(kind)))
     before = {path.name: path.read_bytes() for path in base.iterdir()}
     run("merge", lora, "--into", base, "--output", tmp_path / "merged")
     assert "Checked: 3 of 3 answers of 16 tokens are the same" in capsys.readouterr().out
@@ -98,19 +98,19 @@ def test_a_merged_folder_computes_what_base_and_lora_do(tmp_path, kind, capsys):
 
 
 def test_a_peft_adapter_and_a_lora_are_merged_with_strengths(tmp_path):
-    base = tiny_folder(tmp_path / "base", "Llama")
+    base = save_in_shards(tmp_path / "base", "Llama")
     config = LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     model = get_peft_model(opened(base), config)
     model.save_pretrained(tmp_path / "adapter")
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model("Llama")))
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model("Llama")))
     run("merge", tmp_path / "adapter", f"{lora}:0.5", "--into", base, "--output", tmp_path / "merged")
     both = PeftModel.from_pretrained(opened(base), tmp_path / "adapter").merge_and_unload()
     assert (logits(opened(tmp_path / "merged")) - logits(both, {lora: 0.5})).abs().max() < 1e-5
 
 
 def test_weights_keep_their_precision_and_the_answers_are_checked_to_it(tmp_path, capsys):
-    base = tiny_folder(tmp_path / "base", "Qwen3", dtype=torch.bfloat16)
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model("Qwen3")))
+    base = save_in_shards(tmp_path / "base", "Qwen3", dtype=torch.bfloat16)
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model("Qwen3")))
     run("merge", lora, "--into", base, "--output", tmp_path / "merged")
     assert "Checked: " in capsys.readouterr().out
     for shard in (tmp_path / "merged").glob("*.safetensors"):
@@ -121,8 +121,8 @@ def test_weights_keep_their_precision_and_the_answers_are_checked_to_it(tmp_path
 
 
 def test_an_existing_folder_is_left_alone(tmp_path):
-    base = tiny_folder(tmp_path / "base", "Llama")
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model("Llama")))
+    base = save_in_shards(tmp_path / "base", "Llama")
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model("Llama")))
     (tmp_path / "merged").mkdir()
     run("merge", lora, "--into", base, "--output", tmp_path / "merged")
     assert (tmp_path / "merged_2" / "config.json").is_file()
@@ -131,8 +131,8 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 
 def test_the_template_of_the_training_is_in_the_merged_folder(tmp_path):
     """Without it, a server writes prompts that the model was not trained on."""
-    base = tiny_folder(tmp_path / "base", "Llama")
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model("Llama")))
+    base = save_in_shards(tmp_path / "base", "Llama")
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model("Llama")))
     adapter = tmp_path / "lora" / "adapter"
     adapter.mkdir(parents=True)
     (adapter / "adapter_config.json").write_text("{}")
@@ -143,11 +143,11 @@ def test_the_template_of_the_training_is_in_the_merged_folder(tmp_path):
 
 
 def test_quantized_weights_are_refused(tmp_path, capsys):
-    base = tiny_folder(tmp_path / "base", "Llama")
+    base = save_in_shards(tmp_path / "base", "Llama")
     config = json.loads((base / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (base / "config.json").write_text(json.dumps(config))
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model("Llama")))
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model("Llama")))
     told = error_of(capsys, "merge", lora, "--into", base, "--output", tmp_path / "merged")
     assert "is quantized (bitsandbytes)" in told
     assert "off by 0.18" in told
@@ -156,10 +156,10 @@ def test_quantized_weights_are_refused(tmp_path, capsys):
 
 
 def test_another_base_of_the_same_size_is_refused_unless_asked_for(tmp_path, capsys):
-    trained_on, other = (tiny_folder(tmp_path / f"base{seed}", "Llama", seed) for seed in (0, 1))
+    trained_on, other = (save_in_shards(tmp_path / f"base{seed}", "Llama", seed) for seed in (0, 1))
     identity = model_identity(trained_on, read_model_folder(trained_on).tensors())
     metadata = {"crucible.base_model": identity, "ss_sd_model_name": "base0"}
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model("Llama")), metadata)
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model("Llama")), metadata)
     told = error_of(capsys, "merge", lora, "--into", other, "--output", tmp_path / "merged")
     assert "lora.safetensors was trained on base0" in told
     run("merge", lora, "--into", trained_on, "--output", tmp_path / "right")
@@ -167,15 +167,15 @@ def test_another_base_of_the_same_size_is_refused_unless_asked_for(tmp_path, cap
 
 
 def test_a_lora_that_was_trained_in_4_bits_fits_the_folder_in_floats(tmp_path):
-    base = tiny_folder(tmp_path / "base", "Llama")
+    base = save_in_shards(tmp_path / "base", "Llama")
     identity = model_identity(base, read_model_folder(base).tensors(), in_4bit=True)
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model("Llama")), {"crucible.base_model": identity})
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model("Llama")), {"crucible.base_model": identity})
     run("merge", lora, "--into", base, "--output", tmp_path / "merged")
 
 
 def test_a_model_of_another_size_is_refused(tmp_path, capsys):
-    base = tiny_folder(tmp_path / "base", "Llama")
-    lora = lora_for(tiny_model("Llama"))
+    base = save_in_shards(tmp_path / "base", "Llama")
+    lora = lora_for(make_model("Llama"))
     key = language_key("model.layers.0.self_attn.q_proj")
     wide = Layers(lora.layers | {key: lora_layer(torch.ones(2, 64), torch.ones(64, 2), 2)})
     file = write(tmp_path / "lora.safetensors", wide)
@@ -185,8 +185,8 @@ def test_a_model_of_another_size_is_refused(tmp_path, capsys):
 
 
 def test_layers_that_the_model_lacks_are_named(tmp_path, capsys):
-    base = tiny_folder(tmp_path / "base", "Llama")
-    lora = lora_for(tiny_model("Llama"))
+    base = save_in_shards(tmp_path / "base", "Llama")
+    lora = lora_for(make_model("Llama"))
     more = Layers(
         lora.layers | {language_key("model.layers.7.mlp.up_proj"): lora_layer(torch.ones(2, 32), torch.ones(48, 2), 2)}
     )
@@ -198,7 +198,7 @@ def test_layers_that_the_model_lacks_are_named(tmp_path, capsys):
 
 
 def test_an_output_layer_that_is_tied_is_refused(tmp_path, capsys):
-    base = tiny_folder(tmp_path / "base", "Qwen3")
+    base = save_in_shards(tmp_path / "base", "Qwen3")
     lora = Layers({language_key("lm_head"): lora_layer(torch.ones(2, 32), torch.ones(40, 2), 2)})
     told = error_of(
         capsys, "merge", write(tmp_path / "a.safetensors", lora), "--into", base, "--output", tmp_path / "m"
@@ -208,8 +208,8 @@ def test_an_output_layer_that_is_tied_is_refused(tmp_path, capsys):
 
 def test_an_adapter_with_embeddings_of_another_vocabulary_is_refused(tmp_path, capsys):
     """Trainers that add tokens save whole embeddings, which fit no base model with its own vocabulary."""
-    base = tiny_folder(tmp_path / "base", "Llama")
-    tensors = to_form(lora_for(tiny_model("Llama")), LANGUAGE, "peft")
+    base = save_in_shards(tmp_path / "base", "Llama")
+    tensors = to_form(lora_for(make_model("Llama")), LANGUAGE, "peft")
     tensors["base_model.model.model.embed_tokens.weight"] = torch.ones(42, 32)
     write_lora(tmp_path / "a.safetensors", tensors, {})
     told = error_of(capsys, "merge", tmp_path / "a.safetensors", "--into", base, "--output", tmp_path / "m")
@@ -219,8 +219,8 @@ def test_an_adapter_with_embeddings_of_another_vocabulary_is_refused(tmp_path, c
 
 
 def test_a_merged_model_that_answers_something_else_is_no_folder(tmp_path, capsys, monkeypatch):
-    base = tiny_folder(tmp_path / "base", "Llama")
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model("Llama")))
+    base = save_in_shards(tmp_path / "base", "Llama")
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model("Llama")))
     bake = into_folder.write_baked
     monkeypatch.setattr(
         into_folder,
@@ -233,8 +233,8 @@ def test_a_merged_model_that_answers_something_else_is_no_folder(tmp_path, capsy
 
 
 def test_files_and_folders_are_told_apart(tmp_path, capsys):
-    base = tiny_folder(tmp_path / "base", "Llama")
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model("Llama")))
+    base = save_in_shards(tmp_path / "base", "Llama")
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model("Llama")))
     shard = next(base.glob("*.safetensors"))
     told = error_of(capsys, "merge", lora, "--into", shard, "--output", tmp_path / "m.safetensors")
     assert "LoRAs of language models are merged into the folder of the model" in told
@@ -247,11 +247,11 @@ def test_files_and_folders_are_told_apart(tmp_path, capsys):
 
 
 def test_a_file_becomes_a_folder_of_peft_and_back(tmp_path, capsys):
-    lora = write(tmp_path / "lora.safetensors", lora_for(tiny_model("Llama")), {"ss_sd_model_name": "tiny"})
+    lora = write(tmp_path / "lora.safetensors", lora_for(make_model("Llama")), {"ss_sd_model_name": "tiny"})
     run("convert", lora, "--to", "peft", "--output", tmp_path / "folder")
     assert json.loads((tmp_path / "folder" / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
-    found = PeftModel.from_pretrained(tiny_model("Llama"), tmp_path / "folder")
-    assert (logits(found) - logits(tiny_model("Llama"), {lora: 1.0})).abs().max() < 1e-5
+    found = PeftModel.from_pretrained(make_model("Llama"), tmp_path / "folder")
+    assert (logits(found) - logits(make_model("Llama"), {lora: 1.0})).abs().max() < 1e-5
     run("convert", tmp_path / "folder", "--output", tmp_path / "back.safetensors")
     assert "This LoRA is for a language model" in capsys.readouterr().out
     assert_same(changes(tmp_path / "back.safetensors"), changes(lora))
@@ -259,21 +259,21 @@ def test_a_file_becomes_a_folder_of_peft_and_back(tmp_path, capsys):
 
 def test_an_adapter_of_peft_is_resized_with_its_own_alpha(tmp_path):
     config = LoraConfig(r=4, lora_alpha=3, use_rslora=True, target_modules=["v_proj"], init_lora_weights=False)
-    model = get_peft_model(tiny_model("Llama"), config)
+    model = get_peft_model(make_model("Llama"), config)
     model.save_pretrained(tmp_path / "published")
     run("resize", tmp_path / "published", "--rank", 4, "--output", tmp_path / "lora.safetensors")
-    assert (logits(tiny_model("Llama"), {tmp_path / "lora.safetensors": 1.0}) - logits(model)).abs().max() < 1e-5
+    assert (logits(make_model("Llama"), {tmp_path / "lora.safetensors": 1.0}) - logits(model)).abs().max() < 1e-5
 
 
 def test_two_loras_of_a_language_model_are_merged(tmp_path):
-    one, other = (write(tmp_path / f"{n}.safetensors", lora_for(tiny_model("Llama"), n)) for n in (1, 2))
+    one, other = (write(tmp_path / f"{n}.safetensors", lora_for(make_model("Llama"), n)) for n in (1, 2))
     run("merge", f"{one}:0.7", f"{other}:-0.2", "--output", tmp_path / "both.safetensors")
     expected = {key: 0.7 * change - 0.2 * changes(other)[key] for key, change in changes(one).items()}
     assert_same(changes(tmp_path / "both.safetensors"), expected)
 
 
 def test_a_lora_of_an_image_model_is_not_merged_with_one_of_a_language_model(tmp_path, capsys):
-    one = write(tmp_path / "one.safetensors", lora_for(tiny_model("Llama")))
+    one = write(tmp_path / "one.safetensors", lora_for(make_model("Llama")))
     keys = {
         f"lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_{n}": lora_layer(
             torch.ones(2, 768 if n != "q" else 640), torch.ones(640, 2), 2

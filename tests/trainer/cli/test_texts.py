@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from lora_crucible.cli.main import main
+from random_models import save_in_shards
 from safetensors import safe_open
-from tiny_model_folders import tiny_folder
 
 QA_LLAMA = """\
 base_model: "{model}"
@@ -48,7 +48,7 @@ WORDS = ("red", "blue", "a", "sun", "moon", "star")
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     """A folder with a tiny language model and twelve rows."""
-    tiny_folder(tmp_path / "model")
+    save_in_shards(tmp_path / "model")
     (tmp_path / "data").mkdir()
     rows = [{"instruction": f"{one} heart", "output": f"a {one} {other}"} for one in WORDS for other in WORDS[:2]]
     (tmp_path / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

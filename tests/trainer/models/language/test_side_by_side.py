@@ -30,7 +30,7 @@ from lora_crucible.formats.universal import Layers
 from lora_crucible.merging.ingredients import Strengths
 from lora_crucible.models.language.model import Answer
 from lora_crucible.models.language.side_by_side import SideBySide
-from tiny_model_folders import WORDS, tiny_folder, tiny_model
+from random_models import WORDS, make_model, save_in_shards
 
 LANGUAGE = ARCHITECTURES["language"]
 PATHS = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj")
@@ -52,7 +52,7 @@ class Tiny:
     name, architecture, renderer, reads = "tiny", LANGUAGE, Words(), 64
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.model, self.folder, self.prompts = tiny_model("Llama"), folder, []
+        self.model, self.folder, self.prompts = make_model("Llama"), folder, []
 
     def session(self, mixed_precision: str) -> Any:
         return nullcontext()
@@ -174,7 +174,10 @@ def test_a_lora_for_another_model_is_refused(path: str):
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Files for the command, and the model and the options that it opens."""
-    found: dict[str, Any] = {"model": Tiny(tiny_folder(tmp_path / "base", "Llama")), "lora": tmp_path / "a.safetensors"}
+    found: dict[str, Any] = {
+        "model": Tiny(save_in_shards(tmp_path / "base", "Llama")),
+        "lora": tmp_path / "a.safetensors",
+    }
     write_lora(found["lora"], to_form(Layers(layers(0)), LANGUAGE, "auto"), {})
 
     def model(options: Any, loras: Any) -> Tiny:

@@ -16,18 +16,26 @@ from lora_crucible.models.examples import CachedExample
 from lora_crucible.models.transformers.model import TransformersBaseModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-WORDS = 96
-END, USER, ASSISTANT, START = 1, 2, 3, 4
+WORDS = ("<unk>", "<s>", "</s>", "user", "assistant", "a", "red", "blue", "heart", "star", "sun", "moon")
+"""The words of the tokenizer that mean something to tests; word12, word13, … follow."""
+
+VOCABULARY = 96
+START, END, USER, ASSISTANT = 1, 2, 3, 4
+
+TEMPLATE = (
+    "{% for message in messages %}<s>{{ message['role'] }} {{ message['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant {% endif %}"
+)
 
 _COMMON: dict[str, Any] = {
-    "vocab_size": WORDS,
+    "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
-    "pad_token_id": 0,
+    "pad_token_id": END,
     "bos_token_id": START,
     "eos_token_id": END,
 }
@@ -60,23 +68,39 @@ def make_model(kind: str, seed: int = 1, **changes: Any) -> Any:
     return model.eval()
 
 
-def tokenizer() -> transformers.PreTrainedTokenizerFast:
+def tokenizer(template: str | None = TEMPLATE) -> transformers.PreTrainedTokenizerFast:
     """Return a tokenizer that splits at spaces."""
-    words = ["<pad>", "<end>", "<user>", "<assistant>", "<start>", *(f"word{number}" for number in range(WORDS - 5))]
-    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<pad>"))
+    words = [*WORDS, *(f"word{number}" for number in range(len(WORDS), VOCABULARY))]
+    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>", pad_token="<pad>")
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    made.chat_template = template
+    return made
 
 
-def save(folder: Path, kind: str = "Qwen3", **changes: Any) -> Path:
+def save(
+    folder: Path,
+    kind: str = "Qwen3",
+    seed: int = 1,
+    dtype: torch.dtype = torch.float32,
+    max_shard_size: str = "1GB",
+    **changes: Any,
+) -> Path:
     """Save a tiny model with its tokenizer."""
-    make_model(kind, **changes).save_pretrained(folder)
+    make_model(kind, seed, **changes).to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
     tokenizer().save_pretrained(folder)
     return folder
 
 
+def save_in_shards(folder: Path, kind: str = "Qwen3", seed: int = 1, dtype: torch.dtype = torch.float32) -> Path:
+    """Save a tiny model in several files, as large ones are."""
+    return save(folder, kind, seed, dtype, max_shard_size="20KB")
+
+
 class PlainRenderer:
-    """Renders a conversation as <user> … <assistant> … <end>."""
+    """Renders a conversation as user … assistant … </s>."""
 
     name, stop_token, chat_template = "a template of the tests", END, ""
 
@@ -110,8 +134,8 @@ def open_model(folder: Path, **settings: Any) -> TransformersBaseModel:
 
 def example(length: int, prompt: int, seed: int = 0, name: str = "row") -> TextExample:
     draw = torch.Generator().manual_seed(seed + length)
-    tokens = torch.randint(5, 96, (length,), generator=draw).tolist()
-    return TextExample(name, Rendered((*tokens[:-1], 1), (False,) * prompt + (True,) * (length - prompt)), 64)
+    tokens = torch.randint(5, VOCABULARY, (length,), generator=draw).tolist()
+    return TextExample(name, Rendered((*tokens[:-1], END), (False,) * prompt + (True,) * (length - prompt)), 64)
 
 
 ROWS = [example(9, 3), example(20, 12), example(14, 0), example(5, 4)]

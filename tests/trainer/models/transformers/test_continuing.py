@@ -24,7 +24,7 @@ from lora_crucible.formats.lora_file import to_state_dict, write_lora
 from lora_crucible.formats.names import place_of
 from lora_crucible.models.initial_lora import InitialLora, load_initial_lora
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, get_peft_model
-from tiny_model_folders import tiny_model
+from random_models import make_model
 from transformers import PreTrainedModel
 
 TOKENS = torch.tensor([[1, 3, 5, 6, 8, 2]])
@@ -87,14 +87,14 @@ def started(model: PreTrainedModel, lora: InitialLora) -> Iterator[Adapters]:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_first_step_computes_what_the_adapter_did(tmp_path: Path, kind: str):
     torch.manual_seed(3)
-    published = get_peft_model(tiny_model("Llama"), CONFIGS[kind])
+    published = get_peft_model(make_model("Llama"), CONFIGS[kind])
     with torch.no_grad():
         for name, parameter in published.named_parameters():
             if "lora_" in name or "hada_" in name or "lokr_" in name:
                 parameter.mul_(torch.rand(parameter.shape) + 0.5)
     published.save_pretrained(tmp_path / "writer")
     expected = published(TOKENS).logits
-    model = tiny_model("Llama")
+    model = make_model("Llama")
     lora = initial(tmp_path / "writer", model)
     assert lora.name == "writer"
     with started(model, lora):
@@ -103,8 +103,8 @@ def test_the_first_step_computes_what_the_adapter_did(tmp_path: Path, kind: str)
 
 
 def test_a_language_model_is_no_text_encoder_that_is_trained_beside(tmp_path: Path):
-    model = tiny_model("Llama")
-    get_peft_model(tiny_model("Llama"), CONFIGS["LoRA"]).save_pretrained(tmp_path / "writer")
+    model = make_model("Llama")
+    get_peft_model(make_model("Llama"), CONFIGS["LoRA"]).save_pretrained(tmp_path / "writer")
     lora = initial(tmp_path / "writer", model)
     config = lora.settings(parse_config({"continue_from": str(tmp_path / "writer")}))
     assert not config.train_text_encoder
@@ -114,7 +114,7 @@ def test_a_language_model_is_no_text_encoder_that_is_trained_beside(tmp_path: Pa
 
 @pytest.mark.parametrize("algorithm", ["lora", "dora", "loha", "lokr"])
 def test_our_own_file_is_continued(tmp_path: Path, algorithm: str):
-    model = tiny_model("Llama")
+    model = make_model("Llama")
     paths = {language_key(path): path for path, _ in model.named_modules()}
     spec = AdapterSpec(4, 6.0, 0.0, "attention", algorithm)  # type: ignore[arg-type]
     with adapted(model, spec, language_key, RowSeeds()) as layers:
@@ -130,15 +130,15 @@ def test_our_own_file_is_continued(tmp_path: Path, algorithm: str):
 
 
 def test_a_dora_of_peft_gets_another_rank(tmp_path: Path):
-    published = get_peft_model(tiny_model("Llama"), CONFIGS["DoRA"])
+    published = get_peft_model(make_model("Llama"), CONFIGS["DoRA"])
     published.save_pretrained(tmp_path / "writer")
-    model = tiny_model("Llama")
+    model = make_model("Llama")
     with started(model, initial(tmp_path / "writer", model, lora_rank=8)):
         assert (model(TOKENS).logits - published(TOKENS).logits).abs().max() < 1e-5
 
 
 def test_an_adapter_for_a_model_of_another_size_is_refused(tmp_path: Path):
-    model = tiny_model("Llama")
+    model = make_model("Llama")
     path = "text_encoders.transformer.model.layers.{}.self_attn.q_proj.lora_{}.weight"
     tensors = {
         path.format(n, part): torch.ones(*shape) for n in (0, 1) for part, shape in (("A", (2, 64)), ("B", (64, 2)))
@@ -150,7 +150,7 @@ def test_an_adapter_for_a_model_of_another_size_is_refused(tmp_path: Path):
 
 def test_embeddings_of_another_vocabulary_are_skipped_and_named(tmp_path: Path):
     """Trainers that add tokens save whole embeddings, which do not fit the base model's vocabulary."""
-    model = tiny_model("Llama")
+    model = make_model("Llama")
     path = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
     tensors = {path.format("A"): torch.ones(2, 32), path.format("B"): torch.ones(32, 2)}
     tensors["base_model.model.model.embed_tokens.weight"] = torch.ones(42, 32)

@@ -185,7 +185,7 @@ def test_what_is_missing_is_named(folder: Path) -> None:
         (folder / name).unlink()
         match = {
             "tokenizer.json": "has no tokenizer",
-            "model.safetensors": r"no weights \(model\.safetensors\) in .*found: config\.json",
+            "model.safetensors": r"no weights \(model\.safetensors\) in .*found: chat_template\.jinja, config\.json",
             "config.json": r"no config\.json in ",
         }
         refused(folder, match[name])

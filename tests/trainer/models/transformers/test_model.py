@@ -120,7 +120,7 @@ def test_a_batch_is_overfitted(folders: dict[str, Path], kind: str) -> None:
         adapters.initialise(1)
         rows = cached(model, ROWS[:3])
         optimizer = torch.optim.AdamW(adapters.parameters(), lr=2e-2, weight_decay=0)
-        for _ in range(100):
+        for _ in range(150):
             optimizer.zero_grad()
             model.losses(rows, range(3)).values.mean().backward()
             optimizer.step()

@@ -51,6 +51,7 @@ NOTES = [
     "is SFTTrainer with its defaults, but for what all share. It also trains the line break after each answer.",
     "tokens_per_second: tokens of the rows, prompts included and padding left out, by the time of the steps after the "
     "warm-up; the median of the repeats. This trainer puts rows of similar length into a batch, which pads less.",
+    "tokens_per_cpu_second: the same by the time that the process computed, which other processes disturb less.",
     "peak_training_gb: the peak resident memory of the process, with the model, Python and PyTorch; the median.",
     "loss peak: one forward and backward pass from hidden states, float32; peak_gb is what it takes beside its inputs.",
 ]

@@ -29,10 +29,10 @@ class Stopwatch:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak memory use
         self.before_gb = peak_gb()
         self.losses: list[float] = []
-        self.times: list[float] = []
+        self.times: list[tuple[float, float]] = []
 
     def step(self) -> None:
-        self.times.append(time.perf_counter())
+        self.times.append((time.perf_counter(), time.process_time()))
 
     def figures(self, tokens: int, warm_up: int) -> dict[str, Any]:
         """Return the results.
@@ -42,9 +42,11 @@ class Stopwatch:
             warm_up: the number of steps that are not timed.
         """
         timed = len(self.times) - warm_up
-        seconds = self.times[-1] - self.times[warm_up - 1]
+        seconds, busy = (last - first for first, last in zip(self.times[warm_up - 1], self.times[-1], strict=True))
+        timed_tokens = tokens / len(self.times) * timed
         return {
-            "tokens_per_second": round(tokens / len(self.times) * timed / seconds, 1),
+            "tokens_per_second": round(timed_tokens / seconds, 1),
+            "tokens_per_cpu_second": round(timed_tokens / busy, 1),
             "before_training_gb": self.before_gb,
             "peak_training_gb": peak_gb(),
             "timed_steps": timed,

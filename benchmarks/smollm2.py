@@ -40,7 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """The settings of each training that are not automatic."""
 
-BATCH, RANK, TIMED_STEPS, WARM_UP = 8, 8, 14, 2
+BATCH, RANK, TIMED_STEPS, WARM_UP = 8, 8, 10, 2
 
 
 def prepare() -> None:
@@ -108,10 +108,9 @@ def speed(method: str, repeats: int) -> dict[str, Any]:
                 )
             )
             print(contestant, json.dumps(results[-1]), flush=True)
+    keys = ("tokens_per_second", "tokens_per_cpu_second", "peak_training_gb")
     medians = {
-        contestant: {
-            key: statistics.median(one[key] for one in results) for key in ("tokens_per_second", "peak_training_gb")
-        }
+        contestant: {key: statistics.median(one[key] for one in results) for key in keys}
         for contestant, results in found.items()
     }
     return {"batch": BATCH, "rank": RANK, "medians": medians, "runs": found}
@@ -226,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("prepare", *actions))
     parser.add_argument("method", nargs="?", choices=METHODS, default="lora")
-    parser.add_argument("--repeats", type=int, default=2, help="how often speed measures each")
+    parser.add_argument("--repeats", type=int, default=3, help="how often speed measures each")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "smollm2.json")
     options = parser.parse_args()
     if options.action == "prepare":

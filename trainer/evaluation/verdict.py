@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from .advice import against_memorising, against_swings
-from .error_signs import MEMORISED, fall, judge_errors, shown_on_others
+from .error_signs import MEMORISED, NO_GAIN, fall, judge_errors, shown_on_others
 from .evidence import Evidence, Signs
 from .image_metrics import ImageMeasures
 from .image_signs import advice_about_the_trigger_word, judge_images
@@ -81,10 +81,13 @@ def _with_forgetting(evidence: Evidence, measures: TextMeasures, too_much: Signs
     told, caveat = forgetting(measures), _caveat(evidence)
     forgotten = (told,) if told else ()
     if too_much.reasons or forgets_too_much(evidence, measures):
-        # One advice on steps and learning rate is enough, and that for the errors knows the best step.
-        less = not any("learning_rate" in one or "Train for" in one for one in too_much.advice)
+        unfinished = () if too_much.reasons or not _learned(evidence) else too_little.reasons
+        # One advice on steps and learning rate is enough, and that for the errors knows the best step. With less
+        # training, a model that has not learned enough yet would only learn less.
+        less = not unfinished and not any("learning_rate" in one or "Train for" in one for one in too_much.advice)
         against = against_forgetting(evidence, less=less) if told else []
-        return Verdict("too much", (*too_much.reasons, *forgotten, *caveat), _joined(too_much.advice, against))
+        reasons = (*too_much.reasons, *forgotten, *unfinished, *caveat)
+        return Verdict("too much", reasons, _joined(too_much.advice, against))
     if not evidence.complete:
         stopped = _stopped((*forgotten, *caveat))
         return replace(stopped, advice=tuple(against_forgetting(evidence, less=False)) if told else ())
@@ -113,6 +116,11 @@ def _caveat(evidence: Evidence) -> tuple[str, ...]:
         f"No {evidence.unit} was held out for validation, so overfitting can only be seen in the samples. Set "
         "validation_percent to 10 to measure it and to save the best state.",
     )
+
+
+def _learned(evidence: Evidence) -> bool:
+    """Return whether the error fell."""
+    return len(evidence.rounds) > 1 and fall(evidence.errors[0], evidence.errors[-1]) > NO_GAIN
 
 
 def _settled(evidence: Evidence) -> str:

@@ -89,13 +89,22 @@ def test_forgetting_a_third_is_too_much_only_without_regularization_rows(count: 
 
 
 @pytest.mark.parametrize("count", [0, 4])
-@pytest.mark.parametrize("errors", [SETTLED, FALLING, PAST_BEST, [2.0, 2.0, 2.0, 2.0, 2.0]])
+@pytest.mark.parametrize("errors", [SETTLED, PAST_BEST, [2.0, 2.0, 2.0, 2.0, 2.0]])
 def test_forgetting_nearly_all_is_too_much_whatever_the_errors_say(errors: list[float], count: int):
     found = verdict(errors, kept(count))
     assert found.word == "too much"
     assert f"({count} stayed the same)" in " ".join(found.reasons)
     assert any("regularization_rows" in advice for advice in found.advice)
     assert any("lower learning_rate" in advice for advice in found.advice)
+
+
+def test_forgetting_nearly_all_before_enough_is_learned_is_not_cured_by_less_training():
+    found = verdict(FALLING, kept(0))
+    assert found.word == "too much"
+    assert found.reasons[0].startswith("It forgets: 40 of 40")
+    assert "still falling" in found.reasons[1]
+    assert len(found.advice) == 1
+    assert found.advice[0].startswith("Set regularization_rows to true")
 
 
 def test_too_little_that_forgets_already_gets_rows_and_no_higher_rate():

@@ -107,7 +107,9 @@ class RunRecord:
         if other.version != self.version:
             found.append("it was saved by a version of LoRA Crucible with another checkpoint format")
         if other.base != self.base:
-            found.append("the base model, its text encoder, its VAE or a LoRA applied to it is different")
+            is_text = self.settings.get("task_type") == "text-generation"
+            parts = "" if is_text else ", its text encoder, its VAE or a LoRA applied to it"
+            found.append(f"the base model{parts} is different")
         if other.dataset != self.dataset:
             found.append("the examples or the settings of the dataset are different")
         if other.continued != self.continued:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG.format(folder=tmp_path / "out"))
     return path
+
+
+def test_bitsandbytes_does_not_tell_what_to_install(tmp_path: Path) -> None:
+    assert main(["train", str(tmp_path / "none.yaml")]) == 1
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
 
 
 def test_train_writes_the_lora_and_says_where(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

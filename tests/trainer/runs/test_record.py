@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lora_crucible.runs.record import RunRecord
@@ -21,3 +22,9 @@ def test_every_setting_that_differs_is_named() -> None:
     assert record(lora_rank=8, lora_alpha=8.0).differences(record(lora_rank=4, lora_alpha=8.0)) == [
         "lora_rank was 4 and is now 8"
     ]
+
+
+def test_language_models_have_no_other_parts() -> None:
+    before = record(task_type="text-generation")
+    assert replace(before, base="other").differences(before) == ["the base model is different"]
+    assert "its VAE" in replace(record(), base="other").differences(record())[0]

@@ -39,11 +39,28 @@ measure: never
 save_precision: fp32
 """
 
+TEXTS = """\
+task_type: text-generation
+base_model: {model}
+train_data_dir: demo
+regularization_rows: true
+output_dir: {folder}
+output_name: mine
+lora_rank: 4
+max_train_steps: {steps}
+batch_size: 2
+save_steps: 1
+sample_every_n_steps: 1000
+max_new_tokens: 4
+measure: never
+save_precision: fp32
+"""
 
-def write_config(model: str, folder: Path, steps: int, **values) -> Path:
+
+def write_config(model: str, folder: Path, steps: int, text: str = CONFIG, **values) -> Path:
     path = folder.with_suffix(".yaml")
     path.write_text(
-        CONFIG.format(model=model, folder=folder, steps=steps) + "".join(f"{key}: {values[key]}\n" for key in values)
+        text.format(model=model, folder=folder, steps=steps) + "".join(f"{key}: {values[key]}\n" for key in values)
     )
     return path
 
@@ -67,11 +84,26 @@ def assert_same_run(folder: Path, whole: Path, steps: int) -> None:
 
 @pytest.mark.slow
 def test_killed_ten_times_and_started_again_each_time(small_model, tmp_path):
+    assert_killed_and_whole(tmp_path, small_model, CONFIG, KILLS)
+
+
+@pytest.mark.slow
+def test_a_language_model_killed_three_times_and_started_again(tmp_path):
+    assert_killed_and_whole(tmp_path, "demo", TEXTS, 3)
+
+
+@pytest.mark.slow
+def test_a_language_model_in_4_bits_killed_twice_and_started_again(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    assert_killed_and_whole(tmp_path, "demo", TEXTS + "load_in_4bit: true\n", 2)
+
+
+def assert_killed_and_whole(tmp_path: Path, model: str, text: str, kills: int) -> None:
     """The moments are random; as every step writes a checkpoint, most of them fall into writing one."""
-    steps, moments = KILLS * (MOST_STEPS + 2), random.Random(5)
+    steps, moments = kills * (MOST_STEPS + 2), random.Random(5)
     folder, output = tmp_path / "killed", tmp_path / "output.txt"
-    config = write_config(small_model, folder, steps)
-    for _ in range(KILLS):
+    config = write_config(model, folder, steps, text)
+    for _ in range(kills):
         process = start_training(config, output)
         before, more = log_lines(folder), moments.randint(1, MOST_STEPS)
         assert wait_until(lambda: log_lines(folder) >= before + more, process), output.read_text()  # noqa: B023
@@ -81,8 +113,8 @@ def test_killed_ten_times_and_started_again_each_time(small_model, tmp_path):
         assert assert_whole(folder)
         assert not list(folder.glob("*.safetensors")), "a LoRA appeared before the end"
     assert start_training(config, output).wait() == 0, output.read_text()
-    assert output.read_text().count("Resumed after step") >= KILLS
-    assert main(["train", str(write_config(small_model, tmp_path / "whole", steps))]) == 0
+    assert output.read_text().count("Resumed after step") >= kills
+    assert main(["train", str(write_config(model, tmp_path / "whole", steps, text))]) == 0
     assert_same_run(folder, tmp_path / "whole", steps)
     assert not list(folder.rglob(".crucible-*"))
 

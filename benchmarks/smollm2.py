@@ -94,8 +94,8 @@ def speed(method: str, repeats: int) -> dict[str, Any]:
     found: dict[str, list[dict[str, Any]]] = {"crucible": [], "trainer": []}
     for _ in range(repeats):
         for contestant, results in found.items():
-            results.append(
-                run_job(
+            try:
+                result = run_job(
                     contestant,
                     model=str(MODEL),
                     data=str(DATA),
@@ -106,7 +106,10 @@ def speed(method: str, repeats: int) -> dict[str, Any]:
                     learning_rate=2e-4,
                     load_in_4bit=method == "qlora",
                 )
-            )
+            except RuntimeError as error:
+                print(error, file=sys.stderr, flush=True)
+                continue
+            results.append({**result, "load_average": round(os.getloadavg()[0], 2)})
             print(contestant, json.dumps(results[-1]), flush=True)
     keys = ("tokens_per_second", "tokens_per_cpu_second", "peak_training_gb")
     medians = {

@@ -147,7 +147,7 @@ def test_full_while_encoding_the_cache_stays_in_memory(demo_model, dataset, disk
 
     result = train(demo_model, dataset, disk.folder, Callbacks(preparing=preparing))
     assert_same(result, whole)
-    assert caplog.text.count("Encoded images and captions cannot be saved to") == 1
+    assert caplog.text.count("Encoded examples cannot be saved to") == 1
     assert not list((disk.folder / ".cache").glob("??/*.tmp"))
 
 

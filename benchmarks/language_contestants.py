@@ -22,34 +22,36 @@ SEED = 0
 
 
 class Stopwatch:
-    """Measures the time and memory of a training: call `ready` just before it, and `step` after every step."""
+    """Measures a training's speed and memory: call `ready` just before it, `count` with each batch's tokens, and `step`
+    after every step."""
 
     def ready(self) -> None:
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak memory use
         self.before_gb = peak_gb()
         self.losses: list[float] = []
-        self.times: list[tuple[float, float]] = []
+        self.tokens = 0
+        self.times: list[tuple[float, float, int]] = []
+
+    def count(self, tokens: int) -> None:
+        self.tokens += tokens
 
     def step(self) -> None:
-        self.times.append((time.perf_counter(), time.process_time()))
+        self.times.append((time.perf_counter(), time.process_time(), self.tokens))
 
-    def figures(self, tokens: int, warm_up: int) -> dict[str, Any]:
-        """Return the results.
-
-        Args:
-            tokens: the tokens of all rows of the training, without padding; every row is trained once.
-            warm_up: the number of steps that are not timed.
-        """
+    def figures(self, warm_up: int) -> dict[str, Any]:
+        """Return the results; the first `warm_up` steps are not timed."""
         timed = len(self.times) - warm_up
-        seconds, busy = (last - first for first, last in zip(self.times[warm_up - 1], self.times[-1], strict=True))
-        timed_tokens = tokens / len(self.times) * timed
+        seconds, busy, tokens = (
+            last - first for first, last in zip(self.times[warm_up - 1], self.times[-1], strict=True)
+        )
         return {
-            "tokens_per_second": round(timed_tokens / seconds, 1),
-            "tokens_per_cpu_second": round(timed_tokens / busy, 1),
+            "tokens_per_second": round(tokens / seconds, 1),
+            "tokens_per_cpu_second": round(tokens / busy, 1),
             "before_training_gb": self.before_gb,
             "peak_training_gb": peak_gb(),
             "timed_steps": timed,
+            "timed_tokens": tokens,
             "losses": [round(loss, 4) for loss in (*self.losses[:3], *self.losses[-3:])],
         }
 
@@ -77,8 +79,13 @@ def rows_of(data: str, count: int) -> list[dict[str, str]]:
     return [rows[index % len(rows)] for index in range(count)]
 
 
-def count_tokens(tokenizer: Any, rows: list[dict[str, str]]) -> int:
-    return sum(len(part) for row in rows for part in tokens_of(tokenizer, row))
+def counted(model: torch.nn.Module, watch: Stopwatch) -> None:
+    """Let a model tell the stopwatch of the tokens that it reads, without padding."""
+
+    def count(_: torch.nn.Module, __: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+        watch.count(int(arguments["attention_mask"].sum()))
+
+    model.register_forward_pre_hook(count, with_kwargs=True)
 
 
 def timed(watch: Stopwatch) -> Any:
@@ -149,8 +156,8 @@ def trainer(
     learning_rate: float,
     load_in_4bit: bool = False,
     checkpointing: bool = False,
-) -> int:
-    """Train with transformers' Trainer and peft, and return the number of tokens."""
+) -> None:
+    """Train with transformers' Trainer and peft."""
     from peft import get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
@@ -178,9 +185,9 @@ def trainer(
         data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
         callbacks=[timed(watch)],
     )
+    counted(training.model, watch)
     watch.ready()
     training.train()
-    return count_tokens(tokenizer, rows)
 
 
 def trl(
@@ -193,8 +200,8 @@ def trl(
     rank: int,
     learning_rate: float,
     checkpointing: bool = False,
-) -> int:
-    """Train with TRL's SFTTrainer, and return the number of tokens."""
+) -> None:
+    """Train with TRL's SFTTrainer."""
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
@@ -217,9 +224,9 @@ def trl(
         peft_config=lora_config(rank),
         callbacks=[timed(watch)],
     )
+    counted(training.model, watch)
     watch.ready()
     training.train()
-    return count_tokens(tokenizer, rows)
 
 
 def crucible(
@@ -233,8 +240,8 @@ def crucible(
     learning_rate: float,
     load_in_4bit: bool = False,
     checkpointing: bool = False,
-) -> int:
-    """Train with this checkout's trainer, and return the number of tokens."""
+) -> None:
+    """Train with this checkout's trainer."""
     load_trainer()
     from lora_crucible.config import parse_config
     from lora_crucible.data.text.chat_rendering import ChatRenderer
@@ -244,7 +251,6 @@ def crucible(
     from lora_crucible.runs.paths import RunFiles
     from lora_crucible.training.plan import plan_run
     from lora_crucible.training.run import run_training
-    from transformers import AutoTokenizer
 
     config = parse_config(
         {
@@ -252,6 +258,7 @@ def crucible(
             "base_model": model,
             "train_data_dir": data,
             "batch_size": batch,
+            "gradient_accumulation_steps": 1,
             "max_train_steps": steps,
             "lora_rank": rank,
             "lora_alpha": 2 * rank,
@@ -271,7 +278,13 @@ def crucible(
             "save_steps": steps,
         }
     )
-    base = TransformersBaseModel(model, make_renderer=ChatRenderer, load_in_4bit=load_in_4bit)
+
+    class Counted(TransformersBaseModel):
+        def losses(self, rows: Any, *arguments: Any) -> Any:
+            watch.count(sum(len(row.inputs.tokens) for row in rows))
+            return super().losses(rows, *arguments)
+
+    base = Counted(model, make_renderer=ChatRenderer, load_in_4bit=load_in_4bit)
     plan = plan_run(base, load_text_dataset(config), config)
     folder = Path("crucible").resolve()
 
@@ -281,7 +294,6 @@ def crucible(
 
     watch.ready()
     run_training(base, plan, RunFiles.claim("language", folder, folder), Callbacks(stepped=stepped))
-    return count_tokens(AutoTokenizer.from_pretrained(model), rows_of(data, batch * steps))
 
 
 # The peak of the loss alone
@@ -331,8 +343,8 @@ def main() -> None:
     jobs: dict[str, Callable[..., Any]] = {"crucible": crucible, "trainer": trainer, "trl": trl}
     if request["job"] in jobs:
         warm_up = arguments.pop("warm_up")
-        tokens = jobs[request["job"]](watch, **arguments)
-        result = watch.figures(tokens, warm_up)
+        jobs[request["job"]](watch, **arguments)
+        result = watch.figures(warm_up)
     elif request["job"] == "loss_peak":
         result = loss_peak(watch, **arguments)
     else:

@@ -156,8 +156,8 @@ def finite_alphas(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
             continue
         bad = int((~torch.isfinite(tensor.float())).sum())
         raise CrucibleError(
-            f"{path} is broken: {bad} of the {tensor.numel()} values of {key} are not finite (NaN or infinite). Every "
-            "image made with it would be black or noise. The training that produced it failed; use an earlier "
+            f"{path} is broken: {bad} of the {tensor.numel()} values of {key} are not finite (NaN or infinite). "
+            "Everything made with it would be noise or nonsense. The training that produced it failed; use an earlier "
             "checkpoint, or train again with a lower learning rate."
         )
     return replaced

@@ -66,8 +66,8 @@ def to_state_dict(layers: Mapping[str, LayerTensors], dtype: torch.dtype) -> dic
                 too_large = bool(torch.isfinite(tensor).all())
                 problem = f"too large for {dtype}" if too_large else "NaN or infinite"
                 raise CrucibleError(
-                    f"{key}{suffix} has values that are {problem}. Such a LoRA would make images black or "
-                    "noisy, so it was not saved. "
+                    f"{key}{suffix} has values that are {problem}. With such a LoRA the model would only make "
+                    "nonsense, so it was not saved. "
                     + ("Set save_precision to fp32." if too_large else "Train with a lower learning_rate.")
                 )
             state_dict[key + suffix] = copied

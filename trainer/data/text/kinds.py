@@ -23,6 +23,9 @@ ROLES: dict[str, Role] = {
 
 TOOLS = ("tool", "function", "ipython", "observation", "function_call", "tool_call", "tool_response")
 
+NOT_TRAINED: dict[str, Any] = {"weight": 0, "train": False}
+"""Keys with which other trainers mark answers that are not to be trained, and the value that says so."""
+
 TITLES: dict[RowKind, str] = {
     "alpaca": "Alpaca (instruction, input, output)",
     "sharegpt": "ShareGPT (conversations with from and value)",
@@ -224,6 +227,10 @@ def _turn(number: int, message: Mapping[str, Any], role_key: str, text_key: str)
     if message.get("tool_calls"):
         what = f"has a call of a tool in message {number}, and these are not trained"
         raise _Unusable("role", what, "Take the row out.")
+    for name, off in NOT_TRAINED.items():
+        if role == "assistant" and name in message and message[name] == off:
+            what = f"has {json.dumps(off)} under {name} in message {number}, and all answers of a row are trained"
+            raise _Unusable("weight", what, f"End the row before that message, or take {name} out to train it.")
     if text_key not in message:
         remedy = f"Write the text of the message under {text_key}."
         raise _Unusable("keys", f"has no {text_key} in message {number}, only {_keys(message)}", remedy)

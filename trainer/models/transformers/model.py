@@ -119,12 +119,19 @@ class TransformersBaseModel(LanguageBaseModel):
         self.previewer = AnswerPreviewer(self)
 
     def warnings(self) -> tuple[str, ...]:
-        if not is_spread(self.parameters, self.device, load_in_4bit=self._load_in_4bit):
-            return ()
-        return (
-            f"{self.name} ({size_text(self._folder.size)}) is too big for one device, so it is spread over all "
-            "graphics cards and main memory, which is slower. load_in_4bit: true or a smaller model avoids that.",
-        )
+        found = []
+        if is_spread(self.parameters, self.device, load_in_4bit=self._load_in_4bit):
+            found.append(
+                f"{self.name} ({size_text(self._folder.size)}) is too big for one device, so it is spread over all "
+                "graphics cards and main memory, which is slower. load_in_4bit: true or a smaller model avoids that."
+            )
+        experts = suitability.expert_parameters(self._outline)
+        if experts:
+            found.append(
+                f"{self.name} is a mixture of experts. The experts hold {experts / self.parameters:.0%} of its "
+                "parameters and get no adapters; the layers that all tokens pass through, such as attention, do."
+            )
+        return tuple(found)
 
     def identity(self) -> str:
         if not self._weights:

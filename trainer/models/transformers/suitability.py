@@ -55,6 +55,15 @@ def _head(model: Any) -> tuple[str, Any]:
     return next(path for path, module in model.named_modules() if module is head), head
 
 
+def expert_parameters(model: Any) -> int:
+    """Return the number of parameters in experts, which are stored as one tensor for all experts of a layer.
+
+    Adapters are for linear layers, so experts get none.
+    """
+    parameters = decoder(model)[1].named_parameters()
+    return sum(tensor.numel() for name, tensor in parameters if tensor.ndim == 3 and ".experts." in name)
+
+
 def require_head_of_its_own(model: Any, patterns: Sequence[LayerPattern]) -> None:
     """Check that no pattern names a head that shares its weight with the embeddings.
 

@@ -116,6 +116,11 @@ def test_wrong_columns(columns: str, message: str) -> None:
         ({"messages": [{"role": "user", "text": "a"}]}, "no content in message 1, only role, text", "under content"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "role tool", "Take the row out"),
         (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
+            "0 under weight in message 2, and all answers",
+            "take weight out",
+        ),
+        (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "a part of type image_url",
             "Take it out",

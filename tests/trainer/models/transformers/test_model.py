@@ -190,6 +190,16 @@ def test_divergence_from_base(folders: dict[str, Path], kind: str) -> None:
             assert model.divergence_from_base(rows).abs().max() < 1e-6
 
 
+def test_experts_get_no_adapters_and_that_is_told(tmp_path: Path) -> None:
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8}
+    model = open_model(save(tmp_path, "Qwen3Moe", **sizes))
+    (warning,) = model.warnings()
+    experts = 2 * 4 * 3 * 32 * 24
+    assert f"hold {experts / model.parameters:.0%} of its parameters and get no adapters" in warning
+    with adapted(model) as adapters:
+        assert not any("experts" in key for key, _, _ in adapters.named_parameters())
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_answers(folders: dict[str, Path], kind: str) -> None:
     model = open_model(folders[kind])

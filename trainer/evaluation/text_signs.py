@@ -28,6 +28,11 @@ NEARLY_ALL_PERCENT, MANY_PERCENT = 90, 33
 """The percentages of changed answers to unrelated prompts from which a run is too much: with regularization rows, and
 without them, where a remedy is at hand. On the demo, half of the answers change without them, and a sixth with them."""
 
+MUCH_DRIFT = 0.3
+"""The drift in nats per token from which changed answers say other things than before. Long answers change by a word
+here and there without it, even with regularization rows. It was 0.1 on the demo with regularization rows, and 0.6 on a
+chat model of 135 million parameters without them."""
+
 MOST_PRIOR_LOSS_WEIGHT = 10.0
 """The highest `prior_loss_weight` that a config may have."""
 
@@ -77,8 +82,10 @@ def _judge_own(evidence: Evidence, own: OwnAnswers, too_much: Signs, too_little:
 def forgets_too_much(evidence: Evidence, measures: TextMeasures) -> bool:
     """Return whether so many answers to unrelated prompts changed that the run was too much."""
     config = evidence.config
-    most = NEARLY_ALL_PERCENT if config.regularization_rows or config.reg_data_dir else MANY_PERCENT
-    return measures.changed > 0 and 100 * measures.changed >= most * measures.unrelated
+    if config.regularization_rows or config.reg_data_dir:
+        nearly_all = 100 * measures.changed >= NEARLY_ALL_PERCENT * measures.unrelated
+        return measures.changed > 0 and nearly_all and measures.drift >= MUCH_DRIFT
+    return measures.changed > 0 and 100 * measures.changed >= MANY_PERCENT * measures.unrelated
 
 
 def forgets_much(measures: TextMeasures) -> bool:

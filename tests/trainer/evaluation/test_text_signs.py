@@ -88,6 +88,14 @@ def test_forgetting_a_third_is_too_much_only_without_regularization_rows(count: 
         assert verdict(SETTLED, kept(count), config=config(**protected)).word == "forgets"
 
 
+@pytest.mark.parametrize("protected", [{"regularization_rows": True}, {"reg_data_dir": "rows"}])
+def test_with_regularization_rows_it_is_too_much_if_nearly_all_answers_say_other_things(protected: dict):
+    for count, drift, word in ((0, 0.1, "forgets"), (4, 0.6, "too much"), (5, 0.6, "forgets")):
+        found = verdict(SETTLED, replace(kept(count), drift=drift), config=config(**protected))
+        assert found.word == word, (count, drift)
+        assert f"({count} stayed the same)" in " ".join(found.reasons)
+
+
 @pytest.mark.parametrize("count", [0, 4])
 @pytest.mark.parametrize("errors", [SETTLED, PAST_BEST, [2.0, 2.0, 2.0, 2.0, 2.0]])
 def test_forgetting_nearly_all_is_too_much_whatever_the_errors_say(errors: list[float], count: int):

@@ -1,0 +1,1 @@
+"""Language models as ComfyUI loads them: a graph's CLIP that writes texts."""

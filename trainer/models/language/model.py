@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,9 @@ from ..base import BaseModel
 from ..examples import CachedExample, Progress, RowLosses
 from .inputs import TextBatch, TextInputs, cached_examples, collated
 from .loss import Head, divergences, token_losses
+
+USUAL_LONGEST = 2048
+"""The most tokens of an example unless the user sets another number."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,9 @@ class LanguageBaseModel(BaseModel):
             spare_memory=self.spare_memory,
         )
 
-    @property
     @abstractmethod
-    def head(self) -> Head:
-        """The last layer, which turns hidden states into logits."""
+    def head(self) -> AbstractContextManager[Head]:
+        """Return a context with the last layer, which turns hidden states into logits; it is only valid inside."""
 
     @abstractmethod
     def hidden_states(self, tokens: Tensor) -> Tensor:
@@ -130,16 +133,16 @@ class LanguageBaseModel(BaseModel):
         return RowLosses(values, values.detach())
 
     def _token_losses(self, hidden: Tensor, batch: TextBatch, seeds: Sequence[int]) -> Tensor:
-        head = self.head
-        if head.layer is None:
-            return token_losses(hidden, batch.targets, head)
-        # Row by row, so that the dropout of the head's adapter does not depend on the other rows.
-        found = []
-        parts = zip(hidden.split(batch.counts), batch.targets.split(batch.counts), seeds, strict=True)
-        for states, targets, seed in parts:
-            with self._rows.used([seed]):
-                found.append(token_losses(states, targets, head, self._rows.checkpoint_contexts))
-        return torch.cat(found)
+        with self.head() as head:
+            if head.layer is None:
+                return token_losses(hidden, batch.targets, head)
+            # Row by row, so that the dropout of the head's adapter does not depend on the other rows.
+            found = []
+            parts = zip(hidden.split(batch.counts), batch.targets.split(batch.counts), seeds, strict=True)
+            for states, targets, seed in parts:
+                with self._rows.used([seed]):
+                    found.append(token_losses(states, targets, head, self._rows.checkpoint_contexts))
+            return torch.cat(found)
 
     def _trained_states(self, batch: TextBatch) -> Tensor:
         """Compute the hidden states (trained tokens, width) that the trained tokens are predicted from."""
@@ -162,5 +165,6 @@ class LanguageBaseModel(BaseModel):
             adapted = self._trained_states(batch)
             with adapters.without_effect():
                 base = self._trained_states(batch)
-            found = divergences(base, adapted, self.head, adapters.without_effect)
+            with self.head() as head:
+                found = divergences(base, adapted, head, adapters.without_effect)
         return torch.stack([one.mean() for one in found.split(batch.counts)]).cpu()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -28,7 +27,8 @@ from ...formats.names import Place
 from ...messages.wording import size_text
 from ...optim.engine import DTYPES, Engine
 from ..language.loss import Head
-from ..language.model import Answer, LanguageBaseModel
+from ..language.model import USUAL_LONGEST, Answer, LanguageBaseModel
+from ..language.places import place_finder
 from ..language.previews import AnswerPreviewer
 from . import suitability
 from .adapter_folder import save_adapter_folder
@@ -43,12 +43,6 @@ from .spreading import place_adapters
 from .verify import require_known_layers
 
 log = logging.getLogger(__name__)
-
-USUAL_LONGEST = 2048
-"""The most tokens of an example unless the user sets another number."""
-
-_PREFIXES = re.compile(r"^(base_model\.model\.|text_encoders\.([a-z0-9_]+\.)?transformer\.|lora_te_)")
-"""The starts of layer names in the files of peft, of ComfyUI, and in memory."""
 
 
 class TransformersBaseModel(LanguageBaseModel):
@@ -157,17 +151,18 @@ class TransformersBaseModel(LanguageBaseModel):
             yield self._engine
 
     def _logits(self, tokens: Tensor) -> Tensor:
-        return self.head.logits(self.hidden_states(tokens).flatten(0, 1)).unflatten(0, tokens.shape)
+        with self.head() as head:
+            return head.logits(self.hidden_states(tokens).flatten(0, 1)).unflatten(0, tokens.shape)
 
-    @property
-    def head(self) -> Head:
+    @contextmanager
+    def head(self) -> Iterator[Head]:
         layer = self._model.get_output_embeddings()
         frozen = getattr(layer, "base_layer", layer)
         config = self._model.config.get_text_config()
         scale = getattr(config, "logit_scale", None) or 1.0
         scale *= (getattr(config, "lm_head_multiplier", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
         is_plain = layer is frozen and frozen.weight.is_floating_point() and frozen.weight.device.type != "meta"
-        return Head(
+        yield Head(
             frozen.weight,
             frozen.bias,
             getattr(config, "final_logit_softcapping", None) or 0.0,
@@ -207,13 +202,11 @@ class TransformersBaseModel(LanguageBaseModel):
             )
 
     def place_of(self, name: str) -> Place | None:
-        key = self._keys.get(_plain(_PREFIXES.sub("", name)))
-        return None if key is None else Place(key)
+        return self._places(name)
 
     @cached_property
-    def _keys(self) -> dict[str, str]:
-        """The layers' keys by their names without what only some programs write."""
-        return {_plain(key.removeprefix("lora_te_")): key for key in self.paths}
+    def _places(self) -> Callable[[str], Place | None]:
+        return place_finder(self.paths)
 
     @cached_property
     def paths(self) -> dict[str, str]:
@@ -246,8 +239,3 @@ class TransformersBaseModel(LanguageBaseModel):
 def shape_of(module: nn.Module) -> tuple[int, ...]:
     """Return the shape of a layer's weight."""
     return tuple(cast(Tensor, module.weight).shape)
-
-
-def _plain(name: str) -> str:
-    """Return a layer's name with underscores, without the wrapper that models with a vision tower have."""
-    return name.replace(".", "_").replace("model_language_model_", "model_")

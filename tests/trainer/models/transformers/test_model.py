@@ -22,6 +22,7 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.files.pretrained import pretrained
 from lora_crucible.models.examples import CachedExample
 from lora_crucible.models.language.inputs import collated
+from lora_crucible.models.language.loss import Head
 from lora_crucible.models.previews import Sampling
 from lora_crucible.models.transformers import loading
 from lora_crucible.models.transformers.model import TransformersBaseModel
@@ -471,8 +472,14 @@ def test_models_that_scale_their_logits(tmp_path: Path, kind: str) -> None:
 def test_a_model_whose_predictions_are_computed_in_an_unknown_way(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = TransformersBaseModel.head.fget
-    monkeypatch.setattr(TransformersBaseModel, "head", property(lambda self: replace(known(self), scale=0.8)))
+    known = TransformersBaseModel.head
+
+    @contextmanager
+    def other_head(self: TransformersBaseModel) -> Iterator[Head]:
+        with known(self) as head:
+            yield replace(head, scale=0.8)
+
+    monkeypatch.setattr(TransformersBaseModel, "head", other_head)
     unknown = pytest.raises(CrucibleError, match=r"in a way that is not known here: they differ by 20%")
     with unknown, open_model(folders["Llama"]).session("fp32"):
         pass

@@ -2,8 +2,9 @@
 
 Flux, HunyuanVideo, LTX-Video and others normalise their hidden state, or pass it to a layer, and then add to it in
 place. This also changes the tensors that autograd saved for backward. Autograd normally raises an error then; in a
-checkpointed block it does not even notice, and the gradients are silently wrong. The wrappers in this module write the
-result of such an operation to new memory, so that saved tensors stay unchanged.
+checkpointed block it does not even notice, and the gradients are silently wrong. Language models write the output of a
+block over its input (`out=`), which autograd refuses. The wrappers in this module write the result of such an operation
+to new memory, so that saved tensors stay unchanged.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ class _CopyBeforeChange(TorchFunctionMode):
     """Moves a tensor to new memory before an operation that would change it in place."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if isinstance(kwargs.get("out"), Tensor) and any(_has_gradient(arg) for arg in args):
+            return _written_to(function, args, **kwargs)
         if function not in _IN_PLACE or not _may_be_kept(args[0], args):
-            return function(*args, **(kwargs or {}))
+            return function(*args, **kwargs)
         changed: Tensor = args[0]
         # The tensor now points to a copy, so saved tensors keep their values, and their version still matches.
         changed.data = changed.detach().clone()
         with torch.autograd._unsafe_preserve_version_counter(changed):
-            return function(*args, **(kwargs or {}))
+            return function(*args, **kwargs)
 
     def __enter__(self) -> Any:
         _thread.active = True
@@ -49,7 +53,21 @@ def _may_be_kept(changed: Tensor, args: tuple[Any, ...]) -> bool:
     """
     if changed._is_view() or changed.is_inference() or (changed.is_leaf and changed.requires_grad):
         return False
-    return any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+    return any(_has_gradient(arg) for arg in args)
+
+
+def _has_gradient(argument: Any) -> bool:
+    return isinstance(argument, Tensor) and argument.requires_grad
+
+
+def _written_to(function: Callable[..., Tensor], args: tuple[Any, ...], *, out: Tensor, **kwargs: Any) -> Tensor:
+    """Compute a function whose result is to be written to `out`, which autograd refuses, and write it there after."""
+    result = function(*args, **kwargs)
+    if out._is_view() or out.is_inference():
+        return out.copy_(result)
+    out.data = torch.empty_like(result)
+    with torch.autograd._unsafe_preserve_version_counter(out):
+        return out.copy_(result)
 
 
 def safe_model(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The MODEL of a run as ComfyUI's model management loads it for training."""
+"""The model of a run as ComfyUI's model management loads it for training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ OFFLOADING_STEPS = 4
 """The number of steps in which a model is offloaded to the host's memory, one equal part at a time."""
 
 
-class LoadedModel(MemoryControls):
-    """A MODEL with the state of its loading.
+class LoadedPatcher(MemoryControls):
+    """A model of the graph with the state of its loading.
 
     Args:
-        model: the ModelPatcher of the graph.
+        patcher: the ModelPatcher of the graph.
 
     Attributes:
         patcher: the ModelPatcher in use: a clone of the graph's during a session.
@@ -28,10 +28,10 @@ class LoadedModel(MemoryControls):
         text_encoders: ModelPatchers of text encoders that are trained, to be loaded beside the model.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, patcher: Any) -> None:
+        self._of_graph = patcher
         self.checkpointing = Checkpointing(False)
-        self.start(model)
+        self.start(patcher)
 
     def start(self, patcher: Any) -> None:
         """Use another clone of the model, with nothing known yet about the memory that training needs."""
@@ -44,28 +44,28 @@ class LoadedModel(MemoryControls):
 
     def end(self) -> None:
         """Go back to the graph's own model."""
-        self.start(self._model)
+        self.start(self._of_graph)
 
     def was_unloaded(self) -> None:
         """Have the model loaded again before the next training step: ComfyUI may have unloaded it for the VAE while
         encoding or sampling."""
-        self._options: dict[str, Any] | None = None
+        self._is_loaded = False
 
-    def options(self, latent_shape: tuple[int, ...]) -> dict[str, Any]:
-        """Load the model unless it is loaded, and return the transformer options for training.
+    def load(self, guessed_room: int) -> bool:
+        """Load the model unless it is loaded.
 
         Args:
-            latent_shape: the shape of the batch of latents that comes next.
+            guessed_room: the bytes to keep free for a step until one has been measured.
+
+        Returns:
+            Whether it had to be loaded.
         """
-        if self._options is None:
-            patcher = self.patcher
-            room = memory.guessed_room(patcher, latent_shape) if self._room is None else self._room
-            memory.load(patcher, room + self._offloaded, self._limit, *self.text_encoders)
-            options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
-            comfy.sampler_helpers.prepare_model_patcher(patcher, {}, options)
-            self._options = memory.differentiable_attention(options["transformer_options"])
-            patcher.pre_run()
-        return self._options
+        if self._is_loaded:
+            return False
+        room = guessed_room if self._room is None else self._room
+        memory.load(self.patcher, room + self._offloaded, self._limit, *self.text_encoders)
+        self._is_loaded = True
+        return True
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return super().is_out_of_memory(error) or memory.is_out_of_memory(error)
@@ -98,3 +98,21 @@ class LoadedModel(MemoryControls):
         self._offloaded += -(-size // OFFLOADING_STEPS)
         self.was_unloaded()
         return True
+
+
+class LoadedModel(LoadedPatcher):
+    """A MODEL with the state of its loading."""
+
+    def options(self, latent_shape: tuple[int, ...]) -> dict[str, Any]:
+        """Load the model unless it is loaded, and return the transformer options for training.
+
+        Args:
+            latent_shape: the shape of the batch of latents that comes next.
+        """
+        patcher = self.patcher
+        if self.load(memory.guessed_room(patcher, latent_shape)):
+            options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
+            comfy.sampler_helpers.prepare_model_patcher(patcher, {}, options)
+            self._options = memory.differentiable_attention(options["transformer_options"])
+            patcher.pre_run()
+        return self._options

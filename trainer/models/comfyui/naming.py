@@ -220,11 +220,11 @@ def layer_shapes(model: Any, architecture: Architecture, cond_stage_model: Any =
     for module, keys in parts:
         for path, layer in module.named_modules():
             if path in keys and is_adaptable(layer):
-                found[keys[path]] = _weight_shape(layer)
+                found[keys[path]] = weight_shape(layer)
     return found
 
 
-def _weight_shape(layer: Any) -> tuple[int, ...]:
+def weight_shape(layer: Any) -> tuple[int, ...]:
     """Return a weight's shape from its layer's sizes; the tensor may be packed by quantization."""
     if hasattr(layer, "in_features"):
         return layer.out_features, layer.in_features
@@ -260,7 +260,7 @@ def verify(model: Any, clip: Any, path: Path, layers: int) -> None:
     """Check that ComfyUI's loader finds every key of a saved LoRA.
 
     Args:
-        model: ComfyUI's `BaseModel`.
+        model: ComfyUI's `BaseModel`; None for a LoRA of a CLIP alone.
         clip: the CLIP that belongs to the model.
         path: the saved LoRA.
         layers: the number of layers that were saved.
@@ -270,7 +270,7 @@ def verify(model: Any, clip: Any, path: Path, layers: int) -> None:
     """
     state_dict, _ = read_lora(path)
     converted = comfy.lora_convert.convert_lora(dict(state_dict))
-    known = comfy.lora.model_lora_keys_unet(model, {})
+    known = {} if model is None else comfy.lora.model_lora_keys_unet(model, {})
     if any(is_of_text_encoder(key) for key in converted):
         known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, known)
     loaded = comfy.lora.load_lora(converted, known, log_missing=False)

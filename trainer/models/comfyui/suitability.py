@@ -57,7 +57,13 @@ def warnings_of(patcher: Any) -> tuple[str, ...]:
 
 
 def file_name(patcher: Any) -> str:
-    """Return the name of the file that ComfyUI loaded a model from, as recorded for reloading; "" if unknown."""
+    """Return the name of the file that ComfyUI loaded a model from; "" if unknown."""
+    return next(iter(file_names(patcher)), "")
+
+
+def file_names(patcher: Any) -> tuple[str, ...]:
+    """Return the names of the files that ComfyUI loaded a model from, as recorded for reloading; () if unknown."""
     _, arguments, *_ = getattr(patcher, "cached_patcher_init", None) or (None, ())
-    path = arguments[0] if arguments else None
-    return Path(path).name if isinstance(path, str) else ""
+    paths = arguments[0] if arguments else None
+    paths = paths if isinstance(paths, list | tuple) else [paths]
+    return tuple(Path(path).name for path in paths if isinstance(path, str))

@@ -4,6 +4,7 @@ from .auto_caption import CrucibleAutoCaption
 from .comfy_io import ComfyExtension
 from .configure_lora import CrucibleConfigureLoRA
 from .dataset_from_images import CrucibleDatasetFromImages
+from .demo_language_model import CrucibleDemoLanguageModel
 from .demo_model import CrucibleDemoModel
 from .load_dataset import CrucibleLoadDataset
 from .load_lora import CrucibleLoadLoRA
@@ -24,6 +25,7 @@ class CrucibleExtension(ComfyExtension):
     async def get_node_list(self):
         return [
             CrucibleDemoModel,
+            CrucibleDemoLanguageModel,
             CrucibleLoadDataset,
             CrucibleDatasetFromImages,
             CrucibleAutoCaption,

@@ -19,12 +19,24 @@ class CrucibleLoadLoRA(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Applies a LoRA to the model and tells you about it: the base model it was made for, its trigger words "
-                "and a good strength. For several LoRAs, chain several of these nodes or connect a LoRA stack."
+                "and a good strength. For a LoRA of a language model, connect clip alone. For several LoRAs, chain "
+                "several of these nodes or connect a LoRA stack."
             ),
-            search_aliases=["lora loader", "apply lora", "lora stack", "trigger words"],
+            search_aliases=["lora loader", "apply lora", "lora stack", "trigger words", "peft adapter", "llm lora"],
             inputs=[
-                io.Model.Input("model", tooltip="The model to apply the LoRA to."),
-                io.Clip.Input("clip", optional=True, tooltip="Only needed for LoRAs that change the text encoder."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model to apply the LoRA to. Not needed for LoRAs of language models.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip=(
+                        "For LoRAs of language models, which ComfyUI loads as CLIP. Otherwise only needed for LoRAs "
+                        "that change the text encoder."
+                    ),
+                ),
                 io.Combo.Input(
                     "lora_name",
                     options=lora_choices(),
@@ -43,7 +55,11 @@ class CrucibleLoadLoRA(io.ComfyNode):
                     **strength,
                     tooltip="How strongly the LoRA acts on the model. 0.6 to 1.0 is usual, 0 turns it off.",
                 ),
-                io.Float.Input("strength_clip", **strength, tooltip="How strongly it acts on the text encoder."),
+                io.Float.Input(
+                    "strength_clip",
+                    **strength,
+                    tooltip="How strongly it acts on the text encoder, or on a language model.",
+                ),
                 io.Boolean.Input(
                     "enabled",
                     default=True,
@@ -85,7 +101,7 @@ class CrucibleLoadLoRA(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model,
+        model=None,
         lora_name=NONE,
         strength_model=1.0,
         strength_clip=1.0,

@@ -25,6 +25,9 @@ _PATH = re.compile(
 )
 """The paths of layers in the language models of transformers."""
 
+_VISION = re.compile(r"(?:model\.)?(?:visual|vision_tower|vision_model|multi_modal_projector)\.")
+"""The start of the paths of layers with which a language model sees pictures."""
+
 _INNER = {
     **{f"self_attn_{name}": f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")},
     **{f"mlp_{name}": f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj", "gate_up_proj")},
@@ -47,10 +50,14 @@ def language_path(name: str) -> str | None:
         return None if inner is None else f"model.layers.{match[1]}.{inner}"
     if name in ("lora_te_lm_head", "lora_te_embed_out"):
         return name.removeprefix("lora_te_")
-    path = _WRAPPERS.sub("", name)
-    if before := _BEFORE.match(path):
-        path = path[before.end() :]
+    path = _without_prefix(name)
     return path if _PATH.fullmatch(path) else None
+
+
+def _without_prefix(name: str) -> str:
+    path = _WRAPPERS.sub("", name)
+    before = _BEFORE.match(path)
+    return path[before.end() :] if before else path
 
 
 def names_language_model(name: str) -> bool:
@@ -59,6 +66,9 @@ def names_language_model(name: str) -> bool:
 
 
 def are_of_language_model(names: Iterable[str]) -> bool:
-    """Return whether a file with these layer names, or keys in memory, is a LoRA for a language model alone."""
-    names = list(names)
-    return bool(names) and all(is_of_language_model(name) or names_language_model(name) for name in names)
+    """Return whether a file with these layer names, or keys in memory, is a LoRA for a language model alone.
+
+    It may also change the layers with which the language model sees pictures.
+    """
+    others = [name for name in names if not _VISION.match(_without_prefix(name))]
+    return bool(others) and all(is_of_language_model(name) or names_language_model(name) for name in others)

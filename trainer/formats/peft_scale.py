@@ -75,6 +75,28 @@ def config_paths(lora: Path) -> list[Path]:
     return [path] if alone else []
 
 
+def base_model_name(metadata: Mapping[str, str], lora: Path | None) -> str:
+    """Return the name of the base model that a LoRA was trained on; "" if it is not known.
+
+    Args:
+        metadata: the file's metadata.
+        lora: the file, beside which PEFT's config can be; None if there is none.
+    """
+    if stated := metadata.get("ss_sd_model_name"):
+        return stated
+    for path in [] if lora is None else config_paths(lora):
+        try:
+            with open(path, "rb") as file:
+                config = json.loads(file.read(MOST_BYTES))
+        except (OSError, ValueError, RecursionError):
+            continue  # what is wrong with it is told with the scale
+        name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+        if isinstance(name, str):  # of a folder on the trainer's disk, the last part says enough
+            is_folder = name.startswith(("/", "~", ".")) or "\\" in name or name.count("/") > 1
+            return name.replace("\\", "/").rstrip("/").rpartition("/")[2] if is_folder else name
+    return ""
+
+
 def scale_of_file(header: LoraHeader) -> PeftScale | None:
     """Return what the config of a LoRA file says about its strength; None if there is no config that counts.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,16 @@ import comfy.lora_convert
 from torch import Tensor
 
 from ...errors import CrucibleError
-from ...formats.adapter_keys import DIFFERENCES, split_key, suffix_in_memory
-from ...formats.architectures import Architecture
+from ...formats.adapter_keys import DIFFERENCES, layer_sizes, split_key, suffix_in_memory
+from ...formats.architectures import ARCHITECTURES, Architecture
+from ...formats.language_names import are_of_language_model
+from ...formats.names import Place
 from ...formats.spelling import names_text_encoder
 from ...formats.universal import read_layers, with_wider_input
 from .fitting import Match, Misfit, misfit, require_fitting, weight_shapes
-from .naming import architecture_of, place_of
+from .fitting_clip import clip_name, require_fitting_clip, require_fitting_language_model
+from .language_layers import LanguageModel, best_fitting, language_models_of
+from .naming import architecture_of, place_of, places_in_clip
 from .patches import for_loader, with_peft_dora
 
 
@@ -27,18 +31,32 @@ class Applied:
     Attributes:
         model, clip: clones of the inputs with the LoRA applied. An input whose strength is 0 is returned unchanged,
             and None stays None.
-        architecture: the architecture of the model.
+        architecture: the architecture of what the LoRA acts on: that of the model, "language" for a LoRA of a language
+            model, or "unknown" for another LoRA on a CLIP alone.
+        target: what its keys were compared with, as shown to users.
         matched: the number of the LoRA's keys that match a weight of the model or CLIP, or do not count.
         unmatched: the keys that match no weight of their size.
-        without_clip: the number of text encoder keys that were skipped because no CLIP is connected.
+        without_clip, without_model: the numbers of keys that were skipped because no CLIP or no MODEL is connected.
     """
 
     model: Any
     clip: Any
     architecture: Architecture
+    target: str
     matched: int
     unmatched: tuple[str, ...]
     without_clip: int
+    without_model: int
+
+    @property
+    def of_language_model(self) -> bool:
+        """Whether the LoRA is for a language model, which is a CLIP."""
+        return self.architecture.id == "language"
+
+    @property
+    def on_clip_alone(self) -> bool:
+        """Whether nothing but the CLIP is changed: by a language model's LoRA, or because no MODEL is connected."""
+        return self.of_language_model or self.model is None
 
 
 @dataclass(frozen=True)
@@ -65,44 +83,74 @@ def with_lora(
 ) -> Applied:
     """Apply a LoRA to MODEL and CLIP in the way of ComfyUI's built-in LoraLoader node.
 
+    Args:
+        model, clip: the MODEL and the CLIP; one of them may be None.
+        lora: the LoRA.
+        strength_model, strength_clip: its strengths on each.
+
     Raises:
-        CrucibleError: none of the LoRA's keys match, or only a few that another architecture happens to share.
+        CrucibleError: none of the LoRA's keys match, or only a few that another model happens to share.
     """
-    known = comfy.lora.model_lora_keys_unet(model.model, {})
-    shapes = weight_shapes(model.model)
+    known: dict[str, Any] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    if model is not None:
+        known = comfy.lora.model_lora_keys_unet(model.model, known)
+        shapes |= weight_shapes(model.model)
     if clip is not None:
         known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, known)
         shapes |= weight_shapes(clip.cond_stage_model)
     name = getattr(lora, "name", "") or "The connected LoRA"
-    architecture = architecture_of(model.model)
+    sizes = layer_sizes({key: tuple(tensor.shape) for key, tensor in lora.items()})
+    of_language = are_of_language_model(sizes)
+    language = None if clip is None else best_fitting(language_models_of(clip.cond_stage_model), sizes)
+    if language is not None:
+        shapes |= {f"{language.layers[path]}.weight": shape for path, shape in language.shapes.items()}
+    architecture = ARCHITECTURES["unknown"] if model is None else architecture_of(model.model)
+
     placed = _place(name, lora, *_converted(lora), known, shapes)
     missing = [key for key in placed.unmatched if clip is not None or not names_text_encoder(key)]
     problem = None
     if missing:
         try:
-            renamed = _renamed(lora, model, clip, architecture)
+            renamed = _renamed(lora, model, clip, architecture, language)
         except CrucibleError as error:
             problem = error
         else:
             placed = min(placed, _place(name, lora, *renamed, known, shapes), key=lambda one: len(one.unmatched))
-    without_clip = [key for key in placed.unmatched if clip is None and names_text_encoder(key)]
-    unmatched = tuple(key for key in placed.unmatched if key not in set(without_clip))
+    without = [key for key in placed.unmatched if _has_no_owner(key, model, clip, of_language)]
+    unmatched = tuple(key for key in placed.unmatched if key not in set(without))
     matched = len(lora) - len(placed.unmatched)
     if unmatched or not matched:
-        match = Match(matched, len(unmatched), len(without_clip), placed.misfits, problem)
-        require_fitting(name, lora, architecture, match)
+        match = Match(matched, unmatched, len(without), placed.misfits, problem)
+        if of_language:
+            require_fitting_language_model(name, lora, clip, language, match)
+        elif model is None:
+            require_fitting_clip(name, lora, clip, match)
+        else:
+            require_fitting(name, lora, architecture, match)
 
     metadata = getattr(lora, "metadata", None)
     return Applied(
-        model if strength_model == 0 else _patched(model, model, placed.patches, strength_model, metadata),
+        model
+        if model is None or strength_model == 0 or of_language
+        else _patched(model, model, placed.patches, strength_model, metadata),
         clip
         if clip is None or strength_clip == 0
         else _patched(clip, clip.patcher, placed.patches, strength_clip, metadata),
-        architecture,
+        ARCHITECTURES["language"] if of_language else architecture,
+        architecture.name if model is not None and not of_language else clip_name(clip),
         matched,
         unmatched,
-        len(without_clip),
+        0 if clip is not None else len(without),
+        0 if model is not None else len(without),
     )
+
+
+def _has_no_owner(key: str, model: Any, clip: Any, of_language: bool) -> bool:
+    """Return whether a LoRA's key is for the one of MODEL and CLIP that is not connected."""
+    if model is not None and clip is not None:
+        return False
+    return (of_language or names_text_encoder(key)) == (clip is None)
 
 
 def _patched(
@@ -126,7 +174,7 @@ def _converted(lora: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], _Origins]
 
 
 def _renamed(
-    lora: Mapping[str, Tensor], model: Any, clip: Any, architecture: Architecture
+    lora: Mapping[str, Tensor], model: Any, clip: Any, architecture: Architecture, language: LanguageModel | None
 ) -> tuple[dict[str, Tensor], _Origins]:
     """Rename a LoRA's keys to names that ComfyUI's loader recognises, for LoRAs in the naming of other programs.
 
@@ -137,7 +185,7 @@ def _renamed(
     Raises:
         CrucibleError: the LoRA cannot be converted.
     """
-    find = place_of(model.model, architecture, clip and clip.cond_stage_model)
+    find = _place_in(model, clip, architecture, language)
     read = with_wider_input(read_layers(lora, find), architecture)
     spelled = {}
     of_layers: dict[str, dict[str, str]] = {}
@@ -158,6 +206,22 @@ def _renamed(
             found = of_layers.get(name or layer, {}).items()
             origins.setdefault(key, [one for one, its in found if its == suffix or its not in tensors])
     return renamed, origins
+
+
+def _place_in(
+    model: Any, clip: Any, architecture: Architecture, language: LanguageModel | None
+) -> Callable[[str], Place | None]:
+    """Return a function that finds the place of a layer name on the model or in the CLIP, or returns None."""
+    if model is None:
+        in_model = places_in_clip(clip.cond_stage_model).get
+    else:
+        in_model = place_of(model.model, architecture, clip and clip.cond_stage_model)
+
+    def find(name: str) -> Place | None:
+        key = None if language is None else language.key_of(name)
+        return in_model(name) if key is None else Place(key)
+
+    return find
 
 
 def _place(

@@ -45,15 +45,16 @@ class Match:
     """How a LoRA matches a model.
 
     Attributes:
-        matched, unmatched, without_clip: the numbers of its keys that match, do not match, and are for a text encoder
-            that is not connected.
+        matched: the number of its keys that match.
+        unmatched: the keys that do not.
+        elsewhere: the number of keys that are for a MODEL or a CLIP that is not connected.
         misfits: the layers whose names match, but not their sizes.
         problem: why the keys could not be read by the names of other programs; None if they could.
     """
 
     matched: int
-    unmatched: int
-    without_clip: int
+    unmatched: tuple[str, ...]
+    elsewhere: int
     misfits: tuple[Misfit, ...]
     problem: CrucibleError | None
 
@@ -108,16 +109,16 @@ def require_fitting(name: str, lora: Mapping[str, Tensor], architecture: Archite
     """
     possible = candidates({key: tuple(tensor.shape) for key, tensor in lora.items()}, getattr(lora, "metadata", {}))
     other = bool(possible) and architecture.id != "unknown" and architecture not in possible
-    if match.matched and not (other and match.matched < match.unmatched):
+    if match.matched and not (other and match.matched < len(match.unmatched)):
         return
-    if match.without_clip and not match.unmatched:
+    if match.elsewhere and not match.unmatched:
         raise CrucibleError(
-            f"{name} changes only the text encoder ({match.without_clip} keys), and no CLIP is connected, so it would "
+            f"{name} changes only the text encoder ({match.elsewhere} keys), and no CLIP is connected, so it would "
             "have no effect. Connect the CLIP output of the loader that the model comes from."
         )
     if match.problem is not None and architecture in possible:
         raise match.problem
-    count = match.matched + match.unmatched + match.without_clip
+    count = match.matched + len(match.unmatched) + match.elsewhere
     made_for, model, sizes = architecture_names(possible), architecture.name, ""
     if match.misfits and not other:
         largest = max(match.misfits, key=lambda one: math.prod(one.in_lora))

@@ -167,9 +167,7 @@ def place_of(model: Any, architecture: Architecture, cond_stage_model: Any = Non
     """
     places = _places_on_model(model, architecture)
     if cond_stage_model is not None:
-        keys = clip_keys(cond_stage_model)
-        known = comfy.lora.model_lora_keys_clip(cond_stage_model, {})
-        places |= {name: Place(keys[path]) for name, parameter in known.items() if (path := _path(parameter)) in keys}
+        places |= places_in_clip(cond_stage_model)
     by_spelling = {flat(name): place for name, place in places.items()}
     on_model = {place.key for place in places.values()}
 
@@ -182,6 +180,13 @@ def place_of(model: Any, architecture: Architecture, cond_stage_model: Any = Non
         return places.get(name) or next(by_map, in_table)
 
     return find
+
+
+def places_in_clip(cond_stage_model: Any) -> dict[str, Place]:
+    """Return the places in the CLIP text encoders by each name in ComfyUI's map."""
+    keys = clip_keys(cond_stage_model)
+    known = comfy.lora.model_lora_keys_clip(cond_stage_model, {})
+    return {name: Place(keys[path]) for name, parameter in known.items() if (path := _path(parameter)) in keys}
 
 
 def _places_on_model(model: Any, architecture: Architecture) -> dict[str, Place]:

@@ -17,7 +17,8 @@ from ...formats.lora_stack import StackEntry, listed_name
 from .applying import Applied, with_lora
 
 STRENGTHS = "crucible_lora_strengths"
-"""The attachment on a MODEL that stores the strength of each LoRA applied by these nodes, to add them up in a chain."""
+"""The attachment that stores the strength of each LoRA applied by these nodes, to add them up in a chain: on a MODEL, or
+on a CLIP for LoRAs that act there alone."""
 
 FindFile = Callable[[str], Path]
 """A function that returns the file of a name in the list of LoRAs, or raises CrucibleError if there is none."""
@@ -66,15 +67,20 @@ def apply_stack(
     """Apply a stack of LoRAs, and then optionally one more, to MODEL and CLIP.
 
     Args:
-        model, clip: the inputs of the node; clip may be None.
+        model, clip: the inputs of the node; one of them may be None.
         stack: the LoRAs to apply first.
         own: the LoRA to apply last, if any.
         listed: the names in the list of LoRAs.
         find_file: a function that returns the file of a name in the list.
 
     Raises:
-        CrucibleError: a LoRA cannot be read, or does not fit the model.
+        CrucibleError: there is neither a MODEL nor a CLIP, or a LoRA cannot be read or does not fit.
     """
+    if model is None and clip is None:
+        raise CrucibleError(
+            "Neither a MODEL nor a CLIP is connected to this node, so there is nothing that a LoRA could act on. "
+            "Connect the model of your loader, or both model and clip; for a LoRA of a language model, clip is enough."
+        )
     entries = [entry for entry in stack if entry.strength_model or entry.strength_clip]
     loras: list[tuple[Mapping[str, Tensor], str, StackEntry]] = [
         (load_lora(find_file(entry.name), entry.name), entry.name, entry) for entry in entries
@@ -84,20 +90,25 @@ def apply_stack(
 
     words: dict[str, None] = {}
     texts: list[str] = []
-    strengths: dict[str, float] = dict(model.get_attachment(STRENGTHS) or {})
+    on_model, on_clip, of_language = _Strengths(model), _Strengths(clip and clip.patcher), False
     for lora, name, entry in loras:
         applied = with_lora(model, clip, lora, entry.strength_model, entry.strength_clip)
         model, clip = applied.model, applied.clip
         path = find_file(name) if name else None
         info = lora_info(lora, name or getattr(lora, "name", ""), getattr(lora, "metadata", {}), path)
         words.update(dict.fromkeys(info.trigger_words))
-        texts.append("\n".join([info.text(), *_notes(info, applied, bool(name))]))
-        shown = info.name or "the connected LoRA"
-        strengths[shown] = strengths.get(shown, 0.0) + entry.strength_model
-    if loras and (note := strengths_note(strengths)):
-        texts.append(note)
-    if any(entry.strength_model for _, _, entry in loras):
-        model.set_attachments(STRENGTHS, strengths)
+        texts.append("\n".join([info.text(), *_notes(info, applied, entry, bool(name))]))
+        of_language = of_language or applied.of_language_model
+        if applied.on_clip_alone:
+            on_clip.add(info.name, entry.strength_clip)
+        else:
+            on_model.add(info.name, entry.strength_model)
+    made_by_clip = "answer" if of_language else "image"
+    for patcher, strengths, made in ((model, on_model, "image"), (clip and clip.patcher, on_clip, made_by_clip)):
+        if loras and (note := strengths_note(strengths.by_name, made)):
+            texts.append(note)
+        if strengths.changed:
+            patcher.set_attachments(STRENGTHS, strengths.by_name)
     return Stacked(
         model,
         clip,
@@ -105,6 +116,25 @@ def apply_stack(
         ", ".join(words),
         "\n\n".join(filter(None, texts)) or "No LoRA is applied here: model and CLIP pass through unchanged.",
     )
+
+
+class _Strengths:
+    """The strengths of the LoRAs that act on a MODEL or a CLIP, those of earlier nodes included.
+
+    Attributes:
+        by_name: the strengths by the LoRA's name.
+        changed: whether one that is not 0 was added, so that the MODEL or CLIP is a clone of its own.
+    """
+
+    def __init__(self, patcher: Any) -> None:
+        self.by_name: dict[str, float] = {} if patcher is None else dict(patcher.get_attachment(STRENGTHS) or {})
+        self.changed = False
+
+    def add(self, name: str, strength: float) -> None:
+        """Add the strength of a LoRA; "" is the name of one without a file."""
+        shown = name or "the connected LoRA"
+        self.by_name[shown] = self.by_name.get(shown, 0.0) + strength
+        self.changed = self.changed or strength != 0
 
 
 def _own(own: OwnLora, listed: Sequence[str], find_file: FindFile) -> tuple[Mapping[str, Tensor], str, StackEntry]:
@@ -124,14 +154,14 @@ def _saved_name(name: str, listed: Sequence[str]) -> str:
         return ""
 
 
-def _notes(info: LoraInfo, applied: Applied, is_saved: bool) -> list[str]:
+def _notes(info: LoraInfo, applied: Applied, entry: StackEntry, is_saved: bool) -> list[str]:
     """Return lines that describe how well a LoRA fits the model."""
-    count = applied.matched + len(applied.unmatched) + applied.without_clip
+    count = applied.matched + len(applied.unmatched) + applied.without_clip + applied.without_model
     notes = [f"Matching keys: {applied.matched} of {count}"]
     if applied.unmatched:
         first = ", ".join(applied.unmatched[:3])
         notes.append(
-            f"Warning: {len(applied.unmatched)} keys do not match {applied.architecture.name} and are skipped: "
+            f"Warning: {len(applied.unmatched)} keys do not match {applied.target} and are skipped: "
             f"{first}{', …' if len(applied.unmatched) > 3 else ''}. The LoRA has less effect than it was trained to "
             "have. It may be for a variant of this model."
         )
@@ -139,6 +169,21 @@ def _notes(info: LoraInfo, applied: Applied, is_saved: bool) -> list[str]:
         notes.append(
             f"The text encoder part of the LoRA ({applied.without_clip} keys) is skipped, because no CLIP is "
             "connected. To use it, connect the CLIP output of the loader."
+        )
+    if applied.without_model:
+        notes.append(
+            f"The part of the LoRA for the model that draws ({applied.without_model} keys) is skipped, because no "
+            "MODEL is connected. To use it, connect the MODEL output of the loader."
+        )
+    if applied.on_clip_alone and entry.strength_model != entry.strength_clip:
+        notes.append(
+            f"It acts on {applied.target} only, at strength_clip ({entry.strength_clip:g}); strength_model "
+            f"({entry.strength_model:g}) does not count."
+        )
+    if applied.of_language_model and applied.model is not None and entry.strength_clip:
+        notes.append(
+            "It also changes how this CLIP reads prompts for pictures. To draw as before, connect the loader's own "
+            "CLIP to CLIP Text Encode, and this one only to Generate Text."
         )
     known = applied.architecture.id != "unknown" and info.architectures
     if known and applied.architecture not in info.architectures:

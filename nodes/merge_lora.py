@@ -78,7 +78,9 @@ class CrucibleMergeLoRA(io.ComfyNode):
                     "model", optional=True, tooltip="The base model. Only needed if the stack contains a DoRA."
                 ),
                 io.Clip.Input(
-                    "clip", optional=True, tooltip="Only needed if a DoRA in the stack also changes the text encoder."
+                    "clip",
+                    optional=True,
+                    tooltip="Only needed if a DoRA in the stack changes the text encoder or is for a language model.",
                 ),
                 io.Combo.Input(
                     "majority_sign",

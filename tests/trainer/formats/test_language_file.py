@@ -107,6 +107,12 @@ def test_a_file_with_layers_of_an_image_model_is_none():
     assert LANGUAGE not in candidates(both, {})
 
 
+def test_the_layers_that_see_pictures_belong_to_the_language_model():
+    vision = shapes("base_model.model.model.visual.blocks.0.attn.qkv")
+    assert identify(shapes(f"base_model.model.{QUERY}") | vision, {}) == LANGUAGE
+    assert LANGUAGE not in candidates(vision, {})
+
+
 def test_kohyas_names_can_be_those_of_animas_text_encoder():
     of_anima = shapes("lora_te_layers_0_self_attn_q_proj", outputs=2048, inputs=1024)
     assert {row.id for row in candidates(of_anima, {})} == {"language", "anima"}

@@ -60,6 +60,44 @@ def test_a_scale_in_a_config_is_told(tmp_path):
     assert info[-1].startswith("Scale: 4 (alpha and rank from adapter_config.json)")
 
 
+def of_language_model():
+    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    return {f"{layer}.lora_A.weight": torch.ones(4, 64), f"{layer}.lora_B.weight": torch.ones(64, 4)}
+
+
+def test_of_a_language_model_it_is_told_what_matters_for_text():
+    assert lines(of_language_model(), "writer.safetensors", {"ss_sd_model_name": "Qwen3-4B"}) == [
+        "writer.safetensors (2.0 KB)",
+        "Made for: a language model",
+        "Kind: LoRA, rank 4, no alpha (so it equals the rank), 1 layer",
+        "Trained on: Qwen3-4B",
+        "Trigger words: none found in the file",
+        "Strength to start with: 1 (as other programs use it; lower if it dominates the answers)",
+    ]
+    ours = lines(of_language_model(), "writer.safetensors", {"crucible.version": "1"})
+    assert "0.6 to 0.8 if it dominates the answers" in ours[-1]
+    assert "distorts the answer" in strengths_note({"writer": 1.5}, "answer")
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ('{"base_model_name_or_path": "Qwen/Qwen3-4B"}', "Qwen/Qwen3-4B"),
+        ('{"base_model_name_or_path": "/home/me/models/Qwen3-4B/"}', "Qwen3-4B"),
+        ('{"base_model_name_or_path": "C:\\\\models\\\\Qwen3-4B"}', "Qwen3-4B"),
+        ('{"base_model_name_or_path": null}', ""),
+        ("[]", ""),
+        ("{", ""),
+    ],
+)
+def test_the_base_model_in_a_config_of_peft(tmp_path, config, name):
+    path = tmp_path / "adapter_model.safetensors"
+    save_file(of_language_model(), path)
+    (tmp_path / "adapter_config.json").write_text(config)
+    assert lora_info(of_language_model(), path.name, {}, path).base_model == name
+    assert lora_info(tensors(), path.name, {}, path).base_model == ""
+
+
 @pytest.mark.parametrize(
     ("metadata", "note", "strength", "why"),
     [

@@ -25,7 +25,7 @@ class LanguageModel:
     """A language model in a CLIP.
 
     Attributes:
-        name: ComfyUI's name of the text encoder, such as "qwen3_4b".
+        name: ComfyUI's name of the model, such as "Qwen3_4B".
         layers: the path in the CLIP of each linear layer and embedding, by `inner_path`.
         shapes: the numbers of outputs and inputs of each, by `inner_path`.
         is_cut: whether it lacks the last blocks of the model that was published, because images need only the first.
@@ -66,24 +66,34 @@ def block_of(path: str) -> int | None:
 
 
 def encoder_names(cond_stage_model: Any) -> list[str]:
-    """Return ComfyUI's names of the text encoders in a CLIP, such as clip_l and t5xxl."""
-    return [name for name, module in cond_stage_model.named_children() if hasattr(module, "transformer")]
+    """Return ComfyUI's names of the text encoders in a CLIP, such as clip_l and Qwen3_4B."""
+    found = {name: name for name in _encoders(cond_stage_model)}
+    for model in language_models_of(cond_stage_model):
+        found[next(iter(model.layers.values())).partition(".")[0]] = model.name
+    return list(found.values())
 
 
 def language_models_of(cond_stage_model: Any) -> list[LanguageModel]:
     """Return the language models in a CLIP; empty if its text encoders are of other kinds, such as CLIP-L or T5."""
     found = []
-    for name in encoder_names(cond_stage_model):
-        transformer = getattr(cond_stage_model, name).transformer
+    for encoder, transformer in _encoders(cond_stage_model).items():
         layers, shapes = {}, {}
         for path, module in transformer.named_modules():
             if (shape := _shape(module)) is not None and path:
                 inner = _AROUND.sub("", path, count=1) if _AROUND.match(path) else path
-                layers[inner], shapes[inner] = f"{name}.transformer.{path}", shape
+                layers[inner], shapes[inner] = f"{encoder}.transformer.{path}", shape
         if any(block_of(path) is not None for path in layers):
             model = getattr(transformer, "model", transformer)
+            name = getattr(transformer, "model_type", "") or type(transformer).__name__
             found.append(LanguageModel(name, layers, shapes, getattr(model, "norm", None) is None))
     return found
+
+
+def _encoders(cond_stage_model: Any) -> dict[str, Any]:
+    """Return the module with the weights of each text encoder, by ComfyUI's name of the encoder."""
+    return {
+        name: module.transformer for name, module in cond_stage_model.named_children() if hasattr(module, "transformer")
+    }
 
 
 def best_fitting(models: Sequence[LanguageModel], sizes: Mapping[str, Size]) -> LanguageModel | None:

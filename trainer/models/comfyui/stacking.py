@@ -17,8 +17,8 @@ from ...formats.lora_stack import StackEntry, listed_name
 from .applying import Applied, with_lora
 
 STRENGTHS = "crucible_lora_strengths"
-"""The attachment that stores the strength of each LoRA applied by these nodes, to add them up in a chain: on a MODEL, or
-on a CLIP for LoRAs that act there alone."""
+"""The attachment that stores the strength of each LoRA applied by these nodes, to add them up in a chain. It is on a
+MODEL, or on a CLIP for LoRAs that act there alone."""
 
 FindFile = Callable[[str], Path]
 """A function that returns the file of a name in the list of LoRAs, or raises CrucibleError if there is none."""
@@ -180,12 +180,14 @@ def _notes(info: LoraInfo, applied: Applied, entry: StackEntry, is_saved: bool) 
             f"It acts on {applied.target} only, at strength_clip ({entry.strength_clip:g}); strength_model "
             f"({entry.strength_model:g}) does not count."
         )
-    if applied.of_language_model and applied.model is not None and entry.strength_clip:
+    # What may be for the text encoder of an image model is meant to change pictures.
+    only_text = [one.id for one in info.architectures] == ["language"]
+    if only_text and applied.of_language_model and applied.model is not None and entry.strength_clip:
         notes.append(
             "It also changes how this CLIP reads prompts for pictures. To draw as before, connect the loader's own "
             "CLIP to CLIP Text Encode, and this one only to Generate Text."
         )
-    known = applied.architecture.id != "unknown" and info.architectures
+    known = applied.architecture.id not in ("unknown", "language") and info.architectures
     if known and applied.architecture not in info.architectures:
         notes.append(
             f"Warning: the LoRA was made for {architecture_names(info.architectures)}, but this model is "

@@ -8,6 +8,7 @@ from typing import Any
 from comfy.quant_ops import QuantizedTensor
 from torch import Tensor
 
+from .language_layers import language_models_of
 from .naming import architecture_of, clip_keys, file_keys
 
 
@@ -25,7 +26,10 @@ def base_weights_of(model: Any, clip: Any) -> Callable[[str], Tensor | None]:
         paths = file_keys(model.model, architecture_of(model.model))
         found |= _by_key(paths, model.get_key_patches("diffusion_model."), "diffusion_model.")
     if clip is not None:
-        found |= _by_key(clip_keys(clip.cond_stage_model), clip.get_key_patches())
+        patches = clip.get_key_patches()
+        for model in reversed(language_models_of(clip.cond_stage_model)):  # so that the first of several counts
+            found |= {key: patches[f"{path}.weight"][0] for key, path in model.paths_by_key().items()}
+        found |= _by_key(clip_keys(clip.cond_stage_model), patches)
 
     def base_weight(key: str) -> Tensor | None:
         if key not in found:

@@ -6,6 +6,7 @@ from .objective_settings import ObjectiveSettings
 from .resolved import ResolvedConfig
 from .schema import OF_OTHER_NODES, SETTINGS, TrainingConfig
 from .setting import Setting
+from .text_settings import RowSettings
 from .validation import from_widgets, parse_config
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ModelFacts",
     "ObjectiveSettings",
     "ResolvedConfig",
+    "RowSettings",
     "Setting",
     "TrainingConfig",
     "from_widgets",

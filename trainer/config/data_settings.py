@@ -172,8 +172,8 @@ class DataSettings(BaseModel):
     validation_percent: float | None = setting(
         None,
         "Validation",
-        "Percentage of the images to hold out from training and use to detect overfitting. auto holds out some when "
-        "training starts, if there are at least 30 images.",
+        "Percentage of the images or rows to hold out from training and use to detect overfitting. auto holds out "
+        "some when training starts, if there are at least 30.",
         group="dataset",
         step=1.0,
         aliases=("validation_split_percentage",),
@@ -183,7 +183,7 @@ class DataSettings(BaseModel):
     validation_seed: int = setting(
         42,
         "Validation seed",
-        "Change this to hold out different images for validation.",
+        "Change this to hold out different images or rows for validation.",
         group="images",
         task="all",
         step=1,
@@ -200,8 +200,8 @@ class DataSettings(BaseModel):
     prior_loss_weight: float = setting(
         1.0,
         "Regularization weight",
-        "Weight of regularization images in the loss, relative to training images. Higher preserves more of what the "
-        "model already knows.",
+        "Weight of regularization images or rows in the loss, relative to those that are trained. Higher preserves "
+        "more of what the model already knows.",
         group="images",
         task="all",
         step=0.1,
@@ -210,9 +210,9 @@ class DataSettings(BaseModel):
     )
     reg_ratio: float = setting(
         1.0,
-        "Regularization images",
-        "Number of regularization images shown for each training image. Higher preserves more of what the model "
-        "already knows.",
+        "Regularization share",
+        "Number of regularization images or rows shown for each one that is trained. Higher preserves more of what "
+        "the model already knows.",
         group="images",
         task="all",
         step=0.1,

@@ -17,7 +17,7 @@ class GuardSettings(BaseModel):
     validate_every_n_steps: int | None = setting(
         None,
         "Validate every",
-        "Steps between two measurements of the loss on the validation images.",
+        "Steps between two measurements of the loss on the validation images or rows.",
         group="validation",
         step=1,
         aliases=("eval_steps", "validation_steps"),
@@ -48,8 +48,8 @@ class GuardSettings(BaseModel):
         "auto",
         "Measure the result",
         "Generate a few samples with and without the LoRA at the end, to measure how far it drifts from the model, "
-        "whether it copies the training images and whether it needs its trigger word. auto skips this for short runs "
-        "and quick tests, and when it would take more than half as long as the training.",
+        "whether it copies the training data and, for images, whether it needs its trigger word. auto skips this for "
+        "short runs and quick tests, and when it would take more than half as long as the training.",
         group="validation",
     )
     downweight_hard_images: bool = setting(

@@ -15,8 +15,8 @@ class PreviewSettings(BaseModel):
     sample_prompts: str = setting(
         "",
         "Sample prompts",
-        "Prompts for the samples drawn during training, one per line. If empty, the first captions of the dataset are "
-        "used.",
+        "Prompts for the samples made during training, one per line. If empty, the first captions or prompts of the "
+        "dataset are used.",
         group="main",
         multiline=True,
     )

@@ -20,12 +20,13 @@ from .output_settings import OutputSettings
 from .preview_settings import PreviewSettings
 from .run_settings import RunSettings
 from .setting import Setting, describe_settings
-from .text_settings import TextSettings
+from .text_settings import RowSettings, TextSettings
 
 
 # pydantic takes the fields of the last base first, which gives the order of widgets. Saved workflows store the values
 # of widgets by position, so settings keep theirs.
 class TrainingConfig(
+    RowSettings,
     TextSettings,
     RunSettings,
     GuardSettings,
@@ -49,13 +50,20 @@ class TrainingConfig(
         """The settings of the dataset, without those of the training."""
         return DataSettings(**{name: getattr(self, name) for name in DataSettings.model_fields})
 
+    @property
+    def row_settings(self) -> RowSettings:
+        """The settings of rows of texts, without those of the training."""
+        return RowSettings(**{name: getattr(self, name) for name in RowSettings.model_fields})
+
 
 SETTINGS: dict[str, Setting] = describe_settings(TrainingConfig)
 """The description of each field by its key, in the order of widgets and config files."""
 
 OF_OTHER_NODES = (
     *("base_model", "output_dir", "output_name", "resume_from_checkpoint", "continue_from"),
-    *TextSettings.model_fields,
+    *("task_type", "chat_template", "load_in_4bit"),
+    *RowSettings.model_fields,
     *DataSettings.model_fields,
 )
-"""Settings that, in ComfyUI, come from Load Dataset, Train LoRA or the connected model instead of Configure LoRA."""
+"""Settings that, in ComfyUI, a configuring node does not have: they come from the nodes that load datasets, from those
+that train, or from the connected model."""

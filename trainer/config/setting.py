@@ -36,8 +36,8 @@ class Setting:
         name: the key of the setting.
         title: a short label for the widget.
         description: the tooltip of the widget.
-        group: the node that has its widget: main (Configure LoRA), dataset (Load Dataset), or one of the nodes for
-            options; run for settings that are no widgets of settings nodes.
+        group: the node that has its widget: main (the node that configures a training of this task), dataset (the one
+            that loads its dataset), or one of the nodes for options; run for settings that have no widget.
         kind: the type of the value: integer, number (float), choice, switch (bool) or text.
         default: the default value; None stands for auto or, for text, for no value.
         may_be_auto: whether the run can choose the value itself, which is None in the config, absent or `auto` in

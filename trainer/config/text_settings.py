@@ -11,23 +11,14 @@ from .setting import TaskType, setting
 LongRows = Literal["auto", "split", "cut_prompt", "leave_out"]
 
 
-class TextSettings(BaseModel):
-    """What is trained of texts, and how they are read, part of every `TrainingConfig`."""
+class RowSettings(BaseModel):
+    """How rows of texts are read and what of them is trained, part of every `TrainingConfig`.
+
+    They are stored with every dataset of texts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task_type: TaskType = setting(
-        "text-to-image",
-        "Task",
-        "What the trained model makes: text-to-image for images from prompts, text-generation for texts.",
-        group="run",
-        value_aliases={
-            "causal_lm": "text-generation",
-            "text_generation": "text-generation",
-            "causallm": "text-generation",
-            "text_to_image": "text-to-image",
-        },
-    )
     max_seq_length: int | None = setting(
         None,
         "Longest row",
@@ -55,13 +46,6 @@ class TextSettings(BaseModel):
         group="text",
         instead="caption_source says where captions come from",
     )
-    chat_template: str = setting(
-        "auto",
-        "Chat template",
-        "The template that conversations are written in: auto is the tokenizer's own. For a model without one: "
-        "chatml, llama3, mistral, gemma, vicuna, alpaca or plain.",
-        group="text",
-    )
     train_on_prompts: bool = setting(
         False,
         "Train on prompts too",
@@ -74,14 +58,43 @@ class TextSettings(BaseModel):
         "Regularization rows",
         "Train the model's own answers to other prompts along with your rows, so that it forgets less. The prompts "
         "are those in reg_data_dir, or general ones that come with the package.",
-        group="text",
+        group="dataset",
+        task="text-generation",
         instead="reg_data_dir names a folder of regularization images",
+    )
+
+
+class TextSettings(BaseModel):
+    """The task, and what only the training of language models needs, part of every `TrainingConfig`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task_type: TaskType = setting(
+        "text-to-image",
+        "Task",
+        "What the trained model makes: text-to-image for images from prompts, text-generation for texts.",
+        group="run",
+        value_aliases={
+            "causal_lm": "text-generation",
+            "text_generation": "text-generation",
+            "causallm": "text-generation",
+            "text_to_image": "text-to-image",
+        },
+    )
+    chat_template: str = setting(
+        "auto",
+        "Chat template",
+        "The template that conversations are written in: auto is the tokenizer's own. For a model without one: "
+        "chatml, llama3, mistral, gemma, vicuna, alpaca or plain. In ComfyUI it is that of the CLIP.",
+        group="run",
+        task="text-generation",
     )
     max_new_tokens: int = setting(
         128,
         "Longest answer",
-        "The most tokens of an answer that is written as a sample or to measure the result.",
-        group="text",
+        "The most tokens of an answer that a language model writes as a sample or to measure the result.",
+        group="samples",
+        task="text-generation",
         step=1,
         ge=1,
         le=8192,
@@ -90,8 +103,9 @@ class TextSettings(BaseModel):
         False,
         "Load in 4 bits",
         "QLoRA: hold the frozen model in 4 bits (NF4 with double quantization), which needs about a quarter of the "
-        "memory and costs a little accuracy. Needs the package bitsandbytes.",
-        group="text",
+        "memory and costs a little accuracy. Needs the package bitsandbytes. In ComfyUI the loaded file decides.",
+        group="run",
+        task="text-generation",
         instead="a quantized image model is trained in the precision that it is loaded in",
         aliases=("qlora",),
     )

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import OF_OTHER_NODES, SETTINGS, ModelFacts, TrainingConfig
-from ..config.text_settings import TextSettings
+from ..config import OF_OTHER_NODES, SETTINGS, ModelFacts, RowSettings, TrainingConfig
 from ..config.widgets_and_yaml import OPEN_IN_DATASETS, to_yaml
 from ..data.base import Dataset
 from .advice import notes
@@ -134,7 +133,7 @@ def _given(config: TrainingConfig) -> list[str]:
     defaults = TrainingConfig()
     elsewhere = set(OF_OTHER_NODES)
     if config.task_type == "text-generation":
-        elsewhere -= set(TextSettings.model_fields) - {"task_type"}  # no node has them
+        elsewhere -= {*RowSettings.model_fields, "chat_template", "load_in_4bit"}  # no dataset's report has them
     return [
         f"  {name} = {str(getattr(config, name)).replace(NEW_LINE, INDENTED)}"
         for name in SETTINGS

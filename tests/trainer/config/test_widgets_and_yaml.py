@@ -117,3 +117,45 @@ def test_what_only_the_user_knows_is_left_to_fill_in() -> None:
         "base_model: path/to/a/model  # the folder of an SD1.5 or SDXL model in diffusers format, or demo",
         "seed: 3",
     ]
+
+
+def test_a_language_model_has_placeholders_of_its_own() -> None:
+    lines = to_yaml(TrainingConfig(task_type="text-generation")).splitlines()
+    assert lines == [
+        "train_data_dir: path/to/rows.jsonl  # a file or folder of rows, or demo",
+        "base_model: path/to/a/model  # the folder of the language model in transformers' format, or demo",
+        "task_type: text-generation",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "lora_rank: 4", "task_type: CAUSAL_LM", "task_type: text-generation"])
+def test_a_config_has_the_task_of_its_node(text: str) -> None:
+    config = from_widgets_and_yaml({"seed": 1}, text, "text-generation")
+    assert config.task_type == "text-generation"
+    assert split_of_other_nodes(config)[0].task_type == "text-generation"
+
+
+def test_yaml_of_the_other_task_is_sent_to_the_other_node() -> None:
+    with pytest.raises(CrucibleError) as error:
+        from_widgets_and_yaml({}, "task_type: text-to-image", "text-generation")
+    assert "this node configures language models; use Configure LoRA (Crucible) for this YAML" in str(error.value)
+    with pytest.raises(CrucibleError) as error:
+        from_widgets_and_yaml({}, "seed: 1\ntask_type: causal_lm")
+    assert "line 2: task_type = causal_lm in the YAML, but this node configures images" in str(error.value)
+    assert "use Configure Language LoRA (Crucible) for this YAML" in str(error.value)
+    with pytest.raises(CrucibleError, match=r"task_type = poems in the YAML, .*; remove the line"):
+        from_widgets_and_yaml({}, "task_type: poems")
+
+
+def test_settings_of_images_are_refused_only_if_they_were_changed() -> None:
+    widgets = {name: SETTINGS[name].widget_default for name in UNTOUCHED}
+    assert from_widgets_and_yaml(widgets, "", "text-generation").task_type == "text-generation"
+    with pytest.raises(CrucibleError, match="sample_cfg = 5 only has a meaning for images"):
+        from_widgets_and_yaml({**widgets, "sample_cfg": 5.0}, "", "text-generation")
+
+
+def test_settings_of_a_dataset_of_texts_are_not_those_of_the_training() -> None:
+    text = "regularization_rows: true\nmax_seq_length: 64\nload_in_4bit: true\nmax_new_tokens: 9"
+    config, said = split_of_other_nodes(from_widgets_and_yaml({}, text, "text-generation"))
+    assert said == {"regularization_rows": True, "max_seq_length": 64, "load_in_4bit": True}
+    assert config.max_new_tokens == 9

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from ...config import DatasetFacts, TrainingConfig
+from ...config import DatasetFacts, RowSettings, TrainingConfig
 from ...config.data_settings import DataSettings
-from ...config.text_settings import LongRows
 from ...errors import CrucibleError
 from ...messages.wording import counted
 from ..base import Dataset
@@ -36,7 +35,7 @@ class TextDataset(Dataset):
         name: the name shown to the user: that of the file or folder, or `demo`.
         path: the file or folder; None for rows that come from elsewhere.
         settings: the settings that the dataset was loaded with, which become part of the run's config.
-        long_rows: what is done with rows that are too long.
+        row_settings: the settings of rows that it was loaded with, which become part of the run's config too.
         rows: the training rows, in the same order on every machine.
         validation: the rows held out to measure the training.
         regularization: the rows of what the model should not forget.
@@ -54,7 +53,7 @@ class TextDataset(Dataset):
     name: str
     path: Path | None
     settings: DataSettings
-    long_rows: LongRows = "auto"
+    row_settings: RowSettings = field(default_factory=RowSettings)
     rows: tuple[Row, ...] = ()
     validation: tuple[Row, ...] = ()
     regularization: tuple[Row, ...] = ()
@@ -84,7 +83,7 @@ class TextDataset(Dataset):
         """
         where = {"train_data_dir", "reg_data_dir", "metadata_path"}
         digest = hashlib.sha256(self.settings.model_dump_json(exclude=where).encode())
-        digest.update(f"{self.long_rows}|{self.longest}".encode())
+        digest.update(f"{self.row_settings.long_rows}|{self.longest}".encode())
         for part in (self.rows, self.validation, self.regularization):
             digest.update(f"{len(part)}\0".encode())
             for row in part:
@@ -135,7 +134,8 @@ class TextDataset(Dataset):
         return unrelated_prompts()
 
     def settle(self, config: TrainingConfig) -> TrainingConfig:
-        return config.model_copy(update=self.settings.model_dump(exclude_none=True))
+        of_rows = self.row_settings.model_dump(exclude_defaults=True)
+        return config.model_copy(update=self.settings.model_dump(exclude_none=True) | of_rows)
 
     @property
     def validation_percent(self) -> float | None:
@@ -154,7 +154,7 @@ class TextDataset(Dataset):
         dataset = replace(self, regularization=tuple(rows))
         if self.renderer is None:
             return dataset
-        fitted, _, findings = render_rows(self.renderer, rows, self.longest, self.long_rows)
+        fitted, _, findings = render_rows(self.renderer, rows, self.longest, self.row_settings.long_rows)
         usable = tuple(row for row in rows if row in fitted and fitted[row].parts)
         return replace(
             dataset,
@@ -176,7 +176,7 @@ class TextDataset(Dataset):
         if renderer is self.renderer and longest == self.longest:
             return self
         everything = (*self.rows, *self.validation, *self.regularization)
-        fitted, left_out, findings = render_rows(renderer, everything, longest, self.long_rows)
+        fitted, left_out, findings = render_rows(renderer, everything, longest, self.row_settings.long_rows)
 
         def kept(rows: Iterable[Row]) -> tuple[Row, ...]:
             return tuple(row for row in rows if row not in left_out)

@@ -34,7 +34,7 @@ def load_text_dataset(config: TrainingConfig) -> TextDataset:
     if written == DEMO:
         rows = _demo_rows()
         layout = (f"{len(rows)} rows that come with the package",)
-        dataset = TextDataset(DEMO, None, config.data, config.long_rows, rows, layout=layout)
+        dataset = TextDataset(DEMO, None, config.data, config.row_settings, rows, layout=layout)
     else:
         path = Path(written).expanduser().resolve()
         read = read_rows(path, read_columns(config.text_columns))
@@ -42,7 +42,7 @@ def load_text_dataset(config: TrainingConfig) -> TextDataset:
             path.name,
             path,
             config.data.model_copy(update={"train_data_dir": str(path)}),
-            config.long_rows,
+            config.row_settings,
             read.rows,
             layout=read.layout,
             loading_findings=read.findings,

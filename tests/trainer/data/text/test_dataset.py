@@ -124,6 +124,14 @@ def test_the_fingerprint_depends_on_rows_and_tokens(file: Path, tmp_path: Path, 
     assert len(prints) == 6
 
 
+def test_the_settings_of_rows_become_part_of_the_config(file: Path) -> None:
+    """In ComfyUI, the config of a run does not know how its rows were loaded."""
+    given = {"max_seq_length": 64, "long_rows": "split", "regularization_rows": True, "repeats": 2}
+    settled = load_text_dataset(config(file, **given)).settle(parse_config({"task_type": "text-generation"}))
+    assert {name: getattr(settled, name) for name in given} == given
+    assert load_text_dataset(config(file)).settle(config(file, long_rows="split")).long_rows == "split"
+
+
 def test_faulty_rows_prevent_training_and_are_all_named(tmp_path: Path, renderer: ChatRenderer) -> None:
     path = write(
         tmp_path / "a.jsonl", [*ROWS, {"prompt": "a", "answer": 3}, {"messages": [{"role": "user", "content": "a"}]}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,3 +92,26 @@ def _list(folder: Path, name: str, depth: int, room: list[int]) -> Listing:
         else:
             special.append(path)
     return Listing(folder, name, tuple(files), tuple(broken), tuple(special), tuple(folders))
+
+
+def signature(path: str | Path) -> str:
+    """Return a hash that changes when a file, or any file in a folder and its subfolders, does, without reading it.
+
+    It is computed from names, sizes and modification times, so it is only meaningful on the same machine. What cannot
+    be read has a signature too.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    try:
+        listings = [Listing(path.parent, "", (path,))] if path.is_file() else list(list_folder(path).walk())
+    except OSError:
+        return digest.hexdigest()
+    for one in listings:
+        for entry in (*one.files, *one.broken):
+            try:
+                facts = entry.lstat() if entry in one.broken else entry.stat()
+            except OSError:
+                continue
+            line = f"{one.named(entry)}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

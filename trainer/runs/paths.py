@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,6 +25,9 @@ from ..files.text import encoded
 from ..models.previews import Samples
 
 REPORT, LOG, SAMPLES = "report.txt", "log.jsonl", "samples"
+
+PROMPTS = f"{SAMPLES}/prompts.json"
+"""The file with the prompts of the samples, for samples that are texts."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,22 @@ class RunFiles:
                 sample = _read_sample(path)
                 rounds.setdefault(int(path.stem.split("_")[1]), []).append(sample)
         return {step: _round(samples) for step, samples in sorted(rounds.items())}
+
+    def write_prompts(self, prompts: Sequence[str]) -> None:
+        """Write the prompts that samples answer, in the order of the samples of a round.
+
+        Raises:
+            CrucibleError: the disk is full, or the system reports another error.
+        """
+        content = json.dumps(list(prompts), ensure_ascii=False, indent=1)
+        write_whole(self.folder / PROMPTS, encoded(f"{content}\n"), what="The prompts of the samples")
+
+    def read_prompts(self) -> tuple[str, ...]:
+        """Return the prompts that samples answer; empty for images, and if the file is missing or damaged."""
+        try:
+            return tuple(map(str, json.loads((self.folder / PROMPTS).read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError):
+            return ()
 
     def write_report(self, text: str) -> None:
         """Write the report.

@@ -124,6 +124,8 @@ class PreviewSamples:
         self._steps.append(step)
         with self._best_effort.writing("The samples"):
             self._files.write_samples(step, samples)
+            if not isinstance(samples, Tensor):
+                self._files.write_prompts(self._sampling.prompts)
         return side_by_side(samples) if isinstance(samples, Tensor) else samples
 
     def state(self) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from textwrap import indent
+
+from torch import Tensor
 
 from ..evaluation.validation import Round
 from ..evaluation.verdict import Verdict
@@ -32,3 +35,15 @@ class RunResult:
     rounds: list[Round] = field(default_factory=list)
     verdict: Verdict | None = None
     report: str = ""
+
+    def sample_texts(self) -> str:
+        """Return the sample answers of a language model, round by round, below their prompts; "" if there are none."""
+        lines = []
+        prompts = self.files.read_prompts()
+        for step, samples in self.files.read_samples().items():
+            if isinstance(samples, Tensor):
+                continue
+            lines.append(f"After step {step}:" if step else "Before the first step:")
+            for prompt, answer in zip(prompts, samples, strict=False):
+                lines += [indent(prompt, "  "), indent(answer, "    ")]
+        return "\n".join(lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lora_crucible.data import listing
-from lora_crucible.data.listing import list_folder
+from lora_crucible.data.listing import list_folder, signature
 
 
 def test_everything_has_its_place(tmp_path: Path) -> None:
@@ -48,3 +48,37 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
     assert list_folder(tmp_path).folders[0].problem == "Permission denied"
     with pytest.raises(OSError, match="No such file"):
         list_folder(tmp_path / "missing")
+
+
+def touch(folder: Path, *files: str) -> None:
+    for file in files:
+        (folder / file).write_bytes(b"x")
+
+
+def test_a_signature_follows_all_files(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "a.txt", "log.md")
+    seen = [signature(tmp_path)]
+    assert signature(tmp_path) == seen[0]
+    touch(tmp_path, ".hidden")
+    assert signature(tmp_path) == seen[0]
+
+    (tmp_path / "a.txt").write_bytes(b"longer")
+    seen.append(signature(tmp_path))
+    os.utime(tmp_path / "a.png", ns=(1, 1))
+    seen.append(signature(tmp_path))
+    touch(tmp_path, "B.PNG")
+    seen.append(signature(tmp_path))
+    (tmp_path / "a.png").rename(tmp_path / "c.png")
+    seen.append(signature(tmp_path))
+    assert len(set(seen)) == len(seen)
+    assert signature(tmp_path / "missing")
+
+
+def test_a_file_alone_has_a_signature(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("one")
+    seen = [signature(file)]
+    (tmp_path / "other.jsonl").write_text("two")
+    assert signature(str(file)) == seen[0]
+    file.write_text("three")
+    assert signature(file) != seen[0]

@@ -107,15 +107,22 @@ def test_its_samples_are_texts(undisturbed):
     assert len(undisturbed.samples) == 5
     assert first == ("one: 0.000000", "two: 0.000000")
     assert last != first
-    files = sorted((undisturbed.files.folder / "samples").glob("*"))
+    files = sorted((undisturbed.files.folder / "samples").glob("step_*"))
     assert [file.read_text() for file in files[-2:]] == list(last)
     assert {file.suffix for file in files} == {".txt"}
+
+
+def test_its_samples_are_shown_below_their_prompts(undisturbed):
+    lines = undisturbed.sample_texts().splitlines()
+    assert lines[:5] == ["Before the first step:", "  one", "    one: 0.000000", "  two", "    two: 0.000000"]
+    assert lines[-5:-2] == ["After step 40:", "  one", f"    {undisturbed.samples[-1][0]}"]
 
 
 def test_a_finished_run_is_returned_with_its_texts(undisturbed):
     again = train(undisturbed.files.folder.parent)
     assert "Nothing was trained" in again.report
     assert again.samples == undisturbed.samples
+    assert again.sample_texts() == undisturbed.sample_texts()
     assert again.losses == undisturbed.losses
 
 

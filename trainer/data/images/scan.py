@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -137,28 +136,6 @@ def find_files(folder: str | Path, in_table: Iterable[str] = (), *, masks_expect
         lonely_masks=tuple(lonely),
         not_listed=tuple(not_listed),
     )
-
-
-def folder_signature(folder: str | Path) -> str:
-    """Return a hash that changes when a file in a dataset folder or its subfolders does, without reading the files.
-
-    It is computed from names, sizes and modification times, so it is only meaningful on the same machine. A folder
-    that cannot be read has a signature too.
-    """
-    digest = hashlib.sha256()
-    try:
-        root = list_folder(Path(folder))
-    except OSError:
-        return digest.hexdigest()
-    for one in root.walk():
-        for entry in (*one.files, *one.broken):
-            try:
-                facts = entry.lstat() if entry in one.broken else entry.stat()
-            except OSError:
-                continue
-            line = f"{one.named(entry)}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def _repeats_folders(root: Listing) -> Iterator[tuple[Path, int]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-from lora_crucible.data.images.scan import find_images, folder_signature
+from lora_crucible.data.images.scan import find_images
+from lora_crucible.data.listing import signature
 from lora_crucible.errors import CrucibleError
 
 
@@ -82,25 +82,6 @@ def test_a_folder_without_images_says_what_is_there(tmp_path: Path) -> None:
     assert error.endswith(str(tmp_path / "aki"))
 
 
-def test_signature_follows_images_and_captions(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", "a.txt", "log.md")
-    seen = [folder_signature(tmp_path)]
-    assert folder_signature(tmp_path) == seen[0]
-    touch(tmp_path, ".hidden")
-    assert folder_signature(tmp_path) == seen[0]
-
-    (tmp_path / "a.txt").write_bytes(b"longer")
-    seen.append(folder_signature(tmp_path))
-    os.utime(tmp_path / "a.png", ns=(1, 1))
-    seen.append(folder_signature(tmp_path))
-    touch(tmp_path, "B.PNG")
-    seen.append(folder_signature(tmp_path))
-    (tmp_path / "a.png").rename(tmp_path / "c.png")
-    seen.append(folder_signature(tmp_path))
-    assert len(set(seen)) == len(seen)
-    assert folder_signature(tmp_path / "missing")
-
-
 def test_repeat_folders_are_read_with_their_number(tmp_path: Path) -> None:
     touch(
         tmp_path,
@@ -124,7 +105,7 @@ def test_links_in_a_circle_are_not_followed(tmp_path: Path) -> None:
     for name, target in (("5_loop", "5_loop"), ("6_here", "."), ("7_above", "..")):
         (folder / name).symlink_to(target, target_is_directory=True)
     assert names(folder) == ["1.png"]
-    assert folder_signature(folder)
+    assert signature(folder)
 
 
 def test_masks_are_no_images(tmp_path: Path) -> None:
@@ -137,9 +118,9 @@ def test_masks_are_no_images(tmp_path: Path) -> None:
 
 def test_signature_follows_subfolders_and_metadata(tmp_path: Path) -> None:
     touch(tmp_path, "10_cat/a.png")
-    seen = {folder_signature(tmp_path)}
+    seen = {signature(tmp_path)}
     touch(tmp_path, "10_cat/a.txt")
-    seen.add(folder_signature(tmp_path))
+    seen.add(signature(tmp_path))
     touch(tmp_path, "metadata.csv")
-    seen.add(folder_signature(tmp_path))
+    seen.add(signature(tmp_path))
     assert len(seen) == 3

@@ -2,17 +2,20 @@
 
 from .auto_caption import CrucibleAutoCaption
 from .comfy_io import ComfyExtension
+from .configure_language_lora import CrucibleConfigureLanguageLoRA
 from .configure_lora import CrucibleConfigureLoRA
 from .dataset_from_images import CrucibleDatasetFromImages
 from .demo_language_model import CrucibleDemoLanguageModel
 from .demo_model import CrucibleDemoModel
 from .load_dataset import CrucibleLoadDataset
 from .load_lora import CrucibleLoadLoRA
+from .load_text_dataset import CrucibleLoadTextDataset
 from .lora_stack import CrucibleLoRAStack
 from .merge_lora import CrucibleMergeLoRA
 from .options import OPTION_NODES
 from .prompts import leave_out_empty_numbers
 from .tagger_options import CrucibleTaggerOptions
+from .train_language_lora import CrucibleTrainLanguageLoRA
 from .train_lora import CrucibleTrainLoRA
 
 
@@ -36,4 +39,7 @@ class CrucibleExtension(ComfyExtension):
             CrucibleLoadLoRA,
             CrucibleLoRAStack,
             CrucibleMergeLoRA,
+            CrucibleLoadTextDataset,
+            CrucibleConfigureLanguageLoRA,
+            CrucibleTrainLanguageLoRA,
         ]

@@ -95,8 +95,8 @@ def contained(written: str, name: str, roots: list[Path]) -> Path:
             return path
     raise CrucibleError(
         f"{written!r} is not in any folder that ComfyUI may read ({', '.join(map(str, roots)) or 'none'}). Put your "
-        "images into a subfolder of ComfyUI's input folder and press R to refresh the list, or register their folder "
-        "under `datasets` in extra_model_paths.yaml and restart ComfyUI."
+        "files into ComfyUI's input folder, images into a subfolder of it, and press R to refresh the list, or "
+        "register their folder under `datasets` in extra_model_paths.yaml and restart ComfyUI."
     )
 
 

@@ -46,7 +46,11 @@ class CrucibleLoadDataset(io.ComfyNode):
                         "works while other computers cannot reach this ComfyUI."
                     ),
                 ),
-                *(widget(setting) for setting in settings_of("dataset") if setting.name not in FOLDERS),
+                *(
+                    widget(setting)
+                    for setting in settings_of("dataset", "text-to-image")
+                    if setting.name not in FOLDERS
+                ),
                 io.Combo.Input(
                     "reg_data_dir",
                     options=[NONE, *dataset_choices()],
@@ -71,12 +75,12 @@ class CrucibleLoadDataset(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, train_data_dir=DEMO, reg_data_dir=NONE, path="", **_):
-        from ..trainer.data.images.scan import folder_signature
+        from ..trainer.data.listing import signature
 
         if train_data_dir is None or path is None:  # the value comes from another node, whose own inputs decide
             return ""
         folders = [_folder(train_data_dir, path), _regularization_folder(reg_data_dir)]
-        return [folder if folder in (None, DEMO) else folder_signature(folder) for folder in folders]
+        return [folder if folder in (None, DEMO) else signature(folder) for folder in folders]
 
     @classmethod
     def execute(cls, train_data_dir=DEMO, reg_data_dir=NONE, path="", options=None, clip=None, vae=None, **widgets):

@@ -6,11 +6,27 @@ from .widgets import refuse_unknown_inputs, widget
 
 TrainingOptions = io.Custom("CRUCIBLE_OPTIONS")
 DataOptions = io.Custom("CRUCIBLE_DATA_OPTIONS")
+TextOptions = io.Custom("CRUCIBLE_TEXT_OPTIONS")
 
 
-def settings_of(group):
-    """Return the settings of a group, in the order of the schema."""
-    return [setting for setting in SETTINGS.values() if setting.group == group]
+def settings_of(group, task=None):
+    """Return the settings of a group, in the order of the schema.
+
+    Args:
+        task: the task that they must have a meaning for; None takes the settings of all tasks.
+    """
+    of_group = [setting for setting in SETTINGS.values() if setting.group == group]
+    return [setting for setting in of_group if task is None or setting.task in (None, task)]
+
+
+def _on_node_for(group):
+    """Return the settings that the node for a group has.
+
+    What Image Options has for datasets of all kinds is on Text Options as well, because images and rows are loaded by
+    two nodes.
+    """
+    of_datasets = settings_of("images", "text-generation") if group == "text" else []
+    return [*settings_of(group), *of_datasets]
 
 
 def values_of(options):
@@ -22,10 +38,14 @@ def _options_node(node_id, title, group, socket, taker, description, search_alia
     """Return the node class for a group of settings.
 
     Args:
-        socket: the type of its input and output.
+        socket: the type of its output, and of its input if several nodes have it and can form a chain.
         taker: the name of the node that takes the options.
     """
     display_name = f"{title} (Crucible)"
+    earlier = [socket.Input("options", optional=True, tooltip="Other option nodes. Their settings go along.")]
+    on_the_way, or_another = ", or to another option node on the way there", ", or for another option node"
+    if socket is TextOptions:
+        earlier, on_the_way, or_another = [], "", ""
 
     class OptionsNode(io.ComfyNode):
         @classmethod
@@ -34,13 +54,10 @@ def _options_node(node_id, title, group, socket, taker, description, search_alia
                 node_id=node_id,
                 display_name=display_name,
                 category=f"{CATEGORY}/options",
-                description=f"{description} Connect options to {taker}, or to another option node on the way there.",
+                description=f"{description} Connect options to {taker}{on_the_way}.",
                 search_aliases=search_aliases,
-                inputs=[
-                    *(widget(setting) for setting in settings_of(group)),
-                    socket.Input("options", optional=True, tooltip="Other option nodes. Their settings go along."),
-                ],
-                outputs=[socket.Output("options", tooltip=f"For {taker}, or for another option node.")],
+                inputs=[*(widget(setting) for setting in _on_node_for(group)), *earlier],
+                outputs=[socket.Output("options", tooltip=f"For {taker}{or_another}.")],
                 hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             )
 
@@ -60,7 +77,8 @@ def _options_node(node_id, title, group, socket, taker, description, search_alia
     return OptionsNode
 
 
-_CONFIGURE, _LOAD = "Configure LoRA (Crucible)", "Load Dataset (Crucible)"
+_CONFIGURE_IMAGES, _LOAD = "Configure LoRA (Crucible)", "Load Dataset (Crucible)"
+_CONFIGURE = "Configure LoRA or Configure Language LoRA (Crucible)"
 
 OPTION_NODES = {
     group: _options_node(node_id, title, group, *rest)
@@ -85,7 +103,7 @@ OPTION_NODES = {
             "CrucibleObjective",
             "Objective",
             TrainingOptions,
-            _CONFIGURE,
+            _CONFIGURE_IMAGES,
             "What the LoRA is trained towards: the loss, its weights, and the timesteps that are drawn.",
             ["loss", "min snr", "noise offset", "timestep", "shift"],
         ),
@@ -94,7 +112,7 @@ OPTION_NODES = {
             "Sample Options",
             TrainingOptions,
             _CONFIGURE,
-            "How samples are drawn during training, and how often.",
+            "How samples are drawn or written during training, and how often.",
             ["preview", "sampler", "cfg"],
         ),
         "validation": (
@@ -128,6 +146,15 @@ OPTION_NODES = {
             _LOAD,
             "How images are sized, cropped, mirrored and masked, and how much regularization images count.",
             ["buckets", "crop", "flip", "mask", "regularization"],
+        ),
+        "text": (
+            "CrucibleTextOptions",
+            "Text Options",
+            TextOptions,
+            "Load Text Dataset (Crucible)",
+            "Which keys rows have, what of them is trained, what becomes of long ones, and how much regularization "
+            "rows count.",
+            ["columns", "long rows", "sequence length", "regularization"],
         ),
     }.items()
 }

@@ -11,8 +11,12 @@ LARGEST_INTEGER = 2**53 - 1
 """The largest integer that JavaScript represents exactly."""
 
 
-def widget(setting):
-    """Return the node input for a setting. A prompt sent to the API may leave it out, which means its default."""
+def widget(setting, without=()):
+    """Return the node input for a setting. A prompt sent to the API may leave it out, which means its default.
+
+    Args:
+        without: the choices that the node does not offer.
+    """
     shared = {
         "display_name": setting.title.lower(),
         "tooltip": setting.description,
@@ -24,7 +28,8 @@ def widget(setting):
         options = getattr(comfy.samplers.KSampler, SAMPLERS[setting.name])
         return io.Combo.Input(setting.name, options=options, default=setting.widget_default, **shared)
     if setting.kind == "choice":
-        return io.Combo.Input(setting.name, options=setting.offered, default=setting.widget_default, **shared)
+        options = [choice for choice in setting.offered if choice not in without]
+        return io.Combo.Input(setting.name, options=options, default=setting.widget_default, **shared)
     if setting.kind == "switch":
         return io.Boolean.Input(setting.name, default=setting.widget_default, **shared)
     if setting.kind == "text":

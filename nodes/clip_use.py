@@ -1,0 +1,39 @@
+"""Which nodes of a prompt make conditioning for images from a CLIP."""
+
+
+def conditioning_nodes(prompt, link, without=None):
+    """Return the nodes that make conditioning from a CLIP, directly or through nodes that hand the CLIP on.
+
+    Args:
+        prompt: the prompt in ComfyUI's API format, or None.
+        link: the output that gives the CLIP, as [id of its node, index of the output].
+        without: the id of a node that is not followed.
+
+    Returns:
+        A title for each node, with its id, such as "CLIP Text Encode (Prompt) (node 7)".
+    """
+    import nodes
+
+    prompt, found, links, followed = prompt or {}, {}, [list(link)], set()
+    while links:
+        source = links.pop()
+        if tuple(source) in followed:
+            continue
+        followed.add(tuple(source))
+        for node_id, node in prompt.items():
+            if node_id == without or source not in (node.get("inputs") or {}).values():
+                continue
+            kind = nodes.NODE_CLASS_MAPPINGS.get(node.get("class_type"))
+            outputs = list(getattr(kind, "RETURN_TYPES", None) or ())
+            if "CONDITIONING" in outputs:
+                found[node_id] = _title(node, node_id)
+            links += [[node_id, place] for place, one in enumerate(outputs) if one == "CLIP"]
+    return list(found.values())
+
+
+def _title(node, node_id):
+    import nodes
+
+    kind = node["class_type"]
+    title = (node.get("_meta") or {}).get("title") or nodes.NODE_DISPLAY_NAME_MAPPINGS.get(kind) or kind
+    return f"{title} (node {node_id})"

@@ -15,6 +15,7 @@ from .merge_lora import CrucibleMergeLoRA
 from .options import OPTION_NODES
 from .prompts import leave_out_empty_numbers
 from .tagger_options import CrucibleTaggerOptions
+from .text_dataset_from_lists import CrucibleTextDatasetFromLists
 from .train_language_lora import CrucibleTrainLanguageLoRA
 from .train_lora import CrucibleTrainLoRA
 
@@ -40,6 +41,7 @@ class CrucibleExtension(ComfyExtension):
             CrucibleLoRAStack,
             CrucibleMergeLoRA,
             CrucibleLoadTextDataset,
+            CrucibleTextDatasetFromLists,
             CrucibleConfigureLanguageLoRA,
             CrucibleTrainLanguageLoRA,
         ]

@@ -20,7 +20,7 @@ def check_dataset(dataset: TextDataset) -> Iterator[Finding]:
         what = f"There {'is' if len(rows) == 1 else 'are'} {counted(len(rows), 'row')}"
         why = "From so few, a model mostly learns the rows themselves."
         yield Finding("few_rows", "warning", what, why, "Write 50 or more, as different as the prompts will be.")
-    yield from check_texts(rows)
+    yield from check_texts(rows, in_files=dataset.path is not None)
     yield from _special_tokens(dataset)
 
 

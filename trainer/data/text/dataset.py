@@ -47,6 +47,7 @@ class TextDataset(Dataset):
         renderer: what turns rows into tokens; None until `rendered`.
         longest: the most tokens of an example; 0 until `rendered`.
         fitted: the tokens of each row; empty until `rendered`.
+        not_in_folder: a sentence on what is missing if a config file only names the dataset, or "".
     """
 
     unit = "row"
@@ -64,6 +65,7 @@ class TextDataset(Dataset):
     renderer: Renderer | None = field(default=None, compare=False, repr=False)
     longest: int = 0
     fitted: dict[Row, FittedRow] = field(default_factory=dict, compare=False, repr=False)
+    not_in_folder: str = ""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -127,7 +129,7 @@ class TextDataset(Dataset):
 
     @property
     def unrelated_prompts(self) -> tuple[str, ...]:
-        if self.path is not None:
+        if self.path is not None or self.name != DEMO:
             return ()
         from ...demo.text import unrelated_prompts
 

@@ -30,23 +30,31 @@ def load_text_dataset(config: TrainingConfig) -> TextDataset:
             "No file or folder of rows is set, so there is nothing to train on. Set train_data_dir to a file such as "
             f"rows.jsonl, to a folder of them, or to {DEMO} for the rows that come with the package."
         )
-    regularization, prompts, findings = _regularization(config)
     if written == DEMO:
         rows = _demo_rows()
         layout = (f"{len(rows)} rows that come with the package",)
-        dataset = TextDataset(DEMO, None, config.data, config.row_settings, rows, layout=layout)
-    else:
-        path = Path(written).expanduser().resolve()
-        read = read_rows(path, read_columns(config.text_columns))
-        dataset = TextDataset(
-            path.name,
-            path,
-            config.data.model_copy(update={"train_data_dir": str(path)}),
-            config.row_settings,
-            read.rows,
-            layout=read.layout,
-            loading_findings=read.findings,
-        )
+        return completed(TextDataset(DEMO, None, config.data, config.row_settings, rows, layout=layout), config)
+    path = Path(written).expanduser().resolve()
+    read = read_rows(path, read_columns(config.text_columns))
+    dataset = TextDataset(
+        path.name,
+        path,
+        config.data.model_copy(update={"train_data_dir": str(path)}),
+        config.row_settings,
+        read.rows,
+        layout=read.layout,
+        loading_findings=read.findings,
+    )
+    return completed(dataset, config)
+
+
+def completed(dataset: TextDataset, config: TrainingConfig) -> TextDataset:
+    """Return a dataset with the regularization rows that the settings name, and with rows held out for validation.
+
+    Raises:
+        CrucibleError: the regularization rows cannot be used.
+    """
+    regularization, prompts, findings = _regularization(config)
     return split_dataset(
         replace(
             dataset,

@@ -53,7 +53,17 @@ def read_rows(path: Path, columns: Mapping[str, str], *, may_ask: bool = False) 
     Raises:
         CrucibleError: the path does not exist, or nothing in it can be read.
     """
-    sources = read_sources(path)
+    return rows_of(read_sources(path), columns, may_ask=may_ask, remedy=CLEAN)
+
+
+def rows_of(sources: Sources, columns: Mapping[str, str], *, may_ask: bool = False, remedy: str = "") -> ReadRows:
+    """Return the rows of what was read from files, or came from elsewhere.
+
+    Args:
+        sources: the raw rows.
+        columns, may_ask: as for `read_rows`.
+        remedy: a sentence on what helps with every row that cannot be read, or "".
+    """
     problems = list(sources.problems)
     read: list[Row] = []
     for file in sources.files:
@@ -71,7 +81,7 @@ def read_rows(path: Path, columns: Mapping[str, str], *, may_ask: bool = False) 
     kept = set(filled)
     empty = [row for row in read if row not in kept]
     unread = [
-        replace(one, consequence="No row is left out without your knowing.", remedy=f"{one.remedy} {CLEAN}")
+        replace(one, consequence="No row is left out without your knowing.", remedy=f"{one.remedy} {remedy}".strip())
         for one in problem_findings(problems)
     ]
     findings = [

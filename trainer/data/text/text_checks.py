@@ -42,9 +42,14 @@ LEAST_REPEATED = 5
 """A prompt of fewer words can be repeated in an answer by chance, or because the answer elaborates on it."""
 
 
-def check_texts(rows: Sequence[Row]) -> Iterator[Finding]:
-    """Yield what the user should know about what rows say."""
-    yield from _duplicates(rows)
+def check_texts(rows: Sequence[Row], *, in_files: bool = True) -> Iterator[Finding]:
+    """Yield what the user should know about what rows say.
+
+    Args:
+        rows: the rows.
+        in_files: whether they are from files, of which a command writes a clean copy.
+    """
+    yield from _duplicates(rows, in_files)
     yield from _too_short(rows)
     yield from _other_scripts(rows)
     yield from _repeated_questions(rows)
@@ -66,7 +71,7 @@ def same_text(row: Row) -> tuple[str, ...]:
     return tuple(" ".join(text.casefold().split()) for text in (row.text, *(turn.text for turn in row.turns)))
 
 
-def _duplicates(rows: Sequence[Row]) -> Iterator[Finding]:
+def _duplicates(rows: Sequence[Row], in_files: bool) -> Iterator[Finding]:
     firsts: dict[tuple[str, ...], Row] = {}
     copies = []
     for row in rows:
@@ -75,14 +80,8 @@ def _duplicates(rows: Sequence[Row]) -> Iterator[Finding]:
     if copies:
         what = f"{counted(len(copies), 'row repeats', 'rows repeat')} another one word for word"
         why = "They are learned by heart before the others."
-        yield Finding(
-            "duplicates",
-            "warning",
-            what,
-            why,
-            "A copy without them is written by: check CONFIG --clean FILE",
-            tuple(copies),
-        )
+        remedy = "A copy without them is written by: check CONFIG --clean FILE" if in_files else "Leave them out."
+        yield Finding("duplicates", "warning", what, why, remedy, tuple(copies))
     unique = list(firsts.values())
     groups = similar_texts([whole_text(row) for row in unique])
     if groups:

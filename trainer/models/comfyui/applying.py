@@ -212,6 +212,7 @@ def _place_in(
     model: Any, clip: Any, architecture: Architecture, language: LanguageModel | None
 ) -> Callable[[str], Place | None]:
     """Return a function that finds the place of a layer name on the model or in the CLIP, or returns None."""
+    in_model: Callable[[str], Place | None]
     if model is None:
         in_model = places_in_clip(clip.cond_stage_model).get
     else:

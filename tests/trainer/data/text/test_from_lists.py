@@ -121,7 +121,7 @@ def test_settings_of_files_and_regularization_rows(tmp_path: Path) -> None:
     path = tmp_path / "others.jsonl"
     path.write_text(json.dumps({"prompt": "What is two plus two?", "answer": "Four."}) + "\n")
     found = made(TAGS, CAPTIONS, reg_data_dir=str(path))
-    assert [row.name for row in found.regularization] == ["others.jsonl: others.jsonl, line 1"]
+    assert [row.name for row in found.regularization] == ["others.jsonl: others.jsonl, row 1"]
     assert found.findings == ()
     (finding,) = made(TAGS, CAPTIONS, text_columns="prompt=q, answer=a").findings
     assert finding.severity == "note"

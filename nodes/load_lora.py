@@ -8,6 +8,8 @@ from .comfy_io import CATEGORY, LoraStack, io
 from .folders import NONE, lora_choices, lora_file
 from .widgets import refuse_unknown_inputs
 
+CLIP_OUTPUT = 1
+
 
 class CrucibleLoadLoRA(io.ComfyNode):
     @classmethod
@@ -119,4 +121,20 @@ class CrucibleLoadLoRA(io.ComfyNode):
         if enabled and not strength_model == strength_clip == 0 and (lora is not None or lora_name != NONE):
             own = OwnLora(lora if lora is not None else lora_name, strength_model, strength_clip)
         stacked = apply_stack(model, clip, read_stack(lora_stack, listed, folders), own, listed, lora_file)
-        return io.NodeOutput(stacked.model, stacked.clip, stacked.lora_stack, stacked.trigger_words, stacked.info)
+        warning = _about_images(cls.hidden.prompt, cls.hidden.unique_id) if stacked.of_language_model else ""
+        info = "\n\n".join(filter(None, [stacked.info, warning]))
+        return io.NodeOutput(stacked.model, stacked.clip, stacked.lora_stack, stacked.trigger_words, info)
+
+
+def _about_images(prompt, node_id):
+    """Return a warning if the CLIP with a language model's LoRA makes conditioning for images, or ""."""
+    from ..trainer.messages.wording import listed
+    from .clip_use import conditioning_nodes
+
+    if not (found := conditioning_nodes(prompt, [node_id, CLIP_OUTPUT])):
+        return ""
+    return (
+        f"Warning: this CLIP also makes the conditioning of images, in {listed(found)}. A language LoRA changes what a "
+        "text encoder sees in a prompt, so the images will change, and usually for the worse. Branch the CLIP: connect "
+        "the one from the loader there, and this node's clip to Generate Text only."
+    )

@@ -249,7 +249,8 @@ def test_what_is_told(demo, tmp_path):
     assert second.lora_stack == [("b.safetensors", 0.8, 0.8)]
     assert second.model is None
     beside = apply_stack(model, clip, [StackEntry("a.safetensors", 1.0, 1.0)], None, find.listed, find.file)
-    assert "It also changes how this CLIP reads prompts for pictures" in beside.info
+    assert beside.of_language_model
+    assert not apply_stack(model, clip, [], None, find.listed, find.file).of_language_model
     assert "Warning" not in beside.info
     assert beside.model is model
     assert model.get_attachment("crucible_lora_strengths") is None

@@ -39,7 +39,7 @@ class LanguageModel:
     @property
     def blocks(self) -> int:
         """The number of blocks."""
-        return 1 + max(number for path in self.layers if (number := block_of(path)) is not None)
+        return 1 + max((number for path in self.layers if (number := block_of(path)) is not None), default=-1)
 
     def key_of(self, name: str) -> str | None:
         """Return ComfyUI's key of the layer that a name in a LoRA refers to; None if the model has no such layer."""
@@ -67,33 +67,45 @@ def block_of(path: str) -> int | None:
 
 def encoder_names(cond_stage_model: Any) -> list[str]:
     """Return ComfyUI's names of the text encoders in a CLIP, such as clip_l and Qwen3_4B."""
-    found = {name: name for name in _encoders(cond_stage_model)}
-    for model in language_models_of(cond_stage_model):
-        found[next(iter(model.layers.values())).partition(".")[0]] = model.name
-    return list(found.values())
+    return [
+        _language_model(path, transformer).name if _is_language_model(transformer) else path.partition(".")[0]
+        for path, transformer in _transformers(cond_stage_model).items()
+    ]
 
 
 def language_models_of(cond_stage_model: Any) -> list[LanguageModel]:
     """Return the language models in a CLIP; empty if its text encoders are of other kinds, such as CLIP-L or T5."""
-    found = []
-    for encoder, transformer in _encoders(cond_stage_model).items():
-        layers, shapes = {}, {}
-        for path, module in transformer.named_modules():
-            if (shape := _shape(module)) is not None and path:
-                inner = _AROUND.sub("", path, count=1) if _AROUND.match(path) else path
-                layers[inner], shapes[inner] = f"{encoder}.transformer.{path}", shape
-        if any(block_of(path) is not None for path in layers):
-            model = getattr(transformer, "model", transformer)
-            name = getattr(transformer, "model_type", "") or type(transformer).__name__
-            found.append(LanguageModel(name, layers, shapes, getattr(model, "norm", None) is None))
-    return found
+    transformers = _transformers(cond_stage_model).items()
+    return [_language_model(path, transformer) for path, transformer in transformers if _is_language_model(transformer)]
 
 
-def _encoders(cond_stage_model: Any) -> dict[str, Any]:
-    """Return the module with the weights of each text encoder, by ComfyUI's name of the encoder."""
-    return {
-        name: module.transformer for name, module in cond_stage_model.named_children() if hasattr(module, "transformer")
-    }
+def _language_model(path: str, transformer: Any) -> LanguageModel:
+    """Return the language model whose weights a module has.
+
+    Args:
+        path: the path of the module in the CLIP.
+        transformer: the module.
+    """
+    layers, shapes = {}, {}
+    for name, module in transformer.named_modules():
+        if name and (shape := _shape(module)) is not None:
+            inner = _AROUND.sub("", name, count=1) if _AROUND.match(name) else name
+            layers[inner], shapes[inner] = f"{path}.{name}", shape
+    model = getattr(transformer, "model", transformer)
+    is_cut = getattr(model, "norm", None) is None
+    return LanguageModel(type(transformer).__name__.rstrip("_"), layers, shapes, is_cut)
+
+
+def _is_language_model(transformer: Any) -> bool:
+    return hasattr(getattr(transformer, "model", transformer), "layers")
+
+
+def _transformers(cond_stage_model: Any) -> dict[str, Any]:
+    """Return the module with the weights of each text encoder in a CLIP, by its path."""
+    if hasattr(cond_stage_model, "transformer"):
+        return {"transformer": cond_stage_model.transformer}
+    children = cond_stage_model.named_children()
+    return {f"{name}.transformer": module.transformer for name, module in children if hasattr(module, "transformer")}
 
 
 def best_fitting(models: Sequence[LanguageModel], sizes: Mapping[str, Size]) -> LanguageModel | None:

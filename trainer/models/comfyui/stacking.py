@@ -47,6 +47,7 @@ class Stacked:
         lora_stack: the applied LoRAs in the form that the lora_stack socket carries, without any that has no file.
         trigger_words: the trigger words of all LoRAs, separated by commas.
         info: a description of each LoRA and of how it fits the model, to show to the user.
+        of_language_model: whether one of the LoRAs acts on a language model, and is not meant for pictures.
     """
 
     model: Any
@@ -54,6 +55,7 @@ class Stacked:
     lora_stack: list[tuple[str, float, float]]
     trigger_words: str
     info: str
+    of_language_model: bool
 
 
 def apply_stack(
@@ -98,7 +100,9 @@ def apply_stack(
         info = lora_info(lora, name or getattr(lora, "name", ""), getattr(lora, "metadata", {}), path)
         words.update(dict.fromkeys(info.trigger_words))
         texts.append("\n".join([info.text(), *_notes(info, applied, entry, bool(name))]))
-        of_language = of_language or applied.of_language_model
+        # A LoRA that may be for the text encoder of an image model is meant to change pictures.
+        for_text = applied.of_language_model and [one.id for one in info.architectures] == ["language"]
+        of_language = of_language or (for_text and entry.strength_clip != 0)
         if applied.on_clip_alone:
             on_clip.add(info.name, entry.strength_clip)
         else:
@@ -115,6 +119,7 @@ def apply_stack(
         [entry.as_tuple() for _, name, entry in loras if name],
         ", ".join(words),
         "\n\n".join(filter(None, texts)) or "No LoRA is applied here: model and CLIP pass through unchanged.",
+        of_language,
     )
 
 
@@ -179,13 +184,6 @@ def _notes(info: LoraInfo, applied: Applied, entry: StackEntry, is_saved: bool) 
         notes.append(
             f"It acts on {applied.target} only, at strength_clip ({entry.strength_clip:g}); strength_model "
             f"({entry.strength_model:g}) does not count."
-        )
-    # What may be for the text encoder of an image model is meant to change pictures.
-    only_text = [one.id for one in info.architectures] == ["language"]
-    if only_text and applied.of_language_model and applied.model is not None and entry.strength_clip:
-        notes.append(
-            "It also changes how this CLIP reads prompts for pictures. To draw as before, connect the loader's own "
-            "CLIP to CLIP Text Encode, and this one only to Generate Text."
         )
     known = applied.architecture.id not in ("unknown", "language") and info.architectures
     if known and applied.architecture not in info.architectures:

@@ -24,7 +24,7 @@ def factors(seed):
     weights = load_file(model_folder() / "model.safetensors")
     return {
         name.removesuffix(".weight"): (
-            torch.randn(2, weight.shape[1], generator=draw) * 0.1,
+            torch.randn(2, weight.shape[1], generator=draw) * 0.3,
             torch.randn(len(weight), 2, generator=draw) * 0.5,
         )
         for name, weight in weights.items()
@@ -127,7 +127,7 @@ def test_what_is_told(heard):
         assert part in heard["info"]
     for part in ("image", "A1111", "Warning"):
         assert part not in heard["info"]
-    assert "Merged for a language model (linear" in heard["merge"]
+    assert "Merged for a language model (method linear)" in heard["merge"]
 
 
 def test_resized_and_converted_files_load(server, new_graph, files, heard):
@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_refused_by_name(server, new_graph, files):
         "another language model (according to the file, A larger model)",
         "The sizes differ: model.layers.",
     ):
-        assert part in message
+        assert part in message, message
 
 
 def test_what_is_not_connected_is_told(server, new_graph, files):

@@ -116,7 +116,8 @@ def with_lora(
         except CrucibleError as error:
             problem = error
         else:
-            placed = min(placed, _place(name, lora, *renamed, known, shapes), key=lambda one: len(one.unmatched))
+            both = placed, _place(name, lora, *renamed, known, shapes)
+            placed = min(both, key=lambda one: (len(one.unmatched), -len(one.misfits)))
     without = [key for key in placed.unmatched if _has_no_owner(key, model, clip, of_language)]
     unmatched = tuple(key for key in placed.unmatched if key not in set(without))
     matched = len(lora) - len(placed.unmatched)

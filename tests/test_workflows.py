@@ -63,6 +63,7 @@ def test_workflows_exist_and_say_what_they_do():
     assert [path.stem for path in WORKFLOWS] == [
         "caption_and_check_a_dataset",
         "stack_and_merge_loras",
+        "teach_a_language_model_your_words_then_draw_them",
         "train_lora_on_your_checkpoint_sdxl",
         "train_your_first_lora_no_downloads",
     ]

@@ -3,17 +3,23 @@
 import pytest
 import yaml
 from lora_crucible.config import SETTINGS
-from lora_crucible.config.text_settings import TextSettings
 from server import PromptFailed
 
 pytestmark = pytest.mark.comfyui
 
 CONFIGURE, LOAD = "CrucibleConfigureLoRA", "CrucibleLoadDataset"
+CONFIGURE_TEXT, LOAD_TEXT = "CrucibleConfigureLanguageLoRA", "CrucibleLoadTextDataset"
+OF_TASK = {
+    "text-to-image": (CONFIGURE, LOAD, {"CRUCIBLE_OPTIONS", "CRUCIBLE_DATA_OPTIONS"}),
+    "text-generation": (CONFIGURE_TEXT, LOAD_TEXT, {"CRUCIBLE_OPTIONS", "CRUCIBLE_TEXT_OPTIONS"}),
+}
+"""The nodes for settings of each task, and the sockets of its nodes for options."""
+
 MOST_WIDGETS = 12
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 OTHERS = {"base_model", "output_dir", "output_name", "resume_from_checkpoint", "continue_from", "metadata_path"}
-OTHERS |= set(TextSettings.model_fields)
-"""Settings that come from the connected model, from Train LoRA, or from the command line alone."""
+OTHERS |= {"task_type", "chat_template", "load_in_4bit"}
+"""Settings that come from the connected model, from the node that trains, or from the command line alone."""
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +62,29 @@ def changed(setting, spec):
 def test_no_node_is_crowded(nodes):
     count = {name: len(widgets(info)) for name, info in nodes.items()}
     assert max(count.values()) <= MOST_WIDGETS, count
-    assert count[CONFIGURE] <= 10
-    assert count[LOAD] <= 8
+    assert max(count[CONFIGURE], count[CONFIGURE_TEXT]) <= 10
+    assert max(count[LOAD], count[LOAD_TEXT]) <= 8
 
 
-def test_every_setting_is_on_one_node_for_settings(nodes):
-    places = {name: [] for name in SETTINGS}
-    for node in (CONFIGURE, LOAD, *(name for name, info in nodes.items() if info["category"].endswith("/options"))):
+@pytest.mark.parametrize("task", OF_TASK)
+def test_every_setting_of_a_task_is_on_one_node_for_settings(nodes, task):
+    configure, load, sockets = OF_TASK[task]
+    of_task = {name for name, setting in SETTINGS.items() if setting.task in (None, task)} - OTHERS
+    places = {name: [] for name in of_task}
+    for node in (configure, load, *(name for name, info in nodes.items() if set(info["output"]) <= sockets)):
         for name in widgets(nodes[node]):
             if name in places:
                 places[name].append(node)
-    assert {name: found for name, found in places.items() if len(found) != (name not in OTHERS)} == {}
+    assert {name: found for name, found in places.items() if len(found) != 1} == {}
+
+
+def test_nodes_have_no_setting_of_the_other_task(nodes):
+    for task, (configure, load, _) in OF_TASK.items():
+        for node in (configure, load):
+            named = [SETTINGS[name] for name in widgets(nodes[node]) if name in SETTINGS]
+            assert [setting.name for setting in named if setting.task not in (None, task)] == [], node
+    purposes = widgets(nodes[CONFIGURE_TEXT])["purpose"]
+    assert (purposes[1].get("options") or purposes[0]) == ["auto", "quick_test"]
 
 
 def test_all_settings_arrive_in_the_config(server, new_graph, nodes):
@@ -80,7 +98,7 @@ def test_all_settings_arrive_in_the_config(server, new_graph, nodes):
         here = {
             name: changed(SETTINGS[name], spec)
             for name, spec in widgets(info).items()
-            if name in SETTINGS and name not in never
+            if name in SETTINGS and name not in never and SETTINGS[name].task in (None, "text-to-image")
         }
         values |= here
         options = graph.add(node, **here, **({"options": options} if options else {}))["options"]
@@ -118,6 +136,8 @@ def test_inputs_that_a_node_does_not_have_are_named(server, new_graph, nodes):
     sources = {"MODEL": graph.model, "CLIP": graph.clip, "VAE": graph.vae}
     sources["CRUCIBLE_DATASET"] = graph.add(LOAD)["dataset"]
     sources["CRUCIBLE_CONFIG"] = graph.add(CONFIGURE)["config"]
+    sources["CRUCIBLE_TEXT_DATASET"] = graph.add(LOAD_TEXT)["dataset"]
+    sources["CRUCIBLE_LANGUAGE_CONFIG"] = graph.add(CONFIGURE_TEXT)["config"]
     sources["LORA_STACK"] = graph.add("CrucibleLoRAStack")["lora_stack"]
     sources["IMAGE"] = graph.add("EmptyImage")["IMAGE"]
     for node, info in nodes.items():
@@ -138,6 +158,7 @@ def test_inputs_that_a_node_does_not_have_are_named(server, new_graph, nodes):
         (CONFIGURE, "lora_alpha", "Layers and Algorithm (Crucible)"),
         (LOAD, "shuffle_caption", "Caption Options (Crucible)"),
         ("CrucibleAutoCaption", "general_threshold", "Tagger Options (Crucible)"),
+        (LOAD_TEXT, "text_columns", "Text Options (Crucible)"),
     ],
 )
 def test_inputs_of_a_node_for_options_are_sent_there(server, new_graph, node, name, home):

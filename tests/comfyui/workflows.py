@@ -27,6 +27,21 @@ SHORT_TRAINING = {
 """Settings that train just enough to change the model; samples are drawn with the settings of `SAMPLING`."""
 
 
+REQUEST = "a sun please"
+"""A request with a word that the demo language model does not know until it is taught; it is not among the rows."""
+
+SHORT_LANGUAGE_TRAINING = {
+    "max_train_steps": 12,
+    "batch_size": 4,
+    "learning_rate": 0.005,
+    "seed": 7,
+    "sample_prompts": REQUEST,
+    "max_new_tokens": 48,
+    "measure": "never",
+}
+"""Settings that train the demo language model just enough to change its answers."""
+
+
 @dataclass(frozen=True)
 class Node:
     id: str
@@ -137,6 +152,39 @@ class DemoGraph(Graph):
     def _lora(self, node_type: str, model: Link | None, strength: float, **inputs: Any) -> Node:
         strengths = {"strength_model": strength, "strength_clip": strength}
         return self.add(node_type, model=model or self.model, clip=self.clip, **strengths, **inputs)
+
+
+class LanguageGraph(DemoGraph):
+    """A graph that starts with the demo model and the demo language model."""
+
+    def __init__(self, object_info: dict[str, Any]) -> None:
+        super().__init__(object_info)
+        self.language = self.add("CrucibleDemoLanguageModel", "demo language model")["clip"]
+
+    def ask(self, name: str, clip: Link, prompt: str = REQUEST, **inputs: Any) -> None:
+        """Add nodes that show core's likeliest answer in the outputs of `Server.run` under `name`."""
+        settings = {"max_length": 48, "sampling_mode": "off", **inputs}
+        self.show(name, self.add("TextGenerate", clip=clip, prompt=prompt, **settings)["generated_text"])
+
+    def ask_anew(self, name: str, clip: Link) -> None:
+        """Add nodes that show an answer even if ComfyUI has it in its cache."""
+        self.ask(name, clip, not_from_cache=uuid.uuid4().hex)
+
+    def teach(self, output_name: str, dataset: Link | None = None, **settings: Any) -> Node:
+        """Add a training on the demo language model.
+
+        Args:
+            settings: widgets of Configure Language LoRA that override those of `SHORT_LANGUAGE_TRAINING`.
+        """
+        dataset = dataset or self.add("CrucibleLoadTextDataset")["dataset"]
+        config = self.add("CrucibleConfigureLanguageLoRA", **{**SHORT_LANGUAGE_TRAINING, **settings})
+        return self.add(
+            "CrucibleTrainLanguageLoRA",
+            clip=self.language,
+            dataset=dataset,
+            config=config["config"],
+            output_name=output_name,
+        )
 
 
 def _default(spec: list[Any]) -> Any:

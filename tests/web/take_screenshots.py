@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import textwrap
 import urllib.parse
 from pathlib import Path
 
@@ -24,6 +25,7 @@ DEMO = "train_your_first_lora_no_downloads"
 SDXL = "train_lora_on_your_checkpoint_sdxl"
 CAPTION = "caption_and_check_a_dataset"
 STACK = "stack_and_merge_loras"
+LANGUAGE = "teach_a_language_model_your_words_then_draw_them"
 EXAMPLES = ROOT / "example_workflows"
 
 SCALE = 0.62
@@ -33,6 +35,8 @@ VIEWPORT = {"width": 2100, "height": 1340}
 WIDTH = 1600
 """The width in pixels of the screenshot in the README."""
 THUMBNAIL, GAP, LABEL = 400, 8, 28
+LONGEST_LINE = 40
+"""The most letters of a line below an image of a thumbnail."""
 LORAS = {"ink_drawing.safetensors": 0.8, "soft_light.safetensors": 0.5, "my_cat.safetensors": 0.7}
 AROUND_STACK = (310, -45, 400, 400)
 AROUND_TRAINING = (665, -70, 690, 690)
@@ -64,6 +68,11 @@ def take(server: Server, steps: int | None) -> None:
         comfy.load_template(PACK_FOLDER, CAPTION)
         comfy.run().wait(seconds=60)  # the demo's images have captions, so no captioner is downloaded
         write(screenshot(comfy, AROUND_IMAGES).resize((THUMBNAIL, THUMBNAIL)), EXAMPLES / f"{CAPTION}.jpg")
+        comfy.load_template(PACK_FOLDER, LANGUAGE)
+        prompt_id = comfy.run().wait(seconds=3600)
+        texts = server.get(f"/history/{prompt_id}")[prompt_id]["outputs"][comfy.node_id("What it writes")]["text"]
+        drawn = pictures(server, prompt_id, comfy.node_id("Drawn: before and after"))
+        write(written_and_drawn(texts, drawn), EXAMPLES / f"{LANGUAGE}.jpg")
         comfy.load_template(PACK_FOLDER, DEMO)
         if steps is not None:
             comfy.set_widgets({"CrucibleConfigureLoRA": {"max_train_steps": steps}})
@@ -108,6 +117,20 @@ def before_and_after(before: list[Image.Image], after: list[Image.Image]) -> Ima
             sheet.paste(image.resize((side, side)), (left, top))
         middle = (THUMBNAIL / 2, top + side + LABEL / 2)
         draw.text(middle, text, fill=INK, font=ImageFont.load_default(18), anchor="mm")
+    return sheet
+
+
+def written_and_drawn(texts: list[str], drawn: list[Image.Image]) -> Image.Image:
+    """Return a sheet with the image of each text, and the text below it."""
+    sheet = Image.new("RGB", (THUMBNAIL, THUMBNAIL), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    side = (THUMBNAIL - 4 * LABEL - GAP) // 2
+    for row, (text, image) in enumerate(zip(texts, drawn, strict=True)):
+        top = row * (2 * LABEL + side + GAP)
+        sheet.paste(image.resize((side, side)), ((THUMBNAIL - side) // 2, top))
+        lines = "\n".join(textwrap.wrap(text, LONGEST_LINE))
+        middle = (THUMBNAIL / 2, top + side + LABEL)
+        draw.text(middle, lines, fill=INK, font=ImageFont.load_default(18), anchor="mm", align="center")
     return sheet
 
 

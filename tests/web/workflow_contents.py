@@ -291,4 +291,103 @@ STACK = Workflow(
     ),
 )
 
-WORKFLOWS = (DEMO, SDXL, CAPTION, STACK)
+LANGUAGE = Workflow(
+    "teach_a_language_model_your_words_then_draw_them",
+    (
+        Node("language", "CrucibleDemoLanguageModel", (0, 0, 300, 60)),
+        Node(
+            "rows",
+            "CrucibleLoadTextDataset",
+            (340, 0, 360, 500),
+            inputs={"clip": ("language", "clip")},
+            # Each of the 60 rows is needed to learn its word, and the model's own answers keep what it knew.
+            widgets={"validation_percent": "0", "regularization_rows": True, "reg_data_dir": "demo"},
+        ),
+        Node(
+            "config",
+            "CrucibleConfigureLanguageLoRA",
+            (740, 0, 320, 500),
+            inputs={"dataset": ("rows", "dataset"), "clip": ("language", "clip")},
+            widgets={"learning_rate": "0.005", "max_train_steps": "250", "batch_size": "8"},
+        ),
+        Node(
+            "train",
+            "CrucibleTrainLanguageLoRA",
+            (1100, 0, 400, 500),
+            inputs={
+                "clip": ("language", "clip"),
+                "dataset": ("rows", "dataset"),
+                "config": ("config", "config"),
+            },
+            widgets={"output_name": "my_words"},
+        ),
+        Node(
+            "both",
+            "CreateList",
+            (0, 640, 300, 90),
+            inputs={"inputs.input0": ("language", "clip"), "inputs.input1": ("train", "clip")},
+            title="Before and after",
+        ),
+        Node(
+            "ask",
+            "TextGenerate",
+            (340, 640, 360, 300),
+            inputs={"clip": ("both", "list")},
+            widgets={"prompt": "a sun please", "max_length": 48, "sampling_mode": "off"},
+            title="Generate Text: your words",
+        ),
+        Node(
+            "texts", "PreviewAny", (740, 640, 320, 160), {"source": ("ask", "generated_text")}, title="What it writes"
+        ),
+        Node("base", "CrucibleDemoModel", (0, 840, 300, 98)),
+        Node(
+            "prompt",
+            "CLIPTextEncode",
+            (740, 860, 320, 80),
+            {"clip": ("base", "clip"), "text": ("texts", "STRING")},
+            title="Prompt: what it wrote",
+        ),
+        Node(
+            "latent",
+            "EmptyLatentImage",
+            (1100, 640, 300, 106),
+            widgets={"width": 64, "height": 64, "batch_size": 1},
+            title="Image size",
+        ),
+        Node(
+            "sampler",
+            "KSampler",
+            (1100, 800, 300, 262),
+            inputs={
+                "model": ("base", "model"),
+                "positive": ("prompt", "CONDITIONING"),
+                "negative": ("prompt", "CONDITIONING"),  # has no effect at a CFG of 1
+                "latent_image": ("latent", "LATENT"),
+            },
+            widgets={
+                "seed": 7,
+                "control_after_generate": "fixed",
+                "steps": 20,
+                "cfg": 1.0,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+            },
+        ),
+        Node(
+            "decode",
+            "VAEDecode",
+            (1440, 640, 240, 46),
+            inputs={"samples": ("sampler", "LATENT"), "vae": ("base", "vae")},
+        ),
+        enlarged("large", (1700, 640), ("decode", "IMAGE")),
+        shown("shown", (1440, 800, 560, 262), ("large", "IMAGE"), "Drawn: before and after"),
+    ),
+    (
+        Group("1. A language model and rows with new words", (-20, -75, 740, 595), BLUE),
+        Group("2. Press Run: a minute of training", (720, -75, 800, 595), GREEN),
+        Group("3. Ask it, before and after", (-20, 565, 1100, 515), GREY),
+        Group("4. Draw what it wrote, with a model that was not trained", (1080, 565, 940, 515), GREEN),
+    ),
+)
+
+WORKFLOWS = (DEMO, SDXL, CAPTION, STACK, LANGUAGE)

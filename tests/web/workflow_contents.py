@@ -301,14 +301,14 @@ LANGUAGE = Workflow(
             (340, 0, 360, 500),
             inputs={"clip": ("language", "clip")},
             # Each of the 60 rows is needed to learn its word, and the model's own answers keep what it knew.
-            widgets={"validation_percent": "0", "regularization_rows": True, "reg_data_dir": "demo"},
+            widgets={"validation_percent": 0, "regularization_rows": True, "reg_data_dir": "demo"},
         ),
         Node(
             "config",
             "CrucibleConfigureLanguageLoRA",
             (740, 0, 320, 500),
             inputs={"dataset": ("rows", "dataset"), "clip": ("language", "clip")},
-            widgets={"learning_rate": "0.005", "max_train_steps": "250", "batch_size": "8"},
+            widgets={"learning_rate": 0.005, "max_train_steps": 250, "batch_size": 8},
         ),
         Node(
             "train",

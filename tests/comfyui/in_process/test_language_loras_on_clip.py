@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from types import SimpleNamespace
 
+import comfy.ops
 import pytest
 import torch
+from comfy.text_encoders import gemma4, llama, qwen3vl, qwen35
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.lora_model import LoraModel, load_lora
 from lora_crucible.formats.lora_stack import StackEntry
@@ -14,6 +16,7 @@ from lora_crucible.merging.ingredients import Strengths
 from lora_crucible.merging.recipe import Recipe
 from lora_crucible.merging.result import merge_to_file
 from lora_crucible.models.comfyui.applying import with_lora
+from lora_crucible.models.comfyui.language_layers import language_models_of
 from lora_crucible.models.comfyui.stacking import OwnLora, apply_stack
 from lora_crucible.models.comfyui.weights import base_weights_of
 from safetensors.torch import save_file
@@ -155,6 +158,32 @@ def test_a_dora_is_merged_as_it_acts(tmp_path, start):
         for key in both[0].patches:
             first, second = (patcher.patch_weight_to_device(key, return_weight=True) for patcher in both)
             torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+
+
+OF_CORE = {
+    **{name: getattr(llama, name) for name in ("Llama2", "Mistral3Small24B", "Ministral3_3B", "Ovis25_2B")},
+    **{name: getattr(llama, name) for name in ("Qwen3_06B", "Qwen3_4B", "Qwen3_8B", "Qwen25_3B", "Qwen25_7BVLI")},
+    **{name: getattr(llama, name) for name in ("Gemma2_2B", "Gemma3_4B", "Gemma3_4B_Vision", "Gemma3_12B")},
+    "Gemma4Base": gemma4.Gemma4_E4B,
+    "Qwen35": qwen35.Qwen35,
+    "Qwen3VL": qwen3vl._make_qwen3vl_model("qwen3vl_4b"),
+}
+
+
+@pytest.mark.parametrize("name", OF_CORE)
+def test_the_language_models_of_core_have_these_names(name):
+    """In the sizes of the published models, without their weights."""
+    transformer = OF_CORE[name]({}, torch.float16, "meta", comfy.ops.manual_cast)
+    cond_stage_model = torch.nn.Module()
+    cond_stage_model.encoder = torch.nn.Module()
+    cond_stage_model.encoder.transformer = transformer
+    (model,) = language_models_of(cond_stage_model)
+    assert (model.name, model.blocks, model.is_cut) == (name, transformer.num_layers, False)
+    for path in ("model.layers.3.self_attn.q_proj", f"model.layers.{model.blocks - 1}.mlp.down_proj"):
+        key = f"text_encoders.encoder.transformer.{path}"
+        assert {model.key_of(form(path, "encoder")) for form in FORMS.values()} == {key}
+        rows, columns = cond_stage_model.get_parameter(f"encoder.transformer.{path}.weight").shape
+        assert model.shapes[path.removeprefix("model.")] == (rows, columns)
 
 
 def refusal(clip, lora, model=None):

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from ...formats.language_names import language_path
 from ...formats.layer_names import language_key
 
@@ -93,7 +95,10 @@ def _language_model(path: str, transformer: Any) -> LanguageModel:
             layers[inner], shapes[inner] = f"{path}.{name}", shape
     model = getattr(transformer, "model", transformer)
     is_cut = getattr(model, "norm", None) is None
-    return LanguageModel(type(transformer).__name__.rstrip("_"), layers, shapes, is_cut)
+    # Classes that ComfyUI makes inside of functions have names that say nothing.
+    kinds = (kind for kind in type(transformer).__mro__ if issubclass(kind, nn.Module))
+    title = next(kind.__name__ for kind in kinds if "<locals>" not in kind.__qualname__)
+    return LanguageModel(title, layers, shapes, is_cut)
 
 
 def _is_language_model(transformer: Any) -> bool:

@@ -1,4 +1,23 @@
-"""Which nodes of a prompt make conditioning for images from a CLIP."""
+"""Which nodes of a prompt make conditioning for images from a CLIP, and what users are told about it."""
+
+
+def image_warning(prompt, node_id, output):
+    """Return a warning if a CLIP with a language model's LoRA makes conditioning for images, or "".
+
+    Args:
+        prompt: the prompt in ComfyUI's API format, or None.
+        node_id: the id of the node that gives the CLIP.
+        output: the index of its output.
+    """
+    from ..trainer.messages.wording import listed
+
+    if not (found := conditioning_nodes(prompt, [node_id, output])):
+        return ""
+    return (
+        f"Warning: this node's clip also makes the conditioning of images, in {listed(found)}. A language LoRA changes "
+        "what a text encoder sees in a prompt, so the images will change, and usually for the worse. Branch the CLIP: "
+        "connect the one from the loader there, and this node's clip to Generate Text only."
+    )
 
 
 def conditioning_nodes(prompt, link, without=None):

@@ -4,6 +4,7 @@ import os
 
 import folder_paths
 
+from .clip_use import image_warning
 from .comfy_io import CATEGORY, LoraStack, io
 from .folders import NONE, lora_choices, lora_file
 from .widgets import refuse_unknown_inputs
@@ -121,20 +122,7 @@ class CrucibleLoadLoRA(io.ComfyNode):
         if enabled and not strength_model == strength_clip == 0 and (lora is not None or lora_name != NONE):
             own = OwnLora(lora if lora is not None else lora_name, strength_model, strength_clip)
         stacked = apply_stack(model, clip, read_stack(lora_stack, listed, folders), own, listed, lora_file)
-        warning = _about_images(cls.hidden.prompt, cls.hidden.unique_id) if stacked.of_language_model else ""
+        prompt, node_id = cls.hidden.prompt, cls.hidden.unique_id
+        warning = image_warning(prompt, node_id, CLIP_OUTPUT) if stacked.of_language_model else ""
         info = "\n\n".join(filter(None, [stacked.info, warning]))
         return io.NodeOutput(stacked.model, stacked.clip, stacked.lora_stack, stacked.trigger_words, info)
-
-
-def _about_images(prompt, node_id):
-    """Return a warning if the CLIP with a language model's LoRA makes conditioning for images, or ""."""
-    from ..trainer.messages.wording import listed
-    from .clip_use import conditioning_nodes
-
-    if not (found := conditioning_nodes(prompt, [node_id, CLIP_OUTPUT])):
-        return ""
-    return (
-        f"Warning: this CLIP also makes the conditioning of images, in {listed(found)}. A language LoRA changes what a "
-        "text encoder sees in a prompt, so the images will change, and usually for the worse. Branch the CLIP: connect "
-        "the one from the loader there, and this node's clip to Generate Text only."
-    )

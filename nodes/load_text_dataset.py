@@ -111,9 +111,4 @@ def _rows(train_data_dir, path):
 
 
 def _regularization(reg_data_dir):
-    """Return the path of the regularization rows, or ""."""
-    from ..trainer.demo.text import REGULARIZATION_DIR
-
-    if reg_data_dir in (NONE, None):
-        return ""
-    return str(REGULARIZATION_DIR) if reg_data_dir == DEMO else dataset_folder(reg_data_dir)
+    return "" if reg_data_dir in (NONE, None) else dataset_folder(reg_data_dir)

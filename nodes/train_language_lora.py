@@ -3,6 +3,7 @@
 import logging
 from functools import partial
 
+from .clip_use import conditioning_nodes, image_warning
 from .comfy_io import CATEGORY, LanguageConfig, TextDataset, io, ui
 from .folders import NONE
 from .training import NAME, fingerprint_of_start, run_inputs, run_outputs, trained
@@ -60,14 +61,15 @@ class CrucibleTrainLanguageLoRA(io.ComfyNode):
         from ..trainer.models.comfyui.applying import with_lora
         from .language_models import language_model
 
-        warning, note = _about_images(cls.hidden.prompt, cls.hidden.unique_id)
+        prompt, node_id = cls.hidden.prompt, cls.hidden.unique_id
+        warning = image_warning(prompt, node_id, CLIP_OUTPUT)
         if warning:
             log.warning(warning)
         base_model = language_model(clip, dataset.row_settings)
         result, lora_name = trained(
-            base_model, dataset, config, output_name, retrain, continue_from, partial(_show, cls.hidden.unique_id)
+            base_model, dataset, config, output_name, retrain, continue_from, partial(_show, node_id)
         )
-        report = "\n\n".join(filter(None, [warning, result.report, note]))
+        report = "\n\n".join(filter(None, [warning, result.report, _about_original(prompt, node_id)]))
         return io.NodeOutput(
             with_lora(None, clip, result.lora, 0.0, 1.0).clip,
             result.lora,
@@ -88,23 +90,14 @@ def _show(node_id, bar, step, steps, answers):
     PromptServer.instance.send_progress_text(text, node_id)
 
 
-def _about_images(prompt, node_id):
-    """Return a warning if the trained CLIP makes conditioning for images, and a note if the original does, or ""."""
+def _about_original(prompt, node_id):
+    """Return a note if the CLIP that is trained on makes conditioning for images, or ""."""
     from ..trainer.messages.wording import listed
-    from .clip_use import conditioning_nodes
 
-    warning = note = ""
-    if by_trained := conditioning_nodes(prompt, [node_id, CLIP_OUTPUT]):
-        warning = (
-            f"The trained CLIP also makes the conditioning of images, in {listed(by_trained)}. A language LoRA changes "
-            "what a text encoder sees in a prompt, so the images will change, and usually for the worse. Branch the "
-            "CLIP: connect the one from the loader there, and this node's clip to Generate Text only."
-        )
-    source = ((prompt or {}).get(node_id) or {}).get("inputs", {}).get("clip")
-    if isinstance(source, list) and (by_original := conditioning_nodes(prompt, source, without=node_id)):
-        note = (
-            f"Note: The CLIP that was trained on also makes the conditioning of images, in {listed(by_original)}. It "
-            "does so without the LoRA, as before. Only this node's output clip has the LoRA: connect that one to "
-            "Generate Text."
-        )
-    return warning, note
+    link = ((prompt or {}).get(node_id) or {}).get("inputs", {}).get("clip")
+    if not isinstance(link, list) or not (found := conditioning_nodes(prompt, link, without=node_id)):
+        return ""
+    return (
+        f"Note: the CLIP that was trained on also makes the conditioning of images, in {listed(found)}. It does so "
+        "without the LoRA, as before. Only this node's output clip has the LoRA: connect that one to Generate Text."
+    )

@@ -183,5 +183,5 @@ def test_a_clip_that_also_conditions_images_is_told(server, new_graph, files):
     graph.show("info", loaded["info"])
     graph.show("conditioning", graph.add("CLIPTextEncode", clip=loaded["clip"], text=PROMPT)["CONDITIONING"])
     info = server.run(graph.prompt).texts["info"]
-    assert "Warning: this CLIP also makes the conditioning of images, in CLIP Text Encode" in info
+    assert "Warning: this node's clip also makes the conditioning of images, in CLIP Text Encode" in info
     assert "Branch the CLIP" in info

@@ -27,12 +27,12 @@ SHORT_TRAINING = {
 """Settings that train just enough to change the model; samples are drawn with the settings of `SAMPLING`."""
 
 
-REQUEST = "a sun please"
+REQUEST = "i want a leaf"
 """A request with a word that the demo language model does not know until it is taught; it is not among the rows."""
 
 SHORT_LANGUAGE_TRAINING = {
-    "max_train_steps": 12,
-    "batch_size": 4,
+    "max_train_steps": 40,
+    "batch_size": 8,
     "learning_rate": 0.005,
     "seed": 7,
     "sample_prompts": REQUEST,

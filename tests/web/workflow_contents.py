@@ -333,7 +333,7 @@ LANGUAGE = Workflow(
             "TextGenerate",
             (340, 640, 360, 300),
             inputs={"clip": ("both", "list")},
-            widgets={"prompt": "a sun please", "max_length": 48, "sampling_mode": "off"},
+            widgets={"prompt": "i want a leaf", "max_length": 48, "sampling_mode": "off"},
             title="Generate Text: your words",
         ),
         Node(
@@ -365,7 +365,7 @@ LANGUAGE = Workflow(
                 "latent_image": ("latent", "LATENT"),
             },
             widgets={
-                "seed": 7,
+                "seed": 8,
                 "control_after_generate": "fixed",
                 "steps": 20,
                 "cfg": 1.0,

@@ -18,7 +18,8 @@ def load_text_dataset(config: TrainingConfig) -> TextDataset:
     """Load a file or a folder of rows.
 
     Args:
-        config: the settings; `train_data_dir` is a file, a folder, or `demo` for the rows that come with the package.
+        config: the settings; `train_data_dir` is a file, a folder, or `demo` for the rows that come with the package;
+            so is `reg_data_dir`, where `demo` stands for prompts to the demo language model.
 
     Raises:
         CrucibleError: the file or folder cannot be used. Everything else that is wrong is recorded in the dataset's
@@ -82,7 +83,7 @@ def _regularization(
         return (), (), []
     asks = config.regularization_rows
     try:
-        path = Path(config.reg_data_dir).expanduser().resolve()
+        path = _regularization_path(config.reg_data_dir)
         read = read_rows(path, read_columns(config.text_columns) if not asks else {}, may_ask=asks)
     except CrucibleError as error:
         raise CrucibleError(
@@ -93,6 +94,15 @@ def _regularization(
     if not asks:
         return tuple(named), (), findings
     return (), tuple(_asking(row) for row in named), findings
+
+
+def _regularization_path(reg_data_dir: str) -> Path:
+    """Return the path of the regularization rows, of those that come with the package for `demo`."""
+    if reg_data_dir.strip() == DEMO:
+        from ...demo.text import REGULARIZATION_DIR
+
+        return REGULARIZATION_DIR
+    return Path(reg_data_dir).expanduser().resolve()
 
 
 def _asking(row: Row) -> tuple[Turn, ...]:

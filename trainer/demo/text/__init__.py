@@ -43,7 +43,7 @@ SETTINGS: dict[str, object] = {
     "task_type": "text-generation",
     "base_model": "demo",
     "train_data_dir": "demo",
-    "reg_data_dir": str(REGULARIZATION_DIR),
+    "reg_data_dir": "demo",
     "regularization_rows": True,
     "target_modules": "linear",
     "lora_rank": 8,

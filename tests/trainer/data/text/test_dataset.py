@@ -239,6 +239,8 @@ def test_the_demo_and_nothing() -> None:
     assert (dataset.source, len(dataset.rows), len(dataset.unrelated_prompts)) == ("demo", 60, 40)
     assert dataset.rows[0].name == "demo, row 1"
     assert [turn.role for turn in dataset.rows[0].turns] == ["user", "assistant"]
+    with_prompts = load_text_dataset(config("demo", reg_data_dir="demo", regularization_rows=True))
+    assert len(with_prompts.regularization_prompts) == 60
     with pytest.raises(CrucibleError, match="train_data_dir"):
         load_text_dataset(TrainingConfig())
     with pytest.raises(CrucibleError, match="No row is left"):

@@ -128,7 +128,9 @@ class Tiny:
         ]
         if self.kind is qwen35.Qwen35:
             return without_vision
-        attributes = {"head_dim": HEAD, "stop_tokens": STOP, **self.fixed}
+        attributes = {"head_dim": HEAD, **self.fixed}
+        if hasattr(getattr(llama, _CONFIGS.get(self.kind, "Qwen3VL_4BConfig")), "stop_tokens"):
+            attributes["stop_tokens"] = STOP
         if self.kind is qwen3vl.Qwen3VL:
             small = type("Small", (llama.Qwen3VL_4BConfig,), attributes)
             return [*without_vision, mock.patch.dict(qwen3vl.QWEN3VL_CONFIGS, {"qwen3vl_8b": small})]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.sd1_clip
-from comfy.text_encoders import llama
 
 from ....errors import CrucibleError
 from ....messages.wording import listed
@@ -15,7 +14,6 @@ WRITES = {
     "QWEN3_06B": "Qwen3_06B",
     "QWEN3_4B": "Qwen3_4B",
     "QWEN3_8B": "Qwen3_8B",
-    "QWEN25_7B": "Qwen25_7BVLI",
     "QWEN3VL_4B": "Qwen3VL",
     "QWEN3VL_8B": "Qwen3VL",
     "QWEN35_08B": "Qwen35",
@@ -35,10 +33,11 @@ TRAINS_ONLY = {
     "LLAMA3_8": ("Llama2", 128009),
     "MISTRAL3_24B": ("Mistral3Small24B", 2),
     "QWEN25_3B": ("Qwen25_3B", 151645),
+    "QWEN25_7B": ("Qwen25_7BVLI", 151645),
     "QWEN3_2B": ("Ovis25_2B", 151645),
 }
-"""What can be trained, but Generate Text refuses it: the classes, and the id of the token that ends an answer, which
-ComfyUI knows for those that write only."""
+"""What can be trained, but Generate Text fails with it: the classes, and the id of the token that ends an answer, which
+ComfyUI only has for those that write."""
 
 _ONLY_ENCODES = "turns prompts into numbers for a picture model and cannot write"
 REFUSED = {
@@ -135,9 +134,8 @@ def language_encoder(clip: Any) -> LanguageEncoder:
     refused = []
     for name, module in encoders.items():
         classes = _names(module.transformer)
-        writes = bool(classes & set(WRITES.values()))
         stop = next((stop for one, stop in TRAINS_ONLY.values() if one in classes), None)
-        if not writes and stop is None:
+        if stop is None and not classes & set(WRITES.values()):
             refused.append(f"{type(module.transformer).__name__.rstrip('_')} {_reason(classes)}")
             continue
         config = module.transformer.model.config
@@ -149,9 +147,7 @@ def language_encoder(clip: Any) -> LanguageEncoder:
             module,
             getattr(clip.tokenizer, name) if name else clip.tokenizer,
             tuple(config.stop_tokens) if stop is None else (stop,),
-            writes
-            and isinstance(module.transformer, llama.BaseGenerate)
-            and hasattr(clip.cond_stage_model, "generate"),
+            stop is None and hasattr(clip.cond_stage_model, "generate"),
         )
     what = "; ".join(refused) or f"it is a {type(clip.cond_stage_model).__name__}, which is not known here"
     raise CrucibleError(

@@ -95,10 +95,14 @@ def _language_model(path: str, transformer: Any) -> LanguageModel:
             layers[inner], shapes[inner] = f"{path}.{name}", shape
     model = getattr(transformer, "model", transformer)
     is_cut = getattr(model, "norm", None) is None
+    return LanguageModel(class_name(transformer), layers, shapes, is_cut)
+
+
+def class_name(transformer: nn.Module) -> str:
+    """Return ComfyUI's name of a text encoder's class, such as "Qwen3_4B"."""
     # Classes that ComfyUI makes inside of functions have names that say nothing.
     kinds = (kind for kind in type(transformer).__mro__ if issubclass(kind, nn.Module))
-    title = next(kind.__name__ for kind in kinds if "<locals>" not in kind.__qualname__)
-    return LanguageModel(title, layers, shapes, is_cut)
+    return next(kind.__name__ for kind in kinds if "<locals>" not in kind.__qualname__)
 
 
 def _is_language_model(transformer: Any) -> bool:

@@ -9,6 +9,7 @@ import comfy.sd1_clip
 
 from ....errors import CrucibleError
 from ....messages.wording import listed
+from ..language_layers import class_name
 
 WRITES = {
     "QWEN3_06B": "Qwen3_06B",
@@ -108,7 +109,7 @@ class LanguageEncoder:
     @property
     def title(self) -> str:
         """The name of its class, for messages."""
-        return type(self.transformer).__name__.rstrip("_")
+        return class_name(self.transformer)
 
     @property
     def lacks_head(self) -> bool:
@@ -136,11 +137,11 @@ def language_encoder(clip: Any) -> LanguageEncoder:
         classes = _names(module.transformer)
         stop = next((stop for one, stop in TRAINS_ONLY.values() if one in classes), None)
         if stop is None and not classes & set(WRITES.values()):
-            refused.append(f"{type(module.transformer).__name__.rstrip('_')} {_reason(classes)}")
+            refused.append(f"{class_name(module.transformer)} {_reason(classes)}")
             continue
         config = module.transformer.model.config
         if not config.final_norm:
-            refused.append(f"{type(module.transformer).__name__.rstrip('_')} {REFUSED['QWEN3VL_32B'][1]}")
+            refused.append(f"{class_name(module.transformer)} {REFUSED['QWEN3VL_32B'][1]}")
             continue
         return LanguageEncoder(
             name,

@@ -27,3 +27,21 @@ def dataset():
     from lora_crucible.data.images.load import load_dataset
 
     return load_dataset(DataSettings(train_data_dir="demo"))
+
+
+@pytest.fixture
+def scarce(monkeypatch):
+    """A function that sets one of ComfyUI's low-memory modes, normally unused on a CPU, and the free memory."""
+    import comfy.model_management
+
+    management = comfy.model_management
+
+    def set_mode(name, bytes_free):
+        monkeypatch.setattr(management, "is_device_cpu", lambda device: False)
+        monkeypatch.setattr(management, "vram_state", management.VRAMState[name])
+        monkeypatch.setattr(management, "lowvram_available", True)
+        monkeypatch.setattr(management, "get_free_memory", lambda *_, **__: bytes_free)
+        monkeypatch.setattr(management, "minimum_inference_memory", lambda: 0)
+        monkeypatch.setattr(management, "extra_reserved_memory", lambda: 0)
+
+    return set_mode

@@ -224,22 +224,6 @@ def test_quantized_layers_train_like_their_values(algorithm):
     assert torch.allclose(gradient(quantized), gradient(plain), rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture
-def scarce(monkeypatch):
-    """A function that sets one of ComfyUI's low-memory modes, normally unused on a CPU, and the free memory."""
-    management = comfy.model_management
-
-    def set_mode(name, bytes_free):
-        monkeypatch.setattr(management, "is_device_cpu", lambda device: False)
-        monkeypatch.setattr(management, "vram_state", management.VRAMState[name])
-        monkeypatch.setattr(management, "lowvram_available", True)
-        monkeypatch.setattr(management, "get_free_memory", lambda *_, **__: bytes_free)
-        monkeypatch.setattr(management, "minimum_inference_memory", lambda: 0)
-        monkeypatch.setattr(management, "extra_reserved_memory", lambda: 0)
-
-    return set_mode
-
-
 @pytest.mark.parametrize(("mode", "part"), [("NO_VRAM", 0.0), ("LOW_VRAM", 0.5)])
 def test_a_model_that_is_not_or_partly_loaded_trains_the_same(model, samples, scarce, monkeypatch, mode, part):
     """Such layers fetch their weights for each operation and apply the patches of the base model then."""

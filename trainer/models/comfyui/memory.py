@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
+import comfy.model_patcher
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 
@@ -62,7 +63,22 @@ def load(patcher: Any, room: int, limit: int | None, *others: Any) -> None:
     if limit is not None:
         room += max(0, comfy.model_management.get_free_memory(patcher.load_device) + patcher.loaded_size() - limit)
     with as_in_a_node():
+        for model in (*others, patcher):
+            _forget_casts(model)
         comfy.model_management.load_models_gpu([*others, patcher], memory_required=room)
+
+
+def _forget_casts(patcher: Any) -> None:
+    """Make a model that is not loaded forget which of its layers cast their weights when it was.
+
+    Otherwise ComfyUI takes these layers for offloaded ones the next time, and leaves out their patches if it offloads
+    them.
+    """
+    loaded = (one.model for one in comfy.model_management.current_loaded_models)
+    if patcher.is_dynamic() or any(one is not None and one.is_clone(patcher) for one in loaded):
+        return
+    for module in patcher.model.modules():
+        comfy.model_patcher.wipe_lowvram_weight(module)
 
 
 def can_be_offloaded(patcher: Any) -> bool:

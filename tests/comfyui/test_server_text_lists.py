@@ -17,12 +17,23 @@ def images(server):
     return shutil.copytree(DATASET_DIR, server.base / "input" / "for_lists").name
 
 
+MOST = 10
+"""The most inputs of core's Create List."""
+
+
 def words(graph, *texts):
     """Return a list of texts from core's nodes."""
-    links = {
-        f"inputs.input{number}": graph.add("PrimitiveString", value=text)["STRING"] for number, text in enumerate(texts)
-    }
-    return graph.add("CreateList", **links)["list"]
+    return joined(graph, [graph.add("PrimitiveString", value=text)["STRING"] for text in texts])
+
+
+def joined(graph, links):
+    """Return one list of what several outputs give."""
+    while True:
+        parts = [links[start : start + MOST] for start in range(0, len(links), MOST)]
+        lists = [{f"inputs.input{number}": link for number, link in enumerate(part)} for part in parts]
+        links = [graph.add("CreateList", **part)["list"] for part in lists]
+        if len(links) == 1:
+            return links[0]
 
 
 def captions(graph, folder):
@@ -82,3 +93,39 @@ def test_one_prompt_for_all_and_an_empty_answer(server, new_graph):
     report = server.run(graph.prompt).texts["report"]
     assert "Dataset from lists: 2 rows" in report
     assert "1 row has no text or no answer (from lists, row 2)" in report
+
+
+def test_rows_of_lists_are_trained_and_heard(server, new_graph):
+    graph = new_graph()
+    clip = graph.add("CrucibleDemoLanguageModel")["clip"]
+    things = [f"{size} {colour} {shape}" for size in ("tiny", "huge") for colour in ("red", "blue", "green")
+              for shape in ("heart", "circle", "square", "cross")]  # fmt: skip
+    made = graph.add(
+        "CrucibleTextDatasetFromLists",
+        prompts=words(graph, *things),
+        answers=words(graph, *(f"i shall draw a {thing} for you" for thing in things)),
+    )
+    settings = {"max_train_steps": 60, "batch_size": 8, "learning_rate": 0.01, "lora_rank": 8, "measure": "never"}
+    config = graph.add("CrucibleConfigureLanguageLoRA", dataset=made["dataset"], **settings)
+    graph.show("yaml", config["yaml"])
+    trained = graph.add(
+        "CrucibleTrainLanguageLoRA",
+        clip=clip,
+        dataset=made["dataset"],
+        config=config["config"],
+        output_name="of_lists",
+    )
+    graph.show("report", trained["report"])
+    loaded = graph.add("CrucibleLoadLoRA", clip=clip, lora=trained["lora"])
+    graph.show("info", loaded["info"])
+    for name, one in (("before", clip), ("trained", trained["clip"]), ("loaded", loaded["clip"])):
+        answer = graph.add("TextGenerate", clip=one, prompt="yellow heart", max_length=24, sampling_mode="off")
+        graph.show(name, answer["generated_text"])
+    texts = server.run(graph.prompt).texts
+    assert texts["before"] == "a yellow heart on a white background"
+    assert texts["loaded"] == texts["trained"]
+    assert texts["loaded"].startswith("i shall draw")
+    assert "from lists" in texts["report"]
+    assert "The rows of this dataset come from other nodes and are not in a file" in texts["yaml"]
+    for part in ("of_lists.safetensors", "Made for: a language model", "LoRA Crucible", "Matching keys: 56 of 56"):
+        assert part in texts["info"]

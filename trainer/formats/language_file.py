@@ -16,6 +16,7 @@ from ..messages.wording import listed
 from .architectures import Form
 from .delta import kind_of, method_of, rank_of, scale_of, without_middle
 from .language_names import OF_COMFYUI, OF_PEFT, language_path
+from .layer_names import text_path
 from .lora_file import ALPHA, BIAS, DORA_SCALE, DOWN, MAGNITUDE, UP, LayerTensors, to_state_dict
 from .portable import Part, to_portable
 from .universal import Layers
@@ -78,11 +79,11 @@ def in_comfyui_names(state_dict: Mapping[str, Tensor], paths: Mapping[str, str])
         state_dict: the tensors; each key is a layer's key, which has no dot, and a suffix.
         paths: the path in transformers of each layer, by key.
     """
-    parts = {key: [Part(f"{OF_COMFYUI}{path}")] for key, path in paths.items()}
+    names = {key: f"{OF_COMFYUI}{text_path(path)}" for key, path in paths.items()}
     found = {}
-    for name, tensor in to_portable(state_dict, parts).items():
+    for name, tensor in to_portable(state_dict, {key: [Part(one)] for key, one in names.items()}).items():
         key, dot, suffix = name.partition(".")
-        found[f"{OF_COMFYUI}{paths[key]}{dot}{suffix}" if key in paths else name] = tensor
+        found[f"{names[key]}{dot}{suffix}" if key in names else name] = tensor
     return found
 
 

@@ -86,13 +86,33 @@ def is_of_language_model(key: str) -> bool:
     return _LANGUAGE_MODEL.match(key) is not None
 
 
+_BESIDE_VISION = re.compile(r"(?:model\.)?(?:language_model|text_model)\.(?:model\.)?(?=layers\.|embed_tokens\b)")
+
+
+def text_path(path: str) -> str:
+    """Return the path of a language model's layer as it is in a model that does not see pictures, and in ComfyUI.
+
+    Args:
+        path: the module's path in transformers, such as "model.language_model.layers.0.self_attn.q_proj".
+
+    Returns:
+        The path, here "model.layers.0.self_attn.q_proj"; any other path unchanged.
+    """
+    if path == "language_model.lm_head":
+        return "lm_head"
+    beside = _BESIDE_VISION.match(path)
+    return f"model.{path[beside.end() :]}" if beside else path
+
+
 def language_key(path: str) -> str:
     """Return the key in memory of a language model's layer: "lora_te_model_layers_0_self_attn_q_proj".
+
+    It is the same whether or not the model also sees pictures.
 
     Args:
         path: the module's path in transformers, such as "model.layers.0.self_attn.q_proj".
     """
-    return f"lora_te_{path.replace('.', '_')}"
+    return f"lora_te_{text_path(path).replace('.', '_')}"
 
 
 def text_encoder_key(prefix: str, path: str) -> str:

@@ -137,6 +137,21 @@ def test_forms_do_the_same(form):
         assert ".alpha" not in found.layers[key]
 
 
+@pytest.mark.parametrize("start", ["model.language_model.", "language_model.model."])
+def test_a_model_that_sees_pictures_has_the_same_layers(start):
+    """One file each from such a model and from ComfyUI can be merged, and ComfyUI reads the result."""
+    path = QUERY.replace("model.", start)
+    assert language_key(path) == language_key(QUERY)
+    tensors = {key: torch.ones(shape) for key, shape in shapes(f"base_model.model.{path}").items()}
+    lora = read(tensors)
+    assert list(lora.layers) == [language_key(QUERY)]
+    of_comfyui = to_form(lora, LANGUAGE, "comfyui")
+    assert {key.partition(".lora")[0] for key in of_comfyui} == {f"text_encoders.transformer.{QUERY}"}
+    assert read(of_comfyui).layers.keys() == lora.layers.keys()
+    assert {key.partition(".lora")[0] for key in to_form(lora, LANGUAGE, "peft")} == {f"base_model.model.{path}"}
+    assert language_key("language_model.lm_head") == language_key("lm_head")
+
+
 def test_names_in_dots_are_kept_where_the_key_has_lost_them():
     path = "transformer.h.3.attn.c_attn"
     tensors = {

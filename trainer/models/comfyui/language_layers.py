@@ -18,9 +18,6 @@ _BLOCK = re.compile(r"layers\.(\d+)\.")
 Size = tuple[int | None, int | None]
 """The numbers of a layer's outputs and inputs; None for one that a LoRA does not reveal."""
 
-_STARTS = ("model.", "model.language_model.", "model.text_model.", "model.decoder.", "language_model.model.")
-"""What transformers has in front of the blocks, depending on the model."""
-
 
 @dataclass(frozen=True)
 class LanguageModel:
@@ -49,9 +46,8 @@ class LanguageModel:
         return None if path not in self.layers else f"text_encoders.{self.layers[path]}"
 
     def paths_by_key(self) -> dict[str, str]:
-        """Return the path in the CLIP of each layer, by all keys in memory that can stand for it."""
-        keys = {language_key(path): full for path, full in self.layers.items()}
-        return keys | {language_key(start + path): full for path, full in self.layers.items() for start in _STARTS}
+        """Return the path in the CLIP of each layer, by its key in memory."""
+        return {language_key(start + path): full for path, full in self.layers.items() for start in ("", "model.")}
 
 
 def inner_path(name: str) -> str:

@@ -1,6 +1,7 @@
 """The Load LoRA node: applies LoRAs to a model."""
 
 import os
+from dataclasses import replace
 
 import folder_paths
 
@@ -10,6 +11,12 @@ from .folders import NONE, lora_choices, lora_file
 from .widgets import refuse_unknown_inputs
 
 CLIP_OUTPUT = 1
+
+NO_MODEL = (
+    "Load LoRA (Crucible) has only a CLIP connected, so its model output is empty, and nothing can be drawn with it. "
+    "Connect a MODEL to Load LoRA, or take the model from the loader."
+)
+"""What a node says that gets the model output although there is no model."""
 
 
 class CrucibleLoadLoRA(io.ComfyNode):
@@ -125,4 +132,8 @@ class CrucibleLoadLoRA(io.ComfyNode):
         prompt, node_id = cls.hidden.prompt, cls.hidden.unique_id
         warning = image_warning(prompt, node_id, CLIP_OUTPUT) if stacked.of_language_model else ""
         info = "\n\n".join(filter(None, [stacked.info, warning]))
+        if model is None:
+            from comfy_execution.graph_utils import ExecutionBlocker
+
+            stacked = replace(stacked, model=ExecutionBlocker(NO_MODEL))
         return io.NodeOutput(stacked.model, stacked.clip, stacked.lora_stack, stacked.trigger_words, info)

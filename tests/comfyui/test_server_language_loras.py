@@ -177,9 +177,20 @@ def test_what_is_not_connected_is_told(server, new_graph, files):
     assert "art.safetensors changes only the model that draws (2 keys), and only a CLIP is connected" in message
 
 
-def test_a_clip_that_also_conditions_images_is_told(server, new_graph, files):
+def test_nothing_is_drawn_without_a_model_and_the_rest_goes_on(server, new_graph, files):
+    """ComfyUI shows the message of the model output on the sampler, and runs what does not depend on it."""
     graph = new_graph()
     loaded = apply(graph, language_model(graph), lora_name="poet.safetensors")
+    graph.draw("never", loaded["model"])
+    write(graph, "answer", loaded["clip"])
+    outputs = server.run(graph.prompt)
+    assert "never" not in outputs.pictures
+    assert outputs.texts["answer"]
+
+
+def test_a_clip_that_also_conditions_images_is_told(server, new_graph, files):
+    graph = new_graph()
+    loaded = apply(graph, language_model(graph), 0.9, lora_name="poet.safetensors")
     graph.show("info", loaded["info"])
     graph.show("conditioning", graph.add("CLIPTextEncode", clip=loaded["clip"], text=PROMPT)["CONDITIONING"])
     info = server.run(graph.prompt).texts["info"]

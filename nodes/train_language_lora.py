@@ -86,7 +86,8 @@ def _show(node_id, bar, step, steps, answers):
     from server import PromptServer
 
     bar.update_absolute(step, steps)
-    text = "\n".join([f"Sample answers after step {step} of {steps}:", *answers])
+    # Nodes 2.0 shows it without its line breaks.
+    text = "\n• ".join([f"Sample answers after step {step} of {steps}:", *answers])
     PromptServer.instance.send_progress_text(text, node_id)
 
 

@@ -308,7 +308,7 @@ LANGUAGE = Workflow(
             "CrucibleConfigureLanguageLoRA",
             (740, 0, 320, 500),
             inputs={"dataset": ("rows", "dataset"), "clip": ("language", "clip")},
-            widgets={"learning_rate": 0.005, "max_train_steps": 250, "batch_size": 8},
+            widgets={"lora_rank": 16, "learning_rate": 0.005, "max_train_steps": 250, "batch_size": 8},
         ),
         Node(
             "train",

@@ -117,7 +117,8 @@ def summarise(
     later = [name for name in _open(config, model) if name not in reasons]
     decided_by = DECIDED_BY | (DECIDED_BY_FOR_TEXTS if config.task_type == "text-generation" else {})
     lines += ["Chosen when training starts:", *(f"  {name}: {decided_by[name]}" for name in later)]
-    missing = [name for name, part in (("dataset", dataset), ("model", model)) if part is None]
+    socket = "clip" if config.task_type == "text-generation" else "model"
+    missing = [name for name, part in (("dataset", dataset), (socket, model)) if part is None]
     if missing:
         lines.append(f"Connect {' and '.join(missing)} to this node to see the values and the reasons for them.")
     if elsewhere:

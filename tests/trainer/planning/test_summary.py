@@ -66,6 +66,11 @@ def test_language_models_are_summarised_in_their_own_words() -> None:
     assert not [word for word in ("purpose", "image", "resolution", "caption", "sample_cfg", "noise") if word in said]
 
 
+def test_a_language_model_is_connected_as_clip() -> None:
+    text = summarise(parse_config({"task_type": "text-generation"}), None, None).text
+    assert "Connect dataset and clip to this node" in text
+
+
 def test_settings_of_texts_that_are_set_by_hand_are_listed() -> None:
     config = parse_config({"task_type": "text-generation", "chat_template": "chatml", "regularization_rows": True})
     text = summarise(config, None, None).text

@@ -14,7 +14,13 @@ from server import ONE_THREAD
 
 FOLDER = Path(__file__).parent / "in_process"
 FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
-LONGEST = ["test_forms.py", "test_continuing.py", "test_architectures.py", "test_algorithms.py"]
+LONGEST = [
+    "test_forms.py",
+    "test_continuing.py",
+    "test_language_training.py",
+    "test_architectures.py",
+    "test_algorithms.py",
+]
 """The files that run first, so that no process is left with one of them at the end."""
 
 Result = tuple[int | None, str]

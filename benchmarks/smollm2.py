@@ -36,7 +36,7 @@ MODEL, DATA, HELD_OUT = FOLDER / "model", FOLDER / "rows.jsonl", FOLDER / "held_
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {},
     "qlora": {"load_in_4bit": True, "max_train_steps": 100},
-    "regularized": {"regularization_rows": True},
+    "regularized": {"regularization_rows": True, "max_train_steps": 80},
 }
 """The settings of each training that are not automatic."""
 

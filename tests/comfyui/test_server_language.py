@@ -57,7 +57,7 @@ def first(server, new_language_graph, untouched):
 def later(server, new_language_graph, first):
     """The outputs of two more trainings in the same process, and the saved file in use."""
     graph = new_language_graph()
-    graph.teach("same_seed")
+    graph.teach("same_words")
     other = graph.teach("words", seed=SEED + 1)
     graph.show("other name", other["lora_name"])
     file = {"lora_name": "words.safetensors", "strength_model": 1.0, "strength_clip": 1.0}
@@ -94,7 +94,7 @@ def test_every_loader_makes_it_answer_as_the_train_node_does(first, later, way):
 
 def test_same_seed_gives_the_same_lora(server, later):
     tensors, metadata = server.lora("words")
-    again, metadata_again = server.lora("same_seed")
+    again, metadata_again = server.lora("same_words")
     assert same_tensors(tensors, again)
     assert {key for key in metadata if metadata[key] != metadata_again[key]} <= METADATA_OF_A_RUN
 

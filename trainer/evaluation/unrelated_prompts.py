@@ -3,12 +3,12 @@ trained on so that it forgets less."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from ..config import ResolvedConfig, TrainingConfig
 from ..data.base import Dataset
+from ..data.spread import spread
 from ..data.text.rows import Turn
 
 Prompt = tuple[Turn, ...]
@@ -52,15 +52,8 @@ def _chosen(dataset: Dataset, is_trained: bool) -> tuple[tuple[Prompt, ...], tup
     known = tuple(map(_asked, dataset.unrelated_prompts))
     kept = dataset.regularization_prompts or general_prompts()
     if not is_trained:
-        return _spread(known or kept, MOST_MEASURED), ()
+        return tuple(spread(known or kept, MOST_MEASURED)), ()
     if not known:
-        known = _spread(kept, max(1, min(MOST_MEASURED, round(len(kept) * MEASURED_SHARE))))
-    measured = _spread(known, MOST_MEASURED)
+        known = tuple(spread(kept, max(1, min(MOST_MEASURED, round(len(kept) * MEASURED_SHARE)))))
+    measured = tuple(spread(known, MOST_MEASURED))
     return measured, tuple(prompt for prompt in kept if prompt not in measured)
-
-
-def _spread(prompts: Sequence[Prompt], count: int) -> tuple[Prompt, ...]:
-    """Return at most `count` of the prompts, evenly from first to last."""
-    if len(prompts) <= count:
-        return tuple(prompts)
-    return tuple(prompts[index * len(prompts) // count] for index in range(count))

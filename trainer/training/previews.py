@@ -13,6 +13,7 @@ from ..adapters.adapters import Adapters
 from ..config import ResolvedConfig
 from ..config.sample_prompts import read_prompts
 from ..data.base import Dataset
+from ..data.spread import spread
 from ..files.pictures import side_by_side
 from ..hardware.out_of_memory import twice
 from ..models.base import BaseModel
@@ -33,12 +34,12 @@ LONGEST_SHOWN = 300
 def sampling_of(config: ResolvedConfig, dataset: Dataset) -> Sampling:
     """Return the settings of the samples of a run.
 
-    Without `sample_prompts`, the prompts are those that the dataset suggests or, if it suggests none, its first
+    Without `sample_prompts`, the prompts are some that the dataset suggests or, if it suggests none, its first
     captions.
     """
     prompts = read_prompts(config.sample_prompts)
     if not prompts:
-        prompts = list(dataset.sample_prompts[:DEFAULT_TEXTS])
+        prompts = spread(dataset.sample_prompts, DEFAULT_TEXTS)
     if not prompts:
         prompts = list(dict.fromkeys(dataset.captions))[:DEFAULT_PREVIEWS]
     width, height = (0, 0) if config.resolution is None else dataset.preview_size(config.resolution)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from ..findings import Finding
+from ..spread import spread
 from .buckets import Buckets
 from .dataset import ImageDataset
 from .decode import fit, open_image
@@ -94,8 +95,7 @@ def _shown(dataset: ImageDataset, marks: dict[str, list[str]], limit: int) -> li
         return images
     marked = [image for image in images if image.name in marks][: limit // 2]
     others = [image for image in images if image not in marked]
-    count = limit - len(marked)
-    return marked + [others[index * len(others) // count] for index in range(count)]
+    return marked + spread(others, limit - len(marked))
 
 
 def _thumbnail(image: TrainingImage, buckets: Buckets | None, thumbnail: int) -> tuple[Image.Image, tuple[int, int]]:

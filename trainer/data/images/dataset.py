@@ -16,6 +16,7 @@ from ...errors import CrucibleError
 from ...messages.wording import counted
 from ..base import Dataset
 from ..findings import Finding
+from ..spread import spread
 from .buckets import Buckets
 from .examples import ImageExample, fixed_examples, training_samples
 from .likely_purpose import likely_purpose
@@ -136,8 +137,8 @@ class ImageDataset(Dataset):
 
     def measured_examples(self, most: int, resolution: int | None) -> tuple[list[ImageExample], list[ImageExample]]:
         assert resolution is not None
-        held_out = _spread(self.validation, most)
-        trained = _spread(self.images, len(held_out) or most)
+        held_out = spread(self.validation, most)
+        trained = spread(self.images, len(held_out) or most)
         return fixed_examples(self.settings, held_out, resolution), fixed_examples(self.settings, trained, resolution)
 
     def bucket(self, example: ImageExample) -> tuple[int, int]:
@@ -178,10 +179,3 @@ def split_dataset(dataset: ImageDataset) -> ImageDataset:
         validation=tuple(image for index, image in enumerate(everything) if index in chosen),
         findings=tuple(findings),
     )
-
-
-def _spread(images: Sequence[TrainingImage], count: int) -> list[TrainingImage]:
-    """Return at most `count` of the images, evenly from first to last."""
-    if len(images) <= count:
-        return list(images)
-    return [images[index * len(images) // count] for index in range(count)]

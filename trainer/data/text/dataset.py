@@ -14,6 +14,7 @@ from ...errors import CrucibleError
 from ...messages.wording import counted
 from ..base import Dataset
 from ..findings import Finding
+from ..spread import spread
 from ..validation_split import held_out_indices
 from .examples import TextExample
 from .length_groups import group_bounds, group_of
@@ -283,10 +284,3 @@ def _equal(texts: Sequence[str]) -> list[list[int]]:
 
 def _part_name(row: Row, number: int, count: int) -> str:
     return row.name if count == 1 else f"{row.name}, part {number} of {count}"
-
-
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """Return at most `count` of the rows, evenly from first to last."""
-    if len(rows) <= count:
-        return list(rows)
-    return [rows[index * len(rows) // count] for index in range(count)]

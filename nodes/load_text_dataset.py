@@ -1,17 +1,14 @@
 """The Load Text Dataset node: reads and checks a file or folder of rows for a language model."""
 
 from ..trainer.config import from_widgets
-from .comfy_io import CATEGORY, TextDataset, io, ui
+from .comfy_io import CATEGORY, io
 from .folders import DEMO, dataset_folder, pasted_folder
-from .options import TextOptions, settings_of, values_of
+from .options import values_of
+from .text_datasets import TASK, dataset_outputs, reading_inputs, reported, row_inputs
 from .text_files import text_choices
-from .widgets import refuse_unknown_inputs, widget
+from .widgets import refuse_unknown_inputs
 
 NONE = "none"
-TASK = "text-generation"
-
-FOLDERS = ("train_data_dir", "reg_data_dir")
-"""The settings without a generated widget: files and folders are chosen from lists."""
 
 
 class CrucibleLoadTextDataset(io.ComfyNode):
@@ -50,7 +47,7 @@ class CrucibleLoadTextDataset(io.ComfyNode):
                         "Only works while other computers cannot reach this ComfyUI."
                     ),
                 ),
-                *(widget(setting) for setting in settings_of("dataset", TASK) if setting.name not in FOLDERS),
+                *row_inputs(),
                 io.Combo.Input(
                     "reg_data_dir",
                     options=[NONE, *choices],
@@ -63,17 +60,9 @@ class CrucibleLoadTextDataset(io.ComfyNode):
                         "stands for prompts to the demo language model."
                     ),
                 ),
-                TextOptions.Input("options", optional=True, tooltip="From Text Options."),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="With it, the report counts tokens, and shows rows as this language model reads them.",
-                ),
+                *reading_inputs(),
             ],
-            outputs=[
-                TextDataset.Output("dataset", tooltip="For Train Language LoRA (Crucible)."),
-                io.String.Output("report", tooltip="What the rows are, what of them is trained, any problems found."),
-            ],
+            outputs=dataset_outputs(),
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
@@ -93,17 +82,10 @@ class CrucibleLoadTextDataset(io.ComfyNode):
         require_packages()
         refuse_unknown_inputs(cls)
         from ..trainer.data.text.load import load_text_dataset
-        from ..trainer.data.text.report import text_report
 
         read = {"train_data_dir": _rows(train_data_dir, path), "reg_data_dir": _regularization(reg_data_dir)}
         dataset = load_text_dataset(from_widgets({**widgets, **values_of(options), **read, "task_type": TASK}))
-        shown = dataset
-        if clip is not None:
-            from .language_models import language_model
-
-            shown = language_model(clip, dataset.row_settings).prepare_dataset(dataset)
-        text = text_report(shown).text()
-        return io.NodeOutput(dataset, text, ui=ui.PreviewText(text))
+        return reported(dataset, clip)
 
 
 def _rows(train_data_dir, path):

@@ -1,10 +1,10 @@
 """The Text Dataset from Lists node: makes a dataset of texts from the texts of any other nodes."""
 
 from ..trainer.config import from_widgets
-from .comfy_io import CATEGORY, TextDataset, io, ui
-from .load_text_dataset import FOLDERS, TASK
-from .options import TextOptions, settings_of, values_of
-from .widgets import refuse_unknown_inputs, widget
+from .comfy_io import CATEGORY, io
+from .options import values_of
+from .text_datasets import TASK, dataset_outputs, reading_inputs, reported, row_inputs
+from .widgets import refuse_unknown_inputs
 
 
 class CrucibleTextDatasetFromLists(io.ComfyNode):
@@ -43,18 +43,10 @@ class CrucibleTextDatasetFromLists(io.ComfyNode):
                     force_input=True,
                     tooltip="Texts that are trained whole, instead of prompts and answers.",
                 ),
-                *(widget(setting) for setting in settings_of("dataset", TASK) if setting.name not in FOLDERS),
-                TextOptions.Input("options", optional=True, tooltip="From Text Options."),
-                io.Clip.Input(
-                    "clip",
-                    optional=True,
-                    tooltip="With it, the report counts tokens, and shows rows as this language model reads them.",
-                ),
+                *row_inputs(),
+                *reading_inputs(),
             ],
-            outputs=[
-                TextDataset.Output("dataset", tooltip="For Train Language LoRA (Crucible)."),
-                io.String.Output("report", tooltip="What the rows are, what of them is trained, any problems found."),
-            ],
+            outputs=dataset_outputs(),
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
@@ -65,14 +57,8 @@ class CrucibleTextDatasetFromLists(io.ComfyNode):
         require_packages()
         refuse_unknown_inputs(cls)
         from ..trainer.data.text.from_lists import text_dataset_from_lists
-        from ..trainer.data.text.report import text_report
 
         values = {name: values[0] for name, values in widgets.items()}
         config = from_widgets({**values, **values_of((options or [None])[0]), "task_type": TASK})
-        shown = dataset = text_dataset_from_lists(config, prompts or [], answers or [], texts or [])
-        if clip is not None:
-            from .language_models import language_model
-
-            shown = language_model(clip[0], dataset.row_settings).prepare_dataset(dataset)
-        text = text_report(shown).text()
-        return io.NodeOutput(dataset, text, ui=ui.PreviewText(text))
+        dataset = text_dataset_from_lists(config, prompts or [], answers or [], texts or [])
+        return reported(dataset, None if clip is None else clip[0])

@@ -85,7 +85,7 @@ def train(method: str, repeats: int) -> dict[str, Any]:
         "settings": METHODS[method],
         "minutes": round((time.monotonic() - started) / 60, 1),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9, 2),
-        "report": newest(method, "report.txt").read_text(encoding="utf-8").splitlines(),
+        "report": newest(method, "report.txt").read_text(encoding="utf-8").replace(f"{FOLDER}/", "").splitlines(),
     }
 
 

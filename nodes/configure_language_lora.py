@@ -3,9 +3,8 @@
 from .comfy_io import CATEGORY, LanguageConfig, TextDataset, io
 from .configuring import config_outputs, configured, setting_inputs, yaml_input
 from .options import values_of
+from .text_datasets import TASK
 from .widgets import refuse_unknown_inputs
-
-TASK = "text-generation"
 
 
 class CrucibleConfigureLanguageLoRA(io.ComfyNode):

@@ -103,8 +103,9 @@ def _difference(lora: Mapping[str, Tensor], model: LanguageModel, match: Match) 
     blocks = 1 + max((block_of(path) or 0 for path in paths), default=0)
     if blocks > model.blocks and not model.is_cut:
         return f"It changes {blocks} blocks, and the CLIP has {model.blocks}"
-    lacking = [path for path in paths if (block_of(path) or 0) < model.blocks and path not in model.layers]
-    if lacking := [path for path in lacking if block_of(path) is not None]:
+    unknown = (path for path in paths if path not in model.layers)
+    lacking = [path for path in unknown if (block := block_of(path)) is not None and block < model.blocks]
+    if lacking:
         return f"It changes layers that the CLIP does not have ({listed(lacking)})"
     return ""
 

@@ -27,8 +27,8 @@ def base_weights_of(model: Any, clip: Any) -> Callable[[str], Tensor | None]:
         found |= _by_key(paths, model.get_key_patches("diffusion_model."), "diffusion_model.")
     if clip is not None:
         patches = clip.get_key_patches()
-        for model in reversed(language_models_of(clip.cond_stage_model)):  # so that the first of several counts
-            found |= {key: patches[f"{path}.weight"][0] for key, path in model.paths_by_key().items()}
+        for language in reversed(language_models_of(clip.cond_stage_model)):  # so that the first of several counts
+            found |= {key: patches[f"{path}.weight"][0] for key, path in language.paths_by_key().items()}
         found |= _by_key(clip_keys(clip.cond_stage_model), patches)
 
     def base_weight(key: str) -> Tensor | None:

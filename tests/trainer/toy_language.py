@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from lora_crucible.adapters.adapters import Adapters
@@ -170,6 +171,7 @@ class ToyLanguage(LanguageBaseModel):
 
     name, architecture, facts = "toy language model", ARCHITECTURES["language"], ModelFacts("language")
     head = hidden_states = None
+    paths: ClassVar[dict[str, str]] = {}  # its layer has no name in a language model
 
     def __init__(self) -> None:
         self.embedding, head = base_weights()
@@ -241,6 +243,9 @@ class ToyLanguage(LanguageBaseModel):
                 before = self.layers(states).log_softmax(-1)
             found.append(torch.nn.functional.kl_div(after, before, reduction="batchmean", log_target=True))
         return torch.stack(found)
+
+    def portable(self, state_dict) -> dict[str, Tensor]:
+        return dict(state_dict)
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"lora_unet_0": (TOKENS, WIDTH)}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,11 +20,14 @@ from ...data.text.dataset import TextDataset
 from ...data.text.examples import TextExample
 from ...data.text.rendering import Renderer
 from ...errors import CrucibleError
+from ...formats.language_file import in_comfyui_names
+from ...formats.names import Place
 from ...optim.engine import Engine
 from ..base import BaseModel
 from ..examples import CachedExample, Progress, RowLosses
 from .inputs import TextBatch, TextInputs, cached_examples, collated
 from .loss import Head, divergences, token_losses
+from .places import place_finder
 
 USUAL_LONGEST = 2048
 """The most tokens of an example unless the user sets another number."""
@@ -100,6 +104,21 @@ class LanguageBaseModel(BaseModel):
             max_new_tokens: the most tokens of an answer.
             seed: the seed of sampling at temperature 1; None takes the likeliest token each time.
         """
+
+    @property
+    @abstractmethod
+    def paths(self) -> Mapping[str, str]:
+        """The path in the model of each layer that can have an adapter, by its key."""
+
+    def place_of(self, name: str) -> Place | None:
+        return self._places(name)
+
+    @cached_property
+    def _places(self) -> Callable[[str], Place | None]:
+        return place_finder(self.paths)
+
+    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return in_comfyui_names(state_dict, self.paths)
 
     def prepare_dataset(self, dataset: Dataset) -> Dataset:
         if not isinstance(dataset, TextDataset):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -21,14 +21,11 @@ from ...config import ResolvedConfig
 from ...data.text.rendering import Renderer
 from ...files.hub import DownloadProgress
 from ...formats.architectures import ARCHITECTURES
-from ...formats.language_file import in_comfyui_names
 from ...formats.layer_names import language_key
-from ...formats.names import Place
 from ...messages.wording import size_text
 from ...optim.engine import DTYPES, Engine
 from ..language.loss import Head
 from ..language.model import USUAL_LONGEST, Answer, LanguageBaseModel
-from ..language.places import place_finder
 from ..language.previews import AnswerPreviewer
 from . import suitability
 from .adapter_folder import save_adapter_folder
@@ -201,24 +198,13 @@ class TransformersBaseModel(LanguageBaseModel):
                 self._model, self.renderer, prompts, max_new_tokens, seed, self.device, self._check_interrupt
             )
 
-    def place_of(self, name: str) -> Place | None:
-        return self._places(name)
-
-    @cached_property
-    def _places(self) -> Callable[[str], Place | None]:
-        return place_finder(self.paths)
-
     @cached_property
     def paths(self) -> dict[str, str]:
-        """The path in the model of each layer that can have an adapter, by its key."""
         modules = suitability.adaptable(self._outline, with_head=True)
         return {language_key(path): path for path, module in modules if is_adaptable(module)}
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         return {key: shape_of(self._outline.get_submodule(path)) for key, path in self.paths.items()}
-
-    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return in_comfyui_names(state_dict, self.paths)
 
     def save_beside(self, folder: Path, adapters: Adapters, config: ResolvedConfig) -> str:
         save_adapter_folder(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,10 @@ from ....adapters.spec import AdapterSpec
 from ....adapters.targets import is_adaptable
 from ....errors import CrucibleError
 from ....formats.architectures import ARCHITECTURES
-from ....formats.language_file import in_comfyui_names
 from ....formats.layer_names import language_key
-from ....formats.names import Place
 from ....optim.engine import DTYPES, Engine
 from ...language.loss import Head
 from ...language.model import USUAL_LONGEST, Answer, LanguageBaseModel
-from ...language.places import place_finder
 from ...language.previews import AnswerPreviewer
 from .. import attaching, memory, naming, suitability
 from ..encoding import patched_weights_hash
@@ -164,25 +161,14 @@ class ClipLanguageBaseModel(LanguageBaseModel):
         with memory.as_in_a_node(), without_dropout:
             return write(self._clip_in_use, self._encoder, prompts, max_new_tokens, seed, self._check_interrupt)
 
-    def place_of(self, name: str) -> Place | None:
-        return self._places(name)
-
-    @cached_property
-    def _places(self) -> Callable[[str], Place | None]:
-        return place_finder(self.paths)
-
     @cached_property
     def paths(self) -> dict[str, str]:
-        """The path in the model of each layer that can have an adapter, by its key."""
         modules = self._transformer.named_modules()
         layers = [path for path, module in modules if path.startswith(_LAYERS) and is_adaptable(module)]
         return {language_key(path): path for path in layers}
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         return {key: naming.weight_shape(self._transformer.get_submodule(path)) for key, path in self.paths.items()}
-
-    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return in_comfyui_names(state_dict, self.paths)
 
     def verify(self, path: Path, layers: int) -> None:
         naming.verify(None, self._clip, path, layers)

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from ..doctor.requirements import STANDALONE, require_packages
 from ..errors import CrucibleError
 from .caption import add_caption_command
+from .check import add_check_command
+from .demo import add_demo_command
 from .doctor import add_doctor_command
 from .lora import add_lora_commands
 from .output import safe_output
 from .sample import add_sample_command
-from .train import add_train_commands
+from .train import add_train_command
 
 COMMANDS = "demo | train | check | caption | merge | resize | convert | sample | doctor"
 
@@ -59,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(needs=STANDALONE)
     commands = parser.add_subparsers(required=True, metavar=COMMANDS)
 
-    add_train_commands(commands)
+    add_demo_command(commands)
+    add_train_command(commands)
+    add_check_command(commands)
     add_caption_command(commands)
     add_lora_commands(commands)
     add_sample_command(commands)

@@ -6,12 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from lora_crucible.cli import train
-from lora_crucible.cli.main import main
-from lora_crucible.demo.text import showcase
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -20,8 +16,8 @@ from trainer.cli import train
 from trainer.cli.main import main
 
 set_at = []
-sleep = train._let_idle_threads_sleep
-train._let_idle_threads_sleep = lambda: (sleep(), set_at.append("torch" in sys.modules))
+sleep = train.let_idle_threads_sleep
+train.let_idle_threads_sleep = lambda: (sleep(), set_at.append("torch" in sys.modules))
 main(["train", "missing.yaml"])
 print(set_at, os.environ.get("GOMP_SPINCOUNT"))
 """
@@ -47,22 +43,3 @@ def test_idle_threads_sleep_on_a_cpu_unless_the_user_says_otherwise(tmp_path, gi
         driver.chmod(0o755)
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, env=environ, capture_output=True, text=True)
     assert done.stdout.strip() == f"[False] {spins}", done.stderr
-
-
-def test_demo_of_texts_trains_the_demo_language_model_and_shows_its_answers(monkeypatch, tmp_path, capsys):
-    asked = []
-
-    def run(config, dataset, retrain):
-        asked.append((config, dataset, retrain))
-        return SimpleNamespace(report="The report.", files=SimpleNamespace(folder=tmp_path / "demo_text"))
-
-    monkeypatch.setattr(train, "_run", run)
-    monkeypatch.setattr(train, "_load", lambda config: f"the dataset {config.train_data_dir}")
-    monkeypatch.setattr(showcase, "measure", lambda folder: SimpleNamespace(text=lambda: f"Answers of {folder}."))
-    main(["demo", "--text", "--retrain", "--output_dir", str(tmp_path)])
-    [(config, dataset, retrain)] = asked
-    assert (config.task_type, config.base_model, config.output_name) == ("text-generation", "demo", "demo_text")
-    assert (dataset, retrain) == ("the dataset demo", True)
-    assert config.regularization_rows
-    said = capsys.readouterr().out
-    assert said.endswith(f"The report.\nAnswers of {tmp_path / 'demo_text' / 'adapter'}.\n")

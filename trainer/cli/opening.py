@@ -1,0 +1,74 @@
+"""Opening of what a config names: its dataset and its base model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CrucibleError
+
+if TYPE_CHECKING:
+    from ..config import TrainingConfig
+    from ..data.base import Dataset
+    from ..models.base import BaseModel
+
+
+def _load(config: TrainingConfig) -> Dataset:
+    """Load the dataset of a config, with a progress bar for the images that are opened for the first time."""
+    if config.task_type == "text-generation":
+        from .texts import load_texts
+
+        return load_texts(config)
+    from tqdm import tqdm
+
+    from ..data.cache import cache_folder
+    from ..data.images.load import load_dataset
+
+    facts = cache_folder(Path(config.output_dir).expanduser()) / "facts"
+    with tqdm(total=0, desc="Checking", unit="image", dynamic_ncols=True, leave=False) as bar:
+
+        def checked(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        return load_dataset(config.data, facts_folder=facts, progress=checked)
+
+
+def open_base_model(
+    config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool = True, download: bool = False
+) -> BaseModel:
+    """Open the base model of a config, silencing the packages that read it.
+
+    Args:
+        check_interrupt: a function called before each batch; it may raise to stop.
+        weights: whether the model will be trained. Without, it can only tell what it could be trained with.
+        download: whether a language model may be downloaded.
+    """
+    if config.task_type == "text-generation":
+        from .texts import language_model
+
+        return language_model(config, check_interrupt, weights=weights, download=download)
+    if download:
+        raise CrucibleError(
+            f"--download fetches language models only, but this config trains images on {config.base_model}. Download "
+            "the model in diffusers' format yourself, set base_model to its folder, and leave --download out."
+        )
+    _silence_diffusers()
+    from ..models.diffusers.model import DiffusersBaseModel
+
+    assert config.base_model is not None
+    return DiffusersBaseModel(config.base_model, check_interrupt, weights=weights)
+
+
+def _silence_diffusers() -> None:
+    """Keep diffusers and transformers from telling about parts that are not used here."""
+    import transformers.utils.logging
+
+    # Before diffusers, whose import triggers messages from transformers.
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    import diffusers.utils.logging
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()

@@ -6,8 +6,8 @@ import inspect
 import logging
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,12 @@ It may raise to stop the download; a later download continues from there.
 """
 
 
+def wanted_of_folder(names: Collection[str]) -> list[str]:
+    """Return the files of a model in transformers' format, all of which are in one folder."""
+    found = [name for name in names if "/" not in name and any(fnmatch(name, pattern) for pattern in WANTED)]
+    return found if any(name.endswith(".safetensors") for name in found) else []
+
+
 @dataclass(frozen=True)
 class Repository:
     """A model on the hub.
@@ -39,11 +45,21 @@ class Repository:
         name: its owner and name, such as "Qwen/Qwen3-0.6B".
         kind: what the model is in messages to the user, such as "captioner".
         revision: the commit to download; None for the newest.
+        wanted: a function that chooses the files to download among the names of all; none if the model has no weights
+            in safetensors.
+        weights: what weights such a model must have, in messages to the user.
+        marker: the file that makes a folder a model of this kind, which is put into the folder last.
+        check: a function that looks at the folder with the small files before the first weights are downloaded, and
+            raises a CrucibleError if the model cannot be used.
     """
 
     name: str
     kind: str
     revision: str | None = None
+    wanted: Callable[[Collection[str]], Collection[str]] = field(default=wanted_of_folder, compare=False)
+    weights: str = "model.safetensors"
+    marker: str = "config.json"
+    check: Callable[[Path], object] = field(default=lambda folder: None, compare=False)
 
 
 def is_repository_name(written: str) -> bool:
@@ -92,10 +108,11 @@ def _download(
             f"yourself:\n  {folder}"
         )
     info = huggingface_hub.HfApi().model_info(repo, revision=repository.revision, files_metadata=True)
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or () if _is_wanted(file.rfilename)}
-    if not any(name.endswith(".safetensors") for name in sizes):
+    all_sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    sizes = {name: all_sizes[name] for name in repository.wanted(list(all_sizes))}
+    if not sizes:
         raise CrucibleError(
-            f"{repo} has no model.safetensors at revision {info.sha}, and weights in other formats are never loaded, "
+            f"{repo} has no {repository.weights} at revision {info.sha}, and weights in other formats are never loaded, "
             f"because they can run code. Nothing was downloaded. Choose another {kind}."
         )
     total = sum(sizes.values())
@@ -107,8 +124,11 @@ def _download(
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     _check_room(repository, partial, total)
-    done = 0
-    for name in sorted(sizes, key=lambda name: sizes[name]):
+    done, is_checked = 0, False
+    for name in sorted(sizes, key=lambda name: (_is_weights(name), sizes[name])):
+        if _is_weights(name) and not is_checked:
+            repository.check(partial)
+            is_checked = True
         progress(done, total, name)
         huggingface_hub.hf_hub_download(
             repo, name, revision=info.sha, local_dir=partial, **_bar(huggingface_hub, done, total, name, progress)
@@ -117,14 +137,15 @@ def _download(
     progress(total, total, folder.name)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     folder.mkdir(exist_ok=True)
-    for name in sorted(sizes, key=lambda name: name == "config.json"):  # last, because it makes the folder a model
+    for name in sorted(sizes, key=lambda name: name == repository.marker):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(partial / name, folder / name)
-    partial.rmdir()
+    shutil.rmtree(partial, ignore_errors=True)  # only empty folders are left
     return folder
 
 
-def _is_wanted(name: str) -> bool:
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in WANTED)
+def _is_weights(name: str) -> bool:
+    return name.endswith(".safetensors")
 
 
 def _check_room(repository: Repository, folder: Path, total: int) -> None:

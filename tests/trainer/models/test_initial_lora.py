@@ -146,10 +146,10 @@ def test_step_0_is_what_the_file_says(small_model, samples, tmp_path, method):
     lora = start_of(base_model, file)
     found = errors_at_step_0(base_model, lora, samples)
     before = errors(base_model, samples)
-    paths = {base_model._key_of(path): path for path, _ in base_model._unet.named_modules() if path}
+    paths = {base_model._layers.key_of(path): path for path, _ in base_model._denoiser.named_modules() if path}
     with torch.no_grad():
         for key, layer in lora.layers.items():
-            weight = base_model._unet.get_parameter(f"{paths[key]}.weight")
+            weight = base_model._denoiser.get_parameter(f"{paths[key]}.weight")
             weight += delta_weight(layer, weight).view(weight.shape)
     torch.testing.assert_close(found, errors(base_model, samples), rtol=1e-4, atol=1e-6)
     assert not torch.allclose(found, before, rtol=1e-2)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lora_crucible.cli.main import main
 from lora_crucible.demo import MODEL_DIR
+from lora_crucible.models.diffusers.folder import read_folder
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
 from lora_crucible.models.diffusers.pipeline import Pipeline
 
@@ -46,7 +47,8 @@ def test_check_and_train_refuse_the_same_before_anything_is_encoded(
 def test_a_model_without_weights_has_the_layers_of_the_model() -> None:
     outline, whole = DiffusersBaseModel("demo", weights=False), DiffusersBaseModel("demo")
     assert outline.layer_shapes() == whole.layer_shapes()
-    assert {parameter.device.type for parameter in Pipeline(MODEL_DIR, weights=False).unet.parameters()} == {"meta"}
+    outlined = Pipeline(read_folder(MODEL_DIR, "demo"), weights=False)
+    assert {parameter.device.type for parameter in outlined.denoiser.parameters()} == {"meta"}
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])

@@ -102,10 +102,10 @@ def test_a_run_trains_and_leaves_all_its_files(demo_model, dataset, tmp_path, mo
 
 def test_model_is_as_before_after_a_run(base_model, dataset, tmp_path):
     before = base_model.identity()
-    classes = [type(module) for module in base_model._unet.modules()]
+    classes = [type(module) for module in base_model._denoiser.modules()]
     train(base_model, dataset, tmp_path)
     assert base_model.identity() == before
-    assert [type(module) for module in base_model._unet.modules()] == classes
+    assert [type(module) for module in base_model._denoiser.modules()] == classes
 
 
 def test_a_fresh_model_has_the_identity_that_it_has_after_a_session(small_model):

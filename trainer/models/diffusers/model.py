@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -18,21 +19,26 @@ from ...adapters.targets import is_adaptable
 from ...data.cache import TensorCache
 from ...data.images.examples import ImageExample
 from ...errors import CrucibleError
+from ...files.hub import DownloadProgress
 from ...formats.architectures import ARCHITECTURES
-from ...formats.layer_names import file_key, text_encoder_key
+from ...formats.layer_names import text_encoder_key
 from ...formats.lora_file import read_lora
 from ...formats.names import Place, place_of
+from ...formats.universal import split_keys
 from ...optim.engine import DTYPES, Engine
-from ..diffusion.inputs import Caption, Inputs, cached_examples, stacked
+from ..diffusion.inputs import Caption, Inputs, Latent, cached_examples, stacked
 from ..diffusion.model import DiffusionBaseModel, diffusion_losses
 from ..diffusion.objective import PredictionType
 from ..examples import CachedExample, Progress, RowLosses
 from ..identity import weights_hash
-from .folder import read_folder
-from .memory import UNetMemory
-from .pipeline import Encoded, Pipeline, PipelineEncoders
+from .families.base import Encoded
+from .layers import denoiser_layers
+from .memory import DenoiserMemory
+from .pipeline import Pipeline, PipelineEncoders
 from .previews import DiffusersPreviewer
-from .verify import unmatched_keys
+from .resolve import open_source
+
+log = logging.getLogger(__name__)
 
 LEAST_SIGNAL = 2**-24
 """The least share of the image's variance that is left at a timestep. Schedules with a zero signal-to-noise ratio at
@@ -41,59 +47,75 @@ use the same number."""
 
 
 class DiffusersBaseModel(DiffusionBaseModel):
-    """SD1.5 or SDXL from a diffusers folder, or the demo model.
+    """A text-to-image or text-to-video model in diffusers' format, or the demo model.
 
     Args:
-        base_model: a folder with a model_index.json, or "demo".
+        base_model: a folder with a model_index.json, owner/name on the Hugging Face hub, or "demo".
         check_interrupt: a function called before each batch and each sample; it may raise to stop the training.
         weights: whether to load the weights. Without them, the model can only tell what it could be trained with.
+        download: whether the model may be downloaded.
+        progress: a callback that follows the download.
+        announce: a callback that gets a message before a download begins: what, from where and how large.
 
     Raises:
-        CrucibleError: there is no such folder, or it contains another kind of model.
+        CrucibleError: there is no such model, or it is of a kind that cannot be trained here.
     """
 
     def __init__(
-        self, base_model: str, check_interrupt: Callable[[], None] = lambda: None, *, weights: bool = True
+        self,
+        base_model: str,
+        check_interrupt: Callable[[], None] = lambda: None,
+        *,
+        weights: bool = True,
+        download: bool = False,
+        progress: DownloadProgress = lambda done, total, file: None,
+        announce: Callable[[str], None] = log.info,
     ) -> None:
         self._check_interrupt = check_interrupt
-        folder = read_folder(base_model)
-        self._warnings = folder.warnings
-        self.name = folder.name
-        self.architecture = ARCHITECTURES[folder.facts.architecture]
-        self.native_resolution = folder.native_resolution
-        self.prediction_type = PredictionType(folder.facts.prediction_type)
-        self._pipeline = Pipeline(folder.path, weights=weights)
+        self._source = open_source(base_model, download=download, progress=progress, announce=announce)
+        facts = self._source.facts
+        self.name = self._source.name
+        self.architecture = ARCHITECTURES[facts.architecture]
+        self.native_resolution = self._source.native_resolution
+        self.prediction_type = PredictionType(facts.prediction_type)
+        self._pipeline = Pipeline(self._source, weights=weights)
         self.device = self._pipeline.device
-        self._unet = self._pipeline.unet
+        self._denoiser = self._pipeline.denoiser
+        self._layers = denoiser_layers(self._denoiser, self.architecture)
         self._rows = RowSeeds()
-        self.memory = UNetMemory(self._unet, self._rows)
+        self.memory = DenoiserMemory(self._denoiser, self._rows)
         self.previewer = self._previewer = DiffusersPreviewer(self._pipeline, check_interrupt)
 
     def warnings(self) -> tuple[str, ...]:
-        return self._warnings
+        return self._source.warnings
 
     def own_shift(self, pixels: float) -> float:
-        return 1.0  # none of these models is a flow model
+        return self._source.family.shift(self._source.scheduler, pixels, self.native_resolution**2)
 
     def identity(self) -> str:
-        if self.device.type == "meta":
-            return ""
-        return weights_hash(self._unet.state_dict().items())
+        return "" if self.device.type == "meta" else self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        """The hash of the weights as they are in their files: a session may change their dtype."""
+        return weights_hash(self._denoiser.state_dict().items())
 
     def encoders_identity(self) -> str:
         return self._as_encoders().identity
 
     @contextmanager
     def session(self, mixed_precision: str) -> Iterator[Engine]:
+        _ = self.identity()
         if mixed_precision == "auto":
             mixed_precision = "fp32"
             if self.device.type == "cuda":
                 mixed_precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         self._engine = self._previewer.engine = Engine(self.device, DTYPES[mixed_precision])
         self._pipeline.load_encoders()
-        self._unet.to(self.device, self._engine.compute).requires_grad_(False)
-        signal = self._pipeline.whole.scheduler.alphas_cumprod.double().clamp(LEAST_SIGNAL)
-        self._sigmas = ((1 - signal) / signal).sqrt().float().to(self.device)
+        self._pipeline.prepare_denoiser(self._engine.compute)
+        if self.prediction_type is not PredictionType.FLOW:
+            signal = self._pipeline.whole.scheduler.alphas_cumprod.double().clamp(LEAST_SIGNAL)
+            self._sigmas = ((1 - signal) / signal).sqrt().float().to(self.device)
         with torch.enable_grad():
             yield self._engine
 
@@ -116,41 +138,45 @@ class DiffusersBaseModel(DiffusionBaseModel):
 
     @contextmanager
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
-        unet = self._unet
         with ExitStack() as stack:
-            layers = stack.enter_context(adapted(unet, spec, self._key_of, self._rows))
+            layers = stack.enter_context(self._layers.attached(spec, self._rows))
             if spec.text_encoder:
+                encoders = self._trainable_text_encoders()
                 self._pipeline.trains_text = True
                 stack.callback(setattr, self._pipeline, "trains_text", False)
-                for prefix, encoder in self._pipeline.text_encoders_by_prefix().items():
+                for prefix, encoder in encoders.items():
                     encoder.to(self.device)
                     key_of = partial(text_encoder_key, prefix)
                     layers |= stack.enter_context(adapted(encoder, spec.of_text_encoder, key_of, self._rows))
             stack.callback(self.memory.set_checkpointing, False)
             self.memory.set_checkpointing(gradient_checkpointing)
-            unet.train()
-            stack.callback(unet.eval)
+            self._denoiser.train()
+            stack.callback(self._denoiser.eval)
             yield Adapters(layers)
 
-    def _key_of(self, path: str) -> str:
-        """Return the key in a LoRA file of a layer of the UNet."""
-        return file_key(self.architecture, path, layers_per_block=self._unet.config.layers_per_block)
+    def _trainable_text_encoders(self) -> Mapping[str, torch.nn.Module]:
+        found = self._pipeline.trainable_text_encoders()
+        if not found:
+            raise CrucibleError(
+                f"train_text_encoder is on, but {self.name} is a {self.architecture.name} model, whose text encoders "
+                "the command line does not train through diffusers: a language model, which a LoRA does not need to "
+                "change, reads the captions. Turn train_text_encoder off."
+            )
+        return found
 
     def place_of(self, name: str) -> Place | None:
         return place_of(name, self.architecture)
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
-        models = [(self._unet, self._key_of)]
-        models += [
-            (encoder, partial(text_encoder_key, prefix))
-            for prefix, encoder in self._pipeline.text_encoders_by_prefix().items()
-        ]
-        return {
-            key_of(path): tuple(module.weight.shape)
-            for model, key_of in models
-            for path, module in model.named_modules()
+        return self._layers.shapes | {
+            text_encoder_key(prefix, path): tuple(module.weight.shape)
+            for prefix, encoder in self._pipeline.trainable_text_encoders().items()
+            for path, module in encoder.named_modules()
             if is_adaptable(module)
         }
+
+    def portable(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self._layers.portable(state_dict)
 
     def losses(
         self, rows: Sequence[CachedExample[Inputs]], seeds: Sequence[int], timesteps: Sequence[float] | None = None
@@ -159,33 +185,62 @@ class DiffusersBaseModel(DiffusionBaseModel):
         inputs = [row.inputs for row in rows]
         drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
         encoded = [self._encoded(caption, seed) for (_, caption), seed in zip(drawn, seeds, strict=True)]
-        latents, mask = stacked([latent for latent, _ in drawn], self.device)
-        compute = self._engine.compute
-        context = torch.stack([embedding for embedding, _ in encoded]).to(self.device, compute)
-        added = self._pipeline.added_conditions([pooled for _, pooled in encoded], latents, compute)
+        # Captions of different lengths cannot be stacked into one tensor.
+        alike: dict[torch.Size, list[int]] = {}
+        for index, (embedding, _) in enumerate(encoded):
+            alike.setdefault(embedding.shape, []).append(index)
+        parts = [
+            self._losses(
+                [drawn[index][0] for index in indices],
+                [encoded[index] for index in indices],
+                [seeds[index] for index in indices],
+                [inputs[index].weight for index in indices],
+                None if timesteps is None else [timesteps[index] for index in indices],
+            )
+            for indices in alike.values()
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        places = [index for indices in alike.values() for index in indices]
+        return RowLosses.joined(parts, [places.index(row) for row in range(len(rows))])
+
+    def _losses(
+        self,
+        latents: list[Latent],
+        encoded: list[Encoded],
+        seeds: list[int],
+        weights: list[float],
+        timesteps: list[float] | None,
+    ) -> RowLosses:
+        values, mask = stacked(latents, self.device)
+        captions = [self._for_computing(one) for one in encoded]
+        pipeline = self._pipeline
 
         def predict(noisy: Tensor, sigma: Tensor, drawn: Tensor) -> Tensor:
-            scaled = noisy / (sigma**2 + 1).sqrt().reshape(-1, 1, 1, 1)
             with self._engine.autocast(), self._rows.used(seeds):
-                return self._unet(
-                    scaled.to(compute),
-                    drawn,
-                    encoder_hidden_states=context,
-                    added_cond_kwargs=added,
-                ).sample
+                return pipeline.family.predict(pipeline.whole, noisy, sigma, drawn, captions)
 
-        weights = [one.weight for one in inputs]
+        def sigma_of(timestep: Tensor) -> Tensor:
+            return timestep if self.prediction_type is PredictionType.FLOW else self._sigmas[timestep.long()]
+
+        height, width = values.shape[-2:]
         return diffusion_losses(
             self.prediction_type,
-            latents,
+            values,
             seeds,
-            lambda t: self._sigmas[t.long()],
+            sigma_of,
             predict,
             mask,
             weights,
             timesteps,
             self.objective_settings,
+            self.shift(height * width * pipeline.pixels_per_latent**2),
         )
+
+    def _for_computing(self, encoded: Encoded) -> Encoded:
+        embedding, pooled = encoded
+        where = (self.device, self._engine.compute)
+        return embedding.to(*where), None if pooled is None else pooled.to(*where)
 
     def _encoded(self, caption: Caption, seed: int) -> Encoded:
         """Return a row's caption as embeddings, with gradients if the text encoders are trained."""
@@ -196,8 +251,9 @@ class DiffusersBaseModel(DiffusionBaseModel):
             return self._pipeline.encode_on_device(caption.text)
 
     def verify(self, path: Path, layers: int) -> None:
-        unmatched = unmatched_keys(path, self._unet, self._pipeline.text_encoders())
-        saved = len({key.partition(".")[0] for key in read_lora(path)[0]})
+        unmatched = self._layers.unmatched(path, self._pipeline.text_encoders())
+        names, _ = split_keys(read_lora(path)[0])
+        saved = len({place.key if (place := self.place_of(name)) else name for name in names})
         if unmatched or saved != layers:
             raise CrucibleError(
                 f"The LoRA {path} was saved with {saved} of its {layers} layers, and {len(unmatched)} of its keys are "

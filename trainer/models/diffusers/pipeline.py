@@ -1,63 +1,66 @@
-"""A diffusers pipeline taken apart: its UNet, VAE and text encoders, and what they make of captions and images."""
+"""A diffusers pipeline taken apart: its denoiser, VAE and text encoders, and what they make of captions and images."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+import transformers
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from ...errors import CrucibleError
+from ...formats.header import read_header
 from ...hardware.out_of_memory import Attempt, first_that_fits
 from ..diffusion.inputs import Encoders
 from ..identity import weights_hash
+from .families.base import Encoded
+from .folder import DiffusersFolder
+from .weight_files import variant_of
 
 log = logging.getLogger(__name__)
 
-Encoded = tuple[Tensor, Tensor | None]
-"""A text embedding (77, width), and SDXL's pooled embedding (width,), which is None for SD1.5."""
+_CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class Pipeline:
-    """The parts of a diffusers pipeline of SD1.5 or SDXL.
+    """The parts of a diffusers pipeline.
 
     Args:
-        folder: the folder with its model_index.json.
-        weights: whether to load the weights. Without them, the denoiser and the text encoders have only their layers,
-            on the device "meta", and there is no VAE.
+        source: the folder with its model_index.json.
+        weights: whether to load the weights. Without them, the denoiser and the text encoders that can be trained have
+            only their layers, on the device "meta", and there is no VAE.
 
     Attributes:
+        family: what is particular to this kind of pipeline.
         whole: the pipeline itself.
         device: the device that it is used on.
         trains_text: whether its text encoders are trained, so that they stay on the device.
     """
 
-    def __init__(self, folder: Path, *, weights: bool = True) -> None:
+    def __init__(self, source: DiffusersFolder, *, weights: bool = True) -> None:
+        self.family = source.family
         self.trains_text = False
         if not weights:
-            self.whole: Any = _layers(folder)
+            self.whole: Any = _layers(source)
             self.device = torch.device("meta")
             return
-        self.whole = DiffusionPipeline.from_pretrained(
-            folder, local_files_only=True, safety_checker=None, requires_safety_checker=False
-        )
+        self.whole = _loaded(source)
         self.whole.set_progress_bar_config(disable=True)
-        # Always float32: SDXL's VAE produces NaN in float16, and with the dtype from their files, the text encoders'
-        # identity would differ before and after the first session.
-        for part in (self.unet, self.vae, *self.text_encoders().values()):
-            if part.dtype != torch.float32:
-                part.to(torch.float32)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
-    def unet(self) -> Any:
-        """The denoiser."""
-        return self.whole.unet
+    def denoiser(self) -> Any:
+        """The UNet or transformer that is trained."""
+        return getattr(self.whole, self.family.denoiser)
 
     @property
     def vae(self) -> Any:
@@ -66,14 +69,18 @@ class Pipeline:
 
     def text_encoders(self) -> dict[str, nn.Module]:
         """Return the text encoders by their names in the pipeline."""
-        parts = {name: getattr(self.whole, name, None) for name in ("text_encoder", "text_encoder_2")}
+        parts = {name: getattr(self.whole, name, None) for name in self.family.text_encoders}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def text_encoders_by_prefix(self) -> dict[str, nn.Module]:
-        """Return the text encoders by the prefix of their keys in a LoRA file."""
-        encoders = list(self.text_encoders().values())
-        prefixes = ["lora_te"] if len(encoders) == 1 else ["lora_te1", "lora_te2"]
-        return dict(zip(prefixes, encoders, strict=True))
+    @property
+    def pixels_per_latent(self) -> int:
+        """The number of pixels along the side of a latent pixel."""
+        return int(getattr(self.whole, "vae_scale_factor", 0) or self.whole.vae_scale_factor_spatial)
+
+    def trainable_text_encoders(self) -> dict[str, nn.Module]:
+        """Return the text encoders that can be trained by the prefix of their keys in a LoRA file."""
+        prefixes = self.family.trainable_text_encoders
+        return {prefixes[name]: encoder for name, encoder in self.text_encoders().items() if name in prefixes}
 
     def encode(self, text: str) -> Encoded:
         """Encode a caption to tensors on the CPU."""
@@ -81,32 +88,8 @@ class Pipeline:
         return embedding.cpu(), None if pooled is None else pooled.cpu()
 
     def encode_on_device(self, text: str) -> Encoded:
-        """Encode a caption, with gradients where they are enabled. diffusers truncates captions to 75 tokens.
-
-        `\\(` and `\\)` mean parentheses, as in ComfyUI and A1111, where others are weights.
-        """
-        text = text.replace(r"\(", "(").replace(r"\)", ")")
-        embedding, _, *pooled = self.whole.encode_prompt(
-            text, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        return embedding[0], pooled[0][0] if pooled else None
-
-    def added_conditions(self, pooled: list[Tensor | None], latents: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Return SDXL's additional conditioning: pooled text embeddings and image sizes; empty for SD1.5.
-
-        Args:
-            pooled: the pooled embedding of each row.
-            latents: the latents (rows, channels, height, width).
-            dtype: the dtype of the result.
-        """
-        if pooled[0] is None:
-            return {}
-        height, width = (side * self.whole.vae_scale_factor for side in latents.shape[-2:])
-        sizes = torch.tensor([height, width, 0, 0, height, width]).expand(len(pooled), -1)
-        return {
-            "text_embeds": torch.stack([one for one in pooled if one is not None]).to(self.device, dtype),
-            "time_ids": sizes.to(self.device, dtype),
-        }
+        """Encode a caption, with gradients where they are enabled."""
+        return self.family.encode(self.whole, text, self.device)
 
     def load_encoders(self) -> None:
         """Move the VAE and the text encoders to the device."""
@@ -120,16 +103,79 @@ class Pipeline:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def prepare_denoiser(self, dtype: torch.dtype) -> None:
+        """Move the denoiser to the device in the dtype of the computation, without gradients.
 
-def _layers(folder: Path) -> SimpleNamespace:
-    """Return the denoiser and the text encoders of a diffusers folder without their weights."""
+        Parts that a model keeps in float32 for its accuracy stay in it.
+        """
+        denoiser = self.denoiser.requires_grad_(False)
+        kept = set(getattr(denoiser, "_keep_in_fp32_modules", None) or ())
+        if not kept:
+            denoiser.to(self.device, dtype)
+            return
+        denoiser.to(self.device)
+        for name, parameter in denoiser.named_parameters():
+            if not kept & set(name.split(".")):
+                parameter.data = parameter.data.to(dtype)
+
+
+def _loaded(source: DiffusersFolder) -> Any:
+    """Return the pipeline of a folder with its weights.
+
+    VAEs and CLIPs are in float32, and so are UNets until a session: SDXL's VAE produces NaN in float16. Transformers
+    and language models keep the dtype of their files, because in float32 they may not fit into main memory.
+    """
+    family, kinds = source.family, source.kinds
+    large = [family.denoiser] if family.is_flow else []
+    large += [name for name in family.text_encoders if kinds.get(name, "") not in ("", *_CLIP)]
+    dtypes: dict[str, torch.dtype] = {name: _dtype(source.path / name) for name in large}
+    arguments: dict[str, Any] = {dtype_argument(): {**dtypes, "default": torch.float32}}
+    if "safety_checker" in source.index:
+        arguments |= {"safety_checker": None, "requires_safety_checker": False}
+    try:
+        pipeline: Any = DiffusionPipeline.from_pretrained(
+            source.path, local_files_only=True, use_safetensors=True, **arguments, **_variant(source)
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise CrucibleError(
+            f"diffusers cannot load the model in {source.path}: {' '.join(str(error).split())} Without all of its "
+            "parts it cannot be trained. Weights are read from .safetensors files only, because pickles (.bin, .ckpt) "
+            "can run code. Download or copy the folder again."
+        ) from error
+    return pipeline
+
+
+def dtype_argument() -> str:
+    """Return the name of the argument of diffusers' loaders that sets the dtype, which has changed."""
+    version = tuple(int(part) for part in diffusers.__version__.split(".")[:2])
+    return "dtype" if version >= (0, 42) else "torch_dtype"
+
+
+def _dtype(folder: Path) -> torch.dtype:
+    """Return the dtype that most weights in a folder have; bfloat16 for one that cannot be computed with."""
+    types: Counter[str] = Counter()
+    for file in sorted(folder.glob("*.safetensors"))[:1]:
+        types.update(kind for kind, _ in read_header(file).entries.values())
+    return _DTYPES.get(types.most_common(1)[0][0], torch.bfloat16) if types else torch.bfloat16
+
+
+def _variant(source: DiffusersFolder) -> dict[str, str]:
+    """Return the argument that names the variant of a folder's weights, if it has no others."""
+    names = [file.name for file in (source.path / source.family.denoiser).glob("*.safetensors")]
+    variants = {found for found in map(variant_of, names) if found is not None}
+    return {} if "" in variants or not variants else {"variant": min(variants)}
+
+
+def _layers(source: DiffusersFolder) -> SimpleNamespace:
+    """Return the denoiser and the text encoders that can be trained of a diffusers folder, without their weights."""
+    family = source.family
+    kind = getattr(diffusers, source.kinds[family.denoiser])
     with torch.device("meta"):
-        parts: dict[str, Any] = {
-            "unet": UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
-        }
-        for name, kind in (("text_encoder", CLIPTextModel), ("text_encoder_2", CLIPTextModelWithProjection)):
-            if (folder / name).is_dir():
-                parts[name] = kind(CLIPTextConfig.from_pretrained(folder / name))
+        parts: dict[str, Any] = {family.denoiser: kind.from_config(kind.load_config(source.path / family.denoiser))}
+        for name in family.trainable_text_encoders:
+            if name in source.kinds:
+                encoder = getattr(transformers, source.kinds[name])
+                parts[name] = encoder(encoder.config_class.from_pretrained(source.path / name))
     return SimpleNamespace(**parts)
 
 
@@ -152,7 +198,19 @@ class PipelineEncoders(Encoders):
         )
         if len(outcome.tried) > 1:
             log.warning("There is not enough memory to encode %s in one piece, so the VAE encodes it in tiles.", name)
-        return outcome.required()
+        latent = outcome.required()
+        self._require_patches(latent.shape, tuple(pixels.shape[:2]), name)
+        return latent
+
+    def _require_patches(self, shape: Sequence[int], sides: Sequence[int], name: str) -> None:
+        patch = self._pipeline.family.patch
+        if any(side % patch for side in shape[-2:]):
+            step = patch * sides[0] // shape[-2]
+            raise CrucibleError(
+                f"{name} is trained at {sides[1]} x {sides[0]} pixels, and this model cuts images into squares of "
+                f"{step} x {step} pixels, which do not fit. Set bucket_step to a multiple of {step}, and resolution "
+                "to at least 256."
+            )
 
     def _latent_in_tiles(self, rows: Tensor) -> Tensor:
         self._pipeline.vae.enable_tiling()
@@ -162,9 +220,7 @@ class PipelineEncoders(Encoders):
             self._pipeline.vae.disable_tiling()
 
     def _latent(self, rows: Tensor) -> Tensor:
-        vae = self._pipeline.vae
-        latent: Tensor = vae.encode(rows * 2 - 1).latent_dist.mode()[0] * vae.config.scaling_factor
-        return latent.cpu()
+        return self._pipeline.family.latent(self._pipeline.vae, rows * 2 - 1).cpu()
 
     def caption(self, text: str) -> Encoded:
         return self._pipeline.encode(text)

@@ -6,25 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
 from ...optim.engine import Engine
 from ..previews import Previewer, Sampling
+from .families.base import Encoded
 from .pipeline import Pipeline
-
-_SAMPLERS = {
-    "euler": EulerDiscreteScheduler,
-    "dpmpp_2m": DPMSolverMultistepScheduler,
-    "ddim": DDIMScheduler,
-}
 
 
 class DiffusersPreviewer(Previewer):
     """Draws samples with a pipeline.
 
     Args:
-        pipeline: the pipeline, whose UNet carries the adapters.
+        pipeline: the pipeline, whose denoiser carries the adapters.
         check_interrupt: a function called before each sample; it may raise to stop.
 
     Attributes:
@@ -38,7 +32,11 @@ class DiffusersPreviewer(Previewer):
 
     @property
     def samplers(self) -> Sequence[str]:
-        return tuple(_SAMPLERS)
+        return self._pipeline.family.samplers
+
+    @property
+    def schedulers(self) -> Sequence[str]:
+        return self._pipeline.family.schedulers
 
     @torch.no_grad()
     def prepare(self, samplings: Sequence[Sampling]) -> None:
@@ -52,45 +50,36 @@ class DiffusersPreviewer(Previewer):
     def draw(self, sampling: Sampling) -> Tensor:
         pipeline = self._pipeline
         pipeline.vae.to(pipeline.device)
-        training_scheduler, pipeline.whole.scheduler = pipeline.whole.scheduler, self._scheduler(sampling)
-        pipeline.unet.eval()
+        own_scheduler = pipeline.whole.scheduler
+        pipeline.whole.scheduler = pipeline.family.scheduler(own_scheduler.config, sampling)
+        pipeline.denoiser.eval()
         if pipeline.trains_text:
             self._encode_prompts([sampling])
         try:
             return torch.cat([self._picture(prompt, sampling) for prompt in sampling.prompts])
         finally:
-            pipeline.unet.train()
-            pipeline.whole.scheduler = training_scheduler
+            pipeline.denoiser.train()
+            pipeline.whole.scheduler = own_scheduler
             pipeline.release_encoders()
-
-    def _scheduler(self, sampling: Sampling) -> Any:
-        config = dict(self._pipeline.whole.scheduler.config)
-        if sampling.sampler != "ddim":
-            config["use_karras_sigmas"] = sampling.scheduler == "karras"
-        return _SAMPLERS[sampling.sampler].from_config(config)
 
     def _picture(self, prompt: str, sampling: Sampling) -> Tensor:
         self._check_interrupt()
-        positive, negative = self._prompts[prompt], self._prompts[sampling.negative]
-
-        def row(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part.unsqueeze(0).to(self._pipeline.device)
-
-        arguments: dict[str, Any] = {
-            "prompt_embeds": row(positive[0]),
-            "negative_prompt_embeds": row(negative[0]),
+        shared: dict[str, Any] = {
+            "width": sampling.width,
+            "height": sampling.height,
+            "num_inference_steps": sampling.steps,
+            "generator": torch.Generator().manual_seed(sampling.seed),
+            "output_type": "pt",
         }
-        if positive[1] is not None:
-            arguments["pooled_prompt_embeds"] = row(positive[1])
-            arguments["negative_pooled_prompt_embeds"] = row(negative[1])
+        positive, negative = self._encoded(prompt), self._encoded(sampling.negative)
         with self.engine.autocast():
-            picture = self._pipeline.whole(
-                **arguments,
-                width=sampling.width,
-                height=sampling.height,
-                num_inference_steps=sampling.steps,
-                guidance_scale=sampling.cfg,
-                generator=torch.Generator().manual_seed(sampling.seed),
-                output_type="pt",
-            ).images
+            picture = self._pipeline.family.draw(self._pipeline.whole, positive, negative, sampling, shared)
         return picture.permute(0, 2, 3, 1).to("cpu", torch.float32)
+
+    def _encoded(self, prompt: str) -> Encoded:
+        """Return a prompt as the pipeline takes it; flow models also compute their latents in its dtype."""
+        embedding, pooled = self._prompts[prompt]
+        where: dict[str, Any] = {"device": self._pipeline.device}
+        if self._pipeline.family.is_flow:
+            where["dtype"] = self.engine.compute
+        return embedding.to(**where), None if pooled is None else pooled.to(**where)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers.loaders
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
 from diffusers.utils import (
     convert_state_dict_to_diffusers,
@@ -15,6 +16,7 @@ from diffusers.utils import (
 from torch import Tensor, nn
 
 from ...errors import CrucibleError
+from ...formats.architectures import Architecture
 from ...formats.lora_file import ALPHA, DORA_SCALE, DOWN, LYCORIS, UP, read_lora
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
@@ -60,6 +62,52 @@ def unmatched_keys(path: Path, unet: nn.Module, text_encoders: Mapping[str, nn.M
     return sorted(key for key, tensor in tensors.items() if id(tensor) not in arrived)
 
 
+def unmatched_in_transformer(
+    path: Path, architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """Return the keys of a saved LoRA of a transformer that diffusers' loader does not apply, by diffusers' names.
+
+    The file goes through the key conversion of diffusers' loader. Each tensor must then have the path of a layer of the
+    transformer and a matching shape, and each layer must have both of its tensors. What diffusers does not read (LoHa,
+    LoKr, scales of DoRA) is not checked.
+
+    Args:
+        path: the LoRA file.
+        architecture: the architecture, which names diffusers' loader.
+        shapes: the shape of the weight of each layer of the transformer, by diffusers' path.
+
+    Raises:
+        CrucibleError: the file cannot be read, or diffusers' loader rejects it.
+    """
+    tensors, _ = read_lora(path)
+    tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(DORA_SCALE)}
+    if any(mark in key for key in tensors for mark in LYCORIS):
+        return []
+    assert architecture.diffusers_loader is not None
+    loader = getattr(diffusers.loaders, architecture.diffusers_loader)
+    try:
+        converted = loader.lora_state_dict(dict(tensors))
+    except (ValueError, KeyError, IndexError, AssertionError) as error:
+        raise _rejected(path, error) from error
+    found = {key.removeprefix("transformer."): tensor.shape for key, tensor in converted.items()}
+    unmatched = []
+    for key, shape in found.items():
+        layer, is_down = key.removesuffix(_A).removesuffix(_B), key.endswith(_A)
+        weight = shapes.get(layer)
+        fits = weight is not None and (shape[1:] == weight[1:] if is_down else shape[0] == weight[0])
+        if not fits or layer + (_B if is_down else _A) not in found:
+            unmatched.append(key)
+    return sorted(unmatched)
+
+
+def _rejected(path: Path, error: Exception) -> CrucibleError:
+    reason = " ".join(str(error).split())
+    return CrucibleError(
+        f"The LoRA {path} cannot be loaded by diffusers: {reason or type(error).__name__}. It may not work in other "
+        "programs. Please report this with the name of the base model."
+    )
+
+
 def _module(modules: Mapping[str, nn.Module], path: str) -> nn.Module | None:
     """Return the module at a path, with or without `text_model.`, which transformers 5.0 and later leave out."""
     return modules.get(path, modules.get(path.removeprefix("text_model.")))
@@ -82,11 +130,7 @@ def _converted(path: Path, state_dict: dict[str, Tensor], unet: Any) -> dict[str
             for part, tensors in parts.items()
         }
     except (ValueError, KeyError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        raise CrucibleError(
-            f"The LoRA {path} cannot be loaded by diffusers: {reason}. It may not work in other programs. Please "
-            "report this with the name of the base model."
-        ) from error
+        raise _rejected(path, error) from error
 
 
 def _fits(module: nn.Module | None, tensor: Tensor, is_down: bool) -> bool:

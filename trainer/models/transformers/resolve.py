@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...demo.text import model_folder
-from ...errors import CrucibleError
-from ...files.hub import DownloadProgress, Repository, download_repository, is_repository_name
-from ...messages.suggestions import nearest_names
+from ...files.hub import DownloadProgress
+from ...files.hub_models import HubModels, find_model
 
 log = logging.getLogger(__name__)
 
@@ -38,57 +37,7 @@ def find_folder(
     """
     if base_model == DEMO:
         return model_folder()
-    written = Path(base_model).expanduser()
-    if written.exists():
-        return written
-    if not _may_be_on_hub(base_model):
-        raise CrucibleError(
-            f"base_model is {base_model!r}, but there is no folder {written.absolute()}. {_nearest(written)} Set "
-            "base_model to the folder of a language model in transformers' format, or to owner/name on the Hugging "
-            "Face hub."
-        )
-    owner, name = base_model.split("/")
-    folder = _hub_folder() / "language_models" / f"{owner}--{name}"
-    if (folder / "config.json").is_file():
-        return folder
-    cached = _in_cache(base_model)
-    if cached is not None:
-        return cached
-    if not download:
-        from huggingface_hub import constants
-
-        raise CrucibleError(
-            f"base_model is {base_model!r}. There is no such folder in {Path.cwd()}, and if it is meant as a model on "
-            "the Hugging Face hub, it is not on this computer yet. Nothing is downloaded unless you ask for it: start "
-            f"again with --download to fetch it from {constants.ENDPOINT} (another address can be set in the "
-            "environment variable HF_ENDPOINT). Its size is said before the download begins."
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return download_repository(Repository(base_model, "language model"), folder, progress, announce)
-
-
-def _may_be_on_hub(written: str) -> bool:
-    """Return whether a text is owner/name rather than a path that does not exist."""
-    return is_repository_name(written) and not Path(written.split("/")[0]).exists()
-
-
-def _nearest(path: Path) -> str:
-    """Return a sentence about the nearest folder that exists."""
-    missing = path.absolute()
-    while not missing.parent.is_dir():
-        missing = missing.parent
-    parent = missing.parent
-    folders = sorted(child.name for child in parent.iterdir() if child.is_dir() and not child.name.startswith("."))
-    if near := nearest_names(missing.name, folders, cutoff=0.6):
-        return f"A similar folder exists: {parent / near[0]}."
-    found = ", ".join(folders[:5]) + (" …" if len(folders) > 5 else "")
-    return f"The nearest folder that exists is {parent}" + (f", with {found} in it." if found else ", which is empty.")
-
-
-def _hub_folder() -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HOME) / "lora_crucible"
+    return find_model(base_model, LANGUAGE_MODELS, download=download, progress=progress, announce=announce)
 
 
 def _in_cache(repo: str) -> Path | None:
@@ -101,3 +50,6 @@ def _in_cache(repo: str) -> Path | None:
         if isinstance(found, str) and isinstance(config, str):
             return Path(config).parent
     return None
+
+
+LANGUAGE_MODELS = HubModels("language model", "a language model in transformers' format", "language_models", _in_cache)

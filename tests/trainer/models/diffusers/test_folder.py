@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from lora_crucible.config import ModelFacts
+from lora_crucible.demo import MODEL_DIR
 from lora_crucible.errors import CrucibleError
 from lora_crucible.models.diffusers.folder import read_folder
 
 
-def folder(path: Path, kind: str = "StableDiffusionXLPipeline", **parts: dict[str, Any]) -> str:
+def folder(path: Path, kind: str = "StableDiffusionXLPipeline", **parts: dict[str, Any]) -> Path:
     contents = {
         "": {"_class_name": kind},
         "unet": {"in_channels": 4, "sample_size": 128, **parts.get("unet", {})},
@@ -23,14 +24,14 @@ def folder(path: Path, kind: str = "StableDiffusionXLPipeline", **parts: dict[st
     for name, content in contents.items():
         (path / name).mkdir(parents=True, exist_ok=True)
         (path / name / names.get(name, "config.json")).write_text(json.dumps(content))
-    return str(path)
+    return path
 
 
 def test_facts_of_an_ordinary_model(tmp_path: Path) -> None:
     found = read_folder(folder(tmp_path / "sdxl", scheduler={"prediction_type": "v_prediction"}))
     assert found.facts == ModelFacts("sdxl", 1024, 6.0, "v_prediction")
     assert (found.name, found.warnings) == ("sdxl", ())
-    demo = read_folder("demo")
+    demo = read_folder(MODEL_DIR, "demo")
     assert (demo.name, demo.facts, demo.warnings) == ("demo", ModelFacts("demo", 64, 4.0, "epsilon"), ())
 
 
@@ -41,7 +42,11 @@ def test_facts_of_an_ordinary_model(tmp_path: Path) -> None:
         ("StableDiffusionInpaintPipeline", {"in_channels": 9}, "a model for inpainting"),
         ("StableDiffusionInstructPix2PixPipeline", {"in_channels": 8}, "a model for editing"),
         ("StableDiffusionPipeline", {"in_channels": 9}, "5 additional channels"),
-        ("FluxPipeline", {}, "contains a FluxPipeline.*every other image model can be trained inside ComfyUI"),
+        ("QwenImageEditPlusPipeline", {}, "a model for editing"),
+        ("FluxFillPipeline", {}, "a model for inpainting"),
+        ("FluxKontextPipeline", {}, "a model for editing"),
+        ("WanImageToVideoPipeline", {}, "a model that animates another image"),
+        ("PixArtSigmaPipeline", {}, "trains StableDiffusionPipeline, .*WanPipeline; every other .* inside ComfyUI"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_by_name(

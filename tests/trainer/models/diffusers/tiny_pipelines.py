@@ -121,9 +121,9 @@ def pipeline(name: str, denoiser: Any = None) -> Any:
     return _PIPELINES[name](denoiser)
 
 
-def saved(name: str, folder: Path, denoiser: Any = None) -> Path:
-    """Save a pipeline as a folder and return it."""
-    pipeline(name, denoiser).save_pretrained(folder)
+def saved(name: str, folder: Path, denoiser: Any = None, dtype: torch.dtype = torch.float32) -> Path:
+    """Save a pipeline in a dtype as a folder, and return it."""
+    pipeline(name, denoiser).to(dtype=dtype).save_pretrained(folder)
     return folder
 
 
@@ -145,7 +145,7 @@ def _tokenizer() -> Any:
 
 def _clip(width: int, *, projection: int = 0, layers: int = 2) -> Any:
     config = transformers.CLIPTextConfig(
-        vocab_size=600,
+        vocab_size=len(_clip_tokenizer()),
         hidden_size=width,
         intermediate_size=32,
         projection_dim=projection or width,

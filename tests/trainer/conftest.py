@@ -107,3 +107,9 @@ def complete() -> Callable[..., ResolvedConfig]:
         ).values
 
     return completed
+
+
+@pytest.fixture(autouse=True)
+def no_comfyui(monkeypatch) -> None:
+    """Keep single files from being opened by the ComfyUI of whoever runs the tests."""
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import CrucibleError
+from .comfyui import enter_comfyui
 from .opening import _load
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a config file and override it."""
+    parser.set_defaults(before=enter_comfyui)
     either = parser.add_mutually_exclusive_group(required=True)
     either.add_argument("config_file", nargs="?", metavar="CONFIG.yaml")
     either.add_argument("--config", metavar="CONFIG.yaml")
@@ -28,21 +30,35 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def read_config_of(options: argparse.Namespace) -> tuple[TrainingConfig, str]:
+    """Read the config that the options name.
+
+    Returns:
+        The config, and a sentence for the user if its task was guessed, or "".
+
+    Raises:
+        CrucibleError: the config cannot be read.
+    """
+    from ..config.yaml_file import checked, read_written
+    from .task import with_task
+
+    written, guess = with_task(read_written(options.config or options.config_file))
+    if options.precision:
+        written = written.replaced({"mixed_precision": options.precision})
+    return checked(written), guess
+
+
 def config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
     """Read the config that the options name, and load its dataset.
 
     Raises:
         CrucibleError: the config or its dataset cannot be read, or they lack something.
     """
-    from ..config.yaml_file import checked, read_written
-    from .task import require_task, with_task
+    from .task import require_task
 
-    written, guess = with_task(read_written(options.config or options.config_file))
-    if options.precision:
-        written = written.replaced({"mixed_precision": options.precision})
+    config, guess = read_config_of(options)
     if guess:
         print(guess)
-    config = checked(written)
     missing = [name for name in ("base_model", "train_data_dir") if getattr(config, name) is None]
     if missing:
         raise CrucibleError(

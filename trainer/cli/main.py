@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # peft imports bitsandbytes wherever it is installed, which then tells what could make 4 bits faster on this CPU.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with safe_output() as output:
-        status = _status(_parser().parse_args(arguments))
+        typed = sys.argv[1:] if arguments is None else arguments
+        status = _status(_parser().parse_args(typed, argparse.Namespace(arguments=typed)))
         output.flush()
         if output.lost is not None:
             reason = output.lost.strerror or output.lost
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     try:
+        if options.before is not None:
+            options.before(options)
         if options.needs is not None:
             require_packages(options.needs)
         return options.command(options) or 0
@@ -58,7 +61,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train LoRA adapters without ComfyUI.")
-    parser.set_defaults(needs=STANDALONE)
+    parser.set_defaults(needs=STANDALONE, before=None)
     commands = parser.add_subparsers(required=True, metavar=COMMANDS)
 
     add_demo_command(commands)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CrucibleError
+from .comfyui import open_with_comfyui, opened_by_comfyui
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
@@ -54,6 +55,8 @@ def open_base_model(
             f"--download fetches language models only, but this config trains images on {config.base_model}. Download "
             "the model in diffusers' format yourself, set base_model to its folder, and leave --download out."
         )
+    if opened_by_comfyui(config):
+        return open_with_comfyui(config, check_interrupt)
     _silence_diffusers()
     from ..models.diffusers.model import DiffusersBaseModel
 

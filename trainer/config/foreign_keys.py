@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_TEXT_ENCODERS = "text_encoders lists the files of all text encoders"
 _FOUND_IN_MODEL = "the base model's own files say it"
 _CACHED = "images and captions are always encoded once and kept"
 _FASTEST = "the fastest attention that can be trained is chosen by itself"
@@ -43,6 +44,12 @@ ELSEWHERE: dict[str, str] = {
     "cache_text_encoder_outputs": _CACHED,
     "cache_text_encoder_outputs_to_disk": _CACHED,
     "vae_batch_size": _CACHED,
+    "clip_l": _TEXT_ENCODERS,
+    "clip_g": _TEXT_ENCODERS,
+    "t5xxl": _TEXT_ENCODERS,
+    "t5": _TEXT_ENCODERS,
+    "qwen3": _TEXT_ENCODERS,
+    "gemma2": _TEXT_ENCODERS,
     "xformers": _FASTEST,
     "sdpa": _FASTEST,
     "mem_eff_attn": _FASTEST,
@@ -55,7 +62,6 @@ ELSEWHERE: dict[str, str] = {
     "v2": _FOUND_IN_MODEL,
     "v_parameterization": _FOUND_IN_MODEL,
     "zero_terminal_snr": _FOUND_IN_MODEL,
-    "vae": _FOUND_IN_MODEL,
     "max_data_loader_n_workers": _NO_WORKERS,
     "persistent_data_loader_workers": _NO_WORKERS,
     "dataloader_num_workers": _NO_WORKERS,

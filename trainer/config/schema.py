@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationInfo, field_validator
 
 from .adapter_settings import AdapterSettings
+from .base_model_settings import BaseModelSettings
 from .data_settings import DataSettings
 from .guard_settings import GuardSettings
 from .length_settings import LengthSettings
@@ -26,6 +27,7 @@ from .text_settings import RowSettings, TextSettings
 # pydantic takes the fields of the last base first, which gives the order of widgets. Saved workflows store the values
 # of widgets by position, so settings keep theirs.
 class TrainingConfig(
+    BaseModelSettings,
     RowSettings,
     TextSettings,
     RunSettings,
@@ -62,6 +64,7 @@ SETTINGS: dict[str, Setting] = describe_settings(TrainingConfig)
 OF_OTHER_NODES = (
     *("base_model", "output_dir", "output_name", "resume_from_checkpoint", "continue_from"),
     *("task_type", "chat_template", "load_in_4bit"),
+    *BaseModelSettings.model_fields,
     *RowSettings.model_fields,
     *DataSettings.model_fields,
 )

@@ -26,7 +26,13 @@ def find_comfyui() -> Path | None:
 
 
 def python_of(comfyui: Path) -> Path | None:
-    """Return the Python that belongs to this ComfyUI; None if there is none or if it is the one that is running."""
+    """Return the Python that belongs to this ComfyUI; None if there is none or if it is the one that is running.
+
+    It is the one that COMFYUI_PYTHON names, or that of an environment in or beside ComfyUI's folder.
+    """
+    if named := os.environ.get("COMFYUI_PYTHON"):
+        python = Path(os.path.normpath(os.path.expanduser(named)))
+        return None if python.absolute() == Path(sys.executable) or not os.path.isfile(python) else python
     environments = [comfyui / name for name in ENVIRONMENTS]
     if any(Path(sys.prefix).resolve() == environment.resolve() for environment in environments):
         return None

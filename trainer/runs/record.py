@@ -25,7 +25,11 @@ FILE = "run.json"
 
 MAY_CHANGE = frozenset(
     {
-        "base_model",  # recognized by its weights, not by its path
+        "base_model",  # recognized by its weights, not by its path, and so are the files that belong to it
+        "loader",
+        "text_encoders",
+        "clip_type",
+        "vae",
         "train_data_dir",
         "reg_data_dir",
         "metadata_path",

@@ -72,6 +72,7 @@ def test_auto_is_possible_where_no_one_value_suits_every_run() -> None:
         "timestep_shift",
         "validate_every_n_steps",
         "measure",
+        "loader",
     }
 
 

@@ -41,25 +41,29 @@ class ComfyUIBaseModel(DiffusionBaseModel):
 
     Args:
         model, clip, vae: the outputs of a checkpoint loader node.
+        check_interrupt: a function called before each batch and each sample; it may raise to stop.
 
     Raises:
         CrucibleError: the CLIP or VAE is missing, or the model cannot be trained on images and captions.
     """
 
-    def __init__(self, model: Any, clip: Any, vae: Any) -> None:
+    def __init__(
+        self, model: Any, clip: Any, vae: Any, check_interrupt: Callable[[], None] = memory.check_interrupt
+    ) -> None:
         _require(clip, "CLIP", "the captions cannot be encoded")
         # For a checkpoint without a VAE, ComfyUI's loader returns an empty one.
         _require(getattr(vae, "first_stage_model", None), "VAE", "the images cannot be encoded")
         self._model = model
         self._clip = clip
         self._vae = vae
+        self._check_interrupt = check_interrupt
         facts = model_facts(model)
         self.architecture = ARCHITECTURES[facts.architecture]
         self.native_resolution = self.architecture.native_resolution
         self.name = type(model.model.model_config).__name__
         self.prediction_type = PredictionType(facts.prediction_type)
         self.memory = self._loaded = LoadedModel(model)
-        self.previewer = self._previewer = ComfyUIPreviewer(self._loaded, clip, vae)
+        self.previewer = self._previewer = ComfyUIPreviewer(self._loaded, clip, vae, check_interrupt)
         self._live_text: LiveTextEncoder | None = None
         self._rows = RowSeeds()
 
@@ -110,7 +114,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         progress: Progress,
     ) -> list[CachedExample[Inputs]]:
         def checked(done: int, total: int, what: str) -> None:
-            memory.check_interrupt()
+            self._check_interrupt()
             progress(done, total, what)
 
         encoders = ComfyUIEncoders(self._loaded.patcher.model, self._clip, self._vae)
@@ -165,7 +169,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
     def losses(
         self, rows: Sequence[CachedExample[Inputs]], seeds: Sequence[int], timesteps: Sequence[float] | None = None
     ) -> RowLosses:
-        memory.check_interrupt()
+        self._check_interrupt()
         inputs = [row.inputs for row in rows]
         drawn = [one.draw(seed) for one, seed in zip(inputs, seeds, strict=True)]
         options = self._loaded.options((len(rows), *drawn[0][0].values.shape))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -22,13 +22,15 @@ class ComfyUIPreviewer(Previewer):
     Args:
         loaded: the model.
         clip, vae: the CLIP and VAE from a loader node.
+        check_interrupt: a function called before each sample; it may raise to stop.
 
     Attributes:
         encode_anew: whether prompts are encoded for each round, because the text encoders are trained.
     """
 
-    def __init__(self, loaded: LoadedModel, clip: Any, vae: Any) -> None:
+    def __init__(self, loaded: LoadedModel, clip: Any, vae: Any, check_interrupt: Callable[[], None]) -> None:
         self._loaded, self._clip, self._vae = loaded, clip, vae
+        self._check_interrupt = check_interrupt
         self.encode_anew = False
 
     @property
@@ -50,11 +52,11 @@ class ComfyUIPreviewer(Previewer):
             self.prepare([sampling])
         negative = self._prompts[sampling.negative]
         with memory.as_in_a_node():
-            pictures = [
-                sample_picture(self._loaded.patcher, self._vae, self._prompts[prompt], negative, sampling)
-                for prompt in sampling.prompts
-            ]
-            return torch.cat(pictures)
+            return torch.cat([self._picture(prompt, negative, sampling) for prompt in sampling.prompts])
+
+    def _picture(self, prompt: str, negative: list[Any], sampling: Sampling) -> Tensor:
+        self._check_interrupt()
+        return sample_picture(self._loaded.patcher, self._vae, self._prompts[prompt], negative, sampling)
 
 
 def sample_picture(patcher: Any, vae: Any, positive: list[Any], negative: list[Any], sampling: Sampling) -> Tensor:

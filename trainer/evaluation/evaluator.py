@@ -15,7 +15,7 @@ from ..adapters.adapters import Adapters
 from ..config import ResolvedConfig
 from ..events.step import StepReport
 from ..models.memory_controls import MemoryControls
-from .early_stopping import EarlyStopping, StoppedEarly
+from .early_stopping import EarlyStopping
 from .validation import Round, Validation
 from .weight_snapshot import copied, put, swapped
 
@@ -68,22 +68,21 @@ class Evaluator:
         if not report.skipped:
             self._trained += max(report.learning_rates.values())
 
-    def validate_when_due(self) -> None:
+    def validate_when_due(self) -> Round | None:
         """Measure after the current step, or before the first, if a round is due and not done yet.
 
         A round that runs out of memory (OOM) however it is split is skipped with a warning.
 
-        Raises:
-            StoppedEarly: the validation error has not improved for as long as the config allows.
+        Returns:
+            What was measured; None if nothing was.
         """
         due = self._step % self._every == 0 or self._step == self._config.max_train_steps
         done = any(one.step == self._step for one in self.rounds)
         if self.validation is not None and due and not done:
-            self._validate(self.validation)
-        if self.stopped_early:
-            raise StoppedEarly
+            return self._validate(self.validation)
+        return None
 
-    def _validate(self, validation: Validation) -> None:
+    def _validate(self, validation: Validation) -> Round | None:
         with self._weights_for_use(), self._adapters.without_dropout():
             outcome = self._controls.first_that_fits(validation.attempts(self._step, self._trained))
         if outcome.result is None:
@@ -92,6 +91,7 @@ class Evaluator:
             )
         else:
             self._add(outcome.result)
+        return outcome.result
 
     def _add(self, latest: Round) -> None:
         self.rounds.append(latest)

@@ -108,7 +108,8 @@ def require_writable(folder: Path, what: str) -> None:
         cause, remedy = _cause_and_remedy(folder, error)
         raise CrucibleError(
             f"{what} could not be saved to {folder}: {cause}. Therefore nothing was started. {remedy}, or choose "
-            "another folder, then start again."
+            "another folder, then start again.",
+            "disk",
         ) from error
 
 
@@ -136,7 +137,8 @@ def explained(path: Path, what: str, size: int | None = None) -> Iterator[None]:
         much = "" if size is None else f" ({size_text(size)})"
         raise CrucibleError(
             f"{what} could not be saved to {path}{much}: {cause}. No partial file was left behind, and a file "
-            f"that was there before is unchanged. {remedy}, or choose another folder, then save again."
+            f"that was there before is unchanged. {remedy}, or choose another folder, then save again.",
+            "disk",
         ) from error
 
 

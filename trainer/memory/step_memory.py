@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ..config import ResolvedConfig
 from ..data.batch_sampler import BatchSampler
-from ..errors import CrucibleError
+from ..errors import CrucibleError, Kind
 from ..events.step import StepReport
 from ..hardware.device_memory import PeakMeter
 from ..hardware.memory_holders import largest_holder
@@ -43,6 +43,8 @@ PROBE = 0
 
 class NothingFits(CrucibleError):
     """Raised after an out-of-memory error (OOM) if there is no plan left that needs less memory."""
+
+    kind: Kind = "memory"
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,8 @@ class StepMemory:
             raise CrucibleError(
                 f"{what}. Because memory is fixed, using less memory was not tried (the plan was {self.plan}). "
                 f"{self._kept(step)}Set memory to auto, lower batch_size or {self._length}, or turn on "
-                f"gradient_checkpointing. {self._holder()}".rstrip()
+                f"gradient_checkpointing. {self._holder()}".rstrip(),
+                "memory",
             )
         if not self._plan_smaller(what):
             raise NothingFits(self._nothing_left(what, peak, step))

@@ -58,7 +58,8 @@ def require_room(folder: Path, trained: int, config: ResolvedConfig) -> Room:
         raise CrucibleError(
             f"The disk of {folder} has {size_text(disk)} free, and the LoRA with one checkpoint takes "
             f"{size_text(least)}, so the result of the training could not be saved. Free some space on that disk, or "
-            "choose another output folder."
+            "choose another output folder.",
+            "disk",
         )
     warnings = []
     if disk < on_disk:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..config import ModelFacts, ResolvedConfig, TrainingConfig
 from ..data.base import Dataset
+from ..errors import errors_about
 from ..models.base import BaseModel
 from ..models.initial_lora import InitialLora, load_initial_lora
 from ..planning.plan import Plan, make_plan
@@ -69,10 +70,13 @@ def plan_run(base_model: BaseModel, dataset: Dataset, config: TrainingConfig) ->
         CrucibleError: the dataset cannot be trained, the settings contradict each other or the model, or the LoRA to
             start from does not fit the model.
     """
-    dataset = base_model.prepare_dataset(with_prompts_to_answer(base_model, dataset, config))
-    dataset.require_trainable()
-    initial = load_initial_lora(config, base_model)
-    asked = config if initial is None else initial.settings(config)
-    plan = make_plan(asked, dataset, base_model.facts)
+    with errors_about("data"):
+        dataset = base_model.prepare_dataset(with_prompts_to_answer(base_model, dataset, config))
+        dataset.require_trainable()
+    with errors_about("model"):
+        initial = load_initial_lora(config, base_model)
+    with errors_about("settings"):
+        asked = config if initial is None else initial.settings(config)
+        plan = make_plan(asked, dataset, base_model.facts)
     notes = (*base_model.warnings(), *(() if initial is None else initial.notes), *plan.notes)
     return RunPlan(plan, config, asked, base_model.facts, base_model.identity(), initial, notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..adapters.spec import AdapterSpec
+from ..errors import errors_about
 from ..memory.storage import Room, require_room
 from ..models.base import BaseModel
 from .plan import RunPlan
@@ -28,8 +29,9 @@ def refuse_unsuitable(base_model: BaseModel, plan: RunPlan, folder: Path) -> tup
             with this sampler, or the disk has no room for the result.
     """
     config = plan.config
-    reasons = base_model.prepare_losses(config)
-    base_model.previewer.require(sampling_of(config, plan.dataset))
     layers = {} if plan.initial is None else plan.initial.layers
-    with base_model.attached(AdapterSpec.of(config, layers), gradient_checkpointing=False) as adapters:
-        return reasons, require_room(folder, adapters.size, config)
+    with errors_about("settings"):
+        reasons = base_model.prepare_losses(config)
+        base_model.previewer.require(sampling_of(config, plan.dataset))
+        with base_model.attached(AdapterSpec.of(config, layers), gradient_checkpointing=False) as adapters:
+            return reasons, require_room(folder, adapters.size, config)

@@ -195,7 +195,8 @@ def _alone(files: RunFiles) -> Iterator[None]:
     except Timeout:
         raise CrucibleError(
             f"{files.name} is being trained by another process right now (in {files.folder}), and two processes would "
-            "overwrite each other's files. Wait until it is done, stop it, or choose another name."
+            "overwrite each other's files. Wait until it is done, stop it, or choose another name.",
+            "in use",
         ) from None
     try:
         yield

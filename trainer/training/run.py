@@ -56,7 +56,9 @@ def run_training(
             raise CrucibleError(
                 f"There is not enough memory for {base_model.name} with its encoders ({error}), so it cannot be "
                 "trained with these settings. Close other programs that use memory, lower "
-                f"{'max_seq_length' if plan.config.resolution is None else 'the resolution'}, or train a smaller model."
+                f"{'max_seq_length' if plan.config.resolution is None else 'the resolution'}, or train a smaller "
+                "model.",
+                "memory",
             ) from error
         raise
     return result

@@ -11,6 +11,7 @@ from ..errors import CrucibleError
 from ..evaluation.early_stopping import StoppedEarly
 from ..evaluation.evaluator import Evaluator
 from ..events.callbacks import Callbacks
+from ..events.start import RunStart
 from ..events.step import StepReport
 from ..hardware.out_of_memory import twice
 from ..hardware.slow_step_causes import likely_cause
@@ -151,6 +152,7 @@ class Trainer:
         with state.memory.watched(state.stepper):
             if state.step < self._config.max_train_steps:
                 state.memory.probe()
+            self._callbacks.planned(self._start())
             self._do_what_is_due()
             TrainingLoop(
                 self._losses,
@@ -165,6 +167,20 @@ class Trainer:
                 self._after_step,
             ).run(state.step)
         self._require_finite("that it ended with")
+
+    def _start(self) -> RunStart:
+        run, files = self._run, self._files
+        return RunStart(
+            name=files.name,
+            folder=files.folder,
+            lora=files.lora,
+            step=self.state.step,
+            steps=self._config.max_train_steps,
+            settings=self._config.model_dump(mode="json"),
+            reasons=run.reasons,
+            memory=tuple(self.state.memory.lines()),
+            notes=run.notes,
+        )
 
     def _losses(self, rows: Sequence[CachedExample], seeds: Sequence[int]) -> RowLosses:
         losses = self._base_model.losses(rows, seeds)
@@ -182,6 +198,8 @@ class Trainer:
         state.evaluator.after_step(report)
         state.hard_examples.add(report.rows)
         self._step_time.add(report, state.memory.plan)
+        if self._checkpoints.is_written:
+            self._wait_for_checkpoint()
         self._callbacks.stepped(report, self._config.max_train_steps)
         self._do_what_is_due()
 
@@ -191,7 +209,10 @@ class Trainer:
         What a resumed run did before it stopped at this step is not repeated.
         """
         config, state = self._config, self.state
-        state.evaluator.validate_when_due()
+        if (measured := state.evaluator.validate_when_due()) is not None:
+            self._callbacks.validated(measured.step, measured.error)
+        if state.evaluator.stopped_early:
+            raise StoppedEarly
         if (
             state.step % config.sample_every_n_steps == 0
             and state.step < config.max_train_steps
@@ -248,10 +269,14 @@ class Trainer:
         return Checkpoint(self.state.step, self.state.snapshot(), loras)
 
     def _wait_for_checkpoint(self) -> None:
+        step = self._checkpoints.last_step
         try:
-            self._checkpoints.wait()
+            folder = self._checkpoints.wait()
         except CrucibleError as error:
             self._best_effort.note(str(error))
+        else:
+            if folder is not None and step is not None:
+                self._callbacks.saved(step, folder)
 
     def _go_back(self) -> int:
         """Go back to the last good state after a NaN, or after an out-of-memory error in the middle of an update.

@@ -56,9 +56,12 @@ def config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dat
     """
     from .task import require_task
 
-    config, guess = read_config_of(options)
-    if guess:
-        print(guess)
+    written, guess = with_task(read_written(options.config or options.config_file))
+    if options.precision:
+        written = written.replaced({"mixed_precision": options.precision})
+    for line in filter(None, (guess, *written.notes)):
+        print(line)
+    config = checked(written)
     missing = [name for name in ("base_model", "train_data_dir") if getattr(config, name) is None]
     if missing:
         raise CrucibleError(

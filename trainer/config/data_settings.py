@@ -26,6 +26,7 @@ class DataSettings(BaseModel):
         "model, a file or a folder of texts.",
         group="dataset",
         aliases=("train_file", "data_path", "dataset_path"),
+        path="path",
     )
     trigger_word: str = setting(
         "",
@@ -64,6 +65,7 @@ class DataSettings(BaseModel):
         group="run",
         task="text-to-image",
         instead="train_data_dir may name a file of rows itself",
+        path="path",
     )
     missing_captions: Literal["trigger_word", "skip"] = setting(
         "trigger_word",
@@ -196,6 +198,7 @@ class DataSettings(BaseModel):
         "Folder with images of what the model should not forget, captioned without the trigger word. They are mixed "
         "in with the training images.",
         group="dataset",
+        path="path",
     )
     prior_loss_weight: float = setting(
         1.0,

@@ -94,6 +94,7 @@ class LengthSettings(BaseModel):
         group="optimizer",
         step=1,
         aliases=("warmup_steps", "num_warmup_steps"),
+        share="lr_warmup_ratio",
         ge=0,
         le=100_000,
     )

@@ -24,12 +24,14 @@ class OutputSettings(BaseModel):
         "transformers' format or as owner/name on the Hugging Face hub. In ComfyUI it is the MODEL input.",
         group="run",
         aliases=("pretrained_model_name_or_path", "model_name_or_path", "model_name"),
+        path="path_or_name",
     )
     output_dir: str = setting(
         "output",
         "Output folder",
         "Folder for everything that a run writes. In ComfyUI it is the output folder.",
         group="run",
+        path="path",
     )
     output_name: str = setting(
         "lora",

@@ -41,6 +41,7 @@ class RunSettings(BaseModel):
         "Resume from checkpoint",
         "Folder of a checkpoint to resume from. If empty, the latest checkpoint of the same run is used.",
         group="run",
+        path="path",
     )
     memory: str = setting(
         "auto",
@@ -66,6 +67,7 @@ class RunSettings(BaseModel):
         "A LoRA file to start from instead of from scratch, made by any trainer for the same kind of base model. Its "
         "layers, ranks and algorithm are kept, unless the rank is set here.",
         group="run",
+        path="path",
     )
 
     @field_validator("memory")

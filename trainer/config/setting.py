@@ -27,6 +27,8 @@ AUTO_NUMBER = -1
 
 Kind = Literal["integer", "number", "choice", "switch", "text"]
 
+PathKind = Literal["", "path", "path_or_name"]
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -53,6 +55,9 @@ class Setting:
         packages: pairs of a choice and the package, by its name on PyPI, that it needs.
         task: the only task that the setting has a meaning for; None for a setting of all tasks.
         instead: what takes the place of the setting in the other task, as a sentence without a full stop, or "".
+        path: whether the value names a file or a folder: always, or unless it is a name (`demo`, or owner/name on the
+            Hugging Face hub); "" for a value that is no path.
+        share: the setting that says the same as a fraction of all steps, or "".
     """
 
     name: str
@@ -73,6 +78,8 @@ class Setting:
     packages: tuple[tuple[str, str], ...] = ()
     task: TaskType | None = None
     instead: str = ""
+    path: PathKind = ""
+    share: str = ""
 
     @property
     def is_number(self) -> bool:
@@ -111,7 +118,8 @@ class Setting:
                 if self.minimum_excluded
                 else f"from {_plain(self.minimum)} to"
             )
-            return f"{what} {lower} {_plain(self.maximum)}{auto}"
+            share = ", a share of all steps such as 10%" if self.share else ""
+            return f"{what} {lower} {_plain(self.maximum)}{share}{auto}"
         if self.kind == "choice":
             return f"one of {', '.join(self.choices)}"
         return "true or false" if self.kind == "switch" else "text"
@@ -162,6 +170,8 @@ def setting(
     packages: dict[str, str] | None = None,
     task: TaskType | Literal["all"] | None = None,
     instead: str = "",
+    path: PathKind = "",
+    share: str = "",
     **limits: Any,
 ) -> Any:
     """Declare a field of a config class, with the details that become a `Setting`.
@@ -179,6 +189,8 @@ def setting(
         "packages": packages or {},
         "task": task or _task_of_group(group),
         "instead": instead,
+        "path": path,
+        "share": share,
     }
     return Field(default, title=title, description=description, json_schema_extra=extra, **limits)
 
@@ -222,6 +234,8 @@ def _describe(name: str, field: FieldInfo) -> Setting:
         packages=tuple(facts["packages"].items()),
         task=None if facts["task"] == "all" else facts["task"],
         instead=facts["instead"],
+        path=facts["path"],
+        share=facts["share"],
     )
 
 

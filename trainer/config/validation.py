@@ -23,6 +23,9 @@ from .tasks import of_other_task
 LONGEST_VALUE = 60
 """The most characters of a wrong value that a message quotes."""
 
+MOST_SHARE = 0.9
+"""The largest fraction of all steps that a warmup may take, as in lr_warmup_ratio."""
+
 SAME_WORD = 0.85
 """How similar a key must be to a valid one, from 0 to 1, to be taken for its misspelling."""
 
@@ -125,7 +128,25 @@ def meant_by(key: str, value: Any) -> dict[str, Any] | None:
     plain = plain_key(key)
     if (meant := meaning(plain, value)) is not None:
         return meant
-    return {KEYS[plain]: value} if plain in KEYS else None
+    if plain not in KEYS:
+        return None
+    name = KEYS[plain]
+    share = _share(value) if SETTINGS[name].share else None
+    return {name: value} if share is None else {SETTINGS[name].share: share}
+
+
+def _share(value: Any) -> float | None:
+    """Return the fraction that a number of steps is written as, in percent or as a number below 1; None for steps.
+
+    kohya's trainer and transformers read a number below 1 as a fraction, too.
+    """
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+    is_share = text.endswith("%") or 0 < number < 1
+    return number if is_share and 0 <= number <= MOST_SHARE else None
 
 
 def _same(name: str, *values: Any) -> bool:

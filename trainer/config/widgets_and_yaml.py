@@ -70,7 +70,7 @@ def from_widgets_and_yaml(widgets: Mapping[str, Any], text: str, task: TaskType 
     named = {name: value for settings in meant.values() for name, value in settings.items()}
     written_as = {name: key for key, settings in meant.items() for name in settings}
     read_names_of_layers(named, written_as)
-    problems = list(written.repeated)
+    problems = list(written.problems)
     values: dict[str, Any] = {}
     if "task_type" in named:
         key = written_as["task_type"]

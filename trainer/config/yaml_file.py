@@ -14,7 +14,8 @@ import yaml
 from ..errors import CrucibleError
 from ..files.text import read_file_text
 from ..messages.suggestions import nearest_path
-from .schema import TrainingConfig
+from .paths import counted_from, find_path, path_kind, read_path
+from .schema import SETTINGS, TrainingConfig
 from .validation import KEYS, Problem, check_values, config_error, meant_by, plain_key
 
 log = logging.getLogger(__name__)
@@ -35,13 +36,16 @@ class WrittenSettings:
         source: where the settings come from, as a phrase that follows "in".
         values: the written value of each key.
         lines: the line number of each key.
-        repeated: the problems of keys that appear more than once.
+        problems: what is wrong whatever the values mean: keys that appear more than once, paths with variables that
+            are not set.
+        notes: sentences for the user about how the values were read.
     """
 
     source: str
     values: dict[str, Any]
     lines: dict[str, int]
-    repeated: tuple[Problem, ...]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     def replaced(self, values: Mapping[str, Any]) -> WrittenSettings:
         """Return the settings with these values in place of any key that says something about the same settings."""
@@ -74,7 +78,7 @@ def read_written(path: str | Path) -> WrittenSettings:
     read = read_file_text(path)
     if read.guess:
         log.warning("The config file %s is not UTF-8: %s, which is a guess. Save it as UTF-8.", path, read.guess)
-    return read_settings(read.text, f"the config file {path}")
+    return with_paths(read_settings(read.text, f"the config file {path}"), path.absolute().parent)
 
 
 def checked(written: WrittenSettings) -> TrainingConfig:
@@ -84,9 +88,49 @@ def checked(written: WrittenSettings) -> TrainingConfig:
         CrucibleError: a setting is wrong; the message names everything that is wrong, each with its line.
     """
     config, problems = check_values(written.values)
-    if config is None or written.repeated:
-        raise config_error([*problems, *written.repeated], source=written.source, lines=written.lines)
+    if config is None or written.problems:
+        raise config_error([*problems, *written.problems], source=written.source, lines=written.lines)
     return config
+
+
+def with_paths(written: WrittenSettings, folder: Path) -> WrittenSettings:
+    """Return settings whose paths are absolute, with a note if some were relative.
+
+    `~` and environment variables are replaced, and relative paths count from the folder. So does the output folder
+    if no line sets it, so that the same command finds its run again wherever it is started.
+
+    Args:
+        folder: the folder of the file that the settings were read from, absolute.
+    """
+    values, problems = dict(written.values), list(written.problems)
+    relative: dict[str, str] = {}
+    for key, value in written.values.items():
+        for name in meant_by(key, value) or ():
+            kind = path_kind(name)
+            text = read_path(name, value) if kind else None
+            if not kind or text is None:
+                continue
+            found = find_path(text, folder, kind)
+            if found.unset:
+                problems.append(_unset(key, text, found.unset))
+            values[key] = found.path
+            if found.was_relative:
+                relative[name] = found.path
+    if not any("output_dir" in (meant_by(key, value) or ()) for key, value in written.values.items()):
+        output = find_path(SETTINGS["output_dir"].default, folder, "path").path
+        values["output_dir"] = output
+        relative |= {"output_dir": output} if relative else {}
+    notes = (*written.notes, counted_from(folder, relative)) if relative else written.notes
+    return replace(written, values=values, problems=tuple(problems), notes=notes)
+
+
+def _unset(key: str, text: str, names: Sequence[str]) -> Problem:
+    several = len(names) > 1
+    return Problem(
+        (key,),
+        f"{key} = {text}, but the environment variable{'s' * several} {' and '.join(names)} "
+        f"{'are' if several else 'is'} not set; set {'them' if several else 'it'}, or write the path out",
+    )
 
 
 def read_settings(text: str, source: str) -> WrittenSettings:
@@ -201,6 +245,8 @@ def _hint(problem: str, text: str) -> str:
         return "The line starts with a tab; YAML only allows spaces there."
     if "escape" in problem:
         return r"In double quotes a backslash has a special meaning; use single quotes, as in 'C:\images'."
+    if "cannot start any token" in problem:
+        return "A value that starts with %, @ or ` must be in quotes, as in '%USERPROFILE%/images'."
     if "mapping values" in problem:
         return (
             "Every line must contain one setting and start in the same column as the other lines; a value that "

@@ -113,7 +113,7 @@ def choose_warmup(choices: AutoValues, steps: int) -> None:
             f"its full value. Set it to {steps // 10}, or leave it on auto."
         )
     if warmup is None and ratio is not None:
-        choices.set("lr_warmup_steps", int(ratio * steps), f"{ratio:g} of {steps} steps")
+        choices.set("lr_warmup_steps", int(ratio * steps), f"{100 * ratio:g} % of {steps} steps")
     elif warmup is None:
         longest = choices.own_values.get("lr_warmup_steps", MOST_WARMUP_STEPS)
         warmup = min(longest, steps // 10)

@@ -239,3 +239,30 @@ def test_settings_that_fight_each_other_are_named_together() -> None:
     with pytest.raises(CrucibleError, match=r"dropout = 0\.1 with algorithm = lokr") as error:
         parse_config({"network_dropout": 1, "lora_dropout": 0.1, "algorithm": "lokr"})
     assert "2 mistakes" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "share"), [("10%", 0.1), (" 2.5 % ", 0.025), ("0.1", 0.1), (0.05, 0.05), ("0%", 0)]
+)
+@pytest.mark.parametrize("key", ["warmup_steps", "lr_warmup_steps", "num_warmup_steps"])
+def test_a_warmup_may_be_a_share_of_the_steps(key, written, share):
+    config = parse_config({key: written})
+    assert (config.lr_warmup_steps, config.lr_warmup_ratio) == (None, share)
+
+
+def test_warmup_steps_stay_steps():
+    assert [parse_config({"warmup_steps": steps}).lr_warmup_steps for steps in (0, "1", 100, "1e2", "auto")] == [
+        *(0, 1, 100, 100, None)
+    ]
+
+
+def test_a_warmup_that_is_longer_than_the_run_says_how_to_write_a_share():
+    with pytest.raises(
+        CrucibleError, match=r"warmup_steps = 100%, but it must be .*, a share of all steps such as 10%"
+    ):
+        parse_config({"warmup_steps": "100%"})
+
+
+def test_two_warmups_are_one_too_many():
+    with pytest.raises(CrucibleError, match="warmup_steps and warmup_ratio are two names of the same setting"):
+        parse_config({"warmup_steps": "10%", "warmup_ratio": 0.1})

@@ -32,6 +32,7 @@ def test_a_usual_file(tmp_path: Path) -> None:
     expected = TrainingConfig(
         base_model="demo",
         train_data_dir="C:\\my images",
+        output_dir=str(tmp_path / "output"),
         lora_rank=8,
         learning_rate=2e-4,
         mixed_precision="fp32",
@@ -119,3 +120,9 @@ def test_a_file_that_is_no_config_says_what_to_change(tmp_path: Path, text: str 
 def test_deeply_nested_aliases_do_not_hang(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 60)]
     assert "60 mistakes" in error_of(tmp_path, "\n".join(lines))
+
+
+def test_a_percent_sign_in_front_needs_quotes(tmp_path: Path) -> None:
+    assert "A value that starts with %, @ or ` must be in quotes" in error_of(
+        tmp_path, "seed: 1\nmetadata_path: %A%/b\n"
+    )

@@ -2,7 +2,7 @@
 
 from .comfy_io import CATEGORY, Config, Dataset, io, ui
 from .folders import NONE
-from .training import NAME, fingerprint_of_start, run_inputs, run_outputs, trained
+from .training import NAME, fingerprint_of_start, run_inputs, run_outputs, saved, trained
 from .widgets import refuse_unknown_inputs
 
 
@@ -27,6 +27,17 @@ class CrucibleTrainLoRA(io.ComfyNode):
                 Dataset.Input("dataset", tooltip="Your images and captions, from Load Dataset (Crucible)."),
                 Config.Input("config", tooltip="The training settings, from Configure LoRA (Crucible)."),
                 *run_inputs("Configure LoRA"),
+                io.Boolean.Input(
+                    "save_run",
+                    default=False,
+                    optional=True,
+                    display_name="save run",
+                    tooltip=(
+                        "On: train nothing, and write everything that the run needs into a folder in output/crucible: "
+                        "its settings as config.yaml, its images, masks and final captions. Copy it to another "
+                        "computer, and train it there with python -m trainer train. The report says what was written."
+                    ),
+                ),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The model with the LoRA applied, ready for KSampler."),
@@ -43,7 +54,18 @@ class CrucibleTrainLoRA(io.ComfyNode):
         return fingerprint_of_start(continue_from)
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset, config, output_name=NAME, retrain=False, continue_from=NONE):
+    def execute(
+        cls,
+        model,
+        clip,
+        vae,
+        dataset,
+        config,
+        output_name=NAME,
+        retrain=False,
+        continue_from=NONE,
+        save_run=False,
+    ):
         from ..trainer.doctor.requirements import require_packages
 
         require_packages()
@@ -54,6 +76,8 @@ class CrucibleTrainLoRA(io.ComfyNode):
         from ..trainer.models.comfyui.model import ComfyUIBaseModel
 
         base_model = ComfyUIBaseModel(model, clip, vae)
+        if save_run:
+            return _saved(cls, base_model, dataset, config, output_name, continue_from)
         result, lora_name = trained(base_model, dataset, config, output_name, retrain, continue_from, _show)
         applied = with_lora(model, clip, result.lora, 1.0, 1.0)
         return io.NodeOutput(
@@ -68,6 +92,18 @@ class CrucibleTrainLoRA(io.ComfyNode):
             # Text only: the node still shows the last sample, and with images here Nodes 2.0 would show it twice.
             ui=ui.PreviewText(result.report),
         )
+
+
+def _saved(node, base_model, dataset, config, output_name, continue_from):
+    """Save the run as a folder, and return the report; what is connected to other outputs does not run."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    from .base_model_files import base_model_files
+
+    files = base_model_files(node.hidden.prompt, node.hidden.unique_id)
+    report = saved(base_model, files, dataset, config, output_name, continue_from).text
+    nothing = ExecutionBlocker(None)
+    return io.NodeOutput(*[nothing] * (len(node.SCHEMA.outputs) - 1), report, ui=ui.PreviewText(report))
 
 
 def _show(bar, step, steps, picture):

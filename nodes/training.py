@@ -81,8 +81,7 @@ def trained(base_model, dataset, config, output_name, retrain, continue_from, sh
     """
     from ..trainer.training.resume import train_or_resume
 
-    start = None if continue_from == NONE else str(lora_file(continue_from))
-    config = config.model_copy(update={"output_name": output_name, "continue_from": start})
+    config = _with_run(config, output_name, continue_from)
     result = train_or_resume(
         base_model,
         dataset,
@@ -96,6 +95,33 @@ def trained(base_model, dataset, config, output_name, retrain, continue_from, sh
     lora_name = f"{result.files.name}.safetensors"
     tell_lora_saved(lora_name)
     return result, lora_name
+
+
+def saved(base_model, files, dataset, config, output_name, continue_from):
+    """Save a run as a folder instead of training it, and return it.
+
+    Args:
+        base_model: the base model to train on.
+        files: the files that it comes from.
+        continue_from: the name of the LoRA to start from, or `NONE`.
+    """
+    import comfy.utils
+
+    from ..trainer.files.names import check_output_name, unused_name
+    from ..trainer.runs.saved_run import save_run
+    from ..trainer.training.plan import plan_run
+
+    name = check_output_name(output_name)
+    plan = plan_run(base_model, dataset, _with_run(config, name, continue_from))
+    bar = comfy.utils.ProgressBar(1)
+    settings = plan.config.model_copy(update=files.settings)
+    folder = runs_folder() / unused_name(f"{name}_run", lambda taken: (runs_folder() / taken).exists())
+    return save_run(folder, plan.dataset, settings, files.remarks, bar.update_absolute)
+
+
+def _with_run(config, output_name, continue_from):
+    start = None if continue_from == NONE else str(lora_file(continue_from))
+    return config.model_copy(update={"output_name": output_name, "continue_from": start})
 
 
 def _callbacks(show):

@@ -64,6 +64,17 @@ def open_base_model(
     return DiffusersBaseModel(config.base_model, check_interrupt, weights=weights)
 
 
+def base_model_remarks(config: TrainingConfig) -> list[str]:
+    """Return what to do about the base model of a config on another computer."""
+    assert config.base_model is not None
+    if not Path(config.base_model).expanduser().exists():  # demo, or a name on the hub
+        return []
+    return [
+        f"{config.base_model} is a path of this computer. Copy it to the other one and correct the line there; a "
+        "single file is also found by its name in the model folders of a ComfyUI (COMFYUI_PATH)."
+    ]
+
+
 def _silence_diffusers() -> None:
     """Keep diffusers and transformers from telling about parts that are not used here."""
     import transformers.utils.logging

@@ -126,7 +126,7 @@ def find_files(folder: str | Path, in_table: Iterable[str] = (), *, masks_expect
             images.append(FoundImage(path, one.named(path), repeats.get(one.path, 1), texts, mask))
     if not images:
         raise no_images(root)
-    images.sort(key=lambda image: _natural_key(image.name))
+    images.sort(key=lambda image: natural_key(image.name))
     return DatasetFiles(
         root=root,
         searched=tuple(searched),
@@ -208,7 +208,7 @@ def _in_subfolders(root: Listing, names: Iterable[str]) -> set[Path]:
     return chosen
 
 
-def _natural_key(name: str) -> tuple[list[str | int], str]:
+def natural_key(name: str) -> tuple[list[str | int], str]:
     """Return a sort key that compares numbers by value and letters without case, and then the names themselves."""
     name = unicodedata.normalize("NFC", name)  # macOS writes decomposed letters
     parts = re.split(r"(\d+)", name.casefold())

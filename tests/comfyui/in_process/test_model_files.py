@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import comfy.sd
-import comfy.taesd.taesd
 import folder_paths
 import pytest
 import torch
@@ -16,80 +14,22 @@ from lora_crucible.errors import CrucibleError
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.models.comfyui.model_files import CLIP_TYPES, open_files
 from safetensors.torch import save_file
-from tiny_architectures import TINY, Tiny
-
-_HEADS_OF_128 = {"hidden_size": 128, "num_heads": 1, "axes_dim": [16, 56, 56]}
-_ONE_LEVEL = {
-    "model_channels": 320,
-    "channel_mult": [1],
-    "num_res_blocks": [1],
-    "transformer_depth": [1],
-    "transformer_depth_output": [1, 1],
-}
-_COSMOS = {
-    "model_channels": 256,
-    "num_heads": 16,
-    "adaln_lora_dim": 256,
-    "crossattn_emb_channels": 1024,
-    "max_img_h": 240,
-    "max_img_w": 240,
-    "max_frames": 128,
-}
-_PIXART = {"hidden_size": 1152, "num_heads": 16, "caption_channels": 4096}
-_WAN = {"dim": 128, "num_heads": 1, "freq_dim": 256, "text_dim": 4096}
-AS_FILE: dict[str, dict[str, Any]] = {
-    "sd15": {**_ONE_LEVEL, "context_dim": 768, "num_heads": 8},
-    "sd2": {**_ONE_LEVEL, "context_dim": 1024, "num_head_channels": 64},
-    "sd3": {},
-    "flux1": _HEADS_OF_128,
-    "flux2": {**_HEADS_OF_128, "axes_dim": [32, 32, 32, 32]},
-    "pixart_alpha": _PIXART,
-    "pixart_sigma": _PIXART,
-    "hunyuan_dit": {
-        "hidden_size": 128,
-        "num_heads": 16,
-        "text_states_dim": 1024,
-        "text_states_dim_t5": 2048,
-        "text_len": 77,
-        "text_len_t5": 256,
-    },
-    "cosmos_predict2": _COSMOS,
-    "wan": _WAN,
-    "wan22_5b": _WAN,
-    "hunyuan_video": {**_HEADS_OF_128, "vec_in_dim": 768},
-    "ltxv": {"num_attention_heads": 32, "attention_head_dim": 2, "caption_channels": 4096},
-}
-"""The sizes that ComfyUI does not read from a file but takes as given, with which it recognizes a small one."""
-
-TOO_LARGE = {
-    "sd2_v": "velocity is told from a weight of the 1280 channels wide middle of the whole model",
-    "sdxl": "recognized by 10 transformer blocks at 1,280 channels",
-    "chroma": "a guidance layer of 5 times 5,120 channels",
-    "lumina2": "recognized by 2,304 channels",
-    "z_image": "recognized by 3,840 channels",
-    "qwen_image": "24 heads of 128 channels, whatever the file says",
-    "auraflow": "3,072 channels, whatever the file says",
-    "hidream": "16 and 32 blocks of 2,560 channels, whatever the file says",
-    "anima": "a text adapter of 6 blocks at 1,024 channels, whatever the file says",
-}
-"""Why a file of the other architectures would be too large for a test."""
+from tiny_architectures import TINY
+from tiny_files import AS_FILE, TOO_LARGE, tiny_model, vae, weights_of
 
 
 def tiny_as_file(name: str, folder: Path, prefix: str = "") -> tuple[Any, Path]:
     """Write the diffusion model of an architecture, and return it as MODEL with its file."""
-    tiny: Tiny = TINY[name]
-    model = replace(tiny, config={**tiny.config, **AS_FILE[name]}).model()
-    weights = model.model.diffusion_model.state_dict()
+    model = tiny_model(name)
     path = folder / f"{name}.safetensors"
-    save_file({prefix + key: weight.clone().contiguous() for key, weight in weights.items()}, path)
+    save_file({prefix + key: weight for key, weight in weights_of(model).items()}, path)
     return model, path
 
 
 @pytest.fixture(scope="module")
 def vae_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A VAE that is small in every file: TAESD, with its weights for both directions."""
     path = tmp_path_factory.mktemp("vae") / "vae.safetensors"
-    save_file({key: value.clone() for key, value in comfy.taesd.taesd.TAESD().state_dict().items()}, path)
+    save_file(vae(), path)
     return str(path)
 
 

@@ -78,7 +78,7 @@ def dataset() -> ImageDataset:
 def no_curves(monkeypatch) -> None:
     """Leave out the plot of a run and its log for TensorBoard, which take longer than the runs of most tests."""
     monkeypatch.setattr("lora_crucible.training.trainer.can_plot", lambda: False)
-    monkeypatch.setattr("lora_crucible.runs.log.find_spec", lambda name: None)
+    monkeypatch.setattr("lora_crucible.runs.trackers.find_spec", lambda name: None)
 
 
 @pytest.fixture

@@ -72,7 +72,6 @@ FOREIGN: dict[str, ForeignKey] = {
     "logging_strategy": _LOG,
     "logging_first_step": _LOG,
     "disable_tqdm": _LOG,
-    "report_to": _only(("none", "tensorboard"), "the log and the curves of TensorBoard are in the folder of the run"),
     "overwrite_output_dir": ForeignKey("files are never overwritten; a number is added to the name", any_value=True),
     "save_strategy": _only(("steps",), "checkpoints are counted in steps; the key is save_steps"),
     "eval_strategy": _only(("steps",), "measurements are counted in steps; the key is validate_every_n_steps"),

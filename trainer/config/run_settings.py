@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from .setting import setting
+
+AUTO = "auto"
+"""The value of `report_to` that stands for TensorBoard if it is installed."""
+
+TRACKERS = {"tensorboard": "TensorBoard", "wandb": "Weights & Biases"}
+"""The programs that a run can be shown in while it trains, by the names of their packages."""
 
 
 class RunSettings(BaseModel):
@@ -51,6 +59,24 @@ class RunSettings(BaseModel):
         "nothing, and stops with an error if the training does not fit.",
         group="memory",
     )
+    reserve_memory: float = setting(
+        0.0,
+        "Reserve memory",
+        "GB of the device's memory (on a CPU: of main memory) that training leaves free for whatever else the machine "
+        "is used for meanwhile.",
+        group="run",
+        step=0.5,
+        ge=0.0,
+        le=1000.0,
+    )
+    report_to: str = setting(
+        AUTO,
+        "Report to",
+        "Where to show the run while it trains: tensorboard (curves in the folder of the run), wandb (Weights & "
+        "Biases, which sends settings, losses and samples to its server), both, or none. auto is tensorboard if it is "
+        "installed.",
+        group="run",
+    )
     allow_lower_resolution: bool = setting(
         False,
         "Allow lower resolution",
@@ -70,6 +96,28 @@ class RunSettings(BaseModel):
         path="path",
     )
 
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return ", ".join(value)
+        return value
+
+    @field_validator("report_to")
+    @classmethod
+    def _are_installed_trackers(cls, text: str) -> str:
+        names = [name for name in re.split(r"[,\s]+", text.lower()) if name] or ["none"]
+        if names in ([AUTO], ["none"]):
+            return names[0]
+        if not set(names) <= TRACKERS.keys():
+            raise ValueError(f"it must be auto, none, {', '.join(TRACKERS)}, or several of the latter")
+        for name in names:
+            if find_spec(name) is None:
+                raise ValueError(
+                    f"the package {name} is not installed; install it with pip install {name}, or set it to none"
+                )
+        return ", ".join(dict.fromkeys(names))
+
     @field_validator("memory")
     @classmethod
     def _is_auto_fixed_or_gigabytes(cls, text: str) -> str:
@@ -80,6 +128,11 @@ class RunSettings(BaseModel):
         if found is None or not float(found[1]):
             raise ValueError("it must be auto, fixed, or a number of GB above 0, such as 8 GB")
         return f"{float(found[1]):g} GB"
+
+    @property
+    def reserved_memory(self) -> int:
+        """The bytes of the device's memory that training leaves free."""
+        return int(self.reserve_memory * 1e9)
 
     @property
     def memory_limit(self) -> int | None:

@@ -97,9 +97,32 @@ class StepMemory:
         """
         self._stepper = stepper
         self._device = stepper.device
-        self._controls.make_room(None, self._config.memory_limit)
+        self._limit = self._most_allowed()
+        self._controls.make_room(None, self._limit)
         with PeakMeter(self._device) as self._meter:
             yield
+
+    def _most_allowed(self) -> int | None:
+        """Return the most bytes that training may use by the settings; None if only the device limits it.
+
+        Raises:
+            CrucibleError: what is to be left free is more than there is.
+        """
+        limit, reserved = self._config.memory_limit, self._config.reserved_memory
+        if not reserved:
+            return limit
+        available = self._controls.available(self._device)
+        if available <= reserved:
+            raise CrucibleError(
+                f"reserve_memory is {self._config.reserve_memory:g} GB, but only {size_text(available)} are there for "
+                f"training on {self._device.type}, so that nothing would be left to train with. Lower it, or close "
+                "other programs.",
+                "memory",
+            )
+        left = available - reserved
+        if self._device.type != "cuda":
+            left = min(left, int(HOST_SHARE * available))
+        return left if limit is None else min(left, limit)
 
     def micro_batches(self, batches: Sequence[Sequence[int]]) -> list[list[int]]:
         """Begin a step, and return its batches split as the plan says, with the same rows in the same order."""
@@ -132,7 +155,7 @@ class StepMemory:
                 break
             needed = f"a step would take {size_text(expected.peak)} of {size_text(expected.limit)}"
             if not self._plan_smaller(f"Measured before the first step, {needed}"):
-                if self._config.memory_limit is not None:
+                if self._limit is not None:
                     raise NothingFits(self._nothing_left(needed[0].upper() + needed[1:], expected.peak))
                 log.warning("Memory may not be enough: %s. %s", needed, self._holder())
                 break
@@ -160,7 +183,7 @@ class StepMemory:
     def _measure(self) -> Expected:
         """Compute the trial step with the current plan, and return what a step is expected to cost."""
         rows = largest_batch(self._examples, self.plan.micro_batch)
-        limit = self._config.memory_limit
+        limit = self._limit
         # The first pass also loads the model and initialises the device, so it is not counted.
         self._meter.reset()
         self._pass(rows[:1])
@@ -235,10 +258,12 @@ class StepMemory:
         lower = f"lower {self._length}"
         if config.resolution is not None:
             lower += f" (it is {config.resolution}; allow_lower_resolution lowers it automatically, down to {LEAST})"
+        reserved = config.reserve_memory
+        less = f"; so does a lower reserve_memory (it is {reserved:g})" if reserved else ""
         return (
             f"{what}, and nothing is left to try that needs less. The smallest plan that was tried: {self.plan}; "
             f"up to {size_text(peak)} were in use. {self._kept(step)}A new run with a lower lora_rank (it is "
-            f"{config.lora_rank}) or a {lower} needs less. {self._holder()}".rstrip()
+            f"{config.lora_rank}) or a {lower} needs less{less}. {self._holder()}".rstrip()
         )
 
     @property
@@ -285,8 +310,9 @@ class StepMemory:
         if self._expected is not None:
             expected = self._expected
             whole = expected.seconds * config.max_train_steps
+            reserved = f" (reserve_memory leaves {config.reserve_memory:g} GB free)" if config.reserve_memory else ""
             lines.append(
-                f"  expected: at most {size_text(expected.peak)} of {size_text(expected.limit)}, "
+                f"  expected: at most {size_text(expected.peak)} of {size_text(expected.limit)}{reserved}, "
                 f"{expected.seconds:.2g} s per step, {_duration(whole)} in total"
             )
         if self._seconds:

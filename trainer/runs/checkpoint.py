@@ -72,7 +72,7 @@ class Checkpoints:
         self.last_step: int | None = None
         self._tried_step = 0
         self._writer = ThreadPoolExecutor(1, "checkpoint")
-        self._writing: Future[Path] | None = None
+        self._writing: Future[tuple[int, Path]] | None = None
 
     def is_due(self, step: int, every: int | None) -> bool:
         """Return whether a checkpoint is due after a step.
@@ -100,11 +100,11 @@ class Checkpoints:
         """Whether `wait` would report a checkpoint, or its failure, without waiting."""
         return self._writing is not None and self._writing.done()
 
-    def wait(self) -> Path | None:
+    def wait(self) -> tuple[int, Path] | None:
         """Wait until the last checkpoint is on disk.
 
         Returns:
-            Its folder; None if none was written since the last `wait`.
+            Its step and its folder; None if none was written since the last `wait`.
 
         Raises:
             CrucibleError: it could not be written; earlier checkpoints are intact.
@@ -118,7 +118,7 @@ class Checkpoints:
             self.last_step = None
             raise
 
-    def _write(self, checkpoint: Checkpoint) -> Path:
+    def _write(self, checkpoint: Checkpoint) -> tuple[int, Path]:
         unfinished, final = self.folder / ".unfinished", self.folder / f"step_{checkpoint.step:06}"
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
@@ -137,7 +137,7 @@ class Checkpoints:
             if step > checkpoint.step:
                 shutil.rmtree(later, ignore_errors=True)
         self.keep_only(self._keep)
-        return final
+        return checkpoint.step, final
 
     def keep_only(self, count: int) -> None:
         """Delete all but the latest `count` checkpoints."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,12 @@ from ..files.atomic import write_whole
 from ..files.text import encoded
 from .paths import LOG
 
-log = logging.getLogger(__name__)
-
 KEYS = {"step", "loss", "learning_rates", "errors", "skipped"}
 """The keys that a line of the log must have to be read."""
 
 
 class RunLog:
-    """Writes one line of JSON per step to log.jsonl, and curves for TensorBoard if it is installed.
+    """Writes one line of JSON per step to log.jsonl.
 
     Args:
         folder: the folder of the run.
@@ -40,7 +36,6 @@ class RunLog:
         if self.path.exists():
             kept = [_text(line) for line in read_log(self.path) if line["step"] <= steps]
             write_whole(self.path, encoded("".join(kept)), what="The log")
-        self._tensorboard: Any = _tensorboard_writer(folder, steps)
 
     def write(self, report: StepReport) -> None:
         """Append the line of a step to log.jsonl.
@@ -54,21 +49,6 @@ class RunLog:
             if file.write(line) < len(line):
                 file.truncate(end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-
-    def write_curves(self, report: StepReport) -> None:
-        """Write the curves of a step for TensorBoard, if it is installed.
-
-        Raises:
-            Exception: TensorBoard cannot write the curves.
-        """
-        if self._tensorboard is not None:
-            for name, value in _curves(report).items():
-                self._tensorboard.add_scalar(name, value, report.step)
-
-    def close(self) -> None:
-        """Close the TensorBoard log."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -94,27 +74,3 @@ def _line(report: StepReport, unit: str) -> dict[str, Any]:
     values = asdict(report)
     del values["rows"]
     return values | {"errors": report.errors, f"{unit}s": [row.name for row in report.rows]}
-
-
-def _curves(report: StepReport) -> dict[str, float]:
-    """Return the numbers of a step by the names of their TensorBoard curves."""
-    return {
-        "loss": report.loss,
-        "gradient_norm": report.gradient_norm,
-        "seconds": report.seconds,
-        "memory_gb": report.memory_gb,
-        **{f"error/{name}": value for name, value in report.errors.items()},
-        **{f"learning_rate/{name}": value for name, value in report.learning_rates.items()},
-    }
-
-
-def _tensorboard_writer(folder: Path, steps: int) -> Any:
-    if find_spec("tensorboard") is None:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(folder), purge_step=steps + 1)
-    except Exception as error:  # a broken installation may raise anything
-        log.warning("TensorBoard is installed but cannot be used, so the run only writes log.jsonl: %s", error)
-        return None

@@ -56,6 +56,8 @@ MAY_CHANGE = frozenset(
         "checkpoints_kept",
         "resume_from_checkpoint",
         "memory",
+        "reserve_memory",
+        "report_to",
         "allow_lower_resolution",
         "continue_from",  # recognized by the content of the file
     }

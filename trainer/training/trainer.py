@@ -29,6 +29,7 @@ from ..runs.log import RunLog
 from ..runs.lora_writer import LoraWriter
 from ..runs.paths import RunFiles
 from ..runs.plots import can_plot, save_training_plot
+from ..runs.trackers import Trackers
 from .finish import Finish
 from .loop import TrainingLoop
 from .prepare import PreparedRun
@@ -76,20 +77,26 @@ class Trainer:
         with self._base_model.attached(spec, self._config.gradient_checkpointing) as adapters:
             self._begin(adapters, start)
             try:
-                self._do_steps()
-            except StoppedEarly:
-                pass
-            except BaseException as stop:  # ComfyUI's Cancel and Ctrl-C are not Exceptions
-                if self.state.stepper.mid_step or not self.state.stepper.is_finite():
-                    self._go_back()
-                if self.state.step:
-                    self._write_checkpoint()
-                    self._wait_for_checkpoint()
-                    self._finish.keep(self.state, stop)
-                raise
+                self._do_steps_and_finish()
             finally:
-                self._close_log()
-            self._finish_training()
+                self._trackers.close()
+
+    def _do_steps_and_finish(self) -> None:
+        try:
+            self._do_steps()
+        except StoppedEarly:
+            pass
+        except BaseException as stop:  # ComfyUI's Cancel and Ctrl-C are not Exceptions
+            if self.state.stepper.mid_step or not self.state.stepper.is_finite():
+                self._go_back()
+            if self.state.step:
+                self._write_checkpoint()
+                self._wait_for_checkpoint()
+                self._finish.keep(self.state, stop)
+            raise
+        finally:
+            self._plot_losses()
+        self._finish_training()
 
     def _begin(self, adapters: Adapters, start: Snapshot | None) -> None:
         """Set up everything that trains these adapters, in its initial state or restored from a snapshot."""
@@ -146,6 +153,7 @@ class Trainer:
             state.memory.restore(start["memory"])
         self.good = state.snapshot()
         self._log = RunLog(self._files.folder, run.dataset.unit, state.step)
+        self._trackers = Trackers(config, self._files, self._best_effort, state.step, self._engine.writes)
 
     def _do_steps(self) -> None:
         state = self.state
@@ -193,8 +201,7 @@ class Trainer:
         state.memory.after_step(report)
         with self._best_effort.writing("The log"):
             self._log.write(report)
-        with self._best_effort.writing("The log for TensorBoard"):
-            self._log.write_curves(report)
+        self._trackers.step(report)
         state.evaluator.after_step(report)
         state.hard_examples.add(report.rows)
         self._step_time.add(report, state.memory.plan)
@@ -210,6 +217,7 @@ class Trainer:
         """
         config, state = self._config, self.state
         if (measured := state.evaluator.validate_when_due()) is not None:
+            self._trackers.measured(measured.step, measured.error)
             self._callbacks.validated(measured.step, measured.error)
         if state.evaluator.stopped_early:
             raise StoppedEarly
@@ -226,6 +234,7 @@ class Trainer:
     def _draw_samples(self) -> None:
         samples = self.state.previews.draw(self._adapters, self.state.step)
         if samples is not None:
+            self._trackers.samples(self.state.step, self.state.previews.rounds[-1], self._run.sampling.prompts)
             self._callbacks.sampled(self.state.step, self._config.max_train_steps, samples)
 
     def _finish_training(self) -> None:
@@ -269,14 +278,13 @@ class Trainer:
         return Checkpoint(self.state.step, self.state.snapshot(), loras)
 
     def _wait_for_checkpoint(self) -> None:
-        step = self._checkpoints.last_step
         try:
-            folder = self._checkpoints.wait()
+            written = self._checkpoints.wait()
         except CrucibleError as error:
             self._best_effort.note(str(error))
         else:
-            if folder is not None and step is not None:
-                self._callbacks.saved(step, folder)
+            if written is not None:
+                self._callbacks.saved(*written)
 
     def _go_back(self) -> int:
         """Go back to the last good state after a NaN, or after an out-of-memory error in the middle of an update.
@@ -291,7 +299,6 @@ class Trainer:
         """
         self.state.go_back(self.good)
         self._checkpoints.last_step = self.state.step
-        self._log.close()
         self._log = RunLog(self._files.folder, self._run.dataset.unit, self.state.step)
         self.state.anomalies.raise_when_hopeless(self.state.step, self._files.lora)
         log.warning("Went back to the state after step %d.", self.state.step)
@@ -313,9 +320,7 @@ class Trainer:
                 "retrain to start over."
             )
 
-    def _close_log(self) -> None:
-        with self._best_effort.writing("The log for TensorBoard"):
-            self._log.close()
+    def _plot_losses(self) -> None:
         if self.state.step and can_plot():
             with self._best_effort.writing("The plot of the losses"):
                 save_training_plot(

@@ -36,7 +36,7 @@ TEXT = {"task_type": "text-generation"}
             {"lora_rank": 16, "max_seq_length": 512, "batch_size": 2},
         ),
         ({"optim": "paged_adamw_32bit"}, {"optimizer": "adamw"}),
-        ({"report_to": ["none"]}, {}),
+        ({"report_to": ["none"]}, {"report_to": "none"}),
         ({"task_type": "CAUSAL_LM"}, {}),
     ],
 )

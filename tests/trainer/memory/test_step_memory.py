@@ -318,6 +318,31 @@ def test_a_tenth_of_the_hosts_memory_is_left_to_other_programs(toy, numbers, tmp
     assert 4 not in faults.passes
 
 
+def test_what_is_reserved_is_left_to_other_programs(toy, numbers, tmp_path, faults, monkeypatch):
+    """By a meter that sees 1 GB for each row, where 6 GB are available."""
+    meter = "lora_crucible.memory.step_memory.PeakMeter"
+    monkeypatch.setattr(f"{meter}.peak", property(lambda self: int(1e9 * faults.passes[-1])))
+    monkeypatch.setattr(f"{meter}.now", property(lambda self: 0))
+    monkeypatch.setattr(toy.memory, "available", lambda device: 6_000_000_000)
+    rooms = []
+    monkeypatch.setattr(toy.memory, "make_room", lambda room, limit: rooms.append(limit))
+    starts = []
+    result = train(toy, numbers, tmp_path, Callbacks(planned=starts.append), reserve_memory="3.5")
+    assert faults.passes[-2:] == [2, 2]
+    assert 4 not in faults.passes
+    said = "expected: at most 2.0 GB of 2.5 GB (reserve_memory leaves 3.5 GB free)"
+    assert said in result.report
+    assert any(said in line for line in starts[0].memory)
+    assert set(rooms) == {2_500_000_000}  # a model that can be partly offloaded keeps to it, too
+
+
+def test_more_than_there_is_cannot_be_reserved(toy, numbers, tmp_path, monkeypatch):
+    monkeypatch.setattr(toy.memory, "available", lambda device: 6_000_000_000)
+    with pytest.raises(CrucibleError, match=r"reserve_memory is 8 GB, but only 6.0 GB are there") as raised:
+        train(toy, numbers, tmp_path, reserve_memory=8)
+    assert raised.value.kind == "memory"
+
+
 def test_samples_that_run_out_of_memory_are_drawn_again(toy, numbers, tmp_path, undisturbed, faults):
     expected = undisturbed(toy, numbers)
     faults.next_times("draw")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,6 @@ def write(folder: Path) -> None:
     written = RunLog(folder, "image")
     for step in STEPS:
         written.write(step)
-        written.write_curves(step)
-    written.close()
 
 
 def test_a_line_per_step(tmp_path):
@@ -36,35 +33,6 @@ def test_a_line_per_step(tmp_path):
     assert [[line[name] for name in numbers] for line in lines] == [
         [getattr(step, name) for name in numbers] for step in STEPS
     ]
-
-
-def test_tensorboard_reads_the_same_numbers(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    write(tmp_path)
-    events = accumulator.EventAccumulator(str(tmp_path))
-    events.Reload()
-
-    def curve(name: str) -> list[tuple[int, float]]:
-        return [(event.step, event.value) for event in events.Scalars(name)]
-
-    assert curve("loss") == [(1, 0.5), (2, 0.25)]
-    assert curve("error/0.75-1.00") == [(2, 0.75)]
-    assert curve("learning_rate/text encoder") == [(1, 0.0), (2, pytest.approx(5e-5))]
-    assert {"gradient_norm", "seconds", "memory_gb"} <= set(events.Tags()["scalars"])
-
-
-def test_without_tensorboard_the_lines_are_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_log, "find_spec", lambda name: None)
-    write(tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["log.jsonl"]
-
-
-def test_a_broken_tensorboard_stops_no_run(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(run_log, "find_spec", lambda name: object())
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    write(tmp_path)
-    assert len((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 2
-    assert "TensorBoard" in caplog.text
 
 
 def test_a_line_that_finds_no_room_leaves_no_half(tmp_path, monkeypatch):
@@ -92,6 +60,6 @@ def test_damaged_lines_are_passed_over(tmp_path):
     first, second = path.read_text(encoding="utf-8").splitlines()
     path.write_bytes(b"\xff{}\n[1]\n" + first.encode() + b"\n" + second[:-5].encode() + b"}\n\n" + second.encode())
     assert [line["step"] for line in read_log(path)] == [1, 2]
-    RunLog(tmp_path, "image", 1).close()
+    RunLog(tmp_path, "image", 1)
     assert path.read_text(encoding="utf-8") == first + "\n"
     assert read_log(tmp_path / "nowhere") == []

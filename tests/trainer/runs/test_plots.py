@@ -23,7 +23,6 @@ def test_the_picture_shows_the_losses_of_the_log(tmp_path):
         log = RunLog(folder, "image")
         for step, loss in enumerate(losses, start=1):
             log.write(StepReport(step, loss, (), {"model": 1e-4, "text encoder": 5e-5}, 1.0, 0.1, 1.0))
-        log.close()
         save_training_plot(log.path, folder / "loss.png", "image", rounds)
         return np.asarray(Image.open(folder / "loss.png").convert("RGB"))
 

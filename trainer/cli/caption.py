@@ -16,6 +16,9 @@ from ..captioners.options import (
     split_words,
 )
 from ..doctor.requirements import TORCH
+from ..errors import errors_about
+from .display import display
+from .exit_status import ExitStatus, Outcome
 
 if TYPE_CHECKING:
     from ..captioners.run import CaptionResult
@@ -55,7 +58,7 @@ def add_caption_command(commands: Any) -> None:
     caption.set_defaults(command=_caption, needs=(TORCH,))
 
 
-def _caption(options: argparse.Namespace) -> int:
+def _caption(options: argparse.Namespace) -> Outcome:
     import transformers.utils.logging
 
     from ..captioners.cache import CaptionCache
@@ -68,17 +71,19 @@ def _caption(options: argparse.Namespace) -> int:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     folder = options.folder.expanduser().resolve()
-    pictures, unread = pictures_in(folder)
-    settings = _settings(options)
-    result = CaptionResult(problems=unread)
-    if options.output is None:
-        check_writable(folder)
-        pictures, shared = without_shared(pictures, settings)
-        result.problems += shared
-    else:
-        options.output = options.output.expanduser().resolve()
-        open_table(options.output)
-    captioner = open_captioner(_captioner_folder(options))
+    with errors_about("data"):
+        pictures, unread = pictures_in(folder)
+        settings = _settings(options)
+        result = CaptionResult(problems=unread)
+        if options.output is None:
+            check_writable(folder)
+            pictures, shared = without_shared(pictures, settings)
+            result.problems += shared
+        else:
+            options.output = options.output.expanduser().resolve()
+            open_table(options.output)
+    with errors_about("model"):
+        captioner = open_captioner(_captioner_folder(options))
     cache = CaptionCache(_cache_folder(), captioner, settings.style)
     try:
         _follow(
@@ -89,7 +94,14 @@ def _caption(options: argparse.Namespace) -> int:
     finally:  # also after Ctrl-C
         _write(result, options.output, folder)
     print(result.report(captioner.folder.name))
-    return 1 if result.problems else 0
+    facts = {
+        "written": len(result.written),
+        "kept": result.kept,
+        "problems": result.problems,
+        "captions": {str(path): result.captions[path] for path in result.written},
+        "output": None if options.output is None else str(options.output),
+    }
+    return Outcome(facts, ExitStatus.PARTLY if result.problems else ExitStatus.DONE)
 
 
 def _settings(options: argparse.Namespace) -> CaptionOptions:
@@ -112,35 +124,27 @@ def _settings(options: argparse.Namespace) -> CaptionOptions:
 
 def _captioner_folder(options: argparse.Namespace) -> Path:
     """Return the captioner's folder: the user's own if it is one, otherwise the one that `get_captioner` finds."""
-    from tqdm import tqdm
-
     from ..captioners.download import get_captioner
 
     folder = Path(options.captioner).expanduser()
     if (folder / "config.json").is_file():
         return folder.resolve()
     root = (options.captioners_dir or _hub_folder() / "captioners").expanduser().resolve()
-    with tqdm(total=1, desc="Downloading", unit="B", unit_scale=True, dynamic_ncols=True, leave=False) as bar:
+    shown = display()
 
-        def progress(done: int, total: int, file: str) -> None:
-            bar.set_postfix_str(file, refresh=False)
-            bar.total, bar.n = total, done
-            bar.refresh()
+    def progress(done: int, total: int, file: str) -> None:
+        shown.working("Downloading", done, total, "B", file)
 
-        return get_captioner(
-            options.captioner, [root], download=options.download, progress=progress, announce=bar.write
-        )
+    return get_captioner(options.captioner, [root], download=options.download, progress=progress, announce=shown.say)
 
 
 def _follow(captions: Any, count: int, result: CaptionResult) -> None:
-    from tqdm import tqdm
-
-    with tqdm(total=count, desc="Captioning", unit="image", dynamic_ncols=True) as bar:
-        for done in captions:
-            result.add(done)
-            if done.written:
-                bar.write(f"{done.picture.name}: {done.caption}")
-            bar.update()
+    shown = display()
+    for number, done in enumerate(captions, start=1):
+        result.add(done)
+        shown.working("Captioning", number, count, "image")
+        if done.written:
+            shown.say(f"{done.picture.name}: {done.caption}")
 
 
 def _write(result: CaptionResult, output: Path | None, folder: Path) -> None:

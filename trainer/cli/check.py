@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..doctor.requirements import TORCH
-from ..errors import CrucibleError
+from ..errors import CrucibleError, errors_about
 from .config_options import add_config_options, config_and_dataset
+from .exit_status import Outcome
 from .opening import open_base_model
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def add_check_command(commands: Any) -> None:
     check.set_defaults(command=_check, needs=(TORCH,))
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace) -> Outcome:
     from ..files.atomic import require_writable
     from ..files.names import check_output_name
     from ..formats.adapter_folder import lora_path
@@ -43,29 +44,50 @@ def _check(options: argparse.Namespace) -> None:
     if options.clean is not None and not is_text:
         raise CrucibleError(
             f"--clean {options.clean} writes a copy of the rows of a language model, but this config trains images. "
-            "Leave it out; what is wrong with images is in the report."
+            "Leave it out; what is wrong with images is in the report.",
+            "settings",
         )
     if options.clean is not None:
         from .texts import write_cleaned
 
-        print(write_cleaned(config, options.clean.expanduser()) + "\n")
+        with errors_about("data"):
+            print(write_cleaned(config, options.clean.expanduser()) + "\n")
     model = open_base_model(config, lambda: None, weights=False, download=options.download)
-    dataset = model.prepare_dataset(dataset)
-    print(_report(config, dataset, model))
+    with errors_about("data"):
+        dataset = model.prepare_dataset(dataset)
+        report = _report(config, dataset, model)
+    print(report)
     if config.continue_from:
         path = lora_path(Path(config.continue_from))
-        tensors, metadata = read_lora(path)
+        with errors_about("model"):
+            tensors, metadata = read_lora(path)
         print(f"\nLoRA to continue from: {lora_info(tensors, path.name, metadata, path).text()}")
-    check_output_name(config.output_name)
+    with errors_about("settings"):
+        check_output_name(config.output_name)
     plan = plan_run(model, dataset, config)
     _, room = refuse_unsuitable(model, plan, Path(config.output_dir).expanduser())
     if config.resume_from_checkpoint:
-        read_state(Path(config.resume_from_checkpoint).expanduser())
+        with errors_about("data"):
+            read_state(Path(config.resume_from_checkpoint).expanduser())
     require_writable(Path(config.output_dir).expanduser(), "The LoRA or another file of its run")
     print("\nThe config file is valid.")
     warnings = (*model.warnings(), *room.warnings)
     made = plan.plan if is_text else None  # rows are rendered only once
-    print("\n" + summarise(config, dataset, model.facts, warnings, plan=made).text)
+    summary = summarise(config, dataset, model.facts, warnings, plan=made)
+    print("\n" + summary.text)
+    return Outcome(
+        {
+            "valid": True,
+            "model": model.name,
+            "architecture": model.architecture.name,
+            "dataset": dataset.name,
+            "report": report,
+            "settings": plan.config.model_dump(mode="json"),
+            "reasons": dict(plan.plan.resolved.reasons),
+            "notes": list(plan.notes),
+            "warnings": list(warnings),
+        }
+    )
 
 
 def _report(config: TrainingConfig, dataset: Dataset, model: BaseModel) -> str:

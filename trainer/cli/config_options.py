@@ -1,12 +1,13 @@
-"""The options that name a config file, and what they are read to."""
+"""The options that name a config file and override it, and what they are read to."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import CrucibleError
-from .comfyui import enter_comfyui
+from ..errors import CrucibleError, errors_about
 from .opening import _load
 
 if TYPE_CHECKING:
@@ -14,38 +15,64 @@ if TYPE_CHECKING:
     from ..data.base import Dataset
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name a config file and override it."""
-    parser.set_defaults(before=enter_comfyui)
-    either = parser.add_mutually_exclusive_group(required=True)
-    either.add_argument("config_file", nargs="?", metavar="CONFIG.yaml")
-    either.add_argument("--config", metavar="CONFIG.yaml")
+def add_config_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the options that name a config file and override it.
+
+    Args:
+        parser: the parser of the command.
+        several: whether more than one config can be given.
+    """
+    parser.add_argument("config_files", nargs="*" if several else "?", metavar="CONFIG.yaml", default=[], type=str)
+    parser.add_argument("--config", metavar="CONFIG.yaml", help="the same as CONFIG.yaml without an option")
+    parser.add_argument(
+        "--set",
+        dest="set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting in place of that of the file; may be repeated (train --help lists all)",
+    )
     precision = parser.add_mutually_exclusive_group()
     for name in ("fp16", "bf16"):
         precision.add_argument(
             f"--{name}", dest="precision", action="store_const", const=name, help=f"the same as mixed_precision: {name}"
         )
     parser.add_argument(
+        "--reserve_memory", metavar="GB", help="memory to leave free for other programs, the same as reserve_memory: GB"
+    )
+    parser.add_argument(
         "--download", action="store_true", help="download the language model from the hub if it is not there"
     )
 
 
-def read_config_of(options: argparse.Namespace) -> tuple[TrainingConfig, str]:
-    """Read the config that the options name.
-
-    Returns:
-        The config, and a sentence for the user if its task was guessed, or "".
+def configs_of(options: argparse.Namespace) -> list[str]:
+    """Return the config files that the options name, at least one.
 
     Raises:
-        CrucibleError: the config cannot be read.
+        CrucibleError: there is none, or one in either way.
     """
-    from ..config.yaml_file import checked, read_written
-    from .task import with_task
+    files = options.config_files if isinstance(options.config_files, list) else [options.config_files]
+    if options.config is not None and files:
+        raise CrucibleError(
+            f"Both {files[0]} and --config {options.config} name a config, so it is not known which to train. Keep "
+            "one of them.",
+            "settings",
+        )
+    if options.config is None and not files:
+        raise CrucibleError(
+            "No config file was named, so there are no settings to train with. Name one: train CONFIG.yaml. The "
+            "settings of the demo, for example, are written by the command demo to output/demo/config.yaml.",
+            "settings",
+        )
+    return files or [options.config]
 
-    written, guess = with_task(read_written(options.config or options.config_file))
-    if options.precision:
-        written = written.replaced({"mixed_precision": options.precision})
-    return checked(written), guess
+
+def arguments_of(options: argparse.Namespace) -> list[str]:
+    """Return the options as they are written on a command line, without the config files."""
+    given = [f"--set={text}" for text in options.set]
+    given += [f"--{options.precision}"] if options.precision else []
+    given += [f"--reserve_memory={options.reserve_memory}"] if options.reserve_memory is not None else []
+    return given + ["--download"] * options.download
 
 
 def config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
@@ -54,11 +81,18 @@ def config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dat
     Raises:
         CrucibleError: the config or its dataset cannot be read, or they lack something.
     """
-    from .task import require_task
+    with errors_about("settings"):
+        config = _read(options)
+    with errors_about("data"):
+        return config, _load(config)
 
-    written, guess = with_task(read_written(options.config or options.config_file))
-    if options.precision:
-        written = written.replaced({"mixed_precision": options.precision})
+
+def _read(options: argparse.Namespace) -> TrainingConfig:
+    from ..config.yaml_file import checked, read_written
+    from .task import require_task, with_task
+
+    (file,) = configs_of(options)
+    written, guess = with_task(read_written(file).overridden(_overrides(options), Path.cwd()))
     for line in filter(None, (guess, *written.notes)):
         print(line)
     config = checked(written)
@@ -72,4 +106,43 @@ def config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dat
     assert config.base_model is not None
     assert config.train_data_dir is not None
     require_task(config.task_type, config.base_model, config.train_data_dir)
-    return config, _load(config)
+    return config
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """Return the option and the value of each setting that is given on the command line."""
+    found = read_pairs(options.set)
+    for name, option, value in (
+        ("mixed_precision", f"--{options.precision}", options.precision),
+        ("reserve_memory", "--reserve_memory", options.reserve_memory),
+    ):
+        if value is not None:
+            if name in found:
+                raise CrucibleError(
+                    f"{option} and --set {name} are both given, and they say something about the same setting. Keep "
+                    "one of them."
+                )
+            found[name] = option, value
+    return found
+
+
+def read_pairs(texts: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Read what was given to `--set`, as the option and the value of each key.
+
+    Raises:
+        CrucibleError: a text is no key and value, or a key is given twice.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key:
+            raise CrucibleError(
+                f"--set {text} is not a setting with a value, so it is not known what to change. Write the key, an "
+                "equals sign and the value, without spaces around it: --set lora_rank=16."
+            )
+        if key in found:
+            raise CrucibleError(
+                f"--set gives {key} twice ({found[key][1]} and {value}), and only one of them can be meant. Keep one."
+            )
+        found[key] = "--set", value
+    return found

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .exit_status import Outcome
 from .idle_threads import let_idle_threads_sleep
 from .opening import _load
-from .run import _run
+from .run import _run, facts_of
 from .train import add_retrain_option
 
 
@@ -20,11 +21,10 @@ def add_demo_command(commands: Any) -> None:
     demo.set_defaults(command=_demo)
 
 
-def _demo(options: argparse.Namespace) -> None:
+def _demo(options: argparse.Namespace) -> Outcome:
     let_idle_threads_sleep()
     if options.text:
-        _demo_of_texts(options)
-        return
+        return _demo_of_texts(options)
     from ..config import parse_config
 
     config = parse_config(
@@ -44,9 +44,10 @@ def _demo(options: argparse.Namespace) -> None:
     picture = result.files.folder / "before_and_after.png"
     outcome.picture().save(picture)
     print(f"{outcome.text()}\nBefore and after: {picture}\nLoss: {result.files.folder / 'loss.png'}")
+    return Outcome({**facts_of(result), "outcome": outcome.text()})
 
 
-def _demo_of_texts(options: argparse.Namespace) -> None:
+def _demo_of_texts(options: argparse.Namespace) -> Outcome:
     from ..config import parse_config
     from ..demo.text import SETTINGS
 
@@ -56,4 +57,6 @@ def _demo_of_texts(options: argparse.Namespace) -> None:
     print(result.report)
     from ..demo.text.showcase import measure
 
-    print(measure(result.files.folder / "adapter").text())
+    outcome = measure(result.files.folder / "adapter").text()
+    print(outcome)
+    return Outcome({**facts_of(result), "outcome": outcome})

@@ -16,6 +16,7 @@ from ..doctor.packages import examine_optional_packages, examine_packages, loadi
 from ..doctor.page import Advice, Section, page, path_text
 from ..doctor.probing import Step, probe
 from ..doctor.requirements import doctor_command
+from .exit_status import ExitStatus, Outcome
 
 OLDEST_PYTHON = (3, 10)
 
@@ -27,7 +28,7 @@ def add_doctor_command(commands: Any) -> None:
     doctor.set_defaults(command=_doctor, needs=None)
 
 
-def _doctor(options: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> Outcome:
     print("Loading every package once; this can take a minute.", file=sys.stderr)
     # Memory comes first, before packages take some of it; devices come last, because a faulty driver can hang.
     answers = probe([Step("memory"), *loading_steps(), Step("devices")])
@@ -46,7 +47,17 @@ def _doctor(options: argparse.Namespace) -> int:
         examine_comfyui(comfyui),
     ]
     print(page(f"LoRA Crucible {__version__}: doctor report", sections))
-    return 1 if any(section.obstacles for section in sections) else 0
+    obstacles = [_facts_of(advice) for section in sections for advice in section.obstacles]
+    facts = {
+        "sections": {section.title: section.rows for section in sections},
+        "notes": [_facts_of(advice) for section in sections for advice in section.notes],
+        "obstacles": obstacles,
+    }
+    return Outcome(facts, ExitStatus.OTHER if obstacles else ExitStatus.DONE)
+
+
+def _facts_of(advice: Advice) -> dict[str, str]:
+    return {"text": advice.text, "command": advice.command}
 
 
 def _examine_system() -> Section:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..doctor.requirements import TORCH
-from ..errors import CrucibleError
+from ..errors import CrucibleError, errors_about
 from ..files.names import unused_path
 from ..formats.architectures import FORMS, NAMEABLE
 from ..merging.recipe import MAJORITY_SIGNS, METHODS, Recipe
 from ..messages.suggestions import nearest_path
 from ..messages.wording import listed, size_text
+from .display import display
+from .exit_status import Outcome
 from .stacked import stacked, stacked_path
 
 if TYPE_CHECKING:
@@ -83,9 +85,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save_precision", choices=PRECISIONS, help="default: that of the input files")
 
 
-def _merge(options: argparse.Namespace) -> None:
+@errors_about("model")
+def _merge(options: argparse.Namespace) -> Outcome:
     import torch
-    from tqdm import tqdm
 
     from ..formats.header import read_header
     from ..formats.identify import candidates_of_checkpoint
@@ -99,7 +101,8 @@ def _merge(options: argparse.Namespace) -> None:
     if options.into is not None and (options.rank, options.save_precision) != (None, None):
         raise CrucibleError(
             "--rank and --save_precision are for LoRAs, but --into writes a model, which has no rank and keeps "
-            "its precision. Leave them out, or leave out --into."
+            "its precision. Leave them out, or leave out --into.",
+            "settings",
         )
     stack = [stacked(text) for text in options.loras]
     recipe = Recipe(options.method, options.rank, options.density, options.majority_sign, options.seed)
@@ -121,37 +124,34 @@ def _merge(options: argparse.Namespace) -> None:
             "file. Name the base model that the LoRA was trained on."
         )
     if options.into is not None and folder is not None:
-        _merge_into_folder(options, stack, recipe, folder)
-        return
+        return _merge_into_folder(options, stack, recipe, folder)
     output = _free(options.output)
-    with tqdm(total=0, dynamic_ncols=True, leave=False) as bar, ExitStack() as opened:
+    shown, what = display(), "Merging" if options.into is None else "Baking"
+    with ExitStack() as opened:
 
         def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            shown.working(what, done, total, "layer")
 
         if options.into is not None:
-            bar.set_description("Baking", refresh=False)
             made = {"crucible.parents": json.dumps([one.record() for one in stack], ensure_ascii=False)}
             parts = ingredients(stack, architecture)
             told = bake(options.into, parts, recipe, architecture, output, made, progress).text()
             if embeddings := [*embeddings_of([one.lora for one in stack])]:
                 told += f"\nNot in it, because a checkpoint holds no embeddings: {listed(embeddings)}."
         else:
-            bar.set_description("Merging", refresh=False)
             weights = folder.base_weights() if folder else options.base and base_weights(options.base, architecture)
             base = opened.enter_context(weights) if weights else None
             dtype = DTYPES.get(options.save_precision)
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             _, told = merge_to_file(output, stack, recipe, base, progress, dtype, device, architecture)
     print(told)
+    return Outcome({"output": str(output), "report": told})
 
 
 def _merge_into_folder(
     options: argparse.Namespace, stack: Sequence[Strengths], recipe: Recipe, folder: ModelFolder
-) -> None:
+) -> Outcome:
     import transformers.utils.logging
-    from tqdm import tqdm
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -176,33 +176,36 @@ def _merge_into_folder(
         if not lack:
             told = require_same_answers(merged, answers_of_base(folder, parts, recipe))
 
-    with tqdm(total=0, desc="Merging", dynamic_ncols=True, leave=False) as bar:
+    shown = display()
 
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+    def progress(done: int, total: int) -> None:
+        shown.working("Merging", done, total, "tensor")
 
-        baked = bake_into_folder(
-            folder,
-            parts,
-            recipe,
-            options.output,
-            {"crucible.parents": json.dumps([one.record() for one in stack], ensure_ascii=False)},
-            chat_template=next(filter(None, (trained_template(path) for path in map(stacked_path, options.loras))), ""),
-            progress=progress,
-            check=check,
-        )
+    baked = bake_into_folder(
+        folder,
+        parts,
+        recipe,
+        options.output,
+        {"crucible.parents": json.dumps([one.record() for one in stack], ensure_ascii=False)},
+        chat_template=next(filter(None, (trained_template(path) for path in map(stacked_path, options.loras))), ""),
+        progress=progress,
+        check=check,
+    )
     print(f"{baked.text()}\n{told}")
+    return Outcome({"output": str(baked.path), "report": f"{baked.text()}\n{told}"})
 
 
-def _resize(options: argparse.Namespace) -> None:
+@errors_about("model")
+def _resize(options: argparse.Namespace) -> Outcome:
     from ..formats.delta import rank_of
     from ..merging.architecture import architecture_of_all, undecided_text
     from ..merging.ingredients import layers_of
     from ..merging.resize import resize
 
     if (options.rank is None) == (options.energy is None):
-        raise CrucibleError("Give either --rank or --energy: the new rank, or the share of each layer to keep.")
+        raise CrucibleError(
+            "Give either --rank or --energy: the new rank, or the share of each layer to keep.", "settings"
+        )
     stack = [stacked(str(options.lora))]
     architecture = architecture_of_all([stack[0].lora], options.architecture)
     if note := undecided_text(architecture):
@@ -213,10 +216,11 @@ def _resize(options: argparse.Namespace) -> None:
     if options.rank is not None and max(ranks, default=0) < options.rank:
         print(f"No layer has a rank of {options.rank}, and a higher rank adds nothing: the ranks stay as they are.")
     facts = {"command": "resize", "rank": options.rank, "energy": options.energy}
-    _save(resized.lora, stack, architecture, _free(options.output), options, facts)
+    return _save(resized.lora, stack, architecture, _free(options.output), options, facts)
 
 
-def _convert(options: argparse.Namespace) -> None:
+@errors_about("model")
+def _convert(options: argparse.Namespace) -> Outcome:
     from ..formats.peft_scale import scale_text
     from ..merging.architecture import architecture_of_all, undecided_text
     from ..merging.ingredients import layers_of
@@ -228,14 +232,13 @@ def _convert(options: argparse.Namespace) -> None:
         print(f"{scale} The new file has it in a form that all of them read.")
     lora = layers_of(stack[0].lora, architecture)
     if architecture.id == "language" and options.to == "peft" and not options.output.suffix:
-        _save_adapter_folder(lora, stack[0].lora, options)
-        return
-    _save(
+        return _save_adapter_folder(lora, stack[0].lora, options)
+    return _save(
         lora, stack, architecture, _free(options.output), options, {"command": "convert", "to": options.to}, options.to
     )
 
 
-def _save_adapter_folder(lora: Layers, source: LoraModel, options: argparse.Namespace) -> None:
+def _save_adapter_folder(lora: Layers, source: LoraModel, options: argparse.Namespace) -> Outcome:
     from ..files.names import check_output_name, unused_name
     from ..formats.language_file import paths_of, peft_adapter
     from ..formats.lora_file import dtype_of
@@ -249,6 +252,7 @@ def _save_adapter_folder(lora: Layers, source: LoraModel, options: argparse.Name
     output = output.with_name(unused_name(check_output_name(output.name), lambda one: output.with_name(one).exists()))
     write_adapter_folder(output, adapter, DTYPES.get(options.save_precision) or dtype_of(source))
     print(f"Saved the folder {output}. It has no tokenizer and chat template: use those of the base model.")
+    return Outcome({"output": str(output)})
 
 
 def _free(output: Path) -> Path:
@@ -264,7 +268,7 @@ def _save(
     options: argparse.Namespace,
     facts: Mapping[str, Any],
     form: Form = "auto",
-) -> None:
+) -> Outcome:
     from ..merging.ingredients import embeddings_note
     from ..merging.result import save
     from ..optim.engine import DTYPES
@@ -273,3 +277,4 @@ def _save(
     for line in embeddings_note([one.lora for one in stack]):
         print(line)
     print(f"Saved {output} ({size_text(output.stat().st_size)}).")
+    return Outcome({"output": str(output), "bytes": output.stat().st_size})

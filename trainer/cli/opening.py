@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import CrucibleError
-from .comfyui import open_with_comfyui, opened_by_comfyui
+from ..errors import CrucibleError, errors_about
+from .display import display
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
@@ -16,24 +16,20 @@ if TYPE_CHECKING:
 
 
 def _load(config: TrainingConfig) -> Dataset:
-    """Load the dataset of a config, with a progress bar for the images that are opened for the first time."""
+    """Load the dataset of a config, and show how many of the images that are opened for the first time are read."""
     if config.task_type == "text-generation":
         from .texts import load_texts
 
         return load_texts(config)
-    from tqdm import tqdm
-
     from ..data.cache import cache_folder
     from ..data.images.load import load_dataset
 
     facts = cache_folder(Path(config.output_dir).expanduser()) / "facts"
-    with tqdm(total=0, desc="Checking", unit="image", dynamic_ncols=True, leave=False) as bar:
 
-        def checked(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
+    def checked(done: int, total: int) -> None:
+        display().working("Checking", done, total, "image")
 
-        return load_dataset(config.data, facts_folder=facts, progress=checked)
+    return load_dataset(config.data, facts_folder=facts, progress=checked)
 
 
 def open_base_model(
@@ -45,7 +41,15 @@ def open_base_model(
         check_interrupt: a function called before each batch; it may raise to stop.
         weights: whether the model will be trained. Without, it can only tell what it could be trained with.
         download: whether a language model may be downloaded.
+
+    Raises:
+        CrucibleError: there is no such model, or it cannot be trained.
     """
+    with errors_about("model"):
+        return _opened(config, check_interrupt, weights=weights, download=download)
+
+
+def _opened(config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool, download: bool) -> BaseModel:
     if config.task_type == "text-generation":
         from .texts import language_model
 

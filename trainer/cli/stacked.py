@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import CrucibleError
+from ..errors import CrucibleError, errors_about
 
 if TYPE_CHECKING:
     from ..merging.ingredients import Strengths
@@ -30,7 +30,8 @@ def stacked(text: str) -> Strengths:
     from ..merging.ingredients import Strengths
 
     path, strengths = _parsed(text)
-    tensors, metadata = read_lora(path)
+    with errors_about("model"):
+        tensors, metadata = read_lora(path)
     strengths = strengths or [1.0]
     return Strengths(LoraModel(tensors, f"{lora_name(path)}{path.suffix}", metadata), strengths[0], strengths[-1])
 
@@ -53,6 +54,8 @@ def _parsed(text: str) -> tuple[Path, list[float]]:
     if match is None or len(strengths) > 2 or not all(map(math.isfinite, strengths)):
         raise CrucibleError(
             f"{text!r} is not a LoRA with a strength. Write the file, then its strength after a colon and, if the "
-            "text encoders need a different one, theirs after another colon: mine.safetensors:0.7:0.5."
+            "text encoders need a different one, theirs after another colon: mine.safetensors:0.7:0.5.",
+            "settings",
         )
-    return lora_path(Path(match[1])), strengths
+    with errors_about("model"):
+        return lora_path(Path(match[1])), strengths

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CrucibleError
+from .display import display
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
@@ -24,9 +25,8 @@ def load_texts(config: TrainingConfig) -> TextDataset:
 def language_model(
     config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool, download: bool
 ) -> BaseModel:
-    """Open the language model of a config, with a progress bar if it is downloaded."""
+    """Open the language model of a config, and show how far it is downloaded."""
     import transformers.utils.logging
-    from tqdm import tqdm
 
     from ..data.text.chat_rendering import ChatRenderer
     from ..models.transformers.model import TransformersBaseModel
@@ -35,25 +35,22 @@ def language_model(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     assert config.base_model is not None
-    with tqdm(total=1, desc="Downloading", unit="B", unit_scale=True, leave=False, disable=not download) as bar:
 
-        def progress(done: int, total: int, file: str) -> None:
-            check_interrupt()
-            bar.set_postfix_str(file, refresh=False)
-            bar.total, bar.n = total, done
-            bar.refresh()
+    def progress(done: int, total: int, file: str) -> None:
+        check_interrupt()
+        display().working("Downloading", done, total, "B", file)
 
-        return TransformersBaseModel(
-            config.base_model,
-            check_interrupt,
-            make_renderer=lambda tokenizer: ChatRenderer(tokenizer, config.chat_template, config.train_on_prompts),
-            weights=weights,
-            load_in_4bit=config.load_in_4bit,
-            max_seq_length=config.max_seq_length,
-            download=download,
-            progress=progress,
-            announce=bar.write,
-        )
+    return TransformersBaseModel(
+        config.base_model,
+        check_interrupt,
+        make_renderer=lambda tokenizer: ChatRenderer(tokenizer, config.chat_template, config.train_on_prompts),
+        weights=weights,
+        load_in_4bit=config.load_in_4bit,
+        max_seq_length=config.max_seq_length,
+        download=download,
+        progress=progress,
+        announce=display().say,
+    )
 
 
 def write_cleaned(config: TrainingConfig, target: Path) -> str:
@@ -69,6 +66,7 @@ def write_cleaned(config: TrainingConfig, target: Path) -> str:
     if config.train_data_dir == DEMO:
         raise CrucibleError(
             f"--clean {target} writes a cleaned copy of your rows, but the rows here are those that come with the "
-            "package, which need none. Leave it out, or set train_data_dir to a file or folder of your own."
+            "package, which need none. Leave it out, or set train_data_dir to a file or folder of your own.",
+            "settings",
         )
     return write_cleaned(Path(str(config.train_data_dir)).expanduser(), read_columns(config.text_columns), target)

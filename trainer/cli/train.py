@@ -1,4 +1,4 @@
-"""The command `python -m trainer train`, which trains a LoRA as a config file says."""
+"""The command `python -m trainer train`, which trains a LoRA as a config file says, or several one after the other."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config_options import add_config_options, config_and_dataset
+from .config_options import add_config_options, arguments_of, config_and_dataset, configs_of
+from .exit_status import Outcome
 from .idle_threads import let_idle_threads_sleep
-from .opening import base_model_remarks, open_base_model
-from .run import _run
+from .run import _run, facts_of
+from .settings_help import HelpWithSettings
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 def add_train_command(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    train = commands.add_parser("train", help="train with the settings of a config file")
-    add_config_options(train)
+    train = commands.add_parser("train", help="train with the settings of one or several config files", add_help=False)
+    train.add_argument("-h", "--help", action=HelpWithSettings)
+    add_config_options(train, several=True)
     add_retrain_option(train)
     train.add_argument(
         "--save_run",
@@ -38,7 +40,12 @@ def add_retrain_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> Outcome:
+    configs = configs_of(options)
+    if len(configs) > 1:
+        from .several import train_several
+
+        return train_several(configs, [*arguments_of(options), *["--retrain"] * options.retrain], options.json)
     let_idle_threads_sleep()
     config, dataset = config_and_dataset(options)
     if options.save_run is not None:
@@ -46,22 +53,4 @@ def _train(options: argparse.Namespace) -> None:
         return
     result = _run(config, dataset, options.retrain, download=options.download)
     print(result.report)
-
-
-def _saved(config: TrainingConfig, dataset: Dataset, folder: Path) -> str:
-    """Save a run as a folder, and return the report."""
-    from tqdm import tqdm
-
-    from ..runs.saved_run import save_run
-    from ..training.plan import plan_run
-    from .interrupt import asked_to_stop
-
-    with asked_to_stop() as check, tqdm(total=1, desc="Saving", unit="image", dynamic_ncols=True, leave=False) as bar:
-
-        def copied(done: int, total: int) -> None:
-            check()
-            bar.total, bar.n = total, done
-            bar.refresh()
-
-        plan = plan_run(open_base_model(config, check, weights=False), dataset, config)
-        return save_run(folder, plan.dataset, plan.config, base_model_remarks(config), copied).text
+    return Outcome(facts_of(result))

@@ -161,17 +161,18 @@ def plain_key(key: str) -> str:
 
 
 def config_error(
-    problems: Sequence[Problem], *, source: str = "the settings", lines: Mapping[str, int] | None = None
+    problems: Sequence[Problem], *, source: str = "the settings", lines: Mapping[str, int | str] | None = None
 ) -> CrucibleError:
     """Combine problems into one error, in the order of their lines if these are known.
 
     Args:
         source: where the settings come from, as a phrase that follows "in".
-        lines: the line number of each key, as the user wrote it.
+        lines: the line number of each key, as the user wrote it, or the option that it was given with.
     """
-    numbered = [(min((lines or {}).get(key, 0) for key in p.keys) if p.keys else 0, p.text) for p in problems]
-    numbered.sort(key=lambda item: item[0])
-    texts = [f"  line {line}: {text}" if line else f"  {text}" for line, text in numbered]
+    numbered = [(_place([(lines or {}).get(key, 0) for key in p.keys]), p.text) for p in problems]
+    numbered.sort(key=lambda item: (isinstance(item[0], str), item[0]))
+    named = (f"line {place}" if place and isinstance(place, int) else place for place, _ in numbered)
+    texts = [f"  {place}: {text}" if place else f"  {text}" for place, (_, text) in zip(named, numbered, strict=True)]
     is_one = len(texts) == 1
     if any(problem.asks_for_keys for problem in problems):
         texts.append(f"  The valid keys are {', '.join(SETTINGS)}.")
@@ -179,8 +180,15 @@ def config_error(
         f"There {'is 1 mistake' if is_one else f'are {len(numbered)} mistakes'} in {source}:\n"
         + "\n".join(texts)
         + "\nNothing was started, because the run would not be the one you asked for. "
-        "Fix the above and start again."
+        "Fix the above and start again.",
+        "settings",
     )
+
+
+def _place(places: Sequence[int | str]) -> int | str:
+    """Return where the keys of a problem are: the option if any was given with one, otherwise the first line."""
+    options = [place for place in places if isinstance(place, str)]
+    return options[0] if options else min((place for place in places if isinstance(place, int)), default=0)
 
 
 def _unknown_key(key: str, value: Any) -> Problem:

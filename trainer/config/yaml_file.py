@@ -35,7 +35,7 @@ class WrittenSettings:
     Attributes:
         source: where the settings come from, as a phrase that follows "in".
         values: the written value of each key.
-        lines: the line number of each key.
+        lines: the line number of each key, or the option of the command line that it was given with.
         problems: what is wrong whatever the values mean: keys that appear more than once, paths with variables that
             are not set.
         notes: sentences for the user about how the values were read.
@@ -43,14 +43,47 @@ class WrittenSettings:
 
     source: str
     values: dict[str, Any]
-    lines: dict[str, int]
+    lines: dict[str, int | str]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
 
     def replaced(self, values: Mapping[str, Any]) -> WrittenSettings:
         """Return the settings with these values in place of any key that says something about the same settings."""
-        kept = {key: value for key, value in self.values.items() if not set(meant_by(key, value) or ()) & set(values)}
+        named = {name for key, value in values.items() for name in meant_by(key, value) or ()}
+        kept = {key: value for key, value in self.values.items() if not set(meant_by(key, value) or ()) & named}
         return replace(self, values={**kept, **values})
+
+    def overridden(self, options: Mapping[str, tuple[str, str]], folder: Path) -> WrittenSettings:
+        """Return the settings with values that were given on the command line in place of those of the file.
+
+        Args:
+            options: the option and the value of each key. Values are as in a file, and relative paths count from
+                `folder`.
+            folder: the folder that the command was started in, absolute.
+
+        Raises:
+            CrucibleError: a value that starts like a list or a section cannot be read as one.
+        """
+        values = {key: _value_of_option(option, key, text) for key, (option, text) in options.items()}
+        places: dict[str, int | str] = {key: option for key, (option, _) in options.items()}
+        given = with_paths(WrittenSettings("the options", values, places, ()), folder)
+        found = self.replaced({key: given.values[key] for key in values})
+        lines = {**self.lines, **places}
+        return replace(found, lines=lines, problems=(*self.problems, *given.problems))
+
+
+def _value_of_option(option: str, key: str, text: str) -> Any:
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        read = yaml.compose(text, Loader=yaml.SafeLoader)
+        return None if read is None else _value(read)
+    except yaml.YAMLError as error:
+        raise CrucibleError(
+            f"{option} {key}={text} starts like a list, but cannot be read as one, so that it is not known what to "
+            "train with. Write a list as [a, b], and put the whole option in quotes.",
+            "settings",
+        ) from error
 
 
 def read_config(path: str | Path) -> TrainingConfig:
@@ -144,7 +177,7 @@ def read_settings(text: str, source: str) -> WrittenSettings:
     """
     root = _parse(text, source)
     values: dict[str, Any] = {}
-    lines: dict[str, int] = {}
+    lines: dict[str, int | str] = {}
     repeated: list[Problem] = []
     for key_node, value_node in root.value:
         key = str(_value(key_node))

@@ -242,7 +242,7 @@ class Trainer:
         state, kept = self.state, self._config.checkpoints_kept
         if kept:
             self._write_checkpoint()
-            self._wait_for_checkpoint()  # before the LoRA fills a disk that is nearly full
+        self._wait_for_checkpoint()  # before the LoRA fills a disk that is nearly full
         with state.stepper.weights_for_use():
             saved = self._finish.save(state, "finished early" if state.evaluator.stopped_early else "finished")
             self._base_model.verify(self._files.lora, len(self._adapters))

@@ -57,7 +57,7 @@ def test_what_is_not_done_is_named_and_is_no_success(
 ) -> None:
     tiny.picture(7).convert("RGB").save(images / "0.jpg")
     (images / "1.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\x81\xff\xff")
-    assert main(["caption", str(images), "--captioner", str(blip)]) == 1
+    assert main(["caption", str(images), "--captioner", str(blip)]) == 8
     output = capsys.readouterr().out
     assert "1 image captioned" in output
     for part in ("Not captioned: 0.jpg", "Not captioned: 0.png", "1.txt is not a text file"):
@@ -107,7 +107,7 @@ def test_ctrl_c_writes_what_is_done(
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(arguments) == 1
+    assert main(arguments) in (3, 4)
     text = capsys.readouterr().err
     assert "Traceback" not in text
     return text

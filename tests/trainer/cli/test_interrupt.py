@@ -45,7 +45,7 @@ def test_a_signal_stops_within_a_batch_and_keeps_everything(tmp_path, capsys, ca
     assert wait_until(lambda: log_lines(folder) == 1, process), output.read_text()
     time.sleep(0.1)
     process.send_signal(number)
-    assert process.wait() == 130
+    assert process.wait() == 128 + number
     assert log_lines(folder) == 1
     said = output.read_text()
     for text in ("Stopping after this batch", "cancelled after 1 of 3 steps", "Stopped."):
@@ -69,6 +69,9 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path):
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert wait_until(lambda: "Stopping after this batch" in output.read_text(), process)
+    process.send_signal(signal.SIGINT)  # as a launcher of processes passes it on
+    time.sleep(1.1)
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     assert "Stopped without saving" in output.read_text()

@@ -61,7 +61,7 @@ def run(*arguments: Any) -> None:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
-    assert main([str(argument) for argument in arguments]) == 1
+    assert main([str(argument) for argument in arguments]) == 4
     return capsys.readouterr().err
 
 

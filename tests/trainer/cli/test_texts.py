@@ -125,7 +125,7 @@ def test_rows_are_cleaned_into_a_file_of_their_own(texts: Path, capsys: pytest.C
 
 def test_the_demo_has_nothing_to_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, "task_type: text-generation\nbase_model: demo\ntrain_data_dir: demo\n")
-    assert main(["check", str(path), "--clean", str(tmp_path / "clean.jsonl")]) == 1
+    assert main(["check", str(path), "--clean", str(tmp_path / "clean.jsonl")]) == 2
     assert "come with the package" in capsys.readouterr().err
 
 
@@ -135,7 +135,7 @@ def test_images_have_nothing_to_clean_and_nothing_to_download(
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(f"base_model: demo\ntrain_data_dir: demo\noutput_dir: {tmp_path}\n")
-    assert main(["check", str(path), *option]) == 1
+    assert main(["check", str(path), *option]) in (2, 4)
     error = capsys.readouterr().err
     assert option[0] in error
     assert "images" in error
@@ -148,7 +148,7 @@ def test_settings_of_images_are_refused_with_the_task_that_was_taken(
     rows.write_text('{"text": "hello"}\n')
     path = tmp_path / "config.yaml"
     path.write_text(f"base_model: some/model\ntrain_data_dir: {rows}\nresolution: 512\n")
-    assert main(["check", str(path)]) == 1
+    assert main(["check", str(path)]) == 2
     said = capsys.readouterr()
     assert "It is taken as text-generation" in said.out
     assert "line 3: resolution = 512 only has a meaning for images" in said.err

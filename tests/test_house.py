@@ -27,7 +27,7 @@ FLOORS = (
     {"monitoring", "memory"},
     {"models"},
     {"optim"},
-    {"planning", "adapters", "captioners", "merging"},
+    {"planning", "adapters", "captioners", "merging", "conversion"},
     {"data", "formats"},
     {"config", "demo", "doctor"},
     {"hardware"},

@@ -1,4 +1,4 @@
-"""The command line of `python -m trainer`.
+"""The command line: `python -m trainer COMMAND`.
 
 Only the standard library is imported when this module loads, so that it can report missing packages.
 """
@@ -21,6 +21,7 @@ from ..doctor.requirements import STANDALONE, require_packages
 from ..errors import CrucibleError
 from .caption import add_caption_command
 from .check import add_check_command
+from .convert_config import add_convert_config_command
 from .demo import add_demo_command
 from .display import Bars, Display, Events, Lines, shown_by
 from .doctor import add_doctor_command
@@ -32,18 +33,7 @@ from .sample import add_sample_command
 from .several import RESULT
 from .train import add_train_command
 
-ADD_COMMANDS: tuple[Callable[[Any], None], ...] = (
-    add_demo_command,
-    add_train_command,
-    add_check_command,
-    add_caption_command,
-    add_sample_command,
-    add_lora_commands,
-    add_doctor_command,
-)
-
-QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
-"""Variables that keep libraries from telling their makers what is used, unless the user has set them."""
+COMMANDS = "demo | train | check | caption | merge | resize | convert | convert-config | sample | doctor"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -166,9 +156,14 @@ def _hand_over(facts: Mapping[str, Any]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Train LoRA adapters without ComfyUI.")
     parser.set_defaults(needs=STANDALONE)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
-    for add in ADD_COMMANDS:
-        add(commands)
-    for command in commands.choices.values():
-        command.add_argument("--json", action="store_true", help="tell what is done as JSON, an object per line")
+    commands = parser.add_subparsers(required=True, metavar=COMMANDS)
+
+    add_demo_command(commands)
+    add_train_command(commands)
+    add_check_command(commands)
+    add_caption_command(commands)
+    add_lora_commands(commands)
+    add_convert_config_command(commands)
+    add_sample_command(commands)
+    add_doctor_command(commands)
     return parser

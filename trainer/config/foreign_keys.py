@@ -168,3 +168,6 @@ ELSEWHERE: dict[str, str] = {
     "model_family": "the kind of model is read from its files",
 }
 """What takes the place of a key here, as a sentence without a full stop."""
+
+BY_ITSELF = frozenset({_FOUND_IN_MODEL, _CACHED, _FASTEST, _NO_WORKERS, _LOGGED, _SIZES})
+"""The answers that say what is done here anyway, so that a key which gets one of them is no loss."""

@@ -1,0 +1,1 @@
+"""Configs of other programs that train LoRAs, translated into our settings."""

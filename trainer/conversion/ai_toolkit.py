@@ -111,7 +111,8 @@ job name type device performance_log_every sqlite_db_path meta.name meta.version
 save.hf_private save.save_format logging.log_every logging.verbose logging.use_wandb logging.use_ui_logger
 logging.project_name logging.run_name sample.sample_start_step sample.format train.noise_scheduler
 train.cache_text_embeddings train.unload_text_encoder train.xformers train.sdp train.attention_backend
-train.disable_tqdm model.arch model.is_flux model.is_v3 model.is_xl model.is_v2 model.is_pixart model.is_auraflow model.is_lumina2
+train.disable_tqdm model.arch model.is_flux model.is_v3 model.is_xl model.is_v2 model.is_pixart model.is_auraflow
+model.is_lumina2
 model.is_v_pred model.compile model.te_name_or_path model.extras_name_or_path model.model_kwargs.match_target_res
 network.old_lokr_format network.split_multistage_loras log_dir train.force_first_sample train.do_paramiter_swapping
 """

@@ -99,6 +99,8 @@ def _commands(file: Recognized, datasets: Sequence[Recognized]) -> list[Conversi
             conversion.guess(f"--{key} is there more than once; the last one counts, as it does there")
         for key, variable in command.unset.items():
             conversion.lose(key, variable, "the file does not set this variable; write the value into the YAML")
+        for text in command.unsure:
+            conversion.guess(text)
         for key, value in command.launcher.items():
             if key == "mixed_precision":
                 values.setdefault(key, value)

@@ -109,7 +109,7 @@ def arguments_of_gui(values: dict[str, Any], conversion: Conversion) -> tuple[di
                 values.pop(key)
     arguments = _renamed(values, conversion)
     arguments |= {"network_module": module, "network_args": network}
-    more, _, _ = options_of(str(values.get("additional_parameters", "") or ""), {})
+    more, _, _ = options_of(str(values.get("additional_parameters", "") or ""))
     return {**arguments, **more}, script
 
 

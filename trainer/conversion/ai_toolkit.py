@@ -18,6 +18,7 @@ from .conversion import (
     apply,
     as_number,
     choice,
+    clipping,
     finish,
     flag,
     flattened,
@@ -46,7 +47,7 @@ RULES: dict[str, Rule] = {
     "train.batch_size": same("batch_size"),
     "train.gradient_checkpointing": flag("gradient_checkpointing"),
     "train.dtype": choice("mixed_precision", PRECISIONS, "auto", otherwise="auto here"),
-    "train.max_grad_norm": same("max_grad_norm"),
+    "train.max_grad_norm": clipping,
     "train.noise_offset": same("noise_offset"),
     "train.reg_weight": same("prior_loss_weight"),
     "train.prompt_dropout_prob": lost("the nearest is caption_dropout_rate"),
@@ -141,6 +142,7 @@ OF_DATASETS: dict[str, Rule] = {
     "augmentations": lost(),
     "flip_y": lost(),
     "fps": lost("images are trained as single frames"),
+    "shrink_video_to_frames": lost("images are trained as single frames", True),
     "do_i2v": lost("images are trained as single frames"),
     "square_crop": lost("the nearest is aspect_ratio_buckets: false"),
     "poi": lost("images are cropped around their centre"),
@@ -241,9 +243,7 @@ def _set_network(conversion: Conversion, flat: dict[str, Any], *, is_flow: bool)
     kept = flat.pop("network.network_kwargs", None) or {}
     only = [str(name) for name in kept.get("only_if_contains") or []]
     if only:
-        patterns = "\n".join(
-            f"*{name.replace('_', '.') if name.startswith('transformer_') else name}*" for name in only
-        )
+        patterns = "\n".join(f"*{name.removeprefix('transformer.').removeprefix('unet.')}*" for name in only)
         conversion.set("layer_patterns", patterns, "network.network_kwargs.only_if_contains")
         conversion.guess(
             "only_if_contains names layers as diffusers does; layers that no name here fits are an error of check"

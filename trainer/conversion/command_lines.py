@@ -47,6 +47,8 @@ def command_lines(text: str) -> list[CommandLine]:
         if "--" not in line or (match is None and not MARKS.search(line)):
             continue
         before, after = ("", line) if match is None else (line[: match.start()], line[match.end() :].lstrip("\"'"))
+        if match is not None and line[match.start()] in "\\/":  # the folder of the script is no option
+            before = before.rpartition(" ")[0]
         name = "" if match is None else match[1].removesuffix(".py")
         options, unset, repeated = options_of(after, script)
         if options:

@@ -34,6 +34,7 @@ class Conversion:
         by_itself: the keys of what is done here without a setting.
         off: the keys of what is switched off there.
         housekeeping: the keys that only concern how the other program works.
+        given: the names of all keys of the files.
     """
 
     program: str
@@ -47,6 +48,15 @@ class Conversion:
     by_itself: list[str] = field(default_factory=list)
     off: list[str] = field(default_factory=list)
     housekeeping: list[str] = field(default_factory=list)
+    given: tuple[str, ...] = ()
+
+    @property
+    def unsaid(self) -> list[str]:
+        """The keys that none of the above names: they were taken together with others, or have no effect there."""
+        said = [*self.settings, *self.reasons.values(), *self.lost, *self.differs, *self.guessed]
+        said += [*self.by_itself, *self.off, *self.housekeeping]
+        names = set(re.findall(r"\w+", "\n".join(said)))
+        return [key for key in dict.fromkeys(self.given) if key not in names]
 
     def set(self, name: str, value: Any, reason: str) -> None:
         """Give a setting a value, with the key that it comes from or another reason."""
@@ -132,6 +142,14 @@ def flag(name: str) -> Rule:
     return lambda conversion, key, value: conversion.set(name, is_on(value), key)
 
 
+def clipping(conversion: Conversion, key: str, value: Any) -> None:
+    """Translate the largest norm of gradients; programs switch clipping off with 0."""
+    if is_off(value):
+        conversion.set("max_grad_norm", SETTINGS["max_grad_norm"].maximum, f"{key} = {value} clips nothing")
+    else:
+        conversion.set("max_grad_norm", value, key)
+
+
 def lost(why: str = "not offered here", *without_meaning: Any) -> Rule:
     """Return the rule for a key without counterpart.
 
@@ -213,6 +231,17 @@ def flattened(values: Mapping[str, Any], prefix: str = "", *, keep: tuple[str, .
         else:
             flat[path] = value
     return flat
+
+
+def names_of_keys(value: Any) -> list[str]:
+    """Return the names of all keys in nested content that hold a value and not a section."""
+    if isinstance(value, Mapping):
+        names = []
+        for key, one in value.items():
+            inner = names_of_keys(one)
+            names += inner if inner and isinstance(one, Mapping | list) else [str(key)]
+        return names
+    return [name for one in value for name in names_of_keys(one)] if isinstance(value, list | tuple) else []
 
 
 def _shown(key: str, value: Any) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config.validation import check_values
+from ..config.validation import check_values, quoted
 from ..errors import CrucibleError
 from .ai_toolkit import TRAINS, convert_ai_toolkit
-from .conversion import Conversion
+from .conversion import Conversion, names_of_keys
 from .kohya import convert_kohya
 from .kohya_datasets import set_datasets
 from .kohya_gui import arguments_of_gui
@@ -67,12 +67,14 @@ def _converted(file: Recognized, datasets: Sequence[Recognized], concepts: Seque
         values = dict(file.values)
         beside = [*concepts, *_beside(file, values.get("concept_file_name"), "concepts")][:1]
         conversion = Conversion(file.program, _names(file, beside), name)
+        conversion.given = tuple(names_of_keys([values, *(one.values for one in beside)]))
         return [convert_onetrainer(values, conversion, beside[0].values if beside else ())]
     if file.kind == "command":
         return _commands(file, datasets)
     values, script = dict(file.values), ""
     beside = [*datasets, *_beside(file, values.get("dataset_config"), "dataset")][:1]
     conversion = Conversion(file.program, _names(file, beside), name)
+    conversion.given = tuple(names_of_keys([values, *(one.values for one in beside)]))
     if file.kind == "kohya_ss":
         values, script = arguments_of_gui(values, conversion)
     values["source_folder"] = str(file.path.parent)
@@ -106,6 +108,7 @@ def _commands(file: Recognized, datasets: Sequence[Recognized]) -> list[Conversi
                 values.setdefault(key, value)
             else:
                 values[key] = value
+        conversion.given = tuple(names_of_keys([values, *(one.values for one in beside)]))
         values["source_folder"] = str(file.path.parent)
         found.append(
             convert_kohya(values, conversion, script=command.script, datasets=beside[0].values if beside else None)
@@ -128,7 +131,7 @@ def _jobs(file: Recognized) -> list[Conversion]:
     for number, process in enumerate(trains, start=1):
         own = file.path.stem + (f"_{number}" if len(trains) > 1 else "")
         called = name.replace("[name]", name) + (f"_{number}" if len(trains) > 1 else "")
-        conversion = Conversion(file.program, file.path.name, own)
+        conversion = Conversion(file.program, file.path.name, own, given=tuple(names_of_keys([job, process])))
         found.append(convert_ai_toolkit(job, called, process, conversion))
     for process in processes:
         if process not in trains:
@@ -137,7 +140,7 @@ def _jobs(file: Recognized) -> list[Conversion]:
 
 
 def _only_a_dataset(file: Recognized) -> Conversion:
-    conversion = Conversion(file.program, file.path.name, file.path.stem)
+    conversion = Conversion(file.program, file.path.name, file.path.stem, given=tuple(names_of_keys(file.values)))
     set_datasets(conversion, file.values, {})
     for key in file.values.keys() - {"general", "datasets"}:
         conversion.lose(key, file.values[key], "LoRA Crucible does not know this key")
@@ -148,7 +151,7 @@ def _only_a_dataset(file: Recognized) -> Conversion:
 
 
 def _only_concepts(file: Recognized) -> Conversion:
-    conversion = Conversion(file.program, file.path.name, file.path.stem)
+    conversion = Conversion(file.program, file.path.name, file.path.stem, given=tuple(names_of_keys(file.values)))
     set_concepts(conversion, file.values)
     conversion.guess(
         "the file holds concepts without a training: base_model is missing, and the rest is chosen by itself"
@@ -185,7 +188,7 @@ def _drop_what_is_wrong(conversion: Conversion) -> None:
         for key, text in keys.items():
             value = conversion.settings.pop(key)
             origin = conversion.reasons.pop(key) or key
-            conversion.lose(origin, value, f"left out, because {text}")
+            conversion.lost.append(f"{origin} = {quoted(value)}: left out, because {text}")
 
 
 def packages_of(conversion: Conversion) -> list[str]:

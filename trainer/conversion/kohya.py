@@ -73,7 +73,7 @@ def convert_kohya(
     is_musubi = conversion.program.startswith("musubi")
     is_flow = is_musubi or any(word in kind for word in OF_FLOW_MODELS) or "timestep_sampling" in values
     values.pop("model_type", None)
-    _set_processes(conversion, values)
+    processes = as_number(values.pop("num_processes", None)) or 1
     _set_vae(conversion, values)
     set_network(conversion, values, is_flow=is_flow)
     _set_rates(conversion, values, trains_text=not is_musubi)
@@ -88,18 +88,15 @@ def convert_kohya(
     defaults = {"batch_size": 1, "gradient_accumulation_steps": 1, "mixed_precision": "fp32", "caption_dropout_rate": 0}
     for name, value in (defaults | {"validation_percent": 0}).items():
         conversion.default(name, value)
+    if processes > 1:
+        _note_processes(conversion, processes)
     if "seed" not in conversion.settings:
         conversion.guess("there is no seed, so every run there is another one; here the seed is 42")
     return conversion
 
 
-def _set_processes(conversion: Conversion, values: dict[str, Any]) -> None:
-    processes = as_number(values.pop("num_processes", None)) or 1
-    if processes <= 1:
-        return
-    batch = (as_number(values.get("train_batch_size")) or 1) * (
-        as_number(values.get("gradient_accumulation_steps")) or 1
-    )
+def _note_processes(conversion: Conversion, processes: float) -> None:
+    batch = int(conversion.settings["batch_size"]) * int(conversion.settings["gradient_accumulation_steps"])
     conversion.differ(
         "num_processes",
         plain_number(processes),

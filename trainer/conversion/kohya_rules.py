@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config.foreign_keys import ELSEWHERE
-from .conversion import Rule, choice, flag, housekeeping, lost, same
+from .conversion import Rule, choice, clipping, flag, housekeeping, lost, same
 from .images import set_sampler
 
 PRECISIONS = {"no": "fp32", "fp16": "fp16", "bf16": "bf16", "float": "fp32", "fp32": "fp32"}
@@ -57,6 +57,9 @@ RULES: dict[str, Rule] = {
     "clip_l_dropout_rate": lost("the nearest is caption_dropout_rate, which drops whole captions"),
     "clip_g_dropout_rate": lost("the nearest is caption_dropout_rate, which drops whole captions"),
     "t5_dropout_rate": lost("the nearest is caption_dropout_rate, which drops whole captions"),
+    "dit_high_noise": lost("one of two experts is trained in a run, the one that base_model names"),
+    "timestep_boundary": lost("one of two experts is trained in a run, the one that base_model names"),
+    "preserve_distribution_shape": lost("all noise levels are trained"),
     "base_weights": lost("merge it into the base model first, with the command merge --into"),
     "base_weights_multiplier": lost("merge it into the base model first, with the command merge --into"),
     "dim_from_weights": lost("the LoRA that continue_from names keeps its ranks unless lora_rank is set"),
@@ -89,7 +92,7 @@ RULES: dict[str, Rule] = {
         key: lost(ELSEWHERE["max_token_length"])
         for key in ("t5xxl_max_token_length", "gemma2_max_token_length", "qwen3_max_token_length", "max_token_length")
     },
-    "max_grad_norm": same("max_grad_norm"),
+    "max_grad_norm": clipping,
 }
 
 
@@ -107,8 +110,8 @@ main_process_ip rdzv_backend multi_gpu gpu_ids quiet deepspeed zero_stage offloa
 t5xxl_dtype attn_mode fp8_base_unet fp8_scaled fp8_t5 fp8_llm fp8_vl fp8_text_encoder vae_chunk_size vae_tiling
 vae_spatial_tile_sample_min_size vae_dtype dit_dtype text_encoder_dtype img_in_txt_in_offloading
 use_pinned_memory_for_block_swap skip_until_initial_step use_safetensors support_dreambooth dataset_class
-sample_batch_size randomly_choice_prompt enable_preview ui_custom_params cuda_visible_devices logit_compile mode
-sample_format resize_interpolation save_clip save_t5xxl step_metrics task model_version
+model_train_type sample_batch_size randomly_choice_prompt enable_preview ui_custom_params cuda_visible_devices
+logit_compile mode sample_format resize_interpolation save_clip save_t5xxl step_metrics task model_version
 """
 
 RULES |= dict.fromkeys(_ABOUT_FILES_MACHINES_AND_LOGS.split(), housekeeping)

@@ -17,6 +17,7 @@ from .conversion import (
     apply,
     as_number,
     choice,
+    clipping,
     finish,
     flag,
     flattened,
@@ -75,7 +76,7 @@ RULES: dict[str, Rule] = {
     "lora_model_name": same("continue_from"),
     "aspect_ratio_bucketing": flag("aspect_ratio_buckets"),
     "offset_noise_weight": same("noise_offset"),
-    "clip_grad_norm": same("max_grad_norm"),
+    "clip_grad_norm": clipping,
     "train_dtype": choice("mixed_precision", PRECISIONS, "auto", otherwise="auto here"),
     "output_dtype": choice(
         "save_precision",

@@ -46,6 +46,7 @@ def report_of(conversion: Conversion) -> str:
     for title, keys in (
         ("Needs no setting here", conversion.by_itself),
         ("Switched off there, and so here", conversion.off),
+        ("Taken together with others, or without effect there", conversion.unsaid),
         ("About files, machines and logs of the other program only", conversion.housekeeping),
     ):
         if keys:

@@ -30,6 +30,7 @@ FLOORS = (
     {"planning", "adapters", "captioners", "merging", "conversion"},
     {"data", "formats"},
     {"config", "demo", "doctor"},
+    {"distributed"},
     {"hardware"},
     {"files"},
     {"events", "messages"},

@@ -23,8 +23,11 @@ def _load(config: TrainingConfig) -> Dataset:
         return load_texts(config)
     from ..data.cache import cache_folder
     from ..data.images.load import load_dataset
+    from ..distributed.processes import current
 
     facts = cache_folder(Path(config.output_dir).expanduser()) / "facts"
+    quiet = not current().is_main
+    with tqdm(total=0, desc="Checking", unit="image", dynamic_ncols=True, leave=False, disable=quiet) as bar:
 
     def checked(done: int, total: int) -> None:
         display().working("Checking", done, total, "image")

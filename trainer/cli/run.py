@@ -15,12 +15,20 @@ if TYPE_CHECKING:
 
 
 def _run(config: TrainingConfig, dataset: Dataset, retrain: bool, *, download: bool = False) -> RunResult:
-    """Train, and show the progress; the LoRA, and a folder of the same name with everything else, go to output_dir."""
+    """Train with a progress bar; the LoRA, and a folder of the same name with everything else, go to output_dir."""
+    from tqdm import tqdm
+
+    from ..distributed.processes import current
+    from ..events.callbacks import Callbacks
     from ..training.resume import train_or_resume
     from .interrupt import asked_to_stop
 
     folder = Path(config.output_dir).expanduser()
-    with asked_to_stop() as check:
+    quiet = not current().is_main
+    with (
+        asked_to_stop() as check,
+        tqdm(total=1, desc="Encoding", unit=dataset.unit, dynamic_ncols=True, disable=quiet) as bar,
+    ):
         base_model = open_base_model(config, check, download=download)
         callbacks = run_callbacks(check, dataset.unit)
         return train_or_resume(base_model, dataset, config, folder, folder, callbacks, retrain=retrain)

@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .config_options import add_config_options, arguments_of, config_and_dataset, configs_of
 from .exit_status import Outcome
 from .idle_threads import let_idle_threads_sleep
-from .run import _run, facts_of
-from .settings_help import HelpWithSettings
-
-if TYPE_CHECKING:
-    from ..config import TrainingConfig
-    from ..data.base import Dataset
+from .run import _run
+from .with_others import with_others
 
 
 def add_train_command(commands: Any) -> None:
@@ -47,10 +43,7 @@ def _train(options: argparse.Namespace) -> Outcome:
 
         return train_several(configs, [*arguments_of(options), *["--retrain"] * options.retrain], options.json)
     let_idle_threads_sleep()
-    config, dataset = config_and_dataset(options)
-    if options.save_run is not None:
-        print(_saved(config, dataset, options.save_run.expanduser()))
-        return
-    result = _run(config, dataset, options.retrain, download=options.download)
-    print(result.report)
-    return Outcome(facts_of(result))
+    with with_others():
+        config, dataset = config_and_dataset(options)
+        result = _run(config, dataset, options.retrain, download=options.download)
+        print(result.report)

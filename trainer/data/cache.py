@@ -14,8 +14,9 @@ import os
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..distributed.processes import IsOutOfMemory, current
+from ..distributed.shared_folder import sharing
 from ..files.tensor_tree import packed, unpacked
 
 log = logging.getLogger(__name__)
@@ -45,6 +48,25 @@ def cache_folder(runs_folder: Path) -> Path:
     return runs_folder / ".cache"
 
 
+@dataclass(frozen=True)
+class Job:
+    """An entry that can be computed.
+
+    Attributes:
+        key: the key of the entry.
+        make: a function that computes it.
+        what: what is being done, for the progress.
+        cost: the time that it takes relative to others.
+        count: the number of examples in it, for the progress.
+    """
+
+    key: str
+    make: Callable[[], Any]
+    what: str
+    cost: int = 1
+    count: int = 1
+
+
 class TensorCache:
     """A cache of nested lists, tuples and dictionaries of tensors and plain values, by key.
 
@@ -65,6 +87,7 @@ class TensorCache:
         self._memory: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
         self._unwritten: dict[str, Any] = {}
+        self._sharing: tuple[int, ...] | None = None
 
     def get(self, key: str, make: Callable[[], Any] | None = None) -> Any:
         """Return the entry of a key; if there is none, compute it with `make` and store it.
@@ -87,24 +110,78 @@ class TensorCache:
         self._remember(key, value)
         return value
 
+    def fill(self, jobs: Sequence[Job], progress: Callable[[int, int, str], None], is_oom: IsOutOfMemory) -> None:
+        """Compute all entries that are missing.
+
+        Several processes of a run that share the folder share the work; where they do not, each machine does all of it.
+
+        Args:
+            jobs: the entries, the same in all processes.
+            progress: a function called with (done, total, what is being done), which may raise to stop.
+            is_oom: a function that returns whether an error is an out-of-memory error.
+
+        Raises:
+            OutOfMemoryTogether: one of several processes ran out of memory.
+            Exception: an entry could not be computed.
+        """
+        processes = current()
+        if self._sharing is None:
+            self._sharing = (processes.rank,) if self.folder is None else sharing(self.folder, processes)
+        sharers, first = self._sharing, self._sharing[0]
+        # Looked up by one of those who share the folder, because the others may have begun to fill it.
+        looks = processes.rank == first
+        all_missing = processes.gather(
+            [number for number, job in enumerate(jobs) if not self.holds(job.key)] if looks else None
+        )
+        missing = all_missing[first]
+        ranked = sorted(missing, key=lambda number: -jobs[number].cost)
+        own = sorted(ranked[sharers.index(processes.rank) :: len(sharers)])
+
+        total, of_own = (sum(jobs[number].count for number in some) for some in (missing, own))
+
+        def made() -> int:
+            done = 0
+            for number in own:
+                job = jobs[number]
+                progress(done * total // of_own, total, job.what)
+                self.get(job.key, job.make)
+                done += job.count
+                if done == of_own:
+                    progress(total, total, job.what)
+            return len(own)
+
+        counts = processes.together(made, is_oom)
+        if processes.count == 1:
+            return
+        self.made += sum(counts[rank] for rank in sharers if rank != processes.rank)
+        # What another could not write to the folder is only in its own memory.
+        lacking = [jobs[number] for number in missing if not self._is_stored(jobs[number].key)]
+        processes.together(lambda: [self.get(job.key, job.make) for job in lacking] and None, is_oom)
+
     def holds(self, key: str) -> bool:
         """Return whether the entry of a key exists and is intact, and mark it as used so that it is not deleted.
 
         This is cheap, because no tensor is read.
         """
-        path = self._path(key)
         if key in self._unwritten or key in self._memory:
             return True
+        if not self._is_stored(key):
+            return False
+        self.found += 1
+        path = self._path(key)
+        assert path is not None
+        _touch(path)
+        return True
+
+    def _is_stored(self, key: str) -> bool:
+        path = self._path(key)
         if path is None:
             return False
         try:
             with safe_open(path, framework="pt") as file:
-                whole = "structure" in (file.metadata() or {})
+                return "structure" in (file.metadata() or {})
         except (OSError, SafetensorError):
             return False
-        self.found += whole
-        _touch(path)
-        return whole
 
     def _path(self, key: str) -> Path | None:
         digest = hashlib.blake2b(f"{VERSION}|{key}".encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()

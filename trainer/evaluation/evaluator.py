@@ -84,7 +84,7 @@ class Evaluator:
 
     def _validate(self, validation: Validation) -> Round | None:
         with self._weights_for_use(), self._adapters.without_dropout():
-            outcome = self._controls.first_that_fits(validation.attempts(self._step, self._trained))
+            outcome = self._controls.first_that_fits_together(validation.attempts(self._step, self._trained))
         if outcome.result is None:
             log.warning(
                 "There was not enough memory to measure the error after step %d, so it was skipped.", self._step

@@ -12,6 +12,7 @@ import torch
 from ..config import ResolvedConfig
 from ..data.base import Dataset
 from ..data.cache import TensorCache
+from ..distributed.processes import current
 from ..hardware.out_of_memory import Attempt
 from ..models.base import BaseModel
 from ..models.examples import CachedExample, Progress
@@ -109,21 +110,34 @@ class Validation:
         groups: dict[Hashable, list[tuple[int, int]]] = {}
         for index, example in enumerate(examples):
             groups.setdefault(example.group, []).extend((index, number) for number in range(len(all_timesteps)))
-        errors: list[torch.Tensor] = []
-        places: list[int] = []
-        weights: list[float] = []
-        for rows in groups.values():
-            for start in range(0, len(rows), self._batch_size):
-                batch = rows[start : start + self._batch_size]
-                seeds = [derived_seed(self._seed, "validation", index, number) for index, number in batch]
-                timesteps = [all_timesteps[number] for _, number in batch]
-                errors.append(self._base_model.losses([examples[index] for index, _ in batch], seeds, timesteps).errors)
-                places += [number for _, number in batch]
-                weights += [examples[index].weight for index, _ in batch]
+        batches = [rows[start : start + self._batch_size] for rows in groups.values() for start in self._starts(rows)]
+        processes = current()
+        # Processes take turns, unless all are needed for each batch.
+        turns = 1 if processes.joint else processes.count
+        own = batches[processes.rank % turns :: turns]
+
+        def measured() -> list[list[float]]:
+            return [self._measured(examples, batch) for batch in own]
+
+        parts = processes.together(measured, self._base_model.memory.is_out_of_memory)
+        found = [parts[number % turns][number // turns] for number in range(len(batches))]
+        rows = [row for batch in batches for row in batch]
+        errors = torch.tensor([error for batch in found for error in batch], dtype=torch.float64)
+        weights = torch.tensor([examples[index].weight for index, _ in rows], dtype=torch.float64)
         sums = torch.zeros(len(all_timesteps), dtype=torch.float64)
-        weighted = torch.cat(errors).double().cpu() * torch.tensor(weights, dtype=torch.float64)
-        sums.index_add_(0, torch.tensor(places), weighted)
+        sums.index_add_(0, torch.tensor([number for _, number in rows]), errors * weights)
         return tuple((sums / sum(example.weight for example in examples)).tolist())
+
+    def _starts(self, rows: Sequence[object]) -> range:
+        return range(0, len(rows), self._batch_size)
+
+    def _measured(self, examples: Sequence[CachedExample], batch: Sequence[tuple[int, int]]) -> list[float]:
+        """Return the errors of examples at timesteps, given as pairs of an example's index and a timestep's number."""
+        seeds = [derived_seed(self._seed, "validation", index, number) for index, number in batch]
+        timesteps = [self._base_model.measured_timesteps[number] for _, number in batch]
+        errors = self._base_model.losses([examples[index] for index, _ in batch], seeds, timesteps).errors
+        found: list[float] = errors.double().cpu().tolist()
+        return found
 
 
 def prepare_validation(

@@ -7,11 +7,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from ..config import ResolvedConfig
 from ..data.batch_sampler import BatchSampler
+from ..distributed.processes import current
 from ..errors import CrucibleError, Kind
 from ..events.step import StepReport
 from ..hardware.device_memory import PeakMeter
@@ -81,8 +82,9 @@ class StepMemory:
         self._losses, self._controls = base_model.losses, base_model.memory
         self._examples, self._config = examples, config
         self._rows_per_step = len(examples) / batches.steps_per_epoch
-        rows = largest_number_of_rows(examples, config.batch_size)
-        self.plan = MemoryPlan(rows, config.gradient_checkpointing)
+        per_process = -(-config.batch_size * config.gradient_accumulation_steps // current().count)
+        self._asked = min(largest_number_of_rows(examples, config.batch_size), per_process)
+        self.plan = MemoryPlan(self._asked, config.gradient_checkpointing)
         self._changes: list[str] = []
         self._expected: Expected | None = None
         self._measured = 0
@@ -148,7 +150,8 @@ class StepMemory:
         """
         while True:
             try:
-                expected = self._controls.first_that_fits(self.attempts(self._measure, PROBE)).required()
+                attempts = self.attempts(self._measured_together, PROBE)
+                expected = self._controls.first_that_fits_together(attempts).required()
             finally:
                 self._stepper.forget_gradients()
             if expected.peak <= expected.limit or self._config.memory == "fixed":
@@ -179,6 +182,11 @@ class StepMemory:
         while True:
             self._handle_oom(step)
             yield Attempt(str(self.plan), action)
+
+    def _measured_together(self) -> Expected:
+        """Compute the trial step in every process, and return what it costs where that comes closest to the limit."""
+        found = current().together(lambda: asdict(self._measure()), self._controls.is_out_of_memory)
+        return max((Expected(**one) for one in found), key=lambda one: one.peak - one.limit)
 
     def _measure(self) -> Expected:
         """Compute the trial step with the current plan, and return what a step is expected to cost."""
@@ -246,7 +254,8 @@ class StepMemory:
 
     def _plan_smaller(self, why: str) -> bool:
         found = smaller(self.plan, self._controls)
-        if found is None:
+        # All go on with a smaller plan, or none.
+        if not all(current().gather(found is not None)) or found is None:
             return False
         self.plan, done = found
         self._changes.append(f"{why}: continued with {done}")
@@ -283,17 +292,23 @@ class StepMemory:
         """Return what `restore` needs, as plain values."""
         return {
             "plan": (self.plan.micro_batch, self.plan.checkpointing, self.plan.offloaded),
+            "asked": self._asked,
             "changes": list(self._changes),
             "measured": self._measured,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Split steps as in a `state`, so that their results are the same. The adapters must be attached."""
+        """Split steps as in a `state`, so that their results are the same. The adapters must be attached.
+
+        With another number of processes, a plan that was as large as a step allowed stays that.
+        """
         micro_batch, checkpointing, offloaded = state["plan"]
         checkpointing = checkpointing or self.plan.checkpointing
         self._controls.set_checkpointing(checkpointing)
         offloaded = sum(self._controls.offload_more() for _ in range(offloaded))
-        self.plan = MemoryPlan(min(micro_batch, self.plan.micro_batch), checkpointing, offloaded)
+        if micro_batch < state["asked"]:
+            self.plan = replace(self.plan, micro_batch=min(micro_batch, self.plan.micro_batch))
+        self.plan = replace(self.plan, checkpointing=checkpointing, offloaded=offloaded)
         self._changes, self._measured = list(state["changes"]), state["measured"]
 
     def lines(self) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
 
+from ..distributed.processes import OutOfMemoryTogether, current
 from ..hardware.device_memory import available_memory
-from ..hardware.out_of_memory import Attempt, Outcome, first_that_fits, free_memory, is_out_of_memory
+from ..hardware.out_of_memory import Attempt, Outcome, first_that_fits, free_memory, is_out_of_memory, twice
 
 Result = TypeVar("Result")
 
@@ -34,6 +35,32 @@ class MemoryControls:
     def first_that_fits(self, attempts: Iterable[Attempt[Result]]) -> Outcome[Result]:
         """Make attempts until one does not run out of memory (OOM)."""
         return first_that_fits(attempts, self.is_out_of_memory, self.free)
+
+    def first_that_fits_together(self, attempts: Iterable[Attempt[Result]]) -> Outcome[Result]:
+        """Make attempts until one does not run out of memory (OOM) in any process of the run.
+
+        Each attempt must end with an exchange between the processes that tells all of them when one ran out of memory.
+        """
+
+        def is_oom(error: BaseException) -> bool:
+            # A process that tried again alone would take part in other exchanges than the rest.
+            return self.is_out_of_memory(error) if current().count == 1 else isinstance(error, OutOfMemoryTogether)
+
+        return first_that_fits(attempts, is_oom, self.free)
+
+    def do_together(self, action: Callable[[], Result]) -> Result:
+        """Do something in every process of the run, and once more after freeing memory if any ran out of it (OOM).
+
+        Raises:
+            Exception: the action failed in some process, or ran out of memory twice.
+        """
+
+        def attempt() -> Result:
+            results: list[Result] = []
+            current().together(lambda: results.append(action()), self.is_out_of_memory)
+            return results[0]
+
+        return self.first_that_fits_together(twice(attempt)).required()
 
     def weights_size(self) -> tuple[int, int]:
         """Return the size of the model without adapters in bytes: the total, and the part that is on the device."""

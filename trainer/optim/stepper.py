@@ -16,6 +16,9 @@ from .engine import Engine
 from .lr_schedule import make_schedule
 from .optimizers import ParameterGroup, effective_learning_rates, make_optimizer
 
+CHECKSUMS = 16_777_213
+"""The number of different checksums: the largest prime up to which float32 has every whole number."""
+
 CAREFUL_GRAD_NORM = 0.5
 """The largest gradient norm of a run whose learning rate was lowered after a NaN or infinite step."""
 
@@ -74,7 +77,6 @@ class OptimizerStepper:
 
     def clip_gradients(self) -> Tensor:
         """Clip the gradients of the step, and return their norm before clipping as a scalar on the device."""
-        self.engine.reduce_gradients(self.parameters)
         self.engine.unscale(self.optimizer)
         return nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
 
@@ -111,6 +113,13 @@ class OptimizerStepper:
         """Discard the gradients of a step that was not finished."""
         self.optimizer.zero_grad(set_to_none=True)
         self.engine.forget_step()
+
+    @torch.no_grad()
+    def checksum(self) -> Tensor:
+        """Return a number on the device, exact in float32, that differs if any weight does in any bit (most likely)."""
+        sums = [weight.detach().view(torch.int32).sum(dtype=torch.int64) for weight in self.parameters]
+        places = torch.arange(1, len(sums) + 1, device=self.device)
+        return ((torch.stack(sums) * places).sum() % CHECKSUMS).float()
 
     @torch.no_grad()
     def is_finite(self) -> bool:

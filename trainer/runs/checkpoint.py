@@ -26,7 +26,7 @@ from ..formats.tensor_file import data_parts, file_parts
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """The version of the contents of a state; it must change whenever older states can no longer be used."""
 
 TENSORS, STRUCTURE = "state.safetensors", "state.json"

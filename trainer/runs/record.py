@@ -107,8 +107,13 @@ class RunRecord:
         digest = "" if initial is None else initial.sha256
         return cls(base, plan.dataset.fingerprint, settings, values.max_train_steps, number=number, continued=digest)
 
-    def differences(self, other: RunRecord) -> list[str]:
-        """Return the reasons why this run cannot resume another one; an empty list if it can."""
+    def differences(self, other: RunRecord, told: str = "{name} was {before} and is now {now}") -> list[str]:
+        """Return the reasons why this run cannot resume another one; an empty list if it can.
+
+        Args:
+            other: the other run.
+            told: the form of the reason that a setting is different.
+        """
         found = []
         if other.version != self.version:
             found.append("it was saved by a version of LoRA Crucible with another checkpoint format")
@@ -122,7 +127,9 @@ class RunRecord:
             found.append("continue_from is a different LoRA, or only one of the two runs has one")
         names = dict.fromkeys((*self.settings, *other.settings))
         before, now = ({name: _value(one.settings, name) for name in names} for one in (other, self))
-        found += [f"{name} was {before[name]} and is now {now[name]}" for name in names if before[name] != now[name]]
+        found += [
+            told.format(name=name, before=before[name], now=now[name]) for name in names if before[name] != now[name]
+        ]
         return found
 
     def write(self, files: RunFiles, *, finished: bool = False) -> None:

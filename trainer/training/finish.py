@@ -20,6 +20,7 @@ from ..runs.paths import LOG, RunFiles
 from ..runs.report import SavedLora, training_report
 from .prepare import PreparedRun
 from .result import RunResult
+from .sharing import sharing_lines
 from .state import TrainingState
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ class Finish:
     def measure(self, state: TrainingState, adapters: Adapters) -> None:
         """Measure what the model makes with the LoRA and without it, and write what was compared."""
         seconds = state.previews.seconds_per_sampling_step
-        for name, content in self._run.evaluation.measure(adapters, state.seconds, seconds).items():
+        measured = self._run.evaluation.measure(adapters, state.seconds, seconds)
+        for name, content in measured.items() if self._engine.writes else ():
             with self._best_effort.writing(f"The file {name}"):
                 self._files.write_shown(name, content)
 
@@ -127,6 +129,7 @@ class Finish:
         """Return the report lines about everything that was measured besides the loss."""
         run = self._run
         return [
+            *sharing_lines(run.config, self._engine.processes),
             *state.memory.lines(),
             self._run.room.line,
             *state.anomalies.lines(),

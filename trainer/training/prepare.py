@@ -9,6 +9,7 @@ from ..config import ResolvedConfig, TrainingConfig
 from ..data.base import Dataset
 from ..data.batch_sampler import BatchSampler
 from ..data.cache import TensorCache
+from ..distributed.processes import current
 from ..evaluation.choose_evaluation import evaluation_of
 from ..evaluation.result_evaluation import ResultEvaluation, is_measured
 from ..evaluation.validation import Validation, prepare_validation
@@ -83,7 +84,7 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
     Raises:
         CrucibleError: an example cannot be encoded, or settings do not suit the base model.
     """
-    config, controls = plan.config, base_model.memory
+    config, controls, processes = plan.config, base_model.memory, current()
     chosen, room = refuse_unsuitable(base_model, plan, files.folder)
     reasons = plan.plan.resolved.reasons | chosen
     if plan.initial is not None:
@@ -95,7 +96,7 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
         dropout, encode_captions = config.caption_dropout_rate, not config.train_text_encoder
         return base_model.cache_inputs(to_encode, cache, dropout, encode_captions, callbacks.preparing)
 
-    examples = controls.first_that_fits(twice(encode_examples)).required()
+    examples = controls.do_together(encode_examples)
     groups = [example.group for example in examples]
     batches = BatchSampler(groups, config.batch_size, config.gradient_accumulation_steps, config.seed)
     if plan.given.epochs:
@@ -103,12 +104,15 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
     sampling = sampling_of(config, dataset)
     validation = None
     if dataset.validation_names or is_measured(config):
-        validation = controls.first_that_fits(
-            twice(lambda: prepare_validation(base_model, dataset, config, cache, callbacks.preparing))
-        ).required()
+        validation = controls.do_together(
+            lambda: prepare_validation(base_model, dataset, config, cache, callbacks.preparing)
+        )
     evaluation = evaluation_of(base_model, dataset, config, sampling, validation)
     all_samplings = [sampling, *evaluation.samplings]
-    controls.first_that_fits(twice(lambda: base_model.previewer.prepare(all_samplings))).required()
+    if processes.joint:
+        controls.do_together(lambda: base_model.previewer.prepare(all_samplings))
+    elif processes.is_main:  # which draws all samples
+        controls.first_that_fits(twice(lambda: base_model.previewer.prepare(all_samplings))).required()
     base_model.release_encoders()
     return PreparedRun(
         base_model=base_model,

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..config import TrainingConfig
 from ..data.base import Dataset
-from ..data.cache import TensorCache
+from ..data.cache import Job, TensorCache
 from ..data.text.examples import TextExample
 from ..data.text.rendering import has_conversations, prompt_tokens
 from ..data.text.rows import Row, Turn
@@ -83,11 +83,12 @@ def with_own_answers(
     if not (prompts and isinstance(dataset, TakesRegularization) and isinstance(base_model, LanguageBaseModel)):
         return dataset, plan.examples, []
     setting = f"{identity}|{base_model.encoders_identity()}|{config.mixed_precision}|{config.max_new_tokens}"
-    answers: list[Answer] = []
-    for start in range(0, len(prompts), AT_ONCE):
-        some = prompts[start : start + AT_ONCE]
-        answers += _answered(base_model, some, setting, config.max_new_tokens, cache)
-        progress(len(answers), len(prompts), "regularization rows")
+    jobs = [
+        _to_answer(base_model, prompts[start : start + AT_ONCE], setting, config.max_new_tokens)
+        for start in range(0, len(prompts), AT_ONCE)
+    ]
+    cache.fill(jobs, progress, base_model.memory.is_out_of_memory)
+    answers = [Answer(text, tuple(ids), stopped) for job in jobs for text, ids, stopped in cache.get(job.key)]
     written = zip(_rows(base_model, prompts, [answer.text for answer in answers]), answers, strict=True)
     kept = [(row, answer) for row, answer in written if answer.text.strip()]
     rows, cut = [row for row, _ in kept], {row.name for row, answer in kept if not answer.stopped}
@@ -122,10 +123,8 @@ def _rows(base_model: LanguageBaseModel, prompts: Sequence[Prompt], answers: Seq
     return rows
 
 
-def _answered(
-    base_model: LanguageBaseModel, prompts: Sequence[Prompt], setting: str, longest: int, cache: TensorCache
-) -> list[Answer]:
-    """Return the likeliest answer to each prompt, from the cache if it is there."""
+def _to_answer(base_model: LanguageBaseModel, prompts: Sequence[Prompt], setting: str, longest: int) -> Job:
+    """Return the job of writing the likeliest answer to each prompt, as (text, tokens, whether it has ended)."""
     tokens = [prompt_tokens(base_model.renderer, prompt) for prompt in prompts]
 
     def answers(at_once: int) -> list[tuple[str, list[int], bool]]:
@@ -137,8 +136,8 @@ def _answered(
         attempts = [Attempt(f"{count} at once", partial(answers, count)) for count in (AT_ONCE, 1)]
         return base_model.memory.first_that_fits(attempts).required()
 
-    found = cache.get(f"own answers|{setting}|{tokens}", written)
-    return [Answer(text, tuple(ids), stopped) for text, ids, stopped in found]
+    count = len(prompts)
+    return Job(f"own answers|{setting}|{tokens}", written, "regularization rows", cost=count, count=count)
 
 
 def _without_stop(example: TextExample, stop_token: int) -> TextExample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from ..config import TrainingConfig
 from ..data.base import Dataset
+from ..distributed.processes import Processes, current
 from ..errors import CrucibleError
 from ..events.callbacks import Callbacks
 from ..files.atomic import require_writable
@@ -24,9 +25,10 @@ from ..runs.checkpoint import Checkpoints, read_state
 from ..runs.log import read_log
 from ..runs.paths import LOG, RunFiles
 from ..runs.record import RunRecord, known_runs, lora_session
-from .plan import plan_run
+from .plan import RunPlan, plan_run
 from .result import RunResult
 from .run import run_training
+from .sharing import require_rows, require_same_run
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +66,14 @@ def train_or_resume(
     # An output name from a node has not been validated with the config.
     config = config.model_copy(update={"output_name": check_output_name(config.output_name)})
     plan = plan_run(base_model, dataset, config)
-    known = known_runs(lora_folder, runs_folder)
-    number = 1 + max((other.number for _, other in known), default=0)
     base = f"{plan.identity}|{base_model.encoders_identity()}"
-    record = RunRecord.of(base, plan.plan, plan.initial, number)
+    record, processes = RunRecord.of(base, plan.plan, plan.initial, 0), current()
+    require_same_run(record, processes)
+    require_rows(plan.config, processes)
+    if not processes.is_main:
+        return _follow(base_model, plan, config, processes, callbacks)
+    known = known_runs(lora_folder, runs_folder)
+    record = replace(record, number=1 + max((other.number for _, other in known), default=0))
     if retrain:
         start = _Start()
     elif config.resume_from_checkpoint:
@@ -75,6 +81,7 @@ def train_or_resume(
     else:
         start = _found(record, known)
     if start.is_finished and start.earlier:
+        processes.from_main(None)
         return _finished(start.earlier)
     for folder in dict.fromkeys((lora_folder, runs_folder)):
         require_writable(folder, "The LoRA or another file of its run")
@@ -89,12 +96,27 @@ def train_or_resume(
             files.take_history(start.earlier)
         if start.note:
             plan = plan.with_notes(start.note)
-        result = run_training(base_model, plan, files, callbacks, start.state)
+        processes.from_main([files.name, str(files.lora), str(files.folder), files.session])
+        state = processes.state_from_main(start.state)
+        result = run_training(base_model, plan, files, callbacks, state)
         try:
             record.write(files, finished=True)
         except CrucibleError as error:  # everything is saved; only the next start will not see that the run is finished
             log.warning("%s", error)
     return result
+
+
+def _follow(
+    base_model: BaseModel, plan: RunPlan, config: TrainingConfig, processes: Processes, callbacks: Callbacks | None
+) -> RunResult:
+    """Train along with the main process, which alone decides where the run starts and writes its files."""
+    told = processes.from_main(None)
+    if told is None:
+        nowhere_written = Path(config.output_name)
+        return RunResult(RunFiles(config.output_name, nowhere_written, nowhere_written, ""))
+    name, lora, folder, session = told
+    files = RunFiles(name, Path(lora), Path(folder), session)
+    return run_training(base_model, plan, files, callbacks, processes.state_from_main(None))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from ..distributed.processes import current
 from ..errors import CrucibleError
 from ..events.callbacks import Callbacks
 from ..hardware.out_of_memory import forget_tensors
@@ -49,7 +50,7 @@ def run_training(
     try:
         _train(base_model, plan, callbacks or Callbacks(), start, result)
     except BaseException as error:  # ComfyUI's Cancel and Ctrl-C are not Exceptions
-        if start is None and not result.losses:
+        if current().is_main and start is None and not result.losses:
             files.give_up()
         if base_model.memory.is_out_of_memory(error):
             forget_tensors(error)
@@ -87,4 +88,4 @@ def _train(
             if lower is None or trainer is None:
                 raise
             log.warning("%s\nThe run therefore continues at resolution %d.", error, lower)
-            resolution, start = lower, trainer.good
+            resolution, start = lower, current().state_from_main(trainer.good)

@@ -52,11 +52,13 @@ class Trainer:
 
     Attributes:
         state: the state of the run; set once training has begun.
-        good: the last state that the run can go back to; set once training has begun.
+        good: the last state that the run can go back to; set once training has begun, and empty in processes that do
+            not write the files of the run.
     """
 
     state: TrainingState
     good: Snapshot
+    _log: RunLog | None = None
 
     def __init__(
         self, run: PreparedRun, engine: Engine, files: RunFiles, callbacks: Callbacks, result: RunResult
@@ -87,16 +89,21 @@ class Trainer:
         except StoppedEarly:
             pass
         except BaseException as stop:  # ComfyUI's Cancel and Ctrl-C are not Exceptions
-            if self.state.stepper.mid_step or not self.state.stepper.is_finite():
-                self._go_back()
-            if self.state.step:
-                self._write_checkpoint()
-                self._wait_for_checkpoint()
-                self._finish.keep(self.state, stop)
+            if self._engine.writes:
+                self._keep(stop)
             raise
         finally:
             self._plot_losses()
         self._finish_training()
+
+    def _keep(self, stop: BaseException) -> None:
+        """Save the state and the LoRA of a run that is being stopped, without the help of other processes."""
+        if self.state.stepper.mid_step or not self.state.stepper.is_finite():
+            self._restore(self.good)
+        if self.state.step:
+            self._write_checkpoint()
+            self._wait_for_checkpoint()
+            self._finish.keep(self.state, stop)
 
     def _begin(self, adapters: Adapters, start: Snapshot | None) -> None:
         """Set up everything that trains these adapters, in its initial state or restored from a snapshot."""
@@ -144,15 +151,16 @@ class Trainer:
             self._step_time,
             self._result,
         )
-        with self._best_effort.writing("The config"):
-            self._files.write_config(run.config_to_write, run.dataset.not_in_folder)
+        if self._engine.writes:
+            with self._best_effort.writing("The config"):
+                self._files.write_config(run.config_to_write, run.dataset.not_in_folder)
         if start is not None:
             state.restore(start)
             self._checkpoints.last_step = state.step
             self._require_finite("that this run was to be resumed from")
             state.memory.restore(start["memory"])
-        self.good = state.snapshot()
-        self._log = RunLog(self._files.folder, run.dataset.unit, state.step)
+        self.good = state.snapshot() if self._engine.writes else {}
+        self._open_log()
         self._trackers = Trackers(config, self._files, self._best_effort, state.step, self._engine.writes)
 
     def _do_steps(self) -> None:
@@ -199,8 +207,9 @@ class Trainer:
         state.step = report.step
         state.losses.append(report.loss)
         state.memory.after_step(report)
-        with self._best_effort.writing("The log"):
-            self._log.write(report)
+        if self._log is not None:
+            with self._best_effort.writing("The log"):
+                self._log.write(report)
         self._trackers.step(report)
         state.evaluator.after_step(report)
         state.hard_examples.add(report.rows)
@@ -213,7 +222,8 @@ class Trainer:
     def _do_what_is_due(self) -> None:
         """Validate, draw samples and write a checkpoint after the current step, or before the first, if they are due.
 
-        What a resumed run did before it stopped at this step is not repeated.
+        What a resumed run did before it stopped at this step is not repeated. Processes that write nothing go on to the
+        next step meanwhile, and wait there.
         """
         config, state = self._config, self.state
         if (measured := state.evaluator.validate_when_due()) is not None:
@@ -224,12 +234,22 @@ class Trainer:
         if (
             state.step % config.sample_every_n_steps == 0
             and state.step < config.max_train_steps
-            and not state.previews.are_drawn(state.step)
+            and self._draws
+            and not self._samples_are_drawn()
         ):
             with state.stepper.weights_for_use():
                 self._draw_samples()
-        if state.step and self._checkpoints.is_due(state.step, config.save_steps):
+        if self._engine.writes and state.step and self._checkpoints.is_due(state.step, config.save_steps):
             self._write_checkpoint()
+
+    @property
+    def _draws(self) -> bool:
+        """Whether this process takes part in drawing samples."""
+        return self._engine.writes or self._engine.processes.joint
+
+    def _samples_are_drawn(self) -> bool:
+        drawn, processes = self.state.previews.are_drawn(self.state.step), self._engine.processes
+        return processes.from_main(drawn) if processes.joint else drawn
 
     def _draw_samples(self) -> None:
         samples = self.state.previews.draw(self._adapters, self.state.step)
@@ -240,6 +260,12 @@ class Trainer:
     def _finish_training(self) -> None:
         """Save the results of a run that reached its end, and draw the last samples."""
         state, kept = self.state, self._config.checkpoints_kept
+        if not self._engine.writes:
+            if self._draws:
+                with state.stepper.weights_for_use():
+                    self._draw_samples()
+                    self._finish.measure(state, self._adapters)
+            return
         if kept:
             self._write_checkpoint()
         self._wait_for_checkpoint()  # before the LoRA fills a disk that is nearly full
@@ -269,8 +295,7 @@ class Trainer:
             return
         self.good = checkpoint.state
         self._wait_for_checkpoint()
-        if self._engine.writes:
-            self._checkpoints.write(checkpoint)
+        self._checkpoints.write(checkpoint)
 
     def _checkpoint(self) -> Checkpoint:
         with self.state.stepper.weights_for_use():
@@ -297,12 +322,21 @@ class Trainer:
         Raises:
             CrucibleError: the run has gone back too often.
         """
-        self.state.go_back(self.good)
-        self._checkpoints.last_step = self.state.step
-        self._log = RunLog(self._files.folder, self._run.dataset.unit, self.state.step)
+        self._restore(self._engine.processes.state_from_main(self.good))
         self.state.anomalies.raise_when_hopeless(self.state.step, self._files.lora)
         log.warning("Went back to the state after step %d.", self.state.step)
         return self.state.step
+
+    def _restore(self, good: Snapshot) -> None:
+        self.state.go_back(good)
+        self._checkpoints.last_step = self.state.step
+        self._open_log()
+
+    def _open_log(self) -> None:
+        """Begin or continue the log after the current step, in the process that writes it."""
+        self._log = None
+        if self._engine.writes:
+            self._log = RunLog(self._files.folder, self._run.dataset.unit, self.state.step)
 
     def _require_finite(self, which: str) -> None:
         """Check that no weight is NaN or infinite.
@@ -321,7 +355,7 @@ class Trainer:
             )
 
     def _plot_losses(self) -> None:
-        if self.state.step and can_plot():
+        if self._log is not None and self.state.step and can_plot():
             with self._best_effort.writing("The plot of the losses"):
                 save_training_plot(
                     self._log.path,

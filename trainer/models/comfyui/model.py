@@ -118,7 +118,8 @@ class ComfyUIBaseModel(DiffusionBaseModel):
             progress(done, total, what)
 
         encoders = ComfyUIEncoders(self._loaded.patcher.model, self._clip, self._vae)
-        return cached_examples(examples, encoders, cache, caption_dropout, encode_captions, checked)
+        is_oom = self.memory.is_out_of_memory
+        return cached_examples(examples, encoders, cache, caption_dropout, encode_captions, checked, is_oom)
 
     def release_encoders(self) -> None:
         memory.unload_all()

@@ -3,6 +3,7 @@ training."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...data.cache import TensorCache
+from ...data.cache import Job, TensorCache
 from ...data.images.examples import ImageExample, View
+from ...distributed.processes import IsOutOfMemory
 from ...errors import CrucibleError
+from ...hardware.out_of_memory import is_out_of_memory
 from ...seeding import generator
 from ..examples import CachedExample, Progress
 
@@ -116,6 +119,7 @@ def cached_examples(
     dropout: float,
     encode_captions: bool,
     progress: Progress,
+    is_oom: IsOutOfMemory = is_out_of_memory,
 ) -> list[CachedExample[Inputs]]:
     """Encode the images and captions that are not in the cache.
 
@@ -126,6 +130,7 @@ def cached_examples(
         dropout: the probability that a caption is dropped, from 0 to 1.
         encode_captions: whether to encode captions too; False if the text encoders are trained.
         progress: a function called with (done, total, what is being done).
+        is_oom: a function that returns whether an error is an out-of-memory error.
 
     Returns:
         The examples in the same order. An example that occurs several times stays one object.
@@ -134,20 +139,19 @@ def cached_examples(
         CrucibleError: an image cannot be encoded, or its latent contains NaN or infinite values.
     """
     distinct = list({id(example): example for example in examples}.values())
-    views = {_view_key(view, encoders): (view, example.name) for example in distinct for view in example.views}
+    views = {
+        _view_key(view, encoders): (view, example.name, math.prod(example.size))
+        for example in distinct
+        for view in example.views
+    }
     captions = {}
     if encode_captions:
         captions = {_caption_key(text, encoders): text for example in distinct for text in example.captions}
         captions[_caption_key("", encoders)] = ""
-    missing_views = {key: value for key, value in views.items() if not cache.holds(key)}
-    missing_captions = {key: text for key, text in captions.items() if not cache.holds(key)}
-    total = len(missing_views) + len(missing_captions)
-    for done, (key, text) in enumerate(missing_captions.items()):
-        progress(done, total, "encoding captions")
-        cache.get(key, partial(encoders.caption, text))
-    for done, (key, (view, name)) in enumerate(missing_views.items(), start=len(missing_captions)):
-        progress(done, total, "encoding images")
-        cache.get(key, partial(_encoded, view, name, encoders))
+    jobs = [Job(key, partial(encoders.caption, text), "encoding captions") for key, text in captions.items()]
+    for key, (view, name, size) in views.items():
+        jobs.append(Job(key, partial(_encoded, view, name, encoders), "encoding images", size))
+    cache.fill(jobs, progress, is_oom)
 
     def latent(key: str, name: str) -> Callable[[], Latent]:
         return lambda: Latent(**_fetched(cache, key, name))

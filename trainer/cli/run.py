@@ -38,15 +38,10 @@ def facts_of(result: RunResult) -> dict[str, Any]:
     """Return what `--json` tells about the result of a run."""
     from ..runs.paths import REPORT
 
-    files, verdict = result.files, result.verdict
-    return {
-        "name": files.name,
-        "lora": str(files.lora),
-        "folder": str(files.folder),
-        "report": str(files.folder / REPORT),
-        "steps": len(result.losses),
-        "loss": result.losses[-1] if result.losses else None,
-        "verdict": None if verdict is None else verdict.word,
-        "reasons": [] if verdict is None else list(verdict.reasons),
-        "advice": [] if verdict is None else list(verdict.advice),
-    }
+        def sampled(step: int, steps: int, samples: Image | tuple[str, ...]) -> None:
+            if isinstance(samples, tuple) and samples:
+                bar.write(f"Sample after step {step} of {steps}: {shorten(samples[-1], SAMPLE_SHOWN, placeholder='…')}")
+
+        # Of several processes, only the main one shows anything.
+        callbacks = Callbacks(lambda *_: check()) if quiet else Callbacks(preparing, stepped, sampled)
+        return train_or_resume(base_model, dataset, config, folder, folder, callbacks, retrain=retrain)

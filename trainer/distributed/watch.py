@@ -90,6 +90,8 @@ class Watch:
             LostProcess, FailedElsewhere, KeyboardInterrupt: what happened to the other process.
         """
         self._suspects = True
+        with suppress(RuntimeError), self._lock:
+            self._store.set(f"{self._prefix}/suspect", "1")  # not all have a connection to the lost one
         until = time.monotonic() + SILENT_SECONDS
         while time.monotonic() < until:
             self.check()
@@ -115,10 +117,11 @@ class Watch:
         if self._processes.is_main:
             with self._lock:
                 self._store.set(done, "1")
+            others = self._processes.count - (1 if self._lost is None else 2)
             until = time.monotonic() + LEAVE_SECONDS
             while time.monotonic() < until:
                 with self._lock:
-                    if self._store.add(gone, 0) >= self._processes.count - 1:
+                    if self._store.add(gone, 0) >= others:
                         return
                 time.sleep(BEAT_SECONDS / 10)
             return
@@ -141,6 +144,7 @@ class Watch:
                 with self._lock:
                     self._store.set(self._keys[self._processes.rank], str(count))
                     values = self._store.multi_get(self._keys)
+                    self._suspects = self._suspects or self._store.check([f"{self._prefix}/suspect"])
                     failed = self._store.get(f"{self._prefix}/failed") if self._has_failed() else None
             except RuntimeError:
                 self._lose(0, "the place where all processes meet is gone with it")

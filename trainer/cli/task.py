@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def require_task(task: TaskType, base_model: str, train_data_dir: str) -> None:
     of_other_task = _of_images if task == "text-generation" else _of_texts
     if found := of_other_task(base_model, train_data_dir):
         raise CrucibleError(found)
+
+
+def is_language_model(base_model: str) -> bool:
+    """Return whether a base model makes texts: its files say so, or it is a name on the hub."""
+    if _language_model(base_model):
+        return True
+    return not Path(base_model).expanduser().exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", base_model) is not None
 
 
 def _of_texts(base_model: str, train_data_dir: str) -> str:

@@ -41,7 +41,7 @@ def add_config_options(parser: argparse.ArgumentParser, *, several: bool = False
         "--reserve_memory", metavar="GB", help="memory to leave free for other programs, the same as reserve_memory: GB"
     )
     parser.add_argument(
-        "--download", action="store_true", help="download the language model from the hub if it is not there"
+        "--download", action="store_true", help="download the model from the hub if it is not there"
     )
 
 

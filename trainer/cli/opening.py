@@ -43,7 +43,7 @@ def open_base_model(
     Args:
         check_interrupt: a function called before each batch; it may raise to stop.
         weights: whether the model will be trained. Without, it can only tell what it could be trained with.
-        download: whether a language model may be downloaded.
+        download: whether the model may be downloaded.
 
     Raises:
         CrucibleError: there is no such model, or it cannot be trained.
@@ -57,18 +57,37 @@ def _opened(config: TrainingConfig, check_interrupt: Callable[[], None], *, weig
         from .texts import language_model
 
         return language_model(config, check_interrupt, weights=weights, download=download)
-    if download:
-        raise CrucibleError(
-            f"--download fetches language models only, but this config trains images on {config.base_model}. Download "
-            "the model in diffusers' format yourself, set base_model to its folder, and leave --download out."
-        )
     if opened_by_comfyui(config):
         return open_with_comfyui(config, check_interrupt)
+    _refuse_further_files(config)
     _silence_diffusers()
     from ..models.diffusers.model import DiffusersBaseModel
 
     assert config.base_model is not None
-    return DiffusersBaseModel(config.base_model, check_interrupt, weights=weights)
+
+    def progress(done: int, total: int, file: str) -> None:
+        check_interrupt()
+        display().working("Downloading", done, total, "B", file)
+
+    return DiffusersBaseModel(
+        config.base_model,
+        check_interrupt,
+        weights=weights,
+        download=download,
+        progress=progress,
+        announce=display().say,
+    )
+
+
+def _refuse_further_files(config: TrainingConfig) -> None:
+    names = ("text_encoders", "clip_type", "vae")
+    given = [name for name in names if getattr(config, name) is not None]
+    if given:
+        raise CrucibleError(
+            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} set, but diffusers opens base_model = "
+            f"{config.base_model}, and takes all parts of a model from its folder, so this would be ignored. Remove "
+            "it, or let ComfyUI open the file (COMFYUI_PATH, loader: comfyui)."
+        )
 
 
 def base_model_remarks(config: TrainingConfig) -> list[str]:

@@ -112,8 +112,8 @@ def _download(
     sizes = {name: all_sizes[name] for name in repository.wanted(list(all_sizes))}
     if not sizes:
         raise CrucibleError(
-            f"{repo} has no {repository.weights} at revision {info.sha}, and weights in other formats are never loaded, "
-            f"because they can run code. Nothing was downloaded. Choose another {kind}."
+            f"{repo} has no {repository.weights} at revision {info.sha}, and weights in other formats are never "
+            f"loaded, because they can run code. Nothing was downloaded. Choose another {kind}."
         )
     total = sum(sizes.values())
     announce(

@@ -128,6 +128,14 @@ def require_a_lora(path: Path, header: LoraHeader) -> None:
     )
 
 
+def file_kind(keys: Iterable[str]) -> str:
+    """Return what a file with these keys is, such as "a checkpoint" or "a LoRA"; "" if it is unknown."""
+    keys = list(keys)
+    if any(map(is_adapter_key, keys)) or other_method(keys):
+        return "a LoRA"
+    return next((kind for kind, pattern, _ in _OTHER_FILES if any(re.search(pattern, key) for key in keys)), "")
+
+
 def other_method(keys: Iterable[str]) -> str:
     """Return the name of an adapter method that cannot be read from a file with these keys; "" if there is none."""
     keys = list(filter(_OF_OTHER_METHODS.search, keys))

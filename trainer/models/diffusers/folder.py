@@ -18,9 +18,7 @@ from ..diffusion.name_warnings import distilled_warning, warning_of_name
 from ..diffusion.objective import PredictionType
 from .families import FAMILIES, Family
 from .families.base import Config
-
-INDEX = "model_index.json"
-"""The file that makes a folder a pipeline of diffusers."""
+from .pipeline_files import INDEX
 
 _PREDICTIONS = ("epsilon", "v_prediction")
 _NOT_FROM_PROMPTS = {
@@ -57,6 +55,7 @@ class DiffusersFolder:
         family: what is particular to its kind of pipeline.
         index: the content of its model_index.json.
         scheduler: the config of its scheduler.
+        file: the single file that has its weights, if these are not in the folder.
     """
 
     path: Path
@@ -67,6 +66,7 @@ class DiffusersFolder:
     family: Family
     index: Config
     scheduler: Config
+    file: Path | None = None
 
     @property
     def kinds(self) -> dict[str, str]:

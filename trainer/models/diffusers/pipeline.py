@@ -23,7 +23,8 @@ from ..diffusion.inputs import Encoders
 from ..identity import weights_hash
 from .families.base import Encoded
 from .folder import DiffusersFolder
-from .weight_files import variant_of
+from .pipeline_files import variant_of
+from .single_file import load_single_file
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,8 @@ def _loaded(source: DiffusersFolder) -> Any:
     and language models keep the dtype of their files, because in float32 they may not fit into main memory.
     """
     family, kinds = source.family, source.kinds
+    if source.file is not None:
+        return _from_file(source, source.file)
     large = [family.denoiser] if family.is_flow else []
     large += [name for name in family.text_encoders if kinds.get(name, "") not in ("", *_CLIP)]
     dtypes: dict[str, torch.dtype] = {name: _dtype(source.path / name) for name in large}
@@ -145,6 +148,18 @@ def _loaded(source: DiffusersFolder) -> Any:
     return pipeline
 
 
+def _from_file(source: DiffusersFolder, file: Path) -> Any:
+    """Return the pipeline of a single file, in the same dtypes as that of a folder."""
+    family = source.family
+    dtype = _dtype_of([file]) if family.is_flow else torch.float32
+    pipeline = load_single_file(source, dtype, dtype_argument())
+    exact = ["vae", *(name for name in family.text_encoders if source.kinds.get(name) in _CLIP)]
+    for name in exact:
+        if (part := getattr(pipeline, name, None)) is not None:
+            part.to(torch.float32)
+    return pipeline
+
+
 def dtype_argument() -> str:
     """Return the name of the argument of diffusers' loaders that sets the dtype, which has changed."""
     version = tuple(int(part) for part in diffusers.__version__.split(".")[:2])
@@ -152,9 +167,13 @@ def dtype_argument() -> str:
 
 
 def _dtype(folder: Path) -> torch.dtype:
-    """Return the dtype that most weights in a folder have; bfloat16 for one that cannot be computed with."""
+    return _dtype_of(sorted(folder.glob("*.safetensors"))[:1])
+
+
+def _dtype_of(files: Sequence[Path]) -> torch.dtype:
+    """Return the dtype that most weights in files have; bfloat16 for one that cannot be computed with."""
     types: Counter[str] = Counter()
-    for file in sorted(folder.glob("*.safetensors"))[:1]:
+    for file in files:
         types.update(kind for kind, _ in read_header(file).entries.values())
     return _DTYPES.get(types.most_common(1)[0][0], torch.bfloat16) if types else torch.bfloat16
 

@@ -143,7 +143,8 @@ def _tokenizer() -> Any:
     return made
 
 
-def _clip(width: int, *, projection: int = 0, layers: int = 2) -> Any:
+def clip(width: int, *, projection: int = 0, layers: int = 2) -> Any:
+    """Return a CLIP text encoder of a width."""
     config = transformers.CLIPTextConfig(
         vocab_size=len(_clip_tokenizer()),
         hidden_size=width,
@@ -199,7 +200,7 @@ def _flow(**more: Any) -> Any:
 def _stable_diffusion(unet: Any, **scheduler: Any) -> Any:
     return diffusers.StableDiffusionPipeline(
         vae=_vae(4),
-        text_encoder=_clip(TEXT),
+        text_encoder=clip(TEXT),
         tokenizer=_clip_tokenizer(),
         unet=unet,
         scheduler=_noise(**scheduler),
@@ -212,8 +213,8 @@ def _stable_diffusion(unet: Any, **scheduler: Any) -> Any:
 def _sdxl(unet: Any) -> Any:
     return diffusers.StableDiffusionXLPipeline(
         vae=_vae(4),
-        text_encoder=_clip(TEXT // 2),
-        text_encoder_2=_clip(TEXT // 2, projection=POOLED),
+        text_encoder=clip(TEXT // 2),
+        text_encoder_2=clip(TEXT // 2, projection=POOLED),
         tokenizer=_clip_tokenizer(),
         tokenizer_2=_clip_tokenizer(),
         unet=unet,
@@ -226,9 +227,9 @@ def _sd3(transformer: Any) -> Any:
         transformer=transformer,
         scheduler=_flow(shift=3.0),
         vae=_vae(16, scaling_factor=1.5305, shift_factor=0.0609),
-        text_encoder=_clip(TEXT // 2, projection=POOLED // 2),
+        text_encoder=clip(TEXT // 2, projection=POOLED // 2),
         tokenizer=_clip_tokenizer(),
-        text_encoder_2=_clip(TEXT // 2, projection=POOLED // 2),
+        text_encoder_2=clip(TEXT // 2, projection=POOLED // 2),
         tokenizer_2=_clip_tokenizer(),
         text_encoder_3=randomise(transformers.T5EncoderModel(transformers.T5Config(**_T5)), 3),
         tokenizer_3=_tokenizer(),
@@ -240,7 +241,7 @@ def _flux(transformer: Any) -> Any:
         transformer=transformer,
         scheduler=_flow(**FLUX_SHIFT),
         vae=_vae(16, scaling_factor=0.3611, shift_factor=0.1159),
-        text_encoder=_clip(POOLED),
+        text_encoder=clip(POOLED),
         tokenizer=_clip_tokenizer(),
         text_encoder_2=randomise(transformers.T5EncoderModel(transformers.T5Config(**_T5)), 3),
         tokenizer_2=_tokenizer(),

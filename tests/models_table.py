@@ -14,14 +14,21 @@ NAMES = {"native": "ComfyUI layer names", "diffusers": "diffusers layer names", 
 def table() -> str:
     """Return the Markdown table of all architectures of image and video models that have a name of their own."""
     from lora_crucible.formats.architectures import ARCHITECTURES
+    from lora_crucible.models.diffusers.families import FAMILIES
 
-    lines = ["| model | LoRA file format | file loads in | resolution |", "|---|---|---|---|"]
+    through_diffusers = {id: family for family in FAMILIES.values() for id in family.architectures}
+    lines = [
+        "| model | LoRA file format | file loads in | resolution | trained through diffusers |",
+        "|---|---|---|---|---|",
+    ]
     for row in ARCHITECTURES.values():
         if row.id in ("demo", "language", "unknown"):
             continue
         form = f"kohya, {NAMES[row.naming]}" if row.is_kohya else f"`{row.prefix}…`, {NAMES[row.naming]}"
         readers = "ComfyUI, diffusers" if row.diffusers_loader else "ComfyUI"
-        lines.append(f"| {row.name} | {form} | {readers} | {row.native_resolution} |")
+        family = through_diffusers.get(row.id)
+        pipeline = f"`{family.pipeline}`" if family else ""
+        lines.append(f"| {row.name} | {form} | {readers} | {row.native_resolution} | {pipeline} |")
     return "\n".join(lines) + "\n"
 
 

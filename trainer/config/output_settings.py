@@ -20,8 +20,8 @@ class OutputSettings(BaseModel):
     base_model: str | None = setting(
         None,
         "Base model",
-        "The model to train on: `demo`, the folder of a diffusers model, or a language model as a folder in "
-        "transformers' format or as owner/name on the Hugging Face hub. In ComfyUI it is the MODEL input.",
+        "The model to train on: `demo`, a .safetensors file or a folder in diffusers' format, a language model's "
+        "folder in transformers' format, or owner/name on the Hugging Face hub. In ComfyUI it is the MODEL input.",
         group="run",
         aliases=("pretrained_model_name_or_path", "model_name_or_path", "model_name"),
         path="path_or_name",

@@ -30,7 +30,7 @@ from .yaml_file import read_settings
 
 PLACEHOLDERS: dict[TaskType, dict[str, tuple[str, str]]] = {
     "text-to-image": {
-        "base_model": ("path/to/a/model", "the folder of an SD1.5 or SDXL model in diffusers format, or demo"),
+        "base_model": ("path/to/a/model", "a .safetensors file, a folder in diffusers' format, or demo"),
         "train_data_dir": ("path/to/images", "the folder of the images and their captions, or demo"),
     },
     "text-generation": {

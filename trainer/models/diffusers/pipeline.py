@@ -227,8 +227,8 @@ class PipelineEncoders(Encoders):
             step = patch * sides[0] // shape[-2]
             raise CrucibleError(
                 f"{name} is trained at {sides[1]} x {sides[0]} pixels, and this model cuts images into squares of "
-                f"{step} x {step} pixels, which do not fit. Set bucket_step to a multiple of {step}, and resolution "
-                "to at least 256."
+                f"{step} x {step} pixels, which do not fit. Set bucket_step to a multiple of {step}. Resolutions "
+                "below 256 have steps of 16 pixels at most."
             )
 
     def _latent_in_tiles(self, rows: Tensor) -> Tensor:

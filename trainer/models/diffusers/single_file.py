@@ -31,13 +31,10 @@ from .pipeline_files import INDEX, is_small_file, variant_of
 log = logging.getLogger(__name__)
 
 PIPELINES = {
-    "sd15": "StableDiffusionPipeline",
-    "sd2": "StableDiffusionPipeline",
-    "sd2_v": "StableDiffusionPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-    "flux1": "FluxPipeline",
-    "z_image": "ZImagePipeline",
+    id: family.pipeline
+    for family in FAMILIES.values()
+    for id in family.architectures
+    if hasattr(getattr(diffusers, family.pipeline, None), "from_single_file")
 }
 """The pipelines that diffusers loads from a single file, by the architecture's id."""
 

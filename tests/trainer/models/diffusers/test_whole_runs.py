@@ -14,7 +14,6 @@ from lora_crucible.data.images.load import load_dataset
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
-from lora_crucible.models.examples import CachedExample
 from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
 
@@ -55,19 +54,15 @@ def train(folder: Path, base: Path, stop_after: int | None = None, **values: Any
     return train_or_resume(model, dataset, config, folder, folder, Callbacks(stepped=stepped))
 
 
-def resolution(name: str) -> int:
-    return 256 if name == "wan22_5b" else 64  # its smallest square of pixels is wider than the buckets of 64 allow
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tiny_pipelines.DENOISERS)
 def test_a_run_in_two_parts_equals_one_in_one(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pipelines.narrow_flux_loras(monkeypatch)
     base = tiny_pipelines.saved(name, tmp_path / "base")
-    whole = train(tmp_path / "one", base, resolution=resolution(name))
+    whole = train(tmp_path / "one", base)
     with pytest.raises(Stop):
-        train(tmp_path / "two", base, stop_after=4, resolution=resolution(name))
-    parts = train(tmp_path / "two", base, resolution=resolution(name))
+        train(tmp_path / "two", base, stop_after=4)
+    parts = train(tmp_path / "two", base)
     assert parts.losses == whole.losses[-len(parts.losses) :]
     one, other = read_lora(whole.files.lora)[0], read_lora(parts.files.lora)[0]
     assert one.keys() == other.keys()
@@ -81,8 +76,7 @@ def test_a_run_in_two_parts_equals_one_in_one(name: str, tmp_path: Path, monkeyp
 def test_bf16_and_checkpointing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pipelines.narrow_flux_loras(monkeypatch)
     base = tiny_pipelines.saved(name, tmp_path / "base", dtype=torch.bfloat16)
-    values = {"resolution": resolution(name), "mixed_precision": "bf16", "gradient_checkpointing": True}
-    result = train(tmp_path / "out", base, **values)
+    result = train(tmp_path / "out", base, mixed_precision="bf16", gradient_checkpointing=True)
     assert all(loss > 0 for loss in result.losses)
     assert all(tensor.isfinite().all() for tensor in read_lora(result.files.lora)[0].values())
 
@@ -99,6 +93,7 @@ def test_weights_keep_the_dtype_of_their_files(name: str, tmp_path: Path) -> Non
     assert all(part.dtype == torch.bfloat16 for part in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny_pipelines.DENOISERS)
 def test_a_model_without_weights_has_the_layers_of_the_model(name: str, tmp_path: Path) -> None:
     folder = str(tiny_pipelines.saved(name, tmp_path / "base"))
@@ -106,11 +101,3 @@ def test_a_model_without_weights_has_the_layers_of_the_model(name: str, tmp_path
     assert outline.layer_shapes() == whole.layer_shapes()
     assert outline.facts == whole.facts
     assert outline.device.type == "meta"
-
-
-def examples(model: DiffusersBaseModel) -> list[CachedExample]:
-    from lora_crucible.data.cache import TensorCache
-
-    dataset = load_dataset(DataSettings(train_data_dir="demo"))
-    dataset = replace(dataset, images=dataset.images[:2])
-    return model.cache_inputs(dataset.examples(64), TensorCache(None), 0.0, True, lambda *_: None)

@@ -23,6 +23,7 @@ class Family(ABC):
 
     Attributes:
         pipeline: the name of the pipeline's class.
+        architectures: the ids of its architectures.
         denoiser: the name of the part of the pipeline that is trained.
         text_encoders: the names of its text encoders.
         trainable_text_encoders: the prefixes of the layers of CLIP text encoders in LoRA files, by the encoder's name.
@@ -35,6 +36,7 @@ class Family(ABC):
     """
 
     pipeline: ClassVar[str]
+    architectures: ClassVar[tuple[str, ...]]
     denoiser: ClassVar[str] = "transformer"
     text_encoders: ClassVar[tuple[str, ...]]
     trainable_text_encoders: ClassVar[Mapping[str, str]] = {}
@@ -44,7 +46,6 @@ class Family(ABC):
     samplers: ClassVar[tuple[str, ...]]
     schedulers: ClassVar[tuple[str, ...]] = ()
 
-    @abstractmethod
     def architecture(self, denoiser: Config, prediction_type: str) -> str:
         """Return the id of the architecture of a model.
 
@@ -52,6 +53,7 @@ class Family(ABC):
             denoiser: the config of its denoiser.
             prediction_type: what it predicts.
         """
+        return self.architectures[0]
 
     def unsuitable(self, index: Config) -> str:
         """Return why a model of this family cannot be trained, as a sentence; "" if it can.

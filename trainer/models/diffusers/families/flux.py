@@ -22,11 +22,9 @@ class Flux(FlowFamily):
     """FLUX.1 dev and models with its layout."""
 
     pipeline = "FluxPipeline"
+    architectures = ("flux1",)
     text_encoders = ("text_encoder", "text_encoder_2")
     packed = 4
-
-    def architecture(self, denoiser: Config, prediction_type: str) -> str:
-        return "flux1"
 
     def distilled(self, denoiser: Config, scheduler: Config) -> str:
         return "" if denoiser.get("guidance_embeds") else "the layout of FLUX.1 schnell (no guidance embedding)"

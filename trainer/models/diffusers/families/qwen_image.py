@@ -18,11 +18,9 @@ class QwenImage(FlowFamily):
     """Qwen-Image, whose VAE sees an image as a video of one frame."""
 
     pipeline = "QwenImagePipeline"
+    architectures = ("qwen_image",)
     text_encoders = ("text_encoder",)
     packed = 4
-
-    def architecture(self, denoiser: Config, prediction_type: str) -> str:
-        return "qwen_image"
 
     def encode(self, pipeline: Any, text: str, device: torch.device) -> Encoded:
         embedding, _ = pipeline.encode_prompt(text, device=device)

@@ -24,6 +24,7 @@ class StableDiffusion(Family):
     """Stable Diffusion 1.5 and 2.x, and the demo model."""
 
     pipeline = "StableDiffusionPipeline"
+    architectures: ClassVar[tuple[str, ...]] = ("sd15", "sd2", "sd2_v")
     denoiser = "unet"
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     trainable_text_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "lora_te"}
@@ -95,6 +96,7 @@ class StableDiffusionXL(StableDiffusion):
     """Stable Diffusion XL, which also sees a pooled embedding and the size of the image."""
 
     pipeline = "StableDiffusionXLPipeline"
+    architectures: ClassVar[tuple[str, ...]] = ("sdxl",)
     text_encoders = ("text_encoder", "text_encoder_2")
     trainable_text_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 

@@ -18,10 +18,8 @@ class StableDiffusion3(FlowFamily):
     """Stable Diffusion 3 and 3.5, with two CLIP text encoders and a T5, which may be missing."""
 
     pipeline = "StableDiffusion3Pipeline"
+    architectures = ("sd3",)
     text_encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
-
-    def architecture(self, denoiser: Config, prediction_type: str) -> str:
-        return "sd3"
 
     def encode(self, pipeline: Any, text: str, device: torch.device) -> Encoded:
         embedding, _, pooled_embedding, _ = pipeline.encode_prompt(

@@ -21,10 +21,8 @@ class Wan(FlowFamily):
     """Wan 2.1 and the 5B model of Wan 2.2, trained on images as videos of one frame."""
 
     pipeline = "WanPipeline"
+    architectures = ("wan",)
     text_encoders = ("text_encoder",)
-
-    def architecture(self, denoiser: Config, prediction_type: str) -> str:
-        return "wan"
 
     def unsuitable(self, index: Config) -> str:
         second = index.get("transformer_2")

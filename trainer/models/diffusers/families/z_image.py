@@ -18,10 +18,8 @@ class ZImage(FlowFamily):
     """Z-Image, whose time runs from noise to image and whose prediction has the opposite sign."""
 
     pipeline = "ZImagePipeline"
+    architectures = ("z_image",)
     text_encoders = ("text_encoder",)
-
-    def architecture(self, denoiser: Config, prediction_type: str) -> str:
-        return "z_image"
 
     def encode(self, pipeline: Any, text: str, device: torch.device) -> Encoded:
         embeddings, _ = pipeline.encode_prompt(text, device=device, do_classifier_free_guidance=False)

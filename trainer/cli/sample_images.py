@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CrucibleError, errors_about
-from ..files.names import unused_path
+from ..files.names import unused_name
 from .exit_status import Outcome
 
 if TYPE_CHECKING:
@@ -107,4 +107,5 @@ def _output(options: argparse.Namespace) -> Path:
             "settings",
         )
     require_writable(output.parent, "The picture")
-    return unused_path(output.parent, output.name)
+    name = unused_name(output.stem, lambda one: (output.parent / f"{one}.png").exists())
+    return output.with_name(f"{name}.png")

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lora_crucible.formats.lora_file import read_lora
@@ -20,10 +20,15 @@ SECONDS = 120
 
 
 def start_training(config: Path, output: Path) -> subprocess.Popen[bytes]:
+    """Start a training; its output is appended to the file `output`."""
+    return start_command(["train", str(config)], output)
+
+
+def start_command(arguments: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
     """Start the real command line; its output is appended to the file `output`."""
     with open(output, "ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "trainer", "train", str(config)],
+            [sys.executable, "-m", "trainer", *arguments],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,

@@ -67,7 +67,7 @@ def _check(options: argparse.Namespace) -> Outcome:
     plan = plan_run(model, dataset, config)
     _, room = refuse_unsuitable(model, plan, Path(config.output_dir).expanduser())
     if config.resume_from_checkpoint:
-        with errors_about("data"):
+        with errors_about("settings"):
             read_state(Path(config.resume_from_checkpoint).expanduser())
     require_writable(Path(config.output_dir).expanduser(), "The LoRA or another file of its run")
     print("\nThe config file is valid.")

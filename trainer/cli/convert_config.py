@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import errors_about
 from ..files.names import check_output_name, unused_name
+from .exit_status import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,16 +39,19 @@ def add_convert_config_command(commands: Any) -> None:
     convert.set_defaults(command=_convert_config, needs=())
 
 
-def _convert_config(options: argparse.Namespace) -> None:
+@errors_about("settings")
+def _convert_config(options: argparse.Namespace) -> Outcome:
     from ..conversion.convert import convert, packages_of
     from ..conversion.write import report_of, yaml_of
     from ..files.atomic import write_whole
     from ..files.text import encoded
 
     conversions = convert(options.files)
+    written: list[str] = []
     for conversion, path in zip(conversions, _targets(options, conversions), strict=True):
         path = _unused(path)
         write_whole(path, encoded(yaml_of(conversion)), what="The config file")
+        written.append(str(path))
         print(report_of(conversion))
         for text in packages_of(conversion):
             print(f"To train here: {text}.")
@@ -57,6 +62,7 @@ def _convert_config(options: argparse.Namespace) -> None:
         print(f"Saved {path}.\n")
     if len(conversions) > 1:
         print(f"These are {len(conversions)} trainings, so {len(conversions)} files were written.")
+    return Outcome({"outputs": written})
 
 
 def _targets(options: argparse.Namespace, conversions: Sequence[Conversion]) -> list[Path]:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from ..config import TrainingConfig
 from ..data.base import Dataset
 from ..distributed.processes import Processes, current
-from ..errors import CrucibleError
+from ..errors import CrucibleError, errors_about
 from ..events.callbacks import Callbacks
 from ..files.atomic import require_writable
 from ..files.names import check_output_name, nowhere
@@ -173,7 +173,8 @@ def _chosen(folder: Path, record: RunRecord, lora_folder: Path) -> _Start:
     Raises:
         CrucibleError: the checkpoint is incomplete or belongs to a run that is not the same as this one.
     """
-    state = read_state(folder)
+    with errors_about("settings"):
+        state = read_state(folder)
     step = state["step"]
     run = folder.resolve().parent.parent
     other = RunRecord.read(run)
@@ -184,7 +185,8 @@ def _chosen(folder: Path, record: RunRecord, lora_folder: Path) -> _Start:
         raise CrucibleError(
             f"This run cannot be resumed from the checkpoint {folder} (resume_from_checkpoint): "
             f"{'; '.join(differences)}. Change the settings named here back to what they were, or clear "
-            "resume_from_checkpoint to start over."
+            "resume_from_checkpoint to start over.",
+            "settings",
         )
     files = RunFiles.of(run, lora_folder, other.session)
     own = files if _may_be_written(files, other) else None

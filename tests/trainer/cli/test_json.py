@@ -38,6 +38,16 @@ KEYS = {
 """The keys of each event that docs/command_line.md names, beside `event` and `config`."""
 
 
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_documentation_names_every_key():
+    page = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for event, keys in KEYS.items():
+        assert keys == set(rows[event].split("`")[3::2]), event
+
+
 def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
     def no_constant(name: str):
         raise ValueError(f"{name} is not JSON")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..doctor.comfyui import find_comfyui, python_of
 from ..doctor.requirements import FOLDER
 from ..errors import CrucibleError
+from .display import display
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
@@ -107,6 +108,23 @@ def is_model_file(base_model: str) -> bool:
     return path.is_file() or (base_model.lower().endswith(ENDINGS) and not path.is_dir())
 
 
+def refuse_unused_files(config: TrainingConfig) -> None:
+    """Refuse files that belong to a base model in a single file, if the base model is none.
+
+    Raises:
+        CrucibleError: such files are set, and would not be used.
+    """
+    set_ones = [name for name in ("text_encoders", "clip_type", "vae") if getattr(config, name) is not None]
+    if set_ones and config.base_model is not None and not is_model_file(config.base_model):
+        several = len(set_ones) > 1
+        raise CrucibleError(
+            f"{' and '.join(set_ones)} {'are' if several else 'is'} set, but base_model = {config.base_model} is no "
+            f"single file and has these parts itself, so {'they' if several else 'it'} would be ignored. Remove "
+            f"{'them' if several else 'it'}, or set base_model to a .safetensors file.",
+            "settings",
+        )
+
+
 def open_with_comfyui(config: TrainingConfig, check_interrupt: Callable[[], None]) -> BaseModel:
     """Open the base model of a config with ComfyUI's loaders, in this process.
 
@@ -121,18 +139,13 @@ def open_with_comfyui(config: TrainingConfig, check_interrupt: Callable[[], None
     from ..models.comfyui.model_files import open_files
 
     assert config.base_model is not None
-    return open_files(config.base_model, config.text_encoder_files, config.clip_type, config.vae, check_interrupt, _say)
+    say = display().say
+    return open_files(config.base_model, config.text_encoder_files, config.clip_type, config.vae, check_interrupt, say)
 
 
 def _say(text: str) -> None:
-    """Tell the user something once, whatever the number of processes, beside a command's output and progress bar."""
-    if os.environ.get("RANK", "0") != "0":
-        return
-    if "tqdm" in sys.modules:  # otherwise no bar is being drawn
-        from tqdm import tqdm
-
-        tqdm.write(text, file=sys.stderr)
-    else:
+    """Tell the user something once, whatever the number of processes, beside the output of a command."""
+    if os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr, flush=True)
 
 

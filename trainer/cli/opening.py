@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CrucibleError, errors_about
+from .comfyui import open_with_comfyui, opened_by_comfyui, refuse_unused_files
 from .display import display
 
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ def _opened(config: TrainingConfig, check_interrupt: Callable[[], None], *, weig
         from .texts import language_model
 
         return language_model(config, check_interrupt, weights=weights, download=download)
+    if download:
+        raise CrucibleError(
+            f"--download fetches language models only, but this config trains images on {config.base_model}. Download "
+            "the model in diffusers' format yourself, set base_model to its folder, and leave --download out."
+        )
+    refuse_unused_files(config)
     if opened_by_comfyui(config):
         return open_with_comfyui(config, check_interrupt)
     _refuse_further_files(config)

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from lora_crucible.cli import comfyui as module
 from lora_crucible.cli.comfyui import opened_by_comfyui
+from lora_crucible.cli.exit_status import ExitStatus
 from lora_crucible.cli.main import main
+from lora_crucible.cli.opening import open_base_model
 from lora_crucible.config import parse_config
 from lora_crucible.doctor.comfyui import python_of
 from lora_crucible.errors import CrucibleError
@@ -80,7 +82,7 @@ class TestStart:
 
     def test_it_is_not_started_again_there(self, comfyui: Path, tmp_path: Path, monkeypatch, capsys):
         monkeypatch.setenv(module.STARTED, "1")
-        assert main(["check", str(config(tmp_path))]) == 1
+        assert main(["check", str(config(tmp_path))]) == ExitStatus.MODEL
         said = capsys.readouterr().err
         assert f"The ComfyUI in {comfyui} cannot be imported by {sys.executable}" in said
         assert "loader: diffusers" in said
@@ -111,3 +113,13 @@ def test_which_base_models_comfyui_opens(comfyui: Path, tmp_path: Path, monkeypa
         opened_by_comfyui(parse_config({"base_model": "demo", "loader": "comfyui"}))
     for fact in ("loader is comfyui", str(tmp_path / "nowhere"), "main.py"):
         assert fact in str(refused.value)
+
+
+@pytest.mark.parametrize("loader", ["auto", "comfyui"])
+def test_files_of_a_model_that_has_its_own_are_refused(comfyui: Path, loader: str):
+    config = parse_config({"base_model": "demo", "vae": "my.safetensors", "clip_type": "flux", "loader": loader})
+    with pytest.raises(CrucibleError) as refused:
+        open_base_model(config, lambda: None)
+    for fact in ("clip_type and vae are set", "base_model = demo", "would be ignored", "Remove them"):
+        assert fact in str(refused.value)
+    assert refused.value.kind == "settings"

@@ -32,10 +32,14 @@ def convert_own_lora(path: Path, conversion: Conversion) -> Conversion:
             conversion.lose(name, value, "this version of LoRA Crucible has no such setting")
         elif name == "output_name" or value not in (None, SETTINGS[name].default):
             conversion.set(name, value, "")
+    conversion.settings.pop("resume_from_checkpoint", None)  # the settings are those of all of the run
     for name in [name for name in conversion.settings if SETTINGS[name].path]:
         value = str(conversion.settings[name])
         if value != "demo" and "/" not in value and "\\" not in value:
             conversion.guess(f"{name} = {value}: the file has no folders, because LoRAs are shared; write where it is")
     if continued:
+        for name in ("lora_rank", "lora_alpha", "target_modules"):
+            value = conversion.settings.pop(name, None)
+            conversion.guess(f"{name} = {value} came with the LoRA that it was trained further from, so it is left out")
         conversion.guess(f"it was trained further from {continued.get('name')}; continue_from must name that file")
     return conversion

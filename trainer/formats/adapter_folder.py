@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import CrucibleError
 from ..messages.wording import listed
+from .foreign_states import foreign_state
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -29,6 +30,9 @@ def lora_path(path: Path) -> Path:
             "s.save_file(torch.load(d + '/adapter_model.bin', weights_only=True), d + '/adapter_model.safetensors')\" "
             f'"{path}"'
         )
+    if (foreign := foreign_state(path)) is not None:
+        advice = f"Name its LoRA itself: {foreign.lora}." if foreign.lora else "It has no LoRA in safetensors."
+        raise CrucibleError(f"{path} is {foreign.what}, which is no LoRA but a folder of several files. {advice}")
     names = sorted(one.name for one in path.iterdir())
     raise CrucibleError(
         f"{path} is a folder without {WEIGHTS}, so there is no LoRA in it (it has "

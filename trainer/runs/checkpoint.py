@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import CrucibleError
 from ..files.atomic import explained, sync_folder, write_whole
 from ..files.tensor_tree import packed, unpacked
+from ..formats.foreign_states import foreign_state
 from ..formats.lora_file import write_lora
 from ..formats.lora_model import LoraModel
 from ..formats.tensor_file import data_parts, file_parts
@@ -180,8 +181,14 @@ def read_state(folder: Path) -> dict[str, Any]:
     """Read and check a state that `write_state` wrote.
 
     Raises:
-        CrucibleError: the state does not exist, is incomplete or damaged, or has another version.
+        CrucibleError: the state does not exist, is incomplete or damaged, has another version, or is one of another
+            program.
     """
+    if not (folder / STRUCTURE).is_file() and (foreign := foreign_state(folder)) is not None:
+        raise CrucibleError(
+            f"{folder} cannot be resumed: it is {foreign.what}, and only that program can go on from it. Its files are "
+            f"not opened, because pickles can run code. {foreign.advice}"
+        )
     try:
         described = json.loads((folder / STRUCTURE).read_bytes())
         content = (folder / TENSORS).read_bytes()

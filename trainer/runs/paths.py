@@ -120,8 +120,12 @@ class RunFiles:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def write_config(self, config: TrainingConfig, warning: str = "") -> None:
-        """Everything that is set and has a meaning for the run's task, under `warning` as a comment."""
-        values = config.model_dump(exclude_none=True)
+        """Write everything that is set and has a meaning for the run's task, under `warning` as a comment.
+
+        The folder of the output is the one above the file, so that the file gives the same run wherever it is moved
+        with its folder. The checkpoint that a run was resumed from is left out: the file is about all of the run.
+        """
+        values = config.model_dump(exclude_none=True, exclude={"resume_from_checkpoint"}) | {"output_dir": ".."}
         of_task = [name for name, setting in SETTINGS.items() if setting.task in (None, config.task_type)]
         ordered = {name: values[name] for name in of_task if name in values}
         text = yaml.safe_dump(ordered, allow_unicode=True, sort_keys=False)

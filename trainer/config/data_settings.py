@@ -12,6 +12,9 @@ from .setting import setting
 CaptionSource = Literal["auto", "sidecar", "metadata", "file_name", "folder_name"]
 MaskSource = Literal["none", "alpha", "file"]
 
+OPEN_IN_DATASETS = ("resolution", "caption_dropout_rate", "validation_percent")
+"""Settings that a dataset may leave open for the training to decide."""
+
 
 class DataSettings(BaseModel):
     """The settings of a dataset, which are part of every `TrainingConfig` and stored with every dataset."""

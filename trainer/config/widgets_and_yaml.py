@@ -15,6 +15,7 @@ from . import (
     TrainingConfig,
     from_widgets,
 )
+from .data_settings import OPEN_IN_DATASETS
 from .setting import TaskType
 from .validation import (
     KEYS,
@@ -45,9 +46,6 @@ CONFIGURED_BY: dict[TaskType, tuple[str, str]] = {
     "text-generation": ("language models", "Configure Language LoRA (Crucible)"),
 }
 """What is trained in each task, and the node that configures it."""
-
-OPEN_IN_DATASETS = ("resolution", "caption_dropout_rate", "validation_percent")
-"""Settings that a dataset may leave open for the training to decide."""
 
 
 def from_widgets_and_yaml(widgets: Mapping[str, Any], text: str, task: TaskType = "text-to-image") -> TrainingConfig:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import OF_OTHER_NODES, SETTINGS, ModelFacts, RowSettings, TrainingConfig
-from ..config.widgets_and_yaml import OPEN_IN_DATASETS, to_yaml
+from ..config.data_settings import OPEN_IN_DATASETS
+from ..config.widgets_and_yaml import to_yaml
 from ..data.base import Dataset
 from .advice import notes
 from .decided_by import DECIDED_BY, DECIDED_BY_FOR_TEXTS

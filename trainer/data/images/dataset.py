@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ...config import DatasetFacts, TrainingConfig
-from ...config.data_settings import DataSettings
+from ...config.data_settings import OPEN_IN_DATASETS, DataSettings
 from ...config.output_settings import Purpose
 from ...demo import DATASET_DIR
 from ...errors import CrucibleError
@@ -66,10 +66,11 @@ class ImageDataset(Dataset):
     def fingerprint(self) -> str:
         """A hash of what training depends on: image files, masks, captions, their order and the settings.
 
-        It does not depend on where the folder is or when its files were written.
+        It does not depend on where the folder is or when its files were written, nor on what a dataset may leave open:
+        a run has the values that were decided among its own settings.
         """
-        where = {"train_data_dir", "reg_data_dir", "metadata_path"}
-        digest = hashlib.sha256(self.settings.model_dump_json(exclude=where).encode())
+        left_out = {"train_data_dir", "reg_data_dir", "metadata_path", *OPEN_IN_DATASETS}
+        digest = hashlib.sha256(self.settings.model_dump_json(exclude=left_out).encode())
         for part in (self.images, self.validation, self.regularization):
             digest.update(f"{len(part)}\0".encode())
             for image in part:

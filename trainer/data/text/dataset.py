@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ...config import DatasetFacts, RowSettings, TrainingConfig
-from ...config.data_settings import DataSettings
+from ...config.data_settings import OPEN_IN_DATASETS, DataSettings
 from ...errors import CrucibleError
 from ...messages.wording import counted
 from ..base import Dataset
@@ -82,10 +82,11 @@ class TextDataset(Dataset):
     def fingerprint(self) -> str:
         """A hash of what training depends on: rows, their order, their tokens and the settings.
 
-        It does not depend on where the file is or when it was written.
+        It does not depend on where the file is or when it was written, nor on what a dataset may leave open: a run has
+        the values that were decided among its own settings.
         """
-        where = {"train_data_dir", "reg_data_dir", "metadata_path"}
-        digest = hashlib.sha256(self.settings.model_dump_json(exclude=where).encode())
+        left_out = {"train_data_dir", "reg_data_dir", "metadata_path", *OPEN_IN_DATASETS}
+        digest = hashlib.sha256(self.settings.model_dump_json(exclude=left_out).encode())
         digest.update(f"{self.row_settings.long_rows}|{self.longest}".encode())
         for part in (self.rows, self.validation, self.regularization):
             digest.update(f"{len(part)}\0".encode())

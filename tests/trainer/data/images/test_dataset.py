@@ -138,8 +138,10 @@ def test_fingerprint_changes_with_what_is_trained(tmp_path: Path) -> None:
     seen = [
         dataset.fingerprint,
         load(tmp_path, trigger_word="cat").fingerprint,
-        load(tmp_path, resolution=64).fingerprint,
+        load(tmp_path, extra_resolutions="64").fingerprint,
     ]
+    # What a dataset may leave open is among the settings of the run, where it is compared as it was decided.
+    assert load(tmp_path, resolution=64, validation_percent=0.0).fingerprint == dataset.fingerprint
     (tmp_path / "b.txt").write_text("a fox")
     seen.append(load(tmp_path).fingerprint)
     add(tmp_path, "b.png", "a fox", shade=3)

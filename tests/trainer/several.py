@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,14 +46,25 @@ class Launch:
         count: how many.
         work: what each does; its errors become its exit status and output.
         folder: a folder for their outputs.
+        joins: whether they join each other before; otherwise `work` does, and its result is their exit status.
+        started: how many of them are started; None for all.
     """
 
-    def __init__(self, count: int, work: Callable[[Processes], None], folder: Path) -> None:
+    def __init__(
+        self,
+        count: int,
+        work: Callable[[Processes], int | None],
+        folder: Path,
+        *,
+        joins: bool = True,
+        started: int | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._outputs = [folder / f"output_{rank}.txt" for rank in range(count)]
+        self._outputs = [folder / f"output_{rank}.txt" for rank in range(count if started is None else started)]
+        self._found: dict[int, Ended] = {}
         self._begun = time.monotonic()
         port = free_port()
-        self.pids = [_forked(rank, count, port, work, path) for rank, path in enumerate(self._outputs)]
+        self.pids = [_forked(rank, count, port, work, path, joins) for rank, path in enumerate(self._outputs)]
 
     def send(self, rank: int, number: int) -> None:
         os.kill(self.pids[rank], number)
@@ -62,28 +74,38 @@ class Launch:
 
     def ended(self) -> list[Ended]:
         """Wait for all, and return how they ended."""
-        found: dict[int, Ended] = {}
-        while len(found) < len(self.pids):
-            for rank, pid in enumerate(self.pids):
-                if rank in found:
-                    continue
-                done, status = os.waitpid(pid, os.WNOHANG)
-                seconds = time.monotonic() - self._begun
-                if done:
-                    found[rank] = Ended(os.waitstatus_to_exitcode(status), self.output(rank), seconds)
-                elif seconds > LIMIT:
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
-        return [found[rank] for rank in range(len(self.pids))]
+        while len(self._found) < len(self.pids):
+            self._look()
+        return [self._found[rank] for rank in range(len(self.pids))]
+
+    def ended_but(self, rank: int) -> Ended:
+        """Wait for the other one of two, and return how it ended."""
+        while 1 - rank not in self._found:
+            self._look()
+        return self._found[1 - rank]
+
+    def _look(self) -> None:
+        for rank, pid in enumerate(self.pids):
+            if rank in self._found:
+                continue
+            done, status = os.waitpid(pid, os.WNOHANG)
+            seconds = time.monotonic() - self._begun
+            if done:
+                self._found[rank] = Ended(os.waitstatus_to_exitcode(status), self.output(rank), seconds)
+            elif seconds > LIMIT:
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
 
 
-def run_together(count: int, work: Callable[[Processes], None], folder: Path) -> None:
+def run_together(count: int, work: Callable[[Processes], int | None], folder: Path, *, joins: bool = True) -> None:
     """Do something in several processes, all of which have to succeed."""
-    for rank, ended in enumerate(Launch(count, work, folder).ended()):
+    for rank, ended in enumerate(Launch(count, work, folder, joins=joins).ended()):
         assert ended.status == 0, f"process {rank} ended with {ended.status}:\n{ended.output}"
 
 
-def _forked(rank: int, count: int, port: int, work: Callable[[Processes], None], output: Path) -> int:
+def _forked(
+    rank: int, count: int, port: int, work: Callable[[Processes], int | None], output: Path, joins: bool
+) -> int:
     child = os.fork()
     if child:
         return child
@@ -101,9 +123,9 @@ def _forked(rank: int, count: int, port: int, work: Callable[[Processes], None],
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-        with joined() as processes:
-            work(processes)
-        status = 0
+        with joined() if joins else nullcontext(Processes()) as processes:
+            status = work(processes)
+        status = status if isinstance(status, int) else 0
     except CrucibleError as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def _load(config: TrainingConfig) -> Dataset:
     def checked(done: int, total: int) -> None:
         display().working("Checking", done, total, "image")
 
-    return load_dataset(config.data, facts_folder=facts, progress=checked)
+        return current().first_per_machine(lambda: load_dataset(config.data, facts_folder=facts, progress=checked))
 
 
 def open_base_model(
@@ -55,9 +56,11 @@ def open_base_model(
 
 def _opened(config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool, download: bool) -> BaseModel:
     if config.task_type == "text-generation":
+        from ..distributed.processes import current
         from .texts import language_model
 
-        return language_model(config, check_interrupt, weights=weights, download=download)
+        opened = partial(language_model, config, check_interrupt, weights=weights, download=download)
+        return current().first_per_machine(opened) if download else opened()
     if download:
         raise CrucibleError(
             f"--download fetches language models only, but this config trains images on {config.base_model}. Download "

@@ -9,6 +9,15 @@ from contextlib import contextmanager, redirect_stdout
 
 from ..errors import CrucibleError
 
+log = logging.getLogger(__name__)
+
+UNUSED = {
+    "ACCELERATE_MIXED_PRECISION": ("mixed_precision", "no"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("gradient_accumulation_steps", "1"),
+}
+"""The variables of accelerate's launcher that say what the config of a run says, with the setting there and the value
+that means nothing."""
+
 
 @contextmanager
 def with_others() -> Iterator[None]:
@@ -25,6 +34,7 @@ def with_others() -> Iterator[None]:
         return
     with joined() as processes:
         if processes.is_main:
+            _tell_what_is_not_used()
             yield
             return
         logging.disable(logging.WARNING)
@@ -36,3 +46,16 @@ def with_others() -> Iterator[None]:
             raise
         finally:
             logging.disable(logging.NOTSET)
+
+
+def _tell_what_is_not_used() -> None:
+    """Warn about settings of accelerate's own config that the config of the run has, too, and that have no effect."""
+    for variable, (setting, none) in UNUSED.items():
+        value = os.environ.get(variable, none)
+        if value != none:
+            log.warning(
+                "%s is %s in accelerate's config, where it has no effect: the config file of the run decides. Set it "
+                "there.",
+                setting,
+                value,
+            )

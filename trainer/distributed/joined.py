@@ -34,6 +34,9 @@ from .watch import Watch
 NO_LIMIT = timedelta(days=30)
 """How long a collective may wait. Others may draw samples or save meanwhile, and the watch finds lost processes."""
 
+MEETING_SECONDS = 600
+"""How long the processes of a launch wait for each other to start."""
+
 SPIN_SECONDS, NAP_SECONDS = 0.002, 0.0005
 """The time for which a collective is asked for its end without a break, and the break between two questions later."""
 
@@ -87,7 +90,8 @@ class JoinedProcesses(Processes):
         if on_cards:
             _choose_card()
         try:
-            store, self.rank, self.count = next(iter(dist.rendezvous("env://", timeout=timedelta(minutes=10))))
+            meeting = dist.rendezvous("env://", timeout=timedelta(seconds=MEETING_SECONDS))
+            store, self.rank, self.count = next(iter(meeting))
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if on_cards else "gloo",
                 store=store,
@@ -107,6 +111,11 @@ class JoinedProcesses(Processes):
                 "between them."
             ) from error
 
+    def first_per_machine(self, action: Callable[[], Result]) -> Result:
+        is_first, results = self.hosts.index(self.hosts[self.rank]) == self.rank, list[Result]()
+        self.together(lambda: results.append(action()) if is_first else None)
+        return results[0] if is_first else action()
+
     def gather(self, value: Any) -> list[Any]:
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         sizes = [torch.zeros(1, dtype=torch.long) for _ in range(self.count)]
@@ -116,9 +125,7 @@ class JoinedProcesses(Processes):
         padded[: len(content)] = content
         contents = [torch.empty_like(padded) for _ in range(self.count)]
         self._wait(dist.all_gather(contents, padded, async_op=True))
-        return [
-            json.loads(one[: int(size)].numpy().tobytes()) for one, size in zip(contents, sizes, strict=True)
-        ]
+        return [json.loads(one[: int(size)].numpy().tobytes()) for one, size in zip(contents, sizes, strict=True)]
 
     def from_main(self, value: Any) -> Any:
         return json.loads(self._bytes_from_main(json.dumps(value).encode() if self.is_main else b""))

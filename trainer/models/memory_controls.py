@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from ..distributed.processes import OutOfMemoryTogether, current
-from ..hardware.device_memory import available_memory
+from ..hardware.device_memory import available_memory, free_host_memory
 from ..hardware.out_of_memory import Attempt, Outcome, first_that_fits, free_memory, is_out_of_memory, twice
 
 Result = TypeVar("Result")
@@ -26,7 +26,11 @@ class MemoryControls:
 
     def available(self, device: torch.device) -> int:
         """Return the bytes of the device that adapters and steps can use, including those already in use."""
-        return available_memory(device)
+        if device.type == "cuda":
+            return available_memory(device)
+        # The processes of a machine share its memory.
+        used = available_memory(device) - free_host_memory()
+        return used + free_host_memory() // current().on_this_machine
 
     def free(self) -> None:
         """Release all memory that can be allocated again when it is needed."""

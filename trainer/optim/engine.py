@@ -77,9 +77,7 @@ class Engine:
         if self.processes.count == 1:
             return numbers
         given = [parameter.grad is not None for parameter in parameters]
-        parts = [
-            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
-        ]
+        parts = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters]
         used = torch.tensor(given, dtype=torch.float32, device=self.device)
         # One buffer, because the time of many small sums would be that of their beginnings.
         whole = torch.cat([*(part.flatten() for part in parts), numbers.to(self.device), used])

@@ -68,7 +68,7 @@ def assert_same_run(folder: Path, expected: Path) -> None:
         torch.testing.assert_close(made[key], wanted[key], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_as_one(alone, tmp_path, count):
     run_together(count, lambda processes: train(tmp_path / "run"), tmp_path)
     assert_same_run(tmp_path / "run", alone)
@@ -117,7 +117,9 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 1)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(2, 1), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1, 2), (2, 4), (4, 1)))]
+)
 def test_resumed_with_another_number_of_processes(alone, tmp_path, before, after):
     def first(processes) -> None:
         train(tmp_path / "run", callbacks=stop_at(7, interrupt))
@@ -129,7 +131,7 @@ def test_resumed_with_another_number_of_processes(alone, tmp_path, before, after
     assert_same_run(tmp_path / "run", alone)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_stopped_in_one_process_all_stop_after_the_same_step(alone, tmp_path, rank):
     def work(processes) -> None:
         train(tmp_path / "run", callbacks=stop_at(8, interrupt) if processes.rank == rank else None)
@@ -160,7 +162,7 @@ class Failing(Toy):
         return type(found)(found.values * float("nan"), found.errors, found.timesteps)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_out_of_memory_in_one_process_all_use_less(alone, tmp_path, rank):
     def work(processes) -> None:
         toy = Failing(processes.rank, rank, MemoryError("no room"))
@@ -172,6 +174,7 @@ def test_out_of_memory_in_one_process_all_use_less(alone, tmp_path, rank):
     assert "continued with micro-batches of 1 instead of 2" in report
 
 
+@pytest.mark.slow
 def test_nan_in_one_process_all_go_back(tmp_path):
     def work(processes) -> None:
         toy = Failing(processes.rank, 1, None, step=9)
@@ -185,6 +188,7 @@ def test_nan_in_one_process_all_go_back(tmp_path):
     assert "The run went back to its last good state 1 time" in report
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_stops_all(tmp_path):
     def work(processes) -> None:
         toy = Failing(processes.rank, 1, RuntimeError("something broke"))
@@ -197,6 +201,7 @@ def test_an_error_in_one_process_stops_all(tmp_path):
     assert list((tmp_path / "run" / "toy" / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_one_killed_the_others_end_and_the_run_goes_on(alone, tmp_path, killed):
     def work(processes) -> None:
@@ -220,6 +225,7 @@ def test_one_killed_the_others_end_and_the_run_goes_on(alone, tmp_path, killed):
     assert_same_run(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_stopped_early_together(tmp_path):
     values = {"early_stopping_patience": 1, "early_stopping_threshold": 0.9, "max_train_steps": 40}
     one = train(tmp_path / "alone", **values)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...distributed.processes import current
 from ...doctor.requirements import pip_command
 from ...errors import CrucibleError
 from ...files.pretrained import pretrained
@@ -79,6 +80,13 @@ def load_model(
         settings["quantization_config"] = _four_bits(dtype)
     if load_in_4bit or device.type != "cpu":
         spread = is_spread(parameters, device, dtype, load_in_4bit=load_in_4bit)
+        if spread and current().on_this_machine > 1:
+            raise CrucibleError(
+                f"{folder.name} is too big for one graphics card, so a single process would spread it over all cards "
+                f"of this machine, but {current().on_this_machine} processes were started there, each for a card of "
+                "its own. Start one process (without accelerate launch), set load_in_4bit to true, or choose a smaller "
+                "model."
+            )
         settings["device_map"] = "auto" if spread else {"": device}
     try:
         model, info = AutoModelForCausalLM.from_pretrained(folder.path, output_loading_info=True, **settings)

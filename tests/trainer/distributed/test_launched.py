@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -15,7 +17,7 @@ import pytest
 import torch
 from lora_crucible.cli.main import main
 from lora_crucible.formats.lora_file import read_lora
-from processes import ROOT, assert_whole, wait_until
+from processes import ROOT, assert_whole
 from several import STOPPED, Launch, run_together
 
 CPU = ROOT / "examples" / "accelerate" / "cpu_2_processes.yaml"
@@ -94,17 +96,18 @@ def test_a_signal_to_one_process_stops_all(small_model, tmp_path, rank, number):
 
 
 def wait_for(reached) -> None:
-    end = time.monotonic() + 200
+    end = time.monotonic() + 400
     while not reached():
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
-def launched(config: Path, output: Path) -> subprocess.Popen[bytes]:
-    """Start the example of two processes on the CPU as a user would."""
+@contextmanager
+def launched(config: Path, output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the example of two processes on the CPU as a user would; whatever of it is left in the end is killed."""
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(CPU)]
     with open(output, "ab") as file:
-        return subprocess.Popen(
+        launcher = subprocess.Popen(
             [*command, "--main_process_port", "0", "-m", "trainer", "train", str(config)],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -112,6 +115,12 @@ def launched(config: Path, output: Path) -> subprocess.Popen[bytes]:
             stdout=file,
             stderr=subprocess.STDOUT,
         )
+    try:
+        yield launcher
+    finally:
+        if launcher.poll() is None:
+            for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+                process.kill()
 
 
 def worker(launcher: subprocess.Popen[bytes], rank: int) -> psutil.Process:
@@ -126,20 +135,20 @@ def test_launched_stopped_killed_and_resumed(small_model, tmp_path):
     steps, output = 60, tmp_path / "output.txt"
     config = write_config(tmp_path / "run", base_model=small_model, max_train_steps=steps)
 
-    launcher = launched(config, output)
-    assert wait_until(lambda: len(losses(tmp_path / "run")) >= 3, launcher), output.read_text()
-    launcher.send_signal(signal.SIGTERM)
-    assert launcher.wait() != 0
+    with launched(config, output) as launcher:
+        wait_for(lambda: len(losses(tmp_path / "run")) >= 3)
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait() != 0
     done = len(losses(tmp_path / "run"))
     assert "Stopping after this batch and saving" in output.read_text()
     assert (tmp_path / "run" / "mine" / "checkpoints" / f"step_{done:06}").is_dir()
 
-    launcher = launched(config, output)
-    assert wait_until(lambda: len(losses(tmp_path / "run")) >= done + 3, launcher), output.read_text()
-    worker(launcher, 1).kill()
-    begun = time.monotonic()
-    assert launcher.wait() != 0
-    assert time.monotonic() - begun < 30
+    with launched(config, output) as launcher:
+        wait_for(lambda: len(losses(tmp_path / "run")) >= done + 3)
+        worker(launcher, 1).kill()
+        begun = time.monotonic()
+        assert launcher.wait() != 0
+        assert time.monotonic() - begun < 30
     assert "error: Process 1 of 2 (on " in output.read_text()
     assert assert_whole(tmp_path / "run")
 

@@ -156,7 +156,12 @@ class TensorCache:
         self.made += sum(counts[rank] for rank in sharers if rank != processes.rank)
         # What another could not write to the folder is only in its own memory.
         lacking = [jobs[number] for number in missing if not self._is_stored(jobs[number].key)]
-        processes.together(lambda: [self.get(job.key, job.make) for job in lacking] and None, is_oom)
+
+        def made_alone() -> None:
+            for job in lacking:
+                self.get(job.key, job.make)
+
+        processes.together(made_alone, is_oom)
 
     def holds(self, key: str) -> bool:
         """Return whether the entry of a key exists and is intact, and mark it as used so that it is not deleted.

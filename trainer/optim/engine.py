@@ -100,10 +100,14 @@ class Engine:
         Raises:
             OutOfMemoryTogether: one of several processes had not enough memory for the state of the optimizer.
         """
-        if optimizer.state:
+
+        def step() -> None:
             self._scaler.step(optimizer)
+
+        if optimizer.state:
+            step()
         else:  # it allocates its state now, for which the memory may not be enough in some processes only
-            self.processes.together(lambda: self._scaler.step(optimizer) and None, is_out_of_memory)
+            self.processes.together(step, is_out_of_memory)
         self._scaler.update()
         self._is_unscaled = False
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 
+from ..distributed.processes import are_several
 from ..errors import CrucibleError
 
 log = logging.getLogger(__name__)
@@ -27,25 +28,21 @@ def with_others() -> Iterator[None]:
         CrucibleError: the other processes cannot be reached; or what another raised, with the name of the process that
             tells it.
     """
-    from ..distributed.joined import are_several, joined
-
     if not are_several():
         yield
         return
+    from ..distributed.joined import joined
+
     with joined() as processes:
         if processes.is_main:
             _tell_what_is_not_used()
             yield
             return
-        logging.disable(logging.WARNING)
         try:
-            with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
-                yield
+            yield
         except CrucibleError as error:
             error.args = (f"{processes.name(processes.rank)}: {error}",)
             raise
-        finally:
-            logging.disable(logging.NOTSET)
 
 
 def _tell_what_is_not_used() -> None:

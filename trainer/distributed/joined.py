@@ -27,6 +27,7 @@ from .processes import (
     Processes,
     Result,
     State,
+    are_several,
     set_current,
 )
 from .watch import Watch
@@ -43,13 +44,9 @@ SPIN_SECONDS, NAP_SECONDS = 0.002, 0.0005
 CHUNK = 2**28
 """The most bytes that are sent at once."""
 
-EXIT_SECONDS = 20
-"""The time after which a process that has been told to end is ended, whatever it hangs in."""
-
-
-def are_several() -> bool:
-    """Return whether a launcher has started this process together with others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+EXIT_SECONDS = 5
+"""The time after which a process that has lost another is ended once it has told so. Python's own end could hang then,
+because the connections to the lost one are closed only at the end of all waiting for it."""
 
 
 @contextmanager

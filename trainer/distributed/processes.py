@@ -1,13 +1,18 @@
-"""The processes of a run, and how they talk: every one takes part in every exchange, in the same order."""
+"""The processes of a run, and how they talk: every one takes part in every exchange, in the same order.
+
+Imports only the standard library, because the command line asks for the processes before it needs torch.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CrucibleError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Result = TypeVar("Result")
 State = TypeVar("State")
@@ -113,6 +118,11 @@ class Processes:
         """
         if error is not None:
             raise error
+
+
+def are_several() -> bool:
+    """Return whether a launcher has started this process together with others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 _current = Processes()

@@ -145,10 +145,12 @@ def test_launched_stopped_killed_and_resumed(small_model, tmp_path):
 
     with launched(config, output) as launcher:
         wait_for(lambda: len(losses(tmp_path / "run")) >= done + 3)
+        other = worker(launcher, 0)
         worker(launcher, 1).kill()
         begun = time.monotonic()
-        assert launcher.wait() != 0
+        other.wait()
         assert time.monotonic() - begun < 30
+        assert launcher.wait() != 0
     assert "error: Process 1 of 2 (on " in output.read_text()
     assert assert_whole(tmp_path / "run")
 

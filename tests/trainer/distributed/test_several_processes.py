@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from lora_crucible.config import parse_config
+from lora_crucible.distributed.processes import Processes
 from lora_crucible.events.callbacks import Callbacks
 from lora_crucible.formats.lora_file import read_lora
 from lora_crucible.training.resume import train_or_resume
@@ -295,3 +296,22 @@ def test_different_weights_are_an_error(tmp_path):
         assert ended.status == 1
         assert "process 1 of 2" in ended.output
         assert "has other weights than the main one" in ended.output
+
+
+def test_a_step_is_computed_in_parts_only_where_it_has_to_be(tmp_path):
+    """Four processes have a row each; one that goes on alone computes whole batches, unless memory ran out before."""
+
+    def rows_at_a_time(folder: Path) -> str:
+        report = (folder / "toy" / "report.txt").read_text()
+        return next(line for line in report.splitlines() if line.startswith("Memory: "))[:30]
+
+    def begun(processes: Processes, fails: bool) -> None:
+        toy = Failing(processes.rank, 1 if fails else -1, MemoryError("no room"), step=3)
+        folder, config = tmp_path / str(fails), parse_config(SETTINGS)
+        train_or_resume(toy, Numbers(), config, folder, folder, stop_at(7, interrupt))
+
+    for fails, count, at_a_time in ((False, 4, 2), (True, 2, 1)):
+        Launch(count, lambda processes, fails=fails: begun(processes, fails), tmp_path).ended()
+        folder = tmp_path / str(fails)
+        train_or_resume(Toy(), Numbers(), parse_config(SETTINGS), folder, folder)
+        assert f"Memory: {at_a_time} at a time in" in rows_at_a_time(folder)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import CrucibleError
 from ..files.tensor_tree import packed, unpacked
+from .passes import JointPasses, TroubleElsewhere
 from .processes import (
     FailedElsewhere,
     IsOutOfMemory,
@@ -116,12 +117,12 @@ class JoinedProcesses(Processes):
     def gather(self, value: Any) -> list[Any]:
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         sizes = [torch.zeros(1, dtype=torch.long) for _ in range(self.count)]
-        self._wait(dist.all_gather(sizes, torch.tensor([len(content)]), async_op=True))
+        self.wait(dist.all_gather(sizes, torch.tensor([len(content)]), async_op=True))
         longest = max(int(size) for size in sizes)
         padded = torch.zeros(longest, dtype=torch.uint8)
         padded[: len(content)] = content
         contents = [torch.empty_like(padded) for _ in range(self.count)]
-        self._wait(dist.all_gather(contents, padded, async_op=True))
+        self.wait(dist.all_gather(contents, padded, async_op=True))
         return [json.loads(one[: int(size)].numpy().tobytes()) for one, size in zip(contents, sizes, strict=True)]
 
     def from_main(self, value: Any) -> Any:
@@ -136,26 +137,40 @@ class JoinedProcesses(Processes):
 
     def _bytes_from_main(self, content: bytes) -> bytes:
         size = torch.tensor([len(content)])
-        self._wait(dist.broadcast(size, 0, async_op=True))
+        self.wait(dist.broadcast(size, 0, async_op=True))
         received = torch.empty(int(size), dtype=torch.uint8)
         if self.is_main and content:
             received.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         for part in received.split(CHUNK):
-            self._wait(dist.broadcast(part, 0, async_op=True))
+            self.wait(dist.broadcast(part, 0, async_op=True))
         return received.numpy().tobytes()
 
     def sum(self, tensor: Tensor) -> None:
-        self._wait(dist.all_reduce(tensor, async_op=True))
+        self.wait(dist.all_reduce(tensor, async_op=True))
 
     def together(self, action: Callable[[], Result], is_oom: IsOutOfMemory = lambda error: False) -> list[Result]:
         try:
-            outcome: list[Any] = ["done", action()]
+            with self.passes.together():
+                outcome: list[Any] = ["done", action()]
+        except TroubleElsewhere:
+            outcome = ["done", None]
         except (OutOfMemoryTogether, FailedElsewhere, LostProcess):
             raise  # the others know already
         except BaseException as error:
             self.settle(error, is_oom)
             raise
         return self._results(self.gather(outcome), None)
+
+    def by_main(self, action: Callable[[], Result]) -> Result | None:
+        if not self.is_main:
+            self.passes.follow()
+            return None
+        with self.passes.led():
+            return action()
+
+    def join_passes(self, put_together: Callable[[int], None], reset: Callable[[], None]) -> None:
+        if not self.joint:
+            self.joint, self.passes = True, JointPasses(self, put_together, reset)
 
     def settle(self, error: BaseException | None, is_oom: IsOutOfMemory) -> None:
         self._results(self.gather(["done", None] if error is None else _described(error, is_oom)), error)
@@ -182,7 +197,7 @@ class JoinedProcesses(Processes):
     def _failure(self, rank: int, text: str) -> str:
         return f"This process stops, because {self.name(rank)} has stopped with an error: {text}"
 
-    def _wait(self, work: Any) -> None:
+    def wait(self, work: Any) -> None:
         """Wait for a collective, and raise as soon as another process is known not to take part.
 
         Raises:

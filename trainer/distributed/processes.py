@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CrucibleError
+from .passes import Passes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,15 +41,16 @@ class Processes:
         rank: the number of this process, from 0.
         count: the number of processes.
         hosts: the name of the machine of each process; empty for a single process.
-        joint: whether the base model is spread over the processes, so that all of them have to take part in each of its
-            passes: they do equally many, measure the same and draw samples together. The session of such a base model
-            sets it.
+        joint: whether the base model is split over the processes, so that all of them have to take part in each of its
+            passes. The session of such a base model sets it by `join_passes`.
+        passes: the passes through the base model.
     """
 
     rank = 0
     count = 1
     joint = False
     hosts: tuple[str, ...] = ()
+    passes = Passes()
 
     @property
     def is_main(self) -> bool:
@@ -105,6 +107,21 @@ class Processes:
             BaseException: what this process's own action raised.
         """
         return [action()]
+
+    def by_main(self, action: Callable[[], Result]) -> Result | None:
+        """Do something in the main process only, and return what it gives there, or None in the others.
+
+        The others wait for the end of it if the main process needs their parts of the base model for it.
+        """
+        return action()
+
+    def join_passes(self, put_together: Callable[[int], None], reset: Callable[[], None]) -> None:
+        """Do all passes through the base model together from now on, because it is split over several processes.
+
+        Args:
+            put_together, reset: as for `JointPasses`.
+        """
+        raise NotImplementedError("a single process has nothing to split a model over")
 
     def settle(self, error: BaseException | None, is_oom: IsOutOfMemory) -> None:
         """Raise in every process after an exchange that at least one of them has to raise an error after.

@@ -204,7 +204,8 @@ class StepMemory:
             available = limit or int(HOST_SHARE * available)
             expected = now + (peak - now) * len(rows)
         to_come = self._optimizer_state()
-        if expected + to_come > available and len(rows) > 1 and self._config.memory != "fixed":
+        too_much = expected + to_come > available and len(rows) > 1 and self._config.memory != "fixed"
+        if current().passes.largest(int(too_much)):
             return Expected(expected + to_come, available, 0.0)
         peak, now, seconds = self._timed_pass(rows)
         self._controls.make_room(peak - now + to_come, limit)

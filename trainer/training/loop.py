@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..config import ResolvedConfig
 from ..data.batch_sampler import BatchSampler, shares
+from ..distributed.passes import TroubleElsewhere
 from ..errors import CrucibleError
 from ..events.step import Gradients, RowResult, StepReport
 from ..hardware.out_of_memory import Attempt, forget_tensors
@@ -132,8 +133,11 @@ class TrainingLoop:
         facts = torch.zeros(3, several, device=engine.device)
         trouble: BaseException | None = None
         try:
-            self._do_passes(batches, step, total, rows)
+            with self._processes.passes.together():
+                self._do_passes(batches, step, total, rows)
             facts[1, rank] = self._memory.peak_gb()
+        except TroubleElsewhere:
+            self._stepper.forget_gradients()
         except BaseException as error:  # ComfyUI's Cancel and Ctrl-C are not Exceptions
             if several == 1:
                 raise

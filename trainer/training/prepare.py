@@ -109,9 +109,7 @@ def prepare(base_model: BaseModel, plan: RunPlan, files: RunFiles, callbacks: Ca
         )
     evaluation = evaluation_of(base_model, dataset, config, sampling, validation)
     all_samplings = [sampling, *evaluation.samplings]
-    if processes.joint:
-        controls.do_together(lambda: base_model.previewer.prepare(all_samplings))
-    elif processes.is_main:  # which draws all samples
+    if processes.is_main:  # which draws all samples
         controls.first_that_fits(twice(lambda: base_model.previewer.prepare(all_samplings))).required()
     base_model.release_encoders()
     return PreparedRun(

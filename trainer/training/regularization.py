@@ -17,6 +17,7 @@ from ..data.cache import Job, TensorCache
 from ..data.text.examples import TextExample
 from ..data.text.rendering import has_conversations, prompt_tokens
 from ..data.text.rows import Row, Turn
+from ..distributed.processes import current
 from ..errors import CrucibleError
 from ..evaluation.unrelated_prompts import Prompt, trained_prompts
 from ..hardware.out_of_memory import Attempt
@@ -87,8 +88,13 @@ def with_own_answers(
         _to_answer(base_model, prompts[start : start + AT_ONCE], setting, config.max_new_tokens)
         for start in range(0, len(prompts), AT_ONCE)
     ]
-    cache.fill(jobs, progress, base_model.memory.is_out_of_memory)
-    answers = [Answer(text, tuple(ids), stopped) for job in jobs for text, ids, stopped in cache.get(job.key)]
+    processes = current()
+    if processes.joint:  # the base model answers for one process at a time
+        found = processes.from_main(processes.by_main(lambda: [cache.get(job.key, job.make) for job in jobs]))
+    else:
+        cache.fill(jobs, progress, base_model.memory.is_out_of_memory)
+        found = [cache.get(job.key) for job in jobs]
+    answers = [Answer(text, tuple(ids), stopped) for some in found for text, ids, stopped in some]
     written = zip(_rows(base_model, prompts, [answer.text for answer in answers]), answers, strict=True)
     kept = [(row, answer) for row, answer in written if answer.text.strip()]
     rows, cut = [row for row, _ in kept], {row.name for row, answer in kept if not answer.stopped}

@@ -234,22 +234,16 @@ class Trainer:
         if (
             state.step % config.sample_every_n_steps == 0
             and state.step < config.max_train_steps
-            and self._draws
             and not self._samples_are_drawn()
         ):
             with state.stepper.weights_for_use():
-                self._draw_samples()
+                self._engine.processes.by_main(self._draw_samples)
         if self._engine.writes and state.step and self._checkpoints.is_due(state.step, config.save_steps):
             self._write_checkpoint()
 
-    @property
-    def _draws(self) -> bool:
-        """Whether this process takes part in drawing samples."""
-        return self._engine.writes or self._engine.processes.joint
-
     def _samples_are_drawn(self) -> bool:
         drawn, processes = self.state.previews.are_drawn(self.state.step), self._engine.processes
-        return processes.from_main(drawn) if processes.joint else drawn
+        return bool(processes.from_main(drawn)) if processes.joint else drawn
 
     def _draw_samples(self) -> None:
         samples = self.state.previews.draw(self._adapters, self.state.step)
@@ -259,13 +253,10 @@ class Trainer:
 
     def _finish_training(self) -> None:
         """Save the results of a run that reached its end, and draw the last samples."""
+        self._engine.processes.by_main(self._save_and_show)
+
+    def _save_and_show(self) -> None:
         state, kept = self.state, self._config.checkpoints_kept
-        if not self._engine.writes:
-            if self._draws:
-                with state.stepper.weights_for_use():
-                    self._draw_samples()
-                    self._finish.measure(state, self._adapters)
-            return
         if kept:
             self._write_checkpoint()
         self._wait_for_checkpoint()  # before the LoRA fills a disk that is nearly full

@@ -15,7 +15,9 @@ from ...files.pretrained import pretrained
 from ...hardware.device_memory import available_memory
 from ...hardware.out_of_memory import is_out_of_memory
 from ...messages.wording import counted, first_line, listed, size_text
+from ..splitting import split_blocks
 from .folder import LanguageFolder
+from .suitability import decoder
 
 ROOM = 0.8
 """The share of a device's free memory that the weights may fill before a model is spread."""
@@ -100,6 +102,28 @@ def load_model(
             # On some CPUs bitsandbytes would repack and round the weights for good at the first forward without
             # gradients, and layers in that form give no gradients afterwards.
             module.support_avx512bf16_for_cpu = False
+    return frozen(model, dtype)
+
+
+def load_split_model(folder: LanguageFolder, parameters: int, dtype: torch.dtype, device: torch.device) -> Any:
+    """Load a model as `load_model` does, with its blocks split over the processes of the run.
+
+    Only the main process reads the files, and holds the whole model in main memory (RAM) meanwhile.
+
+    Args:
+        folder, parameters, dtype: as for `load_model`.
+        device: the device of this process.
+    """
+    if current().is_main:
+        model = load_model(folder, parameters, dtype, torch.device("cpu"), load_in_4bit=False)
+    else:
+        model = frozen(outline(folder), dtype)
+    split_blocks(model, decoder(model)[1], device)
+    return model
+
+
+def frozen(model: Any, dtype: torch.dtype) -> Any:
+    """Return a model whose weights are of a dtype, in eval mode and without gradients to its weights."""
     if dtype is torch.float16:
         # Sums over many layers exceed float16's range in many models, so what runs through the layers is float32.
         model.get_input_embeddings().register_forward_hook(_to_float32)

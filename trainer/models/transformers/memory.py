@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...adapters.dropout import RowSeeds
 from ..memory_controls import MemoryControls
+from ..splitting import size_here, size_of
 
 
 class LanguageMemory(MemoryControls):
@@ -31,8 +32,7 @@ class LanguageMemory(MemoryControls):
         if self.model is None:
             return 0, 0
         weights = [weight for weight in self.model.parameters() if not weight.requires_grad]
-        total = sum(weight.numel() * weight.element_size() for weight in weights)
-        return total, sum(weight.numel() * weight.element_size() for weight in weights if weight.device.type != "meta")
+        return size_of(weights), size_here(weight for weight in weights if weight.device.type != "meta")
 
     def set_checkpointing(self, on: bool) -> None:
         for block, forward in self._forwards:

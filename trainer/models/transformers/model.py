@@ -19,6 +19,7 @@ from ...adapters.spec import AdapterSpec
 from ...adapters.targets import is_adaptable
 from ...config import ResolvedConfig
 from ...data.text.rendering import Renderer
+from ...distributed.processes import current
 from ...files.hub import DownloadProgress
 from ...formats.architectures import ARCHITECTURES
 from ...formats.layer_names import language_key
@@ -27,13 +28,15 @@ from ...optim.engine import DTYPES, Engine
 from ..language.loss import Head
 from ..language.model import USUAL_LONGEST, Answer, LanguageBaseModel
 from ..language.previews import AnswerPreviewer
+from ..split_refusals import refuse_split_4bit, refuse_split_dora
+from ..splitting import split_parameters
 from . import suitability
 from .adapter_folder import save_adapter_folder
 from .folder import read_folder, weight_tensors
 from .four_bits import with_shapes
 from .generation import generate
 from .identity import model_identity
-from .loading import is_spread, load_model, load_tokenizer, outline, require_4bit, size_in_memory
+from .loading import is_spread, load_model, load_split_model, load_tokenizer, outline, require_4bit, size_in_memory
 from .memory import LanguageMemory
 from .resolve import DEMO, find_folder
 from .spreading import place_adapters
@@ -52,6 +55,7 @@ class TransformersBaseModel(LanguageBaseModel):
         make_renderer: a function from the model's tokenizer to its renderer.
         weights: whether the model will be trained. Without, it can only tell what it could be trained with.
         load_in_4bit: whether to hold the frozen weights in 4 bits.
+        split: whether to split the frozen weights over the processes of the run.
         max_seq_length: the most tokens of an example; None for what the model can read, up to 2,048.
         download: whether a model on the hub may be downloaded.
         progress, announce: as for `find_folder`.
@@ -73,6 +77,7 @@ class TransformersBaseModel(LanguageBaseModel):
         make_renderer: Callable[[Any], Renderer],
         weights: bool = True,
         load_in_4bit: bool = False,
+        split: bool = False,
         max_seq_length: int | None = None,
         download: bool = False,
         progress: DownloadProgress = lambda done, total, file: None,
@@ -80,6 +85,7 @@ class TransformersBaseModel(LanguageBaseModel):
     ) -> None:
         self._check_interrupt = check_interrupt
         if load_in_4bit:
+            refuse_split_4bit(split)
             require_4bit()
         path = find_folder(base_model, download=download, progress=progress, announce=announce)
         shown = "" if path == Path(base_model).expanduser() else base_model
@@ -98,10 +104,10 @@ class TransformersBaseModel(LanguageBaseModel):
         self.reads = self._folder.longest
         self.longest = suitability.longest(self._folder, max_seq_length, USUAL_LONGEST)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._weights, self._load_in_4bit = weights, load_in_4bit
+        self._weights, self._load_in_4bit, self._split = weights, load_in_4bit, split
         if self.device.type == "cuda":
             total = torch.cuda.get_device_properties(self.device).total_memory
-            self.spare_memory = total - size_in_memory(self.parameters, load_in_4bit=load_in_4bit)
+            self.spare_memory = total - size_in_memory(self._parameters_here, load_in_4bit=load_in_4bit)
         self._rows = RowSeeds()
         self._adapters: Adapters | None = None
         self._model: Any = None
@@ -109,9 +115,15 @@ class TransformersBaseModel(LanguageBaseModel):
         self.memory: LanguageMemory = LanguageMemory(self._rows)
         self.previewer = AnswerPreviewer(self)
 
+    @property
+    def _parameters_here(self) -> int:
+        """The number of parameters that this process needs room for at a time."""
+        root = suitability.decoder(self._outline)[1]
+        return split_parameters(root, self.parameters, current().count) if self._split else self.parameters
+
     def warnings(self) -> tuple[str, ...]:
         found = []
-        if is_spread(self.parameters, self.device, load_in_4bit=self._load_in_4bit):
+        if not self._split and is_spread(self.parameters, self.device, load_in_4bit=self._load_in_4bit):
             found.append(
                 f"{self.name} ({size_text(self._folder.size)}) is too big for one device, so it is spread over all "
                 "graphics cards and main memory, which is slower. load_in_4bit: true or a smaller model avoids that."
@@ -140,12 +152,17 @@ class TransformersBaseModel(LanguageBaseModel):
         self._engine = Engine(self.device, dtype)
         if self._dtype != dtype:
             self._model = self.memory.model = None
-            self._model = load_model(self._folder, self.parameters, dtype, self.device, load_in_4bit=self._load_in_4bit)
+            self._model = self._loaded(dtype)
             self.memory.model, self._dtype = self._model, dtype
             with torch.no_grad(), self._engine.autocast():
                 suitability.require_own_logits(self._folder, self._model, self._logits)
         with torch.enable_grad():
             yield self._engine
+
+    def _loaded(self, dtype: torch.dtype) -> Any:
+        if self._split:
+            return load_split_model(self._folder, self.parameters, dtype, self.device)
+        return load_model(self._folder, self.parameters, dtype, self.device, load_in_4bit=self._load_in_4bit)
 
     def _logits(self, tokens: Tensor) -> Tensor:
         with self.head() as head:
@@ -175,6 +192,8 @@ class TransformersBaseModel(LanguageBaseModel):
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
         model = self._outline if self._model is None else self._model
         suitability.require_head_of_its_own(model, spec.patterns)
+        if self._split:
+            refuse_split_dora(spec)
         with_head = bool(spec.patterns) or language_key(suitability.head_path(model)) in spec.start
         adaptable = suitability.adaptable(model, with_head=with_head)
         shapes, adapters = (

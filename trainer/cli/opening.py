@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import CrucibleError, errors_about
-from .comfyui import open_with_comfyui, opened_by_comfyui, refuse_unused_files
-from .display import display
+from ..errors import CrucibleError
+from .splitting import asks_for_splitting
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
@@ -50,17 +49,12 @@ def open_base_model(
     Raises:
         CrucibleError: there is no such model, or it cannot be trained.
     """
-    with errors_about("model"):
-        return _opened(config, check_interrupt, weights=weights, download=download)
-
-
-def _opened(config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool, download: bool) -> BaseModel:
+    split = weights and asks_for_splitting()
     if config.task_type == "text-generation":
         from ..distributed.processes import current
         from .texts import language_model
 
-        opened = partial(language_model, config, check_interrupt, weights=weights, download=download)
-        return current().first_per_machine(opened) if download else opened()
+        return language_model(config, check_interrupt, weights=weights, split=split, download=download)
     if download:
         raise CrucibleError(
             f"--download fetches language models only, but this config trains images on {config.base_model}. Download "

@@ -23,7 +23,7 @@ def load_texts(config: TrainingConfig) -> TextDataset:
 
 
 def language_model(
-    config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool, download: bool
+    config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool, download: bool, split: bool = False
 ) -> BaseModel:
     """Open the language model of a config, and show how far it is downloaded."""
     import transformers.utils.logging
@@ -40,17 +40,18 @@ def language_model(
         check_interrupt()
         display().working("Downloading", done, total, "B", file)
 
-    return TransformersBaseModel(
-        config.base_model,
-        check_interrupt,
-        make_renderer=lambda tokenizer: ChatRenderer(tokenizer, config.chat_template, config.train_on_prompts),
-        weights=weights,
-        load_in_4bit=config.load_in_4bit,
-        max_seq_length=config.max_seq_length,
-        download=download,
-        progress=progress,
-        announce=display().say,
-    )
+        return TransformersBaseModel(
+            config.base_model,
+            check_interrupt,
+            make_renderer=lambda tokenizer: ChatRenderer(tokenizer, config.chat_template, config.train_on_prompts),
+            weights=weights,
+            load_in_4bit=config.load_in_4bit,
+            split=split,
+            max_seq_length=config.max_seq_length,
+            download=download,
+            progress=progress,
+            announce=bar.write,
+        )
 
 
 def write_cleaned(config: TrainingConfig, target: Path) -> str:

@@ -23,9 +23,11 @@ _FSDP_FIELDS = {
     "FSDP_ACTIVATION_CHECKPOINTING": "fsdp_activation_checkpointing (it is gradient_checkpointing in the training "
     "config)",
     "FSDP_IGNORED_MODULES": "fsdp_ignored_modules (all blocks are split)",
-    "FSDP_MIN_NUM_PARAMS": "fsdp_min_num_params (the model is split by its blocks)",
 }
 """The variables of fields of accelerate's FSDP config that change what a run does elsewhere, and their descriptions."""
+
+_STRATEGIES = ("FULL_SHARD", "SHARD_GRAD_OP", "NO_SHARD", "HYBRID_SHARD", "HYBRID_SHARD_ZERO2")
+"""The names of the numbers that older configs have for strategies, counted from 1."""
 
 _DEEPSPEED_FIELDS = {
     "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "offload_optimizer_device (that of the adapters is small)",
@@ -70,7 +72,7 @@ def launch_request(variables: Mapping[str, str] | None = None) -> LaunchRequest:
         if _is_on(given, variable):
             raise CrucibleError(
                 f"The launch config asks for {name}, which splits a model in ways that this trainer does not know. "
-                "Launch with examples/accelerate/multi_gpu.yaml if the base model fits on one card, or with "
+                "Launch with examples/accelerate/one_machine_8_gpus.yaml if the base model fits on one card, or with "
                 "examples/accelerate/fsdp.yaml if it does not."
             )
     if _is_on(given, "ACCELERATE_USE_FSDP"):
@@ -81,29 +83,22 @@ def launch_request(variables: Mapping[str, str] | None = None) -> LaunchRequest:
 
 
 def _of_fsdp(given: Mapping[str, str]) -> LaunchRequest:
-    from accelerate import FullyShardedDataParallelPlugin
-    from torch.distributed.fsdp import ShardingStrategy
-
-    try:
-        plugin: Any = FullyShardedDataParallelPlugin()
-    except (ValueError, KeyError, ImportError) as error:
-        raise CrucibleError(
-            f"The FSDP config of the launch cannot be used: {error}. Without it, it is not known how the base model is "
-            "to be split. Correct it, or launch with examples/accelerate/fsdp.yaml."
-        ) from error
-    strategy = plugin.reshard_after_forward if plugin.fsdp_version == 2 else plugin.sharding_strategy
-    strategy = strategy or plugin.reshard_after_forward
+    # accelerate's own reading of these variables fails without a graphics card.
+    strategy = given.get("FSDP_RESHARD_AFTER_FORWARD", "true").upper()
+    if given.get("FSDP_VERSION", "1") == "1":
+        first = given.get("FSDP_SHARDING_STRATEGY") or strategy
+        strategy = _STRATEGIES[int(first) - 1] if first in "12345" else first.upper()
     unused = _unused(given, _FSDP_FIELDS)
-    if strategy is ShardingStrategy.NO_SHARD:
+    if strategy == "NO_SHARD":
         return LaunchRequest("FSDP", False, unused)
-    if strategy in (False, ShardingStrategy.SHARD_GRAD_OP):
-        name = "SHARD_GRAD_OP" if strategy else "fsdp_reshard_after_forward: false"
+    if strategy in ("FALSE", "SHARD_GRAD_OP"):
+        name = strategy if strategy != "FALSE" else "fsdp_reshard_after_forward: false"
         return LaunchRequest("FSDP", False, (_stays_whole(f"FSDP with {name}"), *unused))
-    notes = []
-    if strategy not in (True, ShardingStrategy.FULL_SHARD):
-        notes.append(
-            f"FSDP: {strategy.name} would split the base model inside each machine only; it is split over all "
-            "processes (FULL_SHARD), which takes less memory and more of the network."
+    notes: tuple[str, ...] = ()
+    if strategy.startswith("HYBRID"):
+        notes = (
+            f"FSDP with {strategy} would split the base model inside each machine only; it is split over all processes "
+            "(FULL_SHARD), which takes less memory and more of the network.",
         )
     return LaunchRequest("FSDP", True, (*notes, *unused))
 

@@ -24,6 +24,20 @@ def require_splitting() -> None:
         )
 
 
+def refuse_split_comfyui(base_model: str) -> None:
+    """Refuse to split a model that ComfyUI has opened.
+
+    Raises:
+        CrucibleError: always.
+    """
+    raise CrucibleError(
+        f"The launch asks for a base model that is split over the processes (FSDP or ZeRO-3), but {base_model} is "
+        "opened by ComfyUI, which keeps its models whole. Launch with examples/accelerate/one_machine_8_gpus.yaml, so "
+        "that each process has the whole model, parts of it in main memory (RAM) where the card is too small; or set "
+        "base_model to a folder with the model in diffusers' format."
+    )
+
+
 def refuse_split_4bit(split: bool) -> None:
     """Check that a model in 4 bits is not to be split.
 
@@ -34,8 +48,8 @@ def refuse_split_4bit(split: bool) -> None:
         raise CrucibleError(
             "The launch asks for a base model that is split over the processes (FSDP or ZeRO-3), and load_in_4bit is "
             "on, but packed 4-bit weights cannot be cut into parts. Leave load_in_4bit out, so that each process "
-            "holds a part in 16 bits; or launch with examples/accelerate/multi_gpu.yaml, so that each holds the whole "
-            "model in 4 bits."
+            "holds a part in 16 bits; or launch with examples/accelerate/one_machine_8_gpus.yaml, so that each holds the "
+            "whole model in 4 bits."
         )
 
 
@@ -49,6 +63,6 @@ def refuse_split_dora(spec: AdapterSpec) -> None:
         raise CrucibleError(
             "The algorithm is dora, whose files hold lengths of the base model's weights, but the launch asks for a "
             "base model that is split over the processes (FSDP or ZeRO-3), so that no process has them whole when it "
-            "saves. Set algorithm to lora, rslora, loha or lokr; or launch with examples/accelerate/multi_gpu.yaml if "
-            "the model fits on one card."
+            "saves. Set algorithm to lora, rslora, loha or lokr; or launch with "
+            "examples/accelerate/one_machine_8_gpus.yaml if the model fits on one card."
         )

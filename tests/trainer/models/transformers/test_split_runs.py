@@ -20,7 +20,7 @@ from lora_crucible.models.splitting import size_of
 from lora_crucible.models.transformers.model import TransformersBaseModel
 from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
-from random_models import save_in_shards
+from random_models import save, save_in_shards
 from several import Launch, run_together
 from test_whole_runs import QUICK, ROWS, Stop
 
@@ -128,7 +128,7 @@ def test_a_killed_process_ends_the_other_and_one_alone_resumes(tmp_path: Path) -
     assert other.status == -signal.SIGKILL
     assert main.status not in (0, -signal.SIGKILL)
     assert main.seconds - other.seconds < 30
-    assert "process 1 of 2" in main.output
+    assert "Process 1 of 2" in main.output
     assert "resumes from the last checkpoint" in main.output
     resumed = train(tmp_path / "together", base, False)
     assert_same_lora(resumed.files.lora, alone.files.lora)
@@ -154,7 +154,7 @@ def test_two_processes_resume_what_one_began(tmp_path: Path) -> None:
 
 
 def test_each_process_holds_its_part(tmp_path: Path) -> None:
-    base = save_in_shards(tmp_path / "base", "Llama", num_hidden_layers=4)
+    base = save(tmp_path / "base", "Llama", num_hidden_layers=4)
 
     def work(processes: Any) -> None:
         model = TransformersBaseModel(str(base), make_renderer=ChatRenderer, split=True)

@@ -68,41 +68,7 @@ def open_base_model(
     from ..models.diffusers.model import DiffusersBaseModel
 
     assert config.base_model is not None
-
-    def progress(done: int, total: int, file: str) -> None:
-        check_interrupt()
-        display().working("Downloading", done, total, "B", file)
-
-    return DiffusersBaseModel(
-        config.base_model,
-        check_interrupt,
-        weights=weights,
-        download=download,
-        progress=progress,
-        announce=display().say,
-    )
-
-
-def _refuse_further_files(config: TrainingConfig) -> None:
-    names = ("text_encoders", "clip_type", "vae")
-    given = [name for name in names if getattr(config, name) is not None]
-    if given:
-        raise CrucibleError(
-            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} set, but diffusers opens base_model = "
-            f"{config.base_model}, and takes all parts of a model from its folder, so this would be ignored. Remove "
-            "it, or let ComfyUI open the file (COMFYUI_PATH, loader: comfyui)."
-        )
-
-
-def base_model_remarks(config: TrainingConfig) -> list[str]:
-    """Return what to do about the base model of a config on another computer."""
-    assert config.base_model is not None
-    if not Path(config.base_model).expanduser().exists():  # demo, or a name on the hub
-        return []
-    return [
-        f"{config.base_model} is a path of this computer. Copy it to the other one and correct the line there; a "
-        "single file is also found by its name in the model folders of a ComfyUI (COMFYUI_PATH)."
-    ]
+    return DiffusersBaseModel(config.base_model, check_interrupt, weights=weights, split=split)
 
 
 def _silence_diffusers() -> None:

@@ -48,8 +48,8 @@ def refuse_split_4bit(split: bool) -> None:
         raise CrucibleError(
             "The launch asks for a base model that is split over the processes (FSDP or ZeRO-3), and load_in_4bit is "
             "on, but packed 4-bit weights cannot be cut into parts. Leave load_in_4bit out, so that each process "
-            "holds a part in 16 bits; or launch with examples/accelerate/one_machine_8_gpus.yaml, so that each holds the "
-            "whole model in 4 bits."
+            "holds a part in 16 bits; or launch with examples/accelerate/one_machine_8_gpus.yaml, so that each holds "
+            "the whole model in 4 bits."
         )
 
 

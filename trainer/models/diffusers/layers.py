@@ -25,6 +25,7 @@ from ...formats.layer_names import file_key, kohya_key
 from ...formats.layer_tables.rows import rows as table_rows
 from ...formats.names import LayerNames, Place, layer_names, names_in_form
 from ...formats.portable import Part, to_portable
+from ..splitting import is_part
 from .verify import unmatched_in_transformer, unmatched_keys
 
 
@@ -135,7 +136,8 @@ class TransformerLayers(DenoiserLayers):
         modules = [self._modules[path] for path, _ in parts]
         if _is_one(parts):
             return modules[0]
-        return joined([module for module in modules if isinstance(module, nn.Linear)], [place for _, place in parts])
+        linear, places = [module for module in modules if isinstance(module, nn.Linear)], [place for _, place in parts]
+        return JoinedOutputs(linear, places) if is_part(linear[0].weight) else joined(linear, places)
 
     def _replacements(self, names: LayerNames, layer: Any) -> Iterator[tuple[str, nn.Module]]:
         """Yield the modules that take the places of a layer's parts, by diffusers' path."""
@@ -205,6 +207,40 @@ def joined(layers: Sequence[nn.Linear], places: Sequence[Place]) -> nn.Linear:
             if place.reorder is None:
                 setattr(layer, name, nn.Parameter(data[place.rows(outputs)], requires_grad=False))
     return whole
+
+
+class JoinedOutputs(nn.Linear):
+    """A layer whose outputs are those of several layers, computed by these, of whose weights this process has parts.
+
+    Its weight only has the shape of the joined one, which is what adapters ask for.
+
+    Args:
+        layers: the layers.
+        places: their places in the joined layer, in the order of its outputs.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear], places: Sequence[Place]) -> None:
+        nn.Module.__init__(self)
+        first = layers[0]
+        self.in_features, self.out_features = first.in_features, sum(layer.out_features for layer in layers)
+        number = torch.empty(1, dtype=first.weight.dtype, device=first.weight.device)
+        self.weight = nn.Parameter(number.expand(self.out_features, self.in_features), requires_grad=False)
+        self.register_parameter("bias", None)
+        orders = [
+            None if place.reorder is None else place.reorder(torch.arange(layer.out_features, device=number.device))
+            for layer, place in zip(layers, places, strict=True)
+        ]
+        self._parts = tuple(zip(layers, orders, strict=True))  # not modules of its own: they are in the model
+
+    def forward(self, input: Tensor) -> Tensor:
+        outputs = [layer(input) for layer, _ in self._parts]
+        return torch.cat(
+            [
+                output if order is None else output.index_select(-1, order)
+                for output, (_, order) in zip(outputs, self._parts, strict=True)
+            ],
+            -1,
+        )
 
 
 class SharedOutput(nn.Module):

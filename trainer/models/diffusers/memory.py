@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...adapters.dropout import RowSeeds
 from ..memory_controls import MemoryControls
+from ..splitting import size_here, size_of
 
 
 class DenoiserMemory(MemoryControls):
@@ -26,9 +27,8 @@ class DenoiserMemory(MemoryControls):
         self._denoiser, self._rows = denoiser, rows
 
     def weights_size(self) -> tuple[int, int]:
-        weights = self._denoiser.parameters()
-        size = sum(weight.numel() * weight.element_size() for weight in weights if not weight.requires_grad)
-        return size, size
+        weights = [weight for weight in self._denoiser.parameters() if not weight.requires_grad]
+        return size_of(weights), size_here(weights)
 
     def set_checkpointing(self, on: bool) -> None:
         if on:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ...adapters.spec import AdapterSpec
 from ...adapters.targets import is_adaptable
 from ...data.cache import TensorCache
 from ...data.images.examples import ImageExample
+from ...distributed.processes import current
 from ...errors import CrucibleError
 from ...files.hub import DownloadProgress
 from ...formats.architectures import ARCHITECTURES
@@ -31,6 +33,7 @@ from ..diffusion.model import DiffusionBaseModel, diffusion_losses
 from ..diffusion.objective import PredictionType
 from ..examples import CachedExample, Progress, RowLosses
 from ..identity import weights_hash
+from ..split_refusals import refuse_split_dora
 from .families.base import Encoded
 from .layers import denoiser_layers
 from .memory import DenoiserMemory
@@ -53,6 +56,7 @@ class DiffusersBaseModel(DiffusionBaseModel):
         base_model: a folder with a model_index.json, owner/name on the Hugging Face hub, or "demo".
         check_interrupt: a function called before each batch and each sample; it may raise to stop the training.
         weights: whether to load the weights. Without them, the model can only tell what it could be trained with.
+        split: whether to split the denoiser over the processes of the run.
         download: whether the model may be downloaded.
         progress: a callback that follows the download.
         announce: a callback that gets a message before a download begins: what, from where and how large.
@@ -67,18 +71,19 @@ class DiffusersBaseModel(DiffusionBaseModel):
         check_interrupt: Callable[[], None] = lambda: None,
         *,
         weights: bool = True,
+        split: bool = False,
         download: bool = False,
         progress: DownloadProgress = lambda done, total, file: None,
         announce: Callable[[str], None] = log.info,
     ) -> None:
-        self._check_interrupt = check_interrupt
+        self._check_interrupt, self._split = check_interrupt, split
         self._source = open_source(base_model, download=download, progress=progress, announce=announce)
         facts = self._source.facts
         self.name = self._source.name
         self.architecture = ARCHITECTURES[facts.architecture]
         self.native_resolution = self._source.native_resolution
         self.prediction_type = PredictionType(facts.prediction_type)
-        self._pipeline = Pipeline(self._source, weights=weights)
+        self._pipeline = Pipeline(self._source, weights=weights, split=split)
         self.device = self._pipeline.device
         self._denoiser = self._pipeline.denoiser
         self._layers = denoiser_layers(self._denoiser, self.architecture)
@@ -98,7 +103,11 @@ class DiffusersBaseModel(DiffusionBaseModel):
     @cached_property
     def _identity(self) -> str:
         """The hash of the weights as they are in their files: a session may change their dtype."""
-        return weights_hash(self._denoiser.state_dict().items())
+        if not self._split:
+            return weights_hash(self._denoiser.state_dict().items())
+        is_here = current().is_main  # which has all weights until they are split
+        found: str = current().from_main(weights_hash(self._denoiser.state_dict().items()) if is_here else "")
+        return found
 
     def encoders_identity(self) -> str:
         return self._as_encoders().identity
@@ -138,6 +147,8 @@ class DiffusersBaseModel(DiffusionBaseModel):
 
     @contextmanager
     def attached(self, spec: AdapterSpec, gradient_checkpointing: bool) -> Iterator[Adapters]:
+        if self._split:
+            refuse_split_dora(spec)
         with ExitStack() as stack:
             layers = stack.enter_context(self._layers.attached(spec, self._rows))
             if spec.text_encoder:
@@ -189,16 +200,21 @@ class DiffusersBaseModel(DiffusionBaseModel):
         alike: dict[torch.Size, list[int]] = {}
         for index, (embedding, _) in enumerate(encoded):
             alike.setdefault(embedding.shape, []).append(index)
-        parts = [
-            self._losses(
+
+        def losses_of(indices: list[int]) -> RowLosses:
+            return self._losses(
                 [drawn[index][0] for index in indices],
                 [encoded[index] for index in indices],
                 [seeds[index] for index in indices],
                 [inputs[index].weight for index in indices],
                 None if timesteps is None else [timesteps[index] for index in indices],
             )
-            for indices in alike.values()
-        ]
+
+        more = current().passes.largest(len(alike)) - len(alike)
+        parts = [losses_of(indices) for indices in alike.values()]
+        for _ in range(more):  # other processes need this one for their passes
+            without_effect = 0 * losses_of([0]).values.sum()
+            parts[0] = replace(parts[0], values=parts[0].values + without_effect)
         if len(parts) == 1:
             return parts[0]
         places = [index for indices in alike.values() for index in indices]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +13,17 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from accelerate import init_empty_weights
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
+from ...distributed.processes import current
 from ...errors import CrucibleError
 from ...formats.header import read_header
 from ...hardware.out_of_memory import Attempt, first_that_fits
 from ..diffusion.inputs import Encoders
 from ..identity import weights_hash
+from ..splitting import split_blocks
 from .families.base import Encoded
 from .folder import DiffusersFolder
 from .pipeline_files import variant_of
@@ -39,6 +42,7 @@ class Pipeline:
         source: the folder with its model_index.json.
         weights: whether to load the weights. Without them, the denoiser and the text encoders that can be trained have
             only their layers, on the device "meta", and there is no VAE.
+        split: whether to split the denoiser over the processes of the run, of which only the main one reads its file.
 
     Attributes:
         family: what is particular to this kind of pipeline.
@@ -47,14 +51,16 @@ class Pipeline:
         trains_text: whether its text encoders are trained, so that they stay on the device.
     """
 
-    def __init__(self, source: DiffusersFolder, *, weights: bool = True) -> None:
+    def __init__(self, source: DiffusersFolder, *, weights: bool = True, split: bool = False) -> None:
         self.family = source.family
+        self._to_split = split
         self.trains_text = False
         if not weights:
             self.whole: Any = _layers(source)
             self.device = torch.device("meta")
             return
-        self.whole = _loaded(source)
+        given = {self.family.denoiser: _denoiser_layers(source)} if split and not current().is_main else {}
+        self.whole = _loaded(source, given)
         self.whole.set_progress_bar_config(disable=True)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -110,18 +116,29 @@ class Pipeline:
         Parts that a model keeps in float32 for its accuracy stay in it.
         """
         denoiser = self.denoiser.requires_grad_(False)
-        kept = set(getattr(denoiser, "_keep_in_fp32_modules", None) or ())
-        if not kept:
-            denoiser.to(self.device, dtype)
-            return
-        denoiser.to(self.device)
-        for name, parameter in denoiser.named_parameters():
-            if not kept & set(name.split(".")):
-                parameter.data = parameter.data.to(dtype)
+        if current().joint:
+            return  # an earlier session has split it
+        device = torch.device("cpu") if self._to_split else self.device
+        if not self._to_split or current().is_main:
+            _convert(denoiser, device, dtype)
+        if self._to_split:
+            split_blocks(denoiser, denoiser, self.device)
 
 
-def _loaded(source: DiffusersFolder) -> Any:
-    """Return the pipeline of a folder with its weights.
+def _convert(denoiser: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """Move a denoiser to a device and to a dtype, except for the parts that it keeps in float32."""
+    kept = set(getattr(denoiser, "_keep_in_fp32_modules", None) or ())
+    if not kept:
+        denoiser.to(device, dtype)
+        return
+    denoiser.to(device)
+    for name, parameter in denoiser.named_parameters():
+        if not kept & set(name.split(".")):
+            parameter.data = parameter.data.to(dtype)
+
+
+def _loaded(source: DiffusersFolder, given: Mapping[str, nn.Module]) -> Any:
+    """Return the pipeline of a folder with its weights, and with the parts that are given.
 
     VAEs and CLIPs are in float32, and so are UNets until a session: SDXL's VAE produces NaN in float16. Transformers
     and language models keep the dtype of their files, because in float32 they may not fit into main memory.
@@ -132,7 +149,7 @@ def _loaded(source: DiffusersFolder) -> Any:
     large = [family.denoiser] if family.is_flow else []
     large += [name for name in family.text_encoders if kinds.get(name, "") not in ("", *_CLIP)]
     dtypes: dict[str, torch.dtype] = {name: _dtype(source.path / name) for name in large}
-    arguments: dict[str, Any] = {dtype_argument(): {**dtypes, "default": torch.float32}}
+    arguments: dict[str, Any] = {dtype_argument(): {**dtypes, "default": torch.float32}, **given}
     if "safety_checker" in source.index:
         arguments |= {"safety_checker": None, "requires_safety_checker": False}
     try:
@@ -188,14 +205,23 @@ def _variant(source: DiffusersFolder) -> dict[str, str]:
 def _layers(source: DiffusersFolder) -> SimpleNamespace:
     """Return the denoiser and the text encoders that can be trained of a diffusers folder, without their weights."""
     family = source.family
-    kind = getattr(diffusers, source.kinds[family.denoiser])
+    parts: dict[str, Any] = {family.denoiser: _denoiser_layers(source)}
     with torch.device("meta"):
-        parts: dict[str, Any] = {family.denoiser: kind.from_config(kind.load_config(source.path / family.denoiser))}
         for name in family.trainable_text_encoders:
             if name in source.kinds:
                 encoder = getattr(transformers, source.kinds[name])
                 parts[name] = encoder(encoder.config_class.from_pretrained(source.path / name))
     return SimpleNamespace(**parts)
+
+
+def _denoiser_layers(source: DiffusersFolder) -> Any:
+    """Return the denoiser of a diffusers folder with its layers and without its weights.
+
+    What it computes when it is made, such as frequencies of positions, is there.
+    """
+    kind = getattr(diffusers, source.kinds[source.family.denoiser])
+    with init_empty_weights():
+        return kind.from_config(kind.load_config(source.path / source.family.denoiser))
 
 
 class PipelineEncoders(Encoders):

@@ -63,12 +63,51 @@ def open_base_model(
     refuse_unused_files(config)
     if opened_by_comfyui(config):
         return open_with_comfyui(config, check_interrupt)
-    _refuse_further_files(config)
+    _refuse_files_for_comfyui(config)
     _silence_diffusers()
     from ..models.diffusers.model import DiffusersBaseModel
 
     assert config.base_model is not None
-    return DiffusersBaseModel(config.base_model, check_interrupt, weights=weights, split=split)
+
+    def progress(done: int, total: int, file: str) -> None:
+        check_interrupt()
+        display().working("Downloading", done, total, "B", file)
+
+    made = partial(
+        DiffusersBaseModel,
+        config.base_model,
+        check_interrupt,
+        weights=weights,
+        download=download,
+        progress=progress,
+        announce=display().say,
+        split=split,
+    )
+    return current().first_per_machine(made) if download else made()
+
+
+def _refuse_files_for_comfyui(config: TrainingConfig) -> None:
+    """Refuse files that belong to a single file, if diffusers opens it, which does not use them."""
+    names = ("text_encoders", "clip_type", "vae")
+    given = [name for name in names if getattr(config, name) is not None]
+    if given:
+        raise CrucibleError(
+            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} set, but diffusers opens base_model = "
+            f"{config.base_model}, and takes what the file lacks from the folder of its name, so this would be "
+            "ignored. Put the parts there, or let ComfyUI open the file (COMFYUI_PATH, loader: comfyui).",
+            "settings",
+        )
+
+
+def base_model_remarks(config: TrainingConfig) -> list[str]:
+    """Return what to do about the base model of a config on another computer."""
+    assert config.base_model is not None
+    if not Path(config.base_model).expanduser().exists():  # demo, or a name on the hub
+        return []
+    return [
+        f"{config.base_model} is a path of this computer. Copy it to the other one and correct the line there; a "
+        "single file is also found by its name in the model folders of a ComfyUI (COMFYUI_PATH)."
+    ]
 
 
 def _silence_diffusers() -> None:

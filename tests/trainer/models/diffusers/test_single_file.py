@@ -10,6 +10,7 @@ import huggingface_hub
 import pytest
 import tiny_pipelines
 import torch
+from lora_crucible.cli.main import main
 from lora_crucible.errors import CrucibleError
 from lora_crucible.formats.layer_names import diffusers_unet_to_sgm
 from lora_crucible.models.diffusers.model import DiffusersBaseModel
@@ -117,3 +118,15 @@ def test_other_files_are_refused_by_what_they_are(name: str, keys: list[str], ex
         path.write_bytes(b"GGUF or PK")
     with pytest.raises(CrucibleError, match=expected):
         open_source(str(path))
+
+
+def test_files_that_only_comfyui_uses_are_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"base_model: {checkpoint}\nloader: diffusers\nvae: {checkpoint}\ntrain_data_dir: demo\n"
+        f"resolution: 64\noutput_dir: {tmp_path / 'out'}\n"
+    )
+    assert main(["check", str(config)]) != 0
+    assert "vae is set, but diffusers opens base_model" in capsys.readouterr().err

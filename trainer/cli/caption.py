@@ -28,7 +28,9 @@ def add_caption_command(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     style, known = CaptionStyle(), ", ".join(model.name for model in KNOWN)
     caption = commands.add_parser("caption", help="write captions for the images in a folder")
-    caption.add_argument("folder", metavar="FOLDER", type=Path)
+    folder = caption.add_mutually_exclusive_group(required=True)
+    folder.add_argument("folder", nargs="?", metavar="FOLDER", type=Path)
+    folder.add_argument("--input", metavar="FOLDER", type=Path, help="the same as FOLDER, as guides write it")
     caption.add_argument(
         "--captioner",
         default=DEFAULT.name,
@@ -70,7 +72,7 @@ def _caption(options: argparse.Namespace) -> Outcome:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    folder = options.folder.expanduser().resolve()
+    folder = (options.folder or options.input).expanduser().resolve()
     with errors_about("data"):
         pictures, unread = pictures_in(folder)
         settings = _settings(options)

@@ -75,6 +75,25 @@ def arguments_of(options: argparse.Namespace) -> list[str]:
     return given + ["--download"] * options.download
 
 
+def read_config_of(options: argparse.Namespace) -> tuple[TrainingConfig, list[str]]:
+    """Read the single config that the options name, with what else they say.
+
+    Returns:
+        The config, and sentences for the user about how it was read.
+
+    Raises:
+        CrucibleError: the config cannot be read.
+    """
+    from ..config.yaml_file import checked, read_written
+    from .task import with_task
+
+    with errors_about("settings"):
+        (file,) = configs_of(options)
+        written, guess = with_task(read_written(file).overridden(_overrides(options), Path.cwd()))
+        config = checked(written)
+        return config, list(filter(None, (guess, *written.notes, _slow_on_a_cpu(config.mixed_precision))))
+
+
 def config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:
     """Read the config that the options name, and load its dataset.
 
@@ -146,3 +165,15 @@ def read_pairs(texts: Sequence[str]) -> dict[str, tuple[str, str]]:
             )
         found[key] = "--set", value
     return found
+
+
+def _slow_on_a_cpu(precision: str) -> str:
+    """Return what to know about a 16-bit precision on a computer without a graphics card, or ""."""
+    import torch
+
+    if precision != "fp16" or torch.accelerator.is_available():
+        return ""
+    return (
+        "mixed_precision is fp16, but there is no graphics card that PyTorch can use. The run computes in fp16 all the "
+        "same, as it was asked to; on a CPU that is many times slower than fp32, which it takes by itself without fp16."
+    )

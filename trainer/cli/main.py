@@ -28,6 +28,7 @@ from .doctor import add_doctor_command
 from .exit_status import ExitStatus, Outcome, status_of
 from .interrupt import Stopped, stopped_by_signals
 from .lora import add_lora_commands
+from .nearest_option import NearestOptionParser
 from .output import safe_output
 from .sample import add_sample_command
 from .several import RESULT
@@ -154,16 +155,11 @@ def _hand_over(facts: Mapping[str, Any]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train LoRA adapters without ComfyUI.")
-    parser.set_defaults(needs=STANDALONE)
-    commands = parser.add_subparsers(required=True, metavar=COMMANDS)
-
-    add_demo_command(commands)
-    add_train_command(commands)
-    add_check_command(commands)
-    add_caption_command(commands)
-    add_lora_commands(commands)
-    add_convert_config_command(commands)
-    add_sample_command(commands)
-    add_doctor_command(commands)
+    parser = NearestOptionParser(prog="python -m trainer", description="Train LoRA adapters without ComfyUI.")
+    parser.set_defaults(needs=STANDALONE, before=None)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
+    for add in ADD_COMMANDS:
+        add(commands)
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", help="tell what is done as JSON, an object per line")
     return parser

@@ -40,6 +40,7 @@ def contradictions(config: TrainingConfig, written_as: Mapping[str, str]) -> lis
         *_of_the_algorithm(config, key),
         *_of_the_optimizer(config, key),
         *_of_the_warmup(config, key),
+        *_of_the_checkpoints(config, key),
         *_without_effect(config, written_as),
     ]
 
@@ -106,6 +107,18 @@ def _of_the_warmup(config: TrainingConfig, key: Callable[[str], str]) -> list[Co
     names = ("lr_warmup_steps", "lr_warmup_ratio")
     text = (
         f"{key(names[0])} = {steps} and {key(names[1])} = {ratio:g} both say how long the warmup is; keep one of them"
+    )
+    return [(names, text)]
+
+
+def _of_the_checkpoints(config: TrainingConfig, key: Callable[[str], str]) -> list[Contradiction]:
+    steps, epochs = config.save_steps, config.save_every_n_epochs
+    if steps is None or not epochs:
+        return []
+    names = ("save_steps", "save_every_n_epochs")
+    text = (
+        f"{key(names[0])} = {steps} and {key(names[1])} = {epochs} both say how often checkpoints are saved; keep one "
+        "of them"
     )
     return [(names, text)]
 

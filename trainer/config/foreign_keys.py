@@ -74,7 +74,6 @@ ELSEWHERE: dict[str, str] = {
     "optimizer_args": "weight_decay, adam_beta1 and adam_beta2 are settings of their own",
     "lr_scheduler_args": "lr_scheduler_num_cycles and lr_scheduler_power are settings of their own",
     "save_model_as": "the LoRA is always saved as .safetensors",
-    "save_every_n_epochs": "checkpoints are counted in steps; the key is save_steps",
     "save_last_n_epochs": "the key is checkpoints_kept",
     "save_state": "checkpoints are always saved, and the same run continues from its last one by itself",
     "resume": "the same run continues by itself; resume_from_checkpoint names another checkpoint of it",

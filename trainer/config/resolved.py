@@ -13,8 +13,9 @@ class ResolvedConfig(TrainingConfig):
     """A config with nothing left to choose except `mixed_precision`, which depends on the device, and
     `timestep_shift`, which the base model chooses.
 
-    The length is always in `max_train_steps` and the warmup in `lr_warmup_steps`, while `epochs` and
-    `lr_warmup_ratio` are None, so that it is a valid config itself. The betas are None for an optimizer without betas.
+    The length is always in `max_train_steps`, the warmup in `lr_warmup_steps` and the steps between checkpoints in
+    `save_steps`, while `epochs` and `lr_warmup_ratio` are None and `save_every_n_epochs` is 0, so that it is a valid
+    config itself. The betas are None for an optimizer without betas.
 
     For a language model, `purpose` stays auto, `resolution` is None and what concerns noise levels and captions has no
     effect; for images the settings of texts have none.

@@ -33,6 +33,15 @@ class RunSettings(BaseModel):
         ge=1,
         le=1_000_000,
     )
+    save_every_n_epochs: int = setting(
+        0,
+        "Checkpoint every epochs",
+        "Epochs between two checkpoints, instead of the steps in save_steps; 0 counts steps.",
+        group="run",
+        step=1,
+        ge=0,
+        le=10_000,
+    )
     checkpoints_kept: int = setting(
         2,
         "Checkpoints kept",

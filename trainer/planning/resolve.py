@@ -10,6 +10,7 @@ from ..config.optimizer_defaults import OPTIMIZER_DEFAULTS
 from ..config.output_settings import Purpose
 from ..config.resolved import ResolvedConfig
 from ..config.schema import TrainingConfig
+from ..messages.wording import counted
 from .auto_values import DEMO_VALUES, AutoValues
 from .presets import (
     choose_adapter,
@@ -64,6 +65,10 @@ def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) ->
 
     steps = choose_steps(choices, purpose, dataset, batch, length)
     choose_warmup(choices, steps)
+    if config.save_every_n_epochs:
+        per_epoch = dataset.steps_per_epoch(*batch)
+        epochs = counted(config.save_every_n_epochs, "epoch")
+        choices.set("save_steps", config.save_every_n_epochs * per_epoch, f"{epochs} of {counted(per_epoch, 'step')}")
     if purpose == "quick_test":
         choices.take("sample_every_n_steps", steps, "only before and after the quick test")
         if config.measure == "auto":
@@ -71,7 +76,7 @@ def resolve(config: TrainingConfig, dataset: DatasetFacts, model: ModelFacts) ->
     else:
         choices.take("sample_every_n_steps", max(1, steps // 4), "a quarter of the steps")
     _choose_validation(choices, percent, steps)
-    given = config.model_dump() | {"epochs": None, "lr_warmup_ratio": None}
+    given = config.model_dump() | {"epochs": None, "lr_warmup_ratio": None, "save_every_n_epochs": 0}
     values = ResolvedConfig(**given | choices.values)
     return Resolved(values, choices.reasons)
 

@@ -53,6 +53,7 @@ MAY_CHANGE = frozenset(
         "cache_size_gb",
         "save_precision",
         "save_steps",
+        "save_every_n_epochs",
         "checkpoints_kept",
         "resume_from_checkpoint",
         "memory",

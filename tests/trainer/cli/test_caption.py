@@ -136,3 +136,25 @@ def test_values_out_of_range(images: Path, arguments: list[str], capsys: pytest.
     with pytest.raises(SystemExit):
         main(["caption", str(images), *arguments])
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_the_options_of_the_guides_name_the_folder_and_the_table(images: Path, blip: Path) -> None:
+    """Guides write: python tools/auto_label.py --input FOLDER --output FOLDER/metadata.csv."""
+    table = images / "metadata.csv"
+    assert main(["caption", "--input", str(images), "--output", str(table), "--captioner", str(blip)]) == 0
+    with table.open(encoding="utf-8", newline="") as file:
+        assert {row[0] for row in csv.reader(file)} >= {"0.png", "2.png"}
+
+
+def test_an_unknown_option_is_answered_with_the_nearest(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_status:
+        main(["caption", str(images), "--triger_word=crux"])
+    assert exit_status.value.code == 2
+    assert "did you mean --trigger_word instead of --triger_word?" in capsys.readouterr().err
+
+
+def test_a_folder_is_named_once(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], [str(images), "--input", str(images)]):
+        with pytest.raises(SystemExit):
+            main(["caption", *arguments])
+        assert "--input" in capsys.readouterr().err

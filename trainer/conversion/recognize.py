@@ -104,7 +104,8 @@ def recognize(path: Path) -> Recognized:
     if isinstance(values, list) and values and all(isinstance(one, Mapping) for one in values):
         if all("path" in one and ("image" in one or "text" in one or "type" in one) for one in values):
             return Recognized(path, "concepts", "OneTrainer (concepts)", values)
-        raise _refused(path, {key: None for one in values for key in one}, text)
+        keys = {key: None for one in values for key in one}
+        raise _of_another_program(path, keys) or _refused(path, keys, text)
     if not isinstance(values, Mapping):
         raise _refused(path, {}, text)
     return _of_mapping(path, dict(values), text)
@@ -135,6 +136,8 @@ def _of_mapping(path: Path, values: dict[str, Any], text: str) -> Recognized:
         else:
             program = "musubi-tuner (arguments)" if "dit" in flat else "sd-scripts (arguments)"
         return Recognized(path, "sd-scripts", program, flat)
+    if (refusal := _of_another_program(path, values)) is not None:
+        raise refusal
     if is_ours and flat and path.suffix.lower() != ".toml":
         raise CrucibleError(
             f"{path} is a config of LoRA Crucible already: every key in it is known here. Give it to `python -m "
@@ -203,7 +206,8 @@ def _toml(text: str) -> Any:
     return import_module(name).loads(text)
 
 
-def _refused(path: Path, values: Mapping[str, Any], text: str) -> CrucibleError:
+def _of_another_program(path: Path, values: Mapping[str, Any]) -> CrucibleError | None:
+    """Return the refusal of a file that is known but cannot be translated; None if it is not known."""
     flat = {
         *values,
         *(f"{key}.{inner}" for key, value in values.items() if isinstance(value, Mapping) for inner in value),
@@ -213,6 +217,10 @@ def _refused(path: Path, values: Mapping[str, Any], text: str) -> CrucibleError:
         if flat >= set(keys):
             ending = f"; {todo}" if todo else ", which convert-config does not read"
             return CrucibleError(f"{path} is {what}{ending}. Nothing was converted.")
+    return None
+
+
+def _refused(path: Path, values: Mapping[str, Any], text: str) -> CrucibleError:
     shown = ", ".join(list(map(str, values))[:5])
     seems = f"its keys are {shown}" if shown else f'it starts with "{" ".join(text.split())[:60]}"'
     return CrucibleError(

@@ -17,14 +17,14 @@ def options(script: str) -> dict[str, object]:
     ("script", "expected"),
     [
         (f"{START} \\\n  --seed 1 \\\n  --resolution=512,768", {"seed": "1", "resolution": "512,768"}),
-        (f"{START} ^\r\n --output_dir \"C:\\my runs\"^\n --seed 2".replace("\r", ""), {"output_dir": "C:\\my runs", "seed": "2"}),
+        (f"{START} ^\n --output_dir \"C:\\my runs\"^\n --seed 2", {"output_dir": "C:\\my runs", "seed": "2"}),
         (f"{START} `\n --seed 3", {"seed": "3"}),
         (f"SEED=4\n{START} --seed $SEED", {"seed": "4"}),
         (f"set SEED=5\n{START} --seed %SEED%", {"seed": "5"}),
         (f"$seed = 6 # mine\n{START} --seed $seed", {"seed": "6"}),
         (f"set /A STEPS=100*3\n{START} --max_train_steps=%STEPS%", {"max_train_steps": "300"}),
         (f"A=0\nif [[ $A == 1 ]]; then E+=(\"--lowram\"); fi\nE+=(\"--seed 7\")\n{START} ${{E[@]}}", {"seed": "7"}),
-        (f"ARGS=(\n  --seed 8 # it\n  --cache_latents\n)\n{START} \"${{ARGS[@]}}\"", {"seed": "8", "cache_latents": True}),
+        (f"ARGS=(\n  --seed 8 # it\n  --lowram\n)\n{START} \"${{ARGS[@]}}\"", {"seed": "8", "lowram": True}),
         (f"{START} --optimizer_args \"weight_decay=0.1\" \"betas=0.9,0.99\" --seed ${{SEED:-9}}",
          {"optimizer_args": ["weight_decay=0.1", "betas=0.9,0.99"], "seed": "9"}),
         (f"{START} --seed 10 > log.txt 2>&1 &", {"seed": "10"}),
@@ -39,7 +39,7 @@ def test_what_cannot_be_followed_is_said() -> None:
     (command,) = command_lines(
         f"DIT=a\nDIT=b\nif [ -f x ]; then\n  E+=(--resume x)\nfi\n{START} --dit $DIT --vae $NOWHERE --seed 1 --seed 2"
     )
-    assert command.options == {"network_dim": "8", "dit": "b", "seed": ["1", "2"]} or command.options["seed"] == "2"
+    assert command.options == {"network_dim": "8", "dit": "b", "seed": "2"}
     assert command.unset == {"vae": "$NOWHERE"}
     assert command.repeated == ("seed",)
     assert any("DIT has several values" in text for text in command.unsure)

@@ -55,7 +55,7 @@ class JointPasses(Passes):
     Args:
         processes: the processes, which all create this object at the same time.
         put_together: puts the block of a number, from 0, together for another process.
-        reset: gets the model ready for the next pass after one that was not finished.
+        reset: gets the model ready for the next pass, whatever the last one has left behind.
     """
 
     def __init__(
@@ -75,26 +75,26 @@ class JointPasses(Passes):
             if self._depth == 1:
                 self._exchange()
         except TroubleElsewhere:
-            self._reset()
             raise
         except BaseException:  # ComfyUI's Cancel and Ctrl-C are not Exceptions
             if self._depth == 1:
                 self._exchange(in_trouble=True)
-            self._reset()
             raise
         finally:
             self._depth -= 1
+            if not self._depth:
+                self._reset()
 
     @contextmanager
     def led(self) -> Iterator[None]:
         self._leads = True
         try:
             yield
-        except BaseException:
-            self._reset()
-            raise
         finally:
             self._leads = False
+            # Passes without gradients leave an order of blocks behind, by which the next backward would fetch blocks
+            # that the others know nothing of.
+            self._reset()
             self._exchange()
 
     def follow(self) -> None:
@@ -123,7 +123,7 @@ class JointPasses(Passes):
         """Return the numbers of all processes."""
         word = torch.tensor([number, int(in_trouble)])
         words = torch.empty(2 * self._processes.count, dtype=word.dtype)
-        self._processes.wait(dist.all_gather_into_tensor(words, word, group=self._group, async_op=True))
+        self._processes.wait(dist.all_gather_single(words, word, group=self._group, async_op=True))
         if words[1::2].any() and not in_trouble:
             raise TroubleElsewhere
         return words[::2]

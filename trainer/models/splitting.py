@@ -136,4 +136,4 @@ class _Gather:
         passes = current().passes
         if isinstance(passes, JointPasses):  # it is not yet while the session begins, which is the same everywhere
             passes.before_block(self._number)
-        return dist.all_gather_into_tensor(output_tensor, input_tensor, group=group, async_op=async_op)
+        return dist.all_gather_single(output_tensor, input_tensor, group=group, async_op=async_op)

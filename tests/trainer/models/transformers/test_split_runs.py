@@ -59,6 +59,7 @@ def lora_in(folder: Path, like: RunResult) -> Path:
     ("kind", "values"),
     [
         ("Qwen3", {"lora_dropout": 0.1}),
+        ("Llama", {"gradient_accumulation_steps": 1, "validation_percent": 0}),
         ("Llama", {"gradient_checkpointing": True, "algorithm": "loha", "lora_dropout": 0}),
         ("Llama", {"layer_patterns": "q_proj\nlm_head", "optimizer": "schedule_free_adamw"}),
         ("Gemma3", {"algorithm": "lokr", "lora_dropout": 0, "regularization_rows": True, "max_train_steps": 4}),

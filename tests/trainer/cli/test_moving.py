@@ -55,6 +55,7 @@ def stop_after_two_steps(config: Path) -> None:
         train_or_resume(open_base_model(read, lambda: None), _load(read), read, out, out, Callbacks(stepped=stop))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["everything", "only the output folder"])
 def test_a_moved_run_goes_on_to_the_same_lora(what, tmp_path, capsys):
     whole = make_project(tmp_path / "whole")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import socket, sys
 
@@ -42,6 +44,7 @@ measure: never
 """
 
 
+@pytest.mark.slow
 def test_a_run_opens_no_connection(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(CONFIG.format(folder=tmp_path / "out"))

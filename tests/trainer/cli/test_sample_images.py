@@ -70,6 +70,7 @@ def test_left_is_the_runs_first_sample_and_right_its_last(run, tmp_path, capsys)
     assert "right: with mine.safetensors:1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["kohya", "diffusers"])
 def test_loras_in_the_forms_of_other_trainers(run, tmp_path, form):
     other = tmp_path / "other.safetensors"
@@ -83,6 +84,7 @@ def test_loras_in_the_forms_of_other_trainers(run, tmp_path, form):
     )
 
 
+@pytest.mark.slow
 def test_strengths_add_up_and_nothing_is_the_base_alone(run, tmp_path):
     lora = str(run / "mine.safetensors")
     halves = sampled(tmp_path, "--lora", f"{lora}:0.5", "--lora", f"{lora}:0.5", *LIKE_THE_RUN)

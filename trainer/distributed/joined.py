@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -90,16 +89,16 @@ class JoinedProcesses(Processes):
         try:
             meeting = dist.rendezvous("env://", timeout=timedelta(seconds=MEETING_SECONDS))
             store, self.rank, self.count = next(iter(meeting))
-            dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if on_cards else "gloo",
-                store=store,
-                rank=self.rank,
-                world_size=self.count,
-                timeout=NO_LIMIT,
-            )
-            self.hosts = (socket.gethostname(),) * self.count  # only known of this process before the first exchange
-            self._watch = Watch(self)
-            self.hosts = tuple(self.gather(socket.gethostname()))
+            self._watch = Watch(self, MEETING_SECONDS)
+            self.hosts = self._watch.hosts
+            with self._watch.waiting():
+                dist.init_process_group(
+                    "cpu:gloo,cuda:nccl" if on_cards else "gloo",
+                    store=store,
+                    rank=self.rank,
+                    world_size=self.count,
+                    timeout=NO_LIMIT,
+                )
         except (RuntimeError, ValueError, OSError) as error:
             raise CrucibleError(
                 f"The {os.environ.get('WORLD_SIZE')} processes of this launch could not find each other at "
@@ -204,6 +203,7 @@ class JoinedProcesses(Processes):
             LostProcess, FailedElsewhere, KeyboardInterrupt: another process is gone, has failed, or was stopped.
         """
         begun = time.monotonic()
+        self._watch.check()
         with self._watch.waiting():
             while not work.is_completed():
                 self._watch.check()

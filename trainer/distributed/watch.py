@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -35,6 +36,11 @@ SUSPECT_SECONDS = 4.0
 GRACE_SECONDS = 6.0
 """The time after which a process is ended that cannot stop by itself after another was lost."""
 
+SAVE_SECONDS = 120.0
+"""The time that the main process has to save after another was lost; the others have `UNWIND_SECONDS`."""
+
+UNWIND_SECONDS = 20.0
+
 LEAVE_SECONDS = 10.0
 """The most time that the main process waits for the others to see that it has ended."""
 
@@ -44,9 +50,13 @@ class Watch:
 
     Args:
         processes: the processes that have met.
+        seconds: how long to wait for the others.
+
+    Attributes:
+        hosts: the name of the machine of each process.
     """
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, seconds: float) -> None:
         self._processes = processes
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         # A connection of its own, because one that waits for an answer blocks all who share it.
@@ -55,8 +65,11 @@ class Watch:
         )
         self._prefix = f"crucible/{os.environ.get('TORCHELASTIC_RUN_ID', '')}"
         self._keys = [f"{self._prefix}/alive/{rank}" for rank in range(processes.count)]
+        hosts = [f"{self._prefix}/host/{rank}" for rank in range(processes.count)]
         self._store.set(self._keys[processes.rank], "0")
-        self._store.wait(self._keys, timedelta(minutes=10))
+        self._store.set(hosts[processes.rank], socket.gethostname())
+        self._store.wait([*self._keys, *hosts], timedelta(seconds=seconds))
+        self.hosts = tuple(host.decode() for host in self._store.multi_get(hosts))
         self._seen = {rank: ("", time.monotonic()) for rank in range(processes.count) if rank != processes.rank}
         self._lock = threading.Lock()  # the store is used by both threads
         self._suspects = self._is_waiting = self._left = self._told = False
@@ -80,7 +93,8 @@ class Watch:
             LostProcess, FailedElsewhere, KeyboardInterrupt: what happened to the other process.
         """
         if self._trouble is not None:
-            self._told = True
+            if not self._told:
+                self._told, self._since = True, time.monotonic()
             raise self._trouble
 
     def explain(self, error: RuntimeError) -> None:
@@ -199,9 +213,15 @@ class Watch:
 
         One that is computing may go on until it next waits for the others, unless it computes together with them.
         """
-        if not isinstance(self._trouble, LostProcess) or self._told or self._left:
+        if not isinstance(self._trouble, LostProcess) or self._left:
             return
-        if (self._is_waiting or self._processes.joint) and time.monotonic() - self._since > GRACE_SECONDS:
+        if self._told:
+            limit = SAVE_SECONDS if self._processes.is_main else UNWIND_SECONDS
+        elif self._is_waiting or self._processes.joint:
+            limit = GRACE_SECONDS
+        else:
+            return
+        if time.monotonic() - self._since > limit:
             sys.stderr.write(f"\nerror: {self._trouble}\n")
             sys.stderr.flush()
             os._exit(1)

@@ -11,7 +11,6 @@ from ..doctor.requirements import STANDALONE
 from ..errors import CrucibleError, errors_about
 from .exit_status import Outcome
 from .stacked import stacked
-from .task import is_language_model
 
 if TYPE_CHECKING:
     from ..merging.ingredients import Strengths
@@ -82,4 +81,6 @@ def _makes_texts(base_model: str, loras: Sequence[Strengths]) -> bool:
         from ..merging.architecture import architecture_of_all
 
         return architecture_of_all([one.lora for one in loras]).id == "language"
+    from .task import is_language_model
+
     return is_language_model(base_model)

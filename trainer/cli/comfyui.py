@@ -47,22 +47,26 @@ def enter_comfyui(options: argparse.Namespace) -> None:
         CrucibleError: the config asks for ComfyUI, and there is none.
     """
     comfyui = find_comfyui()
+    is_started = bool(os.environ.get(STARTED))
+    if is_started:
+        options.needs = ()
     if find_spec("yaml") is None or find_spec("pydantic") is None:
         reason = "this Python lacks the packages that read a config file"
-        if comfyui is None or os.environ.get(STARTED):
+        if comfyui is None or is_started:
             return  # `require_packages` says what to install
     else:
         config = _config(options)
         if config is None or not opened_by_comfyui(config):
             return
         reason = f"ComfyUI's loaders open base_model = {config.base_model}"
+    if is_started:
+        return
     assert comfyui is not None
-    python = None if os.environ.get(STARTED) else python_of(comfyui)
+    python = python_of(comfyui)
     if python is not None:
         _say(f"Running in ComfyUI's Python ({python}), because {reason} (ComfyUI is in {comfyui}).")
         _become(python, options.arguments)
-    if not os.environ.get(STARTED):
-        _say(f"Running in this Python, which is taken for that of the ComfyUI in {comfyui}, because {reason}.")
+    _say(f"Running in this Python, which is taken for that of the ComfyUI in {comfyui}, because {reason}.")
     options.needs = ()
 
 

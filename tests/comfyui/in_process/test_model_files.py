@@ -10,9 +10,12 @@ import comfy.sd
 import folder_paths
 import pytest
 import torch
+from lora_crucible.config import parse_config
 from lora_crucible.errors import CrucibleError
 from lora_crucible.models.comfyui.model import ComfyUIBaseModel
 from lora_crucible.models.comfyui.model_files import CLIP_TYPES, open_files
+from lora_crucible.training.plan import plan_run
+from lora_crucible.training.refusals import refuse_unsuitable
 from safetensors.torch import save_file
 from tiny_architectures import TINY
 from tiny_files import AS_FILE, TOO_LARGE, tiny_model, vae, weights_of
@@ -151,3 +154,13 @@ def test_the_commands_function_stops_a_batch_and_a_sample(demo):
     base_model = ComfyUIBaseModel(*demo, stop)
     with base_model.session("fp32"), pytest.raises(Stopped):
         base_model.losses([], [])
+
+
+def test_check_leaves_a_model_as_it_was(demo, dataset, tmp_path: Path):
+    """What `check` does with a model that is in no session."""
+    base_model = ComfyUIBaseModel(*demo)
+    before = base_model.identity()
+    plan = plan_run(base_model, dataset, parse_config({"train_text_encoder": True}))
+    refuse_unsuitable(base_model, plan, tmp_path)
+    assert base_model.identity() == before
+    assert not any("lora" in name for name, _ in demo[0].model.named_parameters())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
 from lora_crucible.cli import comfyui as module
-from lora_crucible.cli.comfyui import opened_by_comfyui
+from lora_crucible.cli.comfyui import enter_comfyui, opened_by_comfyui
 from lora_crucible.cli.exit_status import ExitStatus
 from lora_crucible.cli.main import main
 from lora_crucible.cli.opening import open_base_model
@@ -24,6 +26,14 @@ echo "arguments: $*"
 echo "rank: $RANK"
 exit 7
 """
+NO_OPTIONS = {
+    "set": [],
+    "precision": None,
+    "reserve_memory": None,
+    "needs": "unchanged",
+    "arguments": ["typed"],
+}
+"""What the command line adds to a config: nothing."""
 
 
 @pytest.fixture
@@ -75,10 +85,24 @@ class TestStart:
         [{"base_model": "demo"}, {"loader": "diffusers"}, {"network_dimm": "4"}],
         ids=["a model that comes with the package", "diffusers was asked for", "a config with a mistake"],
     )
-    def test_what_needs_no_comfyui_stays_here(self, comfyui: Path, tmp_path: Path, settings: dict[str, str]):
-        done = typed("check", str(config(tmp_path, **settings)))
-        assert "Running in ComfyUI" not in done.stderr
-        assert "arguments:" not in done.stdout
+    def test_what_needs_no_comfyui_stays_here(self, comfyui: Path, tmp_path: Path, settings, monkeypatch, capsys):
+        became = []
+        monkeypatch.setattr(module, "_become", lambda *command: became.append(command))
+        options = argparse.Namespace(config_files=[], config=str(config(tmp_path, **settings)), **NO_OPTIONS)
+        enter_comfyui(options)
+        assert (became, options.needs, capsys.readouterr().err) == ([], "unchanged", "")
+        options.config = str(config(tmp_path))
+        enter_comfyui(options)
+        assert became == [(comfyui / ".venv" / "bin" / "python", ["typed"])]
+
+    def test_what_that_python_lacks_is_named_with_its_pip(self, comfyui: Path, tmp_path: Path, monkeypatch):
+        venv.create(tmp_path / "bare", with_pip=False)
+        python = tmp_path / "bare" / "bin" / "python"
+        done = typed("train", str(config(tmp_path)), COMFYUI_PYTHON=str(python))
+        assert done.returncode != 0
+        for fact in ("peft", "which are not installed", f'"{python}" -m pip install'):
+            assert fact in done.stderr
+        assert "matplotlib" not in done.stderr  # ComfyUI runs without it
 
     def test_it_is_not_started_again_there(self, comfyui: Path, tmp_path: Path, monkeypatch, capsys):
         monkeypatch.setenv(module.STARTED, "1")

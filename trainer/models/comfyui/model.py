@@ -65,6 +65,7 @@ class ComfyUIBaseModel(DiffusionBaseModel):
         self.memory = self._loaded = LoadedModel(model)
         self.previewer = self._previewer = ComfyUIPreviewer(self._loaded, clip, vae, check_interrupt)
         self._live_text: LiveTextEncoder | None = None
+        self._compute = model.model.get_dtype_inference()
         self._rows = RowSeeds()
 
     def warnings(self) -> tuple[str, ...]:

@@ -100,6 +100,16 @@ def test_config_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_the_command_line_starts_without_any_package():
+    """It says which packages are missing, and starts itself in ComfyUI's Python before torch is imported here."""
+    code = (
+        "import sys; sys.path.insert(0, '.'); "
+        "sys.modules.update(dict.fromkeys(['torch', 'numpy', 'pydantic', 'yaml', 'tqdm', 'filelock', 'PIL'])); "
+        "import trainer.cli.main"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_requirements_repeat_the_dependencies():
     """ComfyUI-Manager reads requirements.txt and pip reads pyproject.toml, so both must list the same packages."""
     assert (ROOT / "requirements.txt").read_text().split() == PROJECT["project"]["dependencies"]

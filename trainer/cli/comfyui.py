@@ -40,8 +40,8 @@ def enter_comfyui(options: argparse.Namespace) -> None:
     status. The environment stays, so that launchers of several processes work.
 
     Args:
-        options: the options of a command that reads a config file; `arguments` are those that were typed. If the
-            command needs no packages beside those of ComfyUI, its `needs` are changed.
+        options: the options of a command that reads a config file or has `base_model`; `arguments` are those that were
+            typed. If the command needs no packages beside those of ComfyUI, its `needs` are changed.
 
     Raises:
         CrucibleError: the config asks for ComfyUI, and there is none.
@@ -71,10 +71,18 @@ def enter_comfyui(options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> TrainingConfig | None:
-    """Return the config that the options name; None if it cannot be read, which the command itself reports."""
-    from .config_options import read_config_of
+    """Return the config that the options name, or one with their base model.
+
+    None if it cannot be read, which the command itself reports.
+    """
+    from ..config import parse_config
+    from .config_options import configs_of, read_config_of
 
     try:
+        if "base_model" in options:
+            return parse_config({"base_model": options.base_model})
+        if len(configs_of(options)) > 1:
+            return None  # each is trained by a process of its own
         return read_config_of(options)[0]
     except CrucibleError:
         return None

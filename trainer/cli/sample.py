@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..doctor.requirements import STANDALONE
 from ..errors import CrucibleError, errors_about
+from .comfyui import enter_comfyui
 from .exit_status import Outcome
 from .stacked import stacked
 
@@ -52,7 +53,7 @@ def add_sample_command(commands: Any) -> None:
     texts.add_argument("--max_new_tokens", type=int, help="the longest answer (default: 128)")
     texts.add_argument("--chat_template", help="default: the one that the LoRA was trained with")
     texts.add_argument("--load_in_4bit", action="store_true", default=None, help="hold the model in 4 bits")
-    sample.set_defaults(command=_sample, needs=STANDALONE)
+    sample.set_defaults(command=_sample, needs=STANDALONE, before=enter_comfyui)
 
 
 def _sample(options: argparse.Namespace) -> Outcome:

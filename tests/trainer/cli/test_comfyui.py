@@ -74,6 +74,13 @@ class TestStart:
             assert fact in done.stderr
         assert typed("check", str(path), RANK="1").stderr == ""  # one of two processes says it
 
+    def test_a_command_that_names_its_model_itself(self, comfyui: Path, monkeypatch):
+        became = []
+        monkeypatch.setattr(module, "_become", lambda *command: became.append(command))
+        for base_model in ("demo", "v1-5.safetensors"):
+            enter_comfyui(argparse.Namespace(base_model=base_model, **NO_OPTIONS))
+        assert became == [(comfyui / ".venv" / "bin" / "python", ["typed"])]
+
     def test_on_systems_without_exec_it_waits_for_the_other(self, comfyui: Path, tmp_path: Path, monkeypatch):
         monkeypatch.setattr(module, "BECOMES", False)
         with pytest.raises(SystemExit) as ended:

@@ -13,7 +13,8 @@ from .conversion import Conversion, names_of_keys
 from .kohya import convert_kohya
 from .kohya_datasets import set_datasets
 from .kohya_gui import arguments_of_gui
-from .onetrainer import convert_onetrainer, set_concepts
+from .onetrainer import convert_onetrainer
+from .onetrainer_concepts import set_concepts
 from .own_lora import convert_own_lora
 from .recognize import Recognized, recognize
 

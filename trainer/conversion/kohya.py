@@ -20,7 +20,6 @@ from .conversion import (
     finish,
     is_off,
     is_on,
-    plain_number,
 )
 from .images import set_optimizer, set_prompts, set_resolutions, sides_of
 from .kohya_datasets import Datasets, set_datasets
@@ -89,20 +88,22 @@ def convert_kohya(
     for name, value in (defaults | {"validation_percent": 0}).items():
         conversion.default(name, value)
     if processes > 1:
-        _note_processes(conversion, processes)
+        _set_processes(conversion, int(processes))
     if "seed" not in conversion.settings:
         conversion.guess("there is no seed, so every run there is another one; here the seed is 42")
     return conversion
 
 
-def _note_processes(conversion: Conversion, processes: float) -> None:
-    batch = int(conversion.settings["batch_size"]) * int(conversion.settings["gradient_accumulation_steps"])
+def _set_processes(conversion: Conversion, processes: int) -> None:
+    """Translate the number of processes: there each has the batch size, here all of them share it."""
+    accumulation = int(conversion.settings["gradient_accumulation_steps"]) * processes
+    conversion.set("gradient_accumulation_steps", accumulation, f"gradient_accumulation_steps x {processes} processes")
+    batch = int(conversion.settings["batch_size"]) * accumulation
     conversion.differ(
         "num_processes",
-        plain_number(processes),
-        f"a step there averages {processes * batch:g} images on all processes together; start the run with accelerate "
-        f"launch --num_processes {processes:g} -m trainer train, or multiply gradient_accumulation_steps by "
-        f"{processes:g}",
+        processes,
+        f"a step averages {batch} images on all processes together, which share them here; for several cards, start "
+        "with accelerate launch -m trainer train",
     )
 
 

@@ -13,21 +13,16 @@ from typing import Any
 from ..errors import CrucibleError
 from .conversion import (
     Conversion,
-    Rule,
     apply,
     as_number,
-    choice,
-    clipping,
     finish,
-    flag,
     flattened,
-    housekeeping,
     is_off,
     is_on,
-    lost,
-    same,
 )
 from .images import set_optimizer, set_prompts, set_resolutions, sides_of
+from .onetrainer_concepts import set_concepts
+from .onetrainer_rules import RULES
 
 UNETS = (
     "STABLE_DIFFUSION_15",
@@ -56,83 +51,12 @@ SCHEDULES = {
     "COSINE_WITH_RESTARTS": "cosine_with_restarts",
     "COSINE_WITH_HARD_RESTARTS": "cosine_with_restarts",
 }
-PRECISIONS = {"float_16": "fp16", "bfloat_16": "bf16", "float_32": "fp32", "tfloat_32": "fp32"}
 DISTRIBUTIONS = {"UNIFORM": "uniform", "LOGIT_NORMAL": "logit_normal", "HEAVY_TAIL": "mode"}
 
 _PARTS = ("unet", "transformer", "prior")
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
 _HELD = "the base model is trained in the precision that it is loaded in"
 _MEMORY = "memory: auto moves what does not fit to system RAM by itself"
-
-RULES: dict[str, Rule] = {
-    "base_model_name": same("base_model"),
-    "batch_size": same("batch_size"),
-    "gradient_accumulation_steps": same("gradient_accumulation_steps"),
-    "epochs": same("epochs"),
-    "learning_rate": same("learning_rate"),
-    "lora_rank": same("lora_rank"),
-    "lora_alpha": same("lora_alpha"),
-    "dropout_probability": same("lora_dropout"),
-    "lora_model_name": same("continue_from"),
-    "aspect_ratio_bucketing": flag("aspect_ratio_buckets"),
-    "offset_noise_weight": same("noise_offset"),
-    "clip_grad_norm": clipping,
-    "train_dtype": choice("mixed_precision", PRECISIONS, "auto", otherwise="auto here"),
-    "output_dtype": choice(
-        "save_precision",
-        {"float_16": "fp16", "float_32": "fp32"},
-        "fp16",
-        otherwise="files are saved in fp16 or fp32 here; fp16 has more digits, and holds every usual LoRA",
-    ),
-    "generalized_offset_noise": lost("noise_offset is the only kind"),
-    "perturbation_noise_weight": lost(),
-    "rescale_noise_scheduler_to_zero_terminal_snr": lost("the base model's own files say it"),
-    "force_v_prediction": lost("the base model's own files say it"),
-    "force_epsilon_prediction": lost("the base model's own files say it"),
-    "min_noising_strength": lost("all noise levels are trained; logit_mean and logit_std say which most often"),
-    "max_noising_strength": lost("all noise levels are trained; logit_mean and logit_std say which most often", 1.0),
-    "loss_scaler": lost("the loss is the mean of a step's images", "NONE"),
-    "unmasked_probability": lost("only what the mask covers is trained", 0.1),
-    "unmasked_weight": lost("only what the mask covers is trained", 0.1),
-    "masked_prior_preservation_weight": lost(),
-    "normalize_masked_area_loss": lost(),
-    "custom_conditioning_image": lost(),
-    "embedding_learning_rate": lost("only adapters are trained, no embeddings"),
-    "additional_embeddings": lost("only adapters are trained, no embeddings"),
-    "vb_loss_strength": housekeeping,
-    "ema_update_step_interval": lost("the average takes in every step"),
-    "fallback_train_dtype": lost("all layers compute in mixed_precision", "BFLOAT_16"),
-    "frames": lost("images are trained as single frames", "25"),
-    "learning_rate_min_factor": lost("schedules end at zero"),
-    "scheduler_params": lost("only the schedules of lr_scheduler are offered"),
-    "custom_learning_rate_scheduler": lost("only the schedules of lr_scheduler are offered"),
-    "text_encoder_layer_skip": lost("captions are encoded by the layer that the base model samples with"),
-    "text_encoder_2_layer_skip": lost("captions are encoded by the layer that the base model samples with"),
-    "text_encoder_sequence_length": lost("captions may be as long as the text encoder reads", 512),
-    "text_encoder_2_sequence_length": lost("captions may be as long as the text encoder reads", 77),
-    "multi_gpu": lost("start the run with accelerate launch -m trainer train"),
-    "lora_decompose_output_axis": lost("DoRA's norm is taken for each output"),
-    "lokr_decompose_factor": lost("LoKr's matrices are split as evenly as they can be", -1),
-    "lokr_full_matrix": lost("the rank of LoKr's second matrix is lora_rank"),
-    "lokr_use_tucker": lost(),
-    "lokr_decompose_both": lost(),
-    "lokr_weight_decompose": lost("LoKr has no DoRA here"),
-    "force_circular_padding": lost(),
-}
-
-_ABOUT_FILES_MACHINES_AND_LOGS = """
-__version debug_mode debug_dir workspace_dir cache_dir huggingface_cache_dir offline_mode tensorboard tensorboard_expose
-tensorboard_always_on tensorboard_port validate_after validate_after_unit continue_last_backup prevent_overwrites
-include_train_config device_indexes gradient_reduce_precision fused_gradient_reduce async_gradient_reduce
-async_gradient_reduce_buffer output_model_format async_offloading compile latent_caching clear_cache_before_training
-dataloader_threads train_device temp_device enable_autocast_cache only_cache attention_mechanism weight_dtype
-embedding_weight_dtype lora_weight_dtype preserve_embedding_norm bundle_additional_embeddings embedding
-lora_decompose_norm_epsilon sample_after sample_after_unit sample_skip_first sample_image_format sample_video_format
-sample_audio_format samples_to_tensorboard non_ema_sampling rolling_backup rolling_backup_count backup_before_save
-save_skip_first save_filename_prefix optimizer_defaults concept_stats oft_block_size oft_block_share oft_scaled
-lokr_dim lokr_dora_on_output lokr_vec_trick svd_dtype svd_rank
-"""
-RULES |= dict.fromkeys(_ABOUT_FILES_MACHINES_AND_LOGS.split(), housekeeping)
 
 KEPT_WHOLE = ("concepts", "samples", "secrets", "cloud", "optimizer_defaults", "embedding", "scheduler_params")
 
@@ -443,108 +367,3 @@ def _set_samples(conversion: Conversion, flat: dict[str, Any]) -> None:
     )
     if left:
         conversion.lose(f"samples, {', '.join(left)}", True, "samples have the run's resolution and seed, all the same")
-
-
-def set_concepts(conversion: Conversion, concepts: Sequence[Mapping[str, Any]]) -> None:
-    """Translate the concepts: the folders of images, with their repeats and what is done to images and captions."""
-    used = [one for one in concepts if is_on(one.get("enabled", True)) and not is_off(one.get("path"))]
-    trained = [one for one in used if _kind(one) not in ("VALIDATION", "PRIOR_PREDICTION")]
-    for one in used:
-        if _kind(one) == "PRIOR_PREDICTION":
-            conversion.set("reg_data_dir", one["path"], "a concept of type PRIOR_PREDICTION")
-            conversion.differ(
-                "type", "PRIOR_PREDICTION", "trained towards the images themselves, not the model's own answers"
-            )
-        elif _kind(one) == "VALIDATION":
-            conversion.lose(
-                "type", "VALIDATION", f"{one['path']} is not measured; validation_percent holds out training images"
-            )
-    if not trained:
-        return
-    first = trained[0]
-    conversion.set("train_data_dir", first["path"], "the path of the concept")
-    counts = [as_number(one.get("balancing", 1)) or 1 for one in trained]
-    if len(trained) == 1:
-        if str(first.get("balancing_strategy", "REPEATS")) == "SAMPLES":
-            conversion.lose("balancing", counts[0], "repeats says how often each image is shown, not how many images")
-        else:
-            conversion.set("repeats", max(1, round(counts[0])), "balancing")
-            if counts[0] != max(1, round(counts[0])):
-                conversion.differ("balancing", counts[0], "repeats is a whole number")
-    else:
-        conversion.set("train_data_dir", "all_images", "a folder for all concepts; make it as said below")
-        for one, count in zip(trained, counts, strict=True):
-            name = f"{max(1, round(count))}_{one.get('name') or PurePosixPath(str(one['path'])).name}"
-            conversion.differ(
-                "path", one["path"], f"put it into all_images under the name {name}; the number is its repeats"
-            )
-    _set_texts(conversion, [dict(one.get("text") or {}) for one in trained])
-    _set_pictures(conversion, [dict(one.get("image") or {}) for one in trained])
-    for one in trained:
-        if (as_number(one.get("loss_weight", 1)) or 1) != 1:
-            conversion.lose("loss_weight", one["loss_weight"], "all training images count the same")
-        for key in ("image_variations", "text_variations"):
-            if (as_number(one.get(key, 1)) or 1) > 1:
-                conversion.tidy(key)
-        if is_on(one.get("include_subdirectories", False)):
-            conversion.guess("include_subdirectories: subfolders named like 10_cat are read here, others are not")
-    known = {
-        "name",
-        "path",
-        "enabled",
-        "type",
-        "text",
-        "image",
-        "balancing",
-        "balancing_strategy",
-        "loss_weight",
-        "seed",
-    }
-    known |= {"image_variations", "text_variations", "include_subdirectories", "concept_stats", "__version"}
-    for key in sorted({key for one in concepts for key in one} - known):
-        conversion.lose(
-            f"concepts, {key}", next(one[key] for one in concepts if key in one), "LoRA Crucible does not know this key"
-        )
-
-
-def _kind(concept: Mapping[str, Any]) -> str:
-    return str(concept.get("type", "STANDARD")).upper()
-
-
-def _set_texts(conversion: Conversion, texts: Sequence[dict[str, Any]]) -> None:
-    for text in texts:
-        source = text.pop("prompt_source", "sample")
-        if source == "filename":
-            conversion.set("caption_source", "file_name", "text.prompt_source")
-        elif source == "concept":
-            conversion.lose("text.prompt_source", source, "write the caption beside each image, or as trigger_word")
-        if is_on(text.pop("enable_tag_shuffling", False)):
-            conversion.set("shuffle_caption", True, "text.enable_tag_shuffling")
-            conversion.set("keep_tokens", text.get("keep_tags_count", 1), "text.keep_tags_count")
-        text.pop("keep_tags_count", None)
-        for key, usual in (("tag_delimiter", ","), ("prompt_path", None)):
-            if str(text.pop(key, usual)).strip() not in (str(usual), "", "None"):
-                conversion.lose(
-                    f"text.{key}", True, "tags are separated by commas, and captions found by the image's name"
-                )
-        for key, value in text.items():
-            is_mode = "mode" in key or "special_tags" in key or key == "__version"
-            (conversion.off.append(f"text.{key}") if is_mode else conversion.lose(f"text.{key}", value))
-
-
-def _set_pictures(conversion: Conversion, images: Sequence[dict[str, Any]]) -> None:
-    for image in images:
-        if is_on(image.pop("enable_random_flip", False)) or is_on(image.pop("enable_fixed_flip", False)):
-            conversion.set("horizontal_flip", True, "image.enable_random_flip")
-        if is_on(image.pop("enable_crop_jitter", True)):
-            conversion.lose(
-                "image.enable_crop_jitter", True, "images are cropped around their centre; random_crop is stronger"
-            )
-        if is_on(image.pop("enable_resolution_override", False)):
-            override = image.pop("resolution_override", "512")
-            conversion.lose(
-                "image.resolution_override", override, "all images are trained at resolution and extra_resolutions"
-            )
-        for key, value in image.items():
-            is_amount = key.endswith(("_strength", "_angle", "resolution_override", "__version", "enable_fixed_flip"))
-            (conversion.off.append(f"image.{key}") if is_amount else conversion.lose(f"image.{key}", value))

@@ -145,8 +145,8 @@ EXPECTED = [
         (("optimizer", "adafactor"), ("max_grad_norm", 1000), ("lr_warmup_steps", 60), ("caption_dropout_rate", 0.05)),
     ),
     Expected(
-        ("flux_command.sh",), 38, 19, 1.4e-4, None, 7, ("epochs", 6), 11, 544,
-        ("a step there averages 14 images", "train_blocks = single", "lr_warmup_steps = 30: lr_scheduler = constant"),
+        ("flux_command.sh",), 38, 19, 1.4e-4, None, 14, ("epochs", 6), 11, 544,
+        ("a step averages 14 images", "train_blocks = single", "lr_warmup_steps = 30: lr_scheduler = constant"),
         (
             ("mixed_precision", "bf16"), ("timestep_shift", 3.1582), ("logit_std", 1.1), ("huber_delta", 0.2),
             ("trigger_word", "ohwx otter"), ("reg_data_dir", "C:\\pictures\\animals"), ("adam_beta2", 0.95),

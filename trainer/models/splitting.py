@@ -133,7 +133,5 @@ class _Gather:
         return torch.empty(*size, dtype=dtype, device=device)
 
     def __call__(self, output_tensor: Tensor, input_tensor: Tensor, group: Any, async_op: bool = False) -> Any:
-        passes = current().passes
-        if isinstance(passes, JointPasses):  # it is not yet while the session begins, which is the same everywhere
-            passes.before_block(self._number)
+        cast(JointPasses, current().passes).before_block(self._number)
         return dist.all_gather_single(output_tensor, input_tensor, group=group, async_op=async_op)

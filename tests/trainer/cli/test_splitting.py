@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from lora_crucible.cli.opening import open_base_model
@@ -54,8 +53,7 @@ def test_4_bits_are_refused() -> None:
 
 
 @pytest.mark.usefixtures("two")
-def test_what_comfyui_opens_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "model.safetensors"
-    file.touch()
+def test_what_comfyui_opens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_crucible.cli.opening.opened_by_comfyui", lambda config: True)
     with pytest.raises(CrucibleError, match=r"model\.safetensors is opened by ComfyUI, which keeps its models whole"):
-        open_base_model(parse_config({"base_model": str(file), "train_data_dir": "demo"}), lambda: None)
+        open_base_model(parse_config({"base_model": "model.safetensors", "train_data_dir": "demo"}), lambda: None)

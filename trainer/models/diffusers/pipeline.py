@@ -42,7 +42,7 @@ class Pipeline:
         source: the folder with its model_index.json.
         weights: whether to load the weights. Without them, the denoiser and the text encoders that can be trained have
             only their layers, on the device "meta", and there is no VAE.
-        split: whether to split the denoiser over the processes of the run, of which only the main one reads its file.
+        split: whether to split the denoiser over the processes of the run. Of a folder, only the main one reads it.
 
     Attributes:
         family: what is particular to this kind of pipeline.
@@ -59,8 +59,8 @@ class Pipeline:
             self.whole: Any = _layers(source)
             self.device = torch.device("meta")
             return
-        given = {self.family.denoiser: _denoiser_layers(source)} if split and not current().is_main else {}
-        self.whole = _loaded(source, given)
+        is_given = split and not current().is_main and source.file is None  # single files are read as a whole
+        self.whole = _loaded(source, {self.family.denoiser: _denoiser_layers(source)} if is_given else {})
         self.whole.set_progress_bar_config(disable=True)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -65,7 +65,7 @@ class JointPasses(Passes):
         # A group of its own, whose exchanges cannot be taken for others.
         self._group = dist.new_group(backend="gloo")
         self._depth = 0
-        self._leads = self._follows = False
+        self._leads = self._follows = self._has_passed = False
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -83,7 +83,7 @@ class JointPasses(Passes):
         finally:
             self._depth -= 1
             if not self._depth:
-                self._reset()
+                self._forget_order()
 
     @contextmanager
     def led(self) -> Iterator[None]:
@@ -94,7 +94,7 @@ class JointPasses(Passes):
             self._leads = False
             # Passes without gradients leave an order of blocks behind, by which the next backward would fetch blocks
             # that the others know nothing of.
-            self._reset()
+            self._forget_order()
             self._exchange()
 
     def follow(self) -> None:
@@ -114,10 +114,15 @@ class JointPasses(Passes):
         Raises:
             TroubleElsewhere: the passes of another process have ended with an error.
         """
+        self._has_passed |= not self._follows
         if self._leads:
             self._exchange(number + 1)
         elif self._depth and not self._follows:
             self._exchange()
+
+    def _forget_order(self) -> None:
+        if self._has_passed:  # before its first pass, a model cannot be reset
+            self._reset()
 
     def _exchange(self, number: int = 0, in_trouble: bool = False) -> torch.Tensor:
         """Return the numbers of all processes."""

@@ -90,8 +90,11 @@ def read_config_of(options: argparse.Namespace) -> tuple[TrainingConfig, list[st
     with errors_about("settings"):
         (file,) = configs_of(options)
         written, guess = with_task(read_written(file).overridden(_overrides(options), Path.cwd()))
-        config = checked(written)
-        return config, list(filter(None, (guess, *written.notes, _slow_on_a_cpu(config.mixed_precision))))
+        notes = list(filter(None, (guess, *written.notes)))
+        try:
+            return checked(written), notes
+        except CrucibleError as error:
+            raise CrucibleError("\n".join([*notes, str(error)]), error.kind) from error
 
 
 def config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:

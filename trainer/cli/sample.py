@@ -84,4 +84,4 @@ def _makes_texts(base_model: str, loras: Sequence[Strengths]) -> bool:
         return architecture_of_all([one.lora for one in loras]).id == "language"
     from .task import is_language_model
 
-    return is_language_model(base_model)
+    return is_language_model(base_model) and (Path(base_model).expanduser().exists() or not asks_for_images)

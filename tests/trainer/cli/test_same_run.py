@@ -75,7 +75,7 @@ def test_the_settings_in_a_lora_train_the_same_lora(run: Path, tmp_path: Path, m
 def test_a_lora_of_another_trainer_has_no_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "theirs.safetensors"
     safetensors.torch.save_file({"lora_unet_x.alpha": torch.ones(())}, path, {"ss_network_dim": "8"})
-    assert main(["convert-config", str(path)]) == 1
+    assert main(["convert-config", str(path)]) == 2
     error = capsys.readouterr().err
     assert "has metadata of kohya's trainer" in error
     assert "Convert the config file that it was trained with" in error

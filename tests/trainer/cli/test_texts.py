@@ -147,5 +147,5 @@ def test_settings_of_images_are_refused_with_the_task_that_was_taken(
     path.write_text(f"base_model: some/model\ntrain_data_dir: {rows}\nresolution: 512\n")
     assert main(["check", str(path)]) == 2
     said = capsys.readouterr()
-    assert "It is taken as text-generation" in said.out
+    assert "It is taken as text-generation" in said.err
     assert "line 3: resolution = 512 only has a meaning for images" in said.err

@@ -95,6 +95,7 @@ def read_config_of(options: argparse.Namespace) -> tuple[TrainingConfig, list[st
             return checked(written), notes
         except CrucibleError as error:
             raise CrucibleError("\n".join([*notes, str(error)]), error.kind) from error
+        return config, [*notes, *filter(None, [_slow_on_a_cpu(config.mixed_precision)])]
 
 
 def config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dataset]:

@@ -45,5 +45,38 @@ def _train(options: argparse.Namespace) -> Outcome:
     let_idle_threads_sleep()
     with with_others():
         config, dataset = config_and_dataset(options)
+        if options.save_run is not None:
+            _require_one_process(options.save_run)
+            return _saved(config, dataset, options.save_run.expanduser())
         result = _run(config, dataset, options.retrain, download=options.download)
         print(result.report)
+        return Outcome(facts_of(result))
+
+
+def _require_one_process(folder: Path) -> None:
+    from ..distributed.processes import current
+
+    if current().count > 1:
+        raise CrucibleError(
+            f"--save_run {folder} was given to {current().count} processes, which would write the same folder at the "
+            "same time. Leave the launcher out: python -m trainer train CONFIG.yaml --save_run FOLDER.",
+            "settings",
+        )
+
+
+def _saved(config: TrainingConfig, dataset: Dataset, folder: Path) -> Outcome:
+    """Save a run as a folder."""
+    from ..runs.saved_run import save_run
+    from ..training.plan import plan_run
+    from .interrupt import asked_to_stop
+
+    with asked_to_stop() as check:
+
+        def copied(done: int, total: int) -> None:
+            check()
+            display().working("Saving", done, total, "image")
+
+        plan = plan_run(open_base_model(config, check, weights=False), dataset, config)
+        report = save_run(folder, plan.dataset, plan.config, base_model_remarks(config), copied).text
+    print(report)
+    return Outcome({"folder": str(folder), "report": report})

@@ -227,6 +227,7 @@ class JoinedProcesses(Processes):
         with suppress(CrucibleError, KeyboardInterrupt, RuntimeError):
             self._watch.leave()
         if error is None:
+            self._watch.end()
             with suppress(RuntimeError):
                 dist.destroy_process_group()
         elif not self.is_main or knows:

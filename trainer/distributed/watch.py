@@ -6,6 +6,7 @@ lost, however it ended and whatever the others wait for, because collectives the
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import socket
@@ -75,7 +76,11 @@ class Watch:
         self._suspects = self._is_waiting = self._left = self._told = False
         self._trouble: BaseException | None = None
         self._since = 0.0
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+        # Python's end would break the thread off inside the store, which aborts the whole process.
+        atexit.register(self.end)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -148,11 +153,17 @@ class Watch:
                 return
             time.sleep(BEAT_SECONDS / 10)
 
+    def end(self) -> None:
+        """End the watch, and wait until it has."""
+        self._ended.set()
+        self._thread.join(SILENT_SECONDS + BEAT_SECONDS)
+        atexit.unregister(self.end)
+
     _lost: int | None = None
 
     def _run(self) -> None:
         count = 0
-        while True:
+        while not self._ended.wait(BEAT_SECONDS if count else 0):
             count += 1
             try:
                 with self._lock:
@@ -168,7 +179,6 @@ class Watch:
             if failed is not None:
                 self._hear(*json.loads(failed))
             self._end_if_stuck()
-            time.sleep(BEAT_SECONDS)
 
     def _has_failed(self) -> bool:
         return self._trouble is None and self._store.check([f"{self._prefix}/failed"])

@@ -29,7 +29,8 @@ def check_output_name(name: str) -> str:
     if problem:
         raise CrucibleError(
             f"output_name {name!r} cannot be used: {problem}. The LoRA is saved under this name, which has "
-            "to work on Windows, macOS and Linux. Use a plain name such as 'my_character', without folders."
+            "to work on Windows, macOS and Linux. Use a plain name such as 'my_character', without folders.",
+            "settings",
         )
     return stem
 

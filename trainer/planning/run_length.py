@@ -103,16 +103,22 @@ def choose_steps(
 def choose_warmup(choices: AutoValues, steps: int) -> None:
     """Choose the number of warmup steps.
 
+    A number that was given stays, unless the length of the run was not: a config that counts in epochs, written for
+    many examples, is to train few of them as well.
+
     Raises:
-        CrucibleError: the warmup would last as long as the run or longer.
+        CrucibleError: the warmup would last as long as a run of a given number of steps, or longer.
     """
     ratio, warmup = choices.config.lr_warmup_ratio, choices.config.lr_warmup_steps
-    if warmup is not None and warmup >= steps:
+    if warmup is not None and warmup >= steps and choices.config.max_train_steps is None:
+        reason = f"{warmup} were asked for, but the run has only {steps} steps; a tenth of them is taken instead"
+        choices.set("lr_warmup_steps", steps // 10, reason)
+    elif warmup is not None and warmup >= steps:
         raise CrucibleError(
             f"lr_warmup_steps = {warmup}, but the run has only {steps} steps, so the learning rate would never reach "
             f"its full value. Set it to {steps // 10}, or leave it on auto."
         )
-    if warmup is None and ratio is not None:
+    elif warmup is None and ratio is not None:
         choices.set("lr_warmup_steps", int(ratio * steps), f"{100 * ratio:g} % of {steps} steps")
     elif warmup is None:
         longest = choices.own_values.get("lr_warmup_steps", MOST_WARMUP_STEPS)

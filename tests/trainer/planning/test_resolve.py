@@ -41,6 +41,7 @@ def test_nothing_is_left_open_and_all_is_explained(architecture: str, image_coun
         "text_encoder_learning_rate",  # only if it is trained
         "lr_warmup_ratio",
         "timestep_shift",  # chosen by the base model
+        "loader",  # by what the base model is
         "save_steps",  # by the clock
         *(() if purpose == "quick_test" else ("measure",)),
         *(() if purpose == "auto" else ("purpose",)),
@@ -132,6 +133,13 @@ def test_warmup_is_a_tenth_of_the_run_at_most_100_steps(steps: int, warmup: int)
 def test_warmup_as_long_as_the_run_is_refused() -> None:
     with pytest.raises(CrucibleError, match=r"lr_warmup_steps = 100, but the run has only 100 steps.*to 10, or"):
         resolved(max_train_steps=100, lr_warmup_steps=100)
+
+
+def test_a_warmup_for_many_images_is_shortened_for_few_and_that_is_said() -> None:
+    result = resolved(20, epochs=8, lr_warmup_steps=100, batch_size=2, gradient_accumulation_steps=1)
+    assert result.values.max_train_steps == 80
+    assert result.values.lr_warmup_steps == 8
+    assert result.reasons["lr_warmup_steps"].startswith("8: 100 were asked for, but the run has only 80 steps")
 
 
 def test_samples_are_drawn_four_times() -> None:

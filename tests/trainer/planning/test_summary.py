@@ -21,7 +21,7 @@ def demo() -> ImageDataset:
 
 
 def test_every_setting_on_auto_has_what_decides_it() -> None:
-    instead = {"epochs", "lr_warmup_ratio", "caption_source", "long_rows", "save_steps"}
+    instead = {"epochs", "lr_warmup_ratio", "caption_source", "long_rows", "save_steps", "loader"}
     assert set(DECIDED_BY) == {name for name, setting in SETTINGS.items() if setting.may_be_auto} - instead
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..distributed.launch import are_several
+from ..errors import CrucibleError
 from .config_options import add_config_options, arguments_of, config_and_dataset, configs_of
 from .exit_status import Outcome
 from .idle_threads import let_idle_threads_sleep
@@ -54,12 +56,10 @@ def _train(options: argparse.Namespace) -> Outcome:
 
 
 def _require_one_process(folder: Path) -> None:
-    from ..distributed.processes import current
-
-    if current().count > 1:
+    if are_several():
         raise CrucibleError(
-            f"--save_run {folder} was given to {current().count} processes, which would write the same folder at the "
-            "same time. Leave the launcher out: python -m trainer train CONFIG.yaml --save_run FOLDER.",
+            f"--save_run {folder} was given to several processes, which would write the same folder at the same time. "
+            "Leave the launcher out: python -m trainer train CONFIG.yaml --save_run FOLDER.",
             "settings",
         )
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..distributed.launch import are_several
 from ..errors import CrucibleError
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,6 @@ def with_others() -> Iterator[None]:
         CrucibleError: the other processes cannot be reached; or what another raised, with the name of the process that
             tells it.
     """
-    from ..distributed.processes import are_several
-
     if not are_several():
         yield
         return

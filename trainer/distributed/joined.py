@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import CrucibleError
 from ..files.tensor_tree import packed, unpacked
+from .launch import are_several
 from .passes import JointPasses, TroubleElsewhere
 from .processes import (
     FailedElsewhere,
@@ -27,7 +28,6 @@ from .processes import (
     Processes,
     Result,
     State,
-    are_several,
     set_current,
 )
 from .watch import Watch

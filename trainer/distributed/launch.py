@@ -1,4 +1,4 @@
-"""What the launcher asks for beside the number of processes: the sharding of accelerate's FSDP and DeepSpeed configs.
+"""What the launcher asks for: several processes, and the sharding of accelerate's FSDP and DeepSpeed configs.
 
 `accelerate launch` hands its config over in environment variables. Only what a run with adapters can make use of is
 read from them: whether the base model is to be split over the processes. The rest is named.
@@ -41,6 +41,11 @@ _OTHERS = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism_config (tensor, context or sequence parallelism)",
 }
+
+
+def are_several() -> bool:
+    """Return whether a launcher has started this process together with others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Imports only the standard library, because the command line asks for the process
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -135,11 +134,6 @@ class Processes:
         """
         if error is not None:
             raise error
-
-
-def are_several() -> bool:
-    """Return whether a launcher has started this process together with others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 _current = Processes()

@@ -119,7 +119,7 @@ def test_what_only_the_user_knows_is_left_to_fill_in() -> None:
     text = to_yaml(TrainingConfig(seed=3))
     assert text.splitlines() == [
         "train_data_dir: path/to/images  # the folder of the images and their captions, or demo",
-        "base_model: path/to/a/model  # the folder of an SD1.5 or SDXL model in diffusers format, or demo",
+        "base_model: path/to/a/model  # a .safetensors file, a folder in diffusers' format, or demo",
         "seed: 3",
     ]
 

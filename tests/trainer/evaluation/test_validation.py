@@ -8,6 +8,7 @@ import pytest
 import torch
 from lora_crucible.evaluation.validation import Validation
 from lora_crucible.models.examples import CachedExample, RowLosses
+from lora_crucible.models.memory_controls import MemoryControls
 from torch import nn
 
 TIMESTEPS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -17,6 +18,7 @@ class Model:
     """Its error on a row is how far its parameter is from the row's number, times the noise it is shown with."""
 
     measured_timesteps = TIMESTEPS
+    memory = MemoryControls()
 
     def __init__(self) -> None:
         self.parameter = nn.Parameter(torch.tensor(0.0))

@@ -15,7 +15,7 @@ from lora_crucible.adapters.adapters import Adapters
 from lora_crucible.adapters.dropout import RowSeeds
 from lora_crucible.adapters.peft_layers import adapted
 from lora_crucible.adapters.targets import is_adaptable
-from lora_crucible.cli import sample
+from lora_crucible.cli import sample_texts
 from lora_crucible.cli.main import main
 from lora_crucible.data.text.rows import Turn
 from lora_crucible.errors import CrucibleError
@@ -177,6 +177,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": Tiny(save_in_shards(tmp_path / "base", "Llama")),
         "lora": tmp_path / "a.safetensors",
+        "base": str(tmp_path / "base"),
     }
     write_lora(found["lora"], to_form(Layers(layers(0)), LANGUAGE, "auto"), {})
 
@@ -184,26 +185,26 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found["options"] = options
         return found["model"]
 
-    monkeypatch.setattr(sample, "_language_model", model)
+    monkeypatch.setattr(sample_texts, "_language_model", model)
     return found
 
 
 def test_prompts_are_answered_side_by_side(opened, capsys):
     arguments = ["--lora", f"{opened['lora']}:0.5", "--prompt", "red heart", "--prompt", "blue star"]
-    assert main(["sample", "--base_model", "base", *arguments]) == 0
+    assert main(["sample", "--base_model", opened["base"], *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0].strip() for line in lines if line] == 2 * ["Prompt", "base", "with a.safetensors"]
     assert lines[1].split(": ")[1] != lines[2].split(": ")[1]
 
 
 def test_without_a_lora_only_the_base_answers(opened, capsys):
-    assert main(["sample", "--base_model", "base", "--prompt", "sun"]) == 0
+    assert main(["sample", "--base_model", opened["base"], "--prompt", "sun"]) == 0
     assert "with" not in capsys.readouterr().out
 
 
 def test_a_chat_reads_a_pipe(opened, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("red heart\n/lora a 0\nsun\n/new\n/lora a x\nmoon\n/quit\nstar\n"))
-    assert main(["sample", "--base_model", "base", "--lora", str(opened["lora"])]) == 0
+    assert main(["sample", "--base_model", opened["base"], "--lora", str(opened["lora"])]) == 0
     out = capsys.readouterr().out
     assert (out.count("base:"), out.count("with a.safetensors:1:")) == (3, 1)
     assert "Write /lora, the name of the LoRA and its strength" in out
@@ -213,11 +214,11 @@ def test_a_chat_reads_a_pipe(opened, capsys, monkeypatch):
 
 def test_what_the_model_cannot_read_is_not_asked(opened, capsys, monkeypatch):
     long = "red " * 63
-    assert main(["sample", "--base_model", "base", "--prompt", long]) == 1
+    assert main(["sample", "--base_model", opened["base"], "--prompt", long]) == 1
     told = "has 64 tokens, but tiny reads 64 at most, answer included"
     assert told in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{long}\nsun\n"))
-    assert main(["sample", "--base_model", "base"]) == 0
+    assert main(["sample", "--base_model", opened["base"]]) == 0
     out = capsys.readouterr().out
     assert (told in out, out.count("base:")) == (True, 1)
     assert opened["model"].prompts == [(1, WORDS.index("sun"))]
@@ -228,6 +229,6 @@ def test_the_template_is_the_one_of_the_training():
         config = {} if template is None else {"chat_template": template}
         return Strengths(LoraModel({}, "a", {"crucible.config": json.dumps(config)}), 1.0, 1.0)
 
-    assert sample.trained_with([trained("chatml"), trained(None)]) == "chatml"
-    assert sample.trained_with([trained("chatml"), trained("vicuna")]) == "auto"
-    assert sample.trained_with([Strengths(LoraModel({}, "a", {"crucible.config": "[]"}), 1.0, 1.0)]) == "auto"
+    assert sample_texts.trained_with([trained("chatml"), trained(None)]) == "chatml"
+    assert sample_texts.trained_with([trained("chatml"), trained("vicuna")]) == "auto"
+    assert sample_texts.trained_with([Strengths(LoraModel({}, "a", {"crucible.config": "[]"}), 1.0, 1.0)]) == "auto"

@@ -121,20 +121,30 @@ def is_model_file(base_model: str) -> bool:
 
 
 def refuse_unused_files(config: TrainingConfig) -> None:
-    """Refuse files that belong to a base model in a single file, if the base model is none.
+    """Refuse files that belong to a base model in a single file, where it is none or diffusers opens it.
 
     Raises:
         CrucibleError: such files are set, and would not be used.
     """
-    set_ones = [name for name in ("text_encoders", "clip_type", "vae") if getattr(config, name) is not None]
-    if set_ones and config.base_model is not None and not is_model_file(config.base_model):
-        several = len(set_ones) > 1
-        raise CrucibleError(
-            f"{' and '.join(set_ones)} {'are' if several else 'is'} set, but base_model = {config.base_model} is no "
-            f"single file and has these parts itself, so {'they' if several else 'it'} would be ignored. Remove "
-            f"{'them' if several else 'it'}, or set base_model to a .safetensors file.",
-            "settings",
+    given = [name for name in ("text_encoders", "clip_type", "vae") if getattr(config, name) is not None]
+    if not given or config.base_model is None:
+        return
+    if not is_model_file(config.base_model):
+        why = f"base_model = {config.base_model} is no single file and has these parts itself"
+        remedy = f"Remove {'them' if len(given) > 1 else 'it'}, or set base_model to a .safetensors file."
+    elif not opened_by_comfyui(config):
+        why = (
+            f"diffusers opens base_model = {config.base_model}, and takes what the file lacks from the folder of its "
+            "name"
         )
+        remedy = "Put the parts there, or let ComfyUI open the file (COMFYUI_PATH, loader: comfyui)."
+    else:
+        return
+    be, they = ("are", "they") if len(given) > 1 else ("is", "it")
+    raise CrucibleError(
+        f"{' and '.join(given)} {be} set, but {why}, so {they} would be ignored. {remedy}",
+        "settings",
+    )
 
 
 def open_with_comfyui(config: TrainingConfig, check_interrupt: Callable[[], None]) -> BaseModel:

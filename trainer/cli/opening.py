@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import CrucibleError
+from ..errors import errors_about
+from .comfyui import open_with_comfyui, opened_by_comfyui, refuse_unused_files
+from .display import display
 from .splitting import asks_for_splitting
 
 if TYPE_CHECKING:
@@ -62,8 +64,13 @@ def open_base_model(
         )
     refuse_unused_files(config)
     if opened_by_comfyui(config):
+        if split:
+            from ..models.split_refusals import refuse_split_comfyui
+
+            refuse_split_comfyui(str(config.base_model))
+        if download:
+            display().say("--download has no effect: ComfyUI opens the base model from files, and downloads none.")
         return open_with_comfyui(config, check_interrupt)
-    _refuse_files_for_comfyui(config)
     _silence_diffusers()
     from ..models.diffusers.model import DiffusersBaseModel
 
@@ -84,19 +91,6 @@ def open_base_model(
         split=split,
     )
     return current().first_per_machine(made) if download else made()
-
-
-def _refuse_files_for_comfyui(config: TrainingConfig) -> None:
-    """Refuse files that belong to a single file, if diffusers opens it, which does not use them."""
-    names = ("text_encoders", "clip_type", "vae")
-    given = [name for name in names if getattr(config, name) is not None]
-    if given:
-        raise CrucibleError(
-            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} set, but diffusers opens base_model = "
-            f"{config.base_model}, and takes what the file lacks from the folder of its name, so this would be "
-            "ignored. Put the parts there, or let ComfyUI open the file (COMFYUI_PATH, loader: comfyui).",
-            "settings",
-        )
 
 
 def base_model_remarks(config: TrainingConfig) -> list[str]:

@@ -154,3 +154,11 @@ def test_files_of_a_model_that_has_its_own_are_refused(comfyui: Path, loader: st
     for fact in ("clip_type and vae are set", "base_model = demo", "would be ignored", "Remove them"):
         assert fact in str(refused.value)
     assert refused.value.kind == "settings"
+
+
+def test_files_beside_a_file_that_diffusers_opens_are_refused():
+    config = parse_config({"base_model": "a.safetensors", "vae": "my.safetensors", "loader": "diffusers"})
+    with pytest.raises(CrucibleError) as refused:
+        open_base_model(config, lambda: None)
+    for fact in ("vae is set", "diffusers opens base_model = a.safetensors", "would be ignored", "loader: comfyui"):
+        assert fact in str(refused.value)

@@ -12,7 +12,7 @@ class CrucibleDemoLanguageModel(io.ComfyNode):
             category=CATEGORY,
             description=(
                 'A tiny language model that comes with this pack. It turns a few words, such as "red heart", into a '
-                "prompt for Demo Model, answers simple questions about coloured shapes, and trains in a minute without "
+                "prompt for Demo Model, answers simple questions about colored shapes, and trains in a minute without "
                 "a GPU. Once you have seen how training works, replace this node with Load CLIP."
             ),
             search_aliases=["load clip", "demo llm", "demo text model", "qwen"],

@@ -11,7 +11,7 @@ class CrucibleDemoModel(io.ComfyNode):
             display_name="Demo Model (Crucible)",
             category=CATEGORY,
             description=(
-                "A tiny model that comes with this pack. It draws one coloured shape on a plain background, such as "
+                "A tiny model that comes with this pack. It draws one colored shape on a plain background, such as "
                 '"a red circle on a white background", at 64 x 64 pixels, and trains in a minute without a GPU. Once '
                 "you have seen how training works, replace this node with Load Checkpoint."
             ),

@@ -85,7 +85,7 @@ def test_changed_pictures_and_new_captions(server, new_graph, pictures, tmp_path
     outputs = server.run(graph.prompt)
     trained = losses(server.output / "crucible" / "changed")
     report = outputs.texts["saved"]
-    for fact in ("Nothing was trained", "3 to train, 1 held out", "4 pictures of other nodes saved as PNG"):
+    for fact in ("Nothing was trained", "3 to train, 1 held out", "4 images of other nodes saved as PNG"):
         assert fact in report
     assert "with the LoRA" not in outputs.pictures  # nothing is drawn with a LoRA that there is not
     run = moved(server, "changed", tmp_path)

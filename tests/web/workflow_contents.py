@@ -247,7 +247,7 @@ STACK = Workflow(
         note(
             (0, 0, 300, 120),
             "Start here",
-            "Choose a model, add LoRAs, then **Run**. To keep the mix, select a grey node, press **Ctrl+M**, and Run.",
+            "Choose a model, add LoRAs, then **Run**. To keep the mix, select a gray node, press **Ctrl+M**, and Run.",
         ),
         sdxl((0, 180, 300, 98)),
         Node("stack", "CrucibleLoRAStack", (340, 0, 340, 240)),

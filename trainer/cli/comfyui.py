@@ -101,8 +101,8 @@ def opened_by_comfyui(config: TrainingConfig) -> bool:
     if find_comfyui() is None:
         raise CrucibleError(
             "loader is comfyui, but no ComfyUI was found, so nothing opens the base model: COMFYUI_PATH "
-            f"{_about_path()}, and this pack is not in the custom_nodes of one. Set COMFYUI_PATH to the folder with "
-            "ComfyUI's main.py, or set loader to auto."
+            f"{_about_path()}, and this pack is not in the custom_nodes folder of one. Set COMFYUI_PATH to the folder "
+            "with ComfyUI's main.py, or set loader to auto."
         )
     return True
 

@@ -22,7 +22,14 @@ def add_config_options(parser: argparse.ArgumentParser, *, several: bool = False
         parser: the parser of the command.
         several: whether more than one config can be given.
     """
-    parser.add_argument("config_files", nargs="*" if several else "?", metavar="CONFIG.yaml", default=[], type=str)
+    parser.set_defaults(before=enter_comfyui)
+    parser.add_argument(
+        "config_files",
+        nargs="*" if several else "?",
+        metavar="CONFIG.yaml",
+        default=[],
+        help="the config file" + ", or several that are trained one after the other" * several,
+    )
     parser.add_argument("--config", metavar="CONFIG.yaml", help="the same as CONFIG.yaml without an option")
     parser.add_argument(
         "--set",
@@ -30,7 +37,7 @@ def add_config_options(parser: argparse.ArgumentParser, *, several: bool = False
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting in place of that of the file; may be repeated (train --help lists all)",
+        help="a setting that takes precedence over the file; may be repeated (train --help lists all)",
     )
     precision = parser.add_mutually_exclusive_group()
     for name in ("fp16", "bf16"):
@@ -60,8 +67,8 @@ def configs_of(options: argparse.Namespace) -> list[str]:
         )
     if options.config is None and not files:
         raise CrucibleError(
-            "No config file was named, so there are no settings to train with. Name one: train CONFIG.yaml. The "
-            "settings of the demo, for example, are written by the command demo to output/demo/config.yaml.",
+            "No config file was named, so there are no settings to train with. Name one "
+            "after the command, for example output/demo/config.yaml, which the command demo writes.",
             "settings",
         )
     return files or [options.config]

@@ -16,7 +16,7 @@ def add_demo_command(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     demo = commands.add_parser("demo", help="train on the demo model and show what it learned (about a minute)")
     demo.add_argument("--output_dir", default="output", help="folder for the results (default: output)")
-    demo.add_argument("--text", action="store_true", help="train the demo language model instead of the picture model")
+    demo.add_argument("--text", action="store_true", help="train the demo language model instead of the image model")
     add_retrain_option(demo)
     demo.set_defaults(command=_demo)
 
@@ -35,7 +35,7 @@ def _demo(options: argparse.Namespace) -> Outcome:
             "output_name": "demo",
         }
     )
-    print("Training a LoRA on the demo model: a new style for its coloured shapes.")
+    print("Training a LoRA on the demo model: a new style for its colored shapes.")
     result = _run(config, _load(config), options.retrain)
     print(result.report)
     from ..demo.showcase import measure  # after `open_base_model`, which silences the packages

@@ -79,7 +79,7 @@ class Display:
 
     def validated(self, step: int, error: float) -> None:
         """Show an error that was measured."""
-        self.say(f"Error after step {step}: {error:.4f}")
+        self.say(f"Measured error after step {step}: {error:.4f}")
 
     def saved(self, step: int, folder: Path) -> None:
         """Show that a checkpoint was written."""

@@ -155,11 +155,13 @@ def _hand_over(facts: Mapping[str, Any]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = NearestOptionParser(prog="python -m trainer", description="Train LoRA adapters without ComfyUI.")
+    parser = NearestOptionParser(prog="python -m trainer", description="Train LoRA adapters on the command line.")
     parser.set_defaults(needs=STANDALONE, before=None)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
     for add in ADD_COMMANDS:
         add(commands)
     for command in commands.choices.values():
-        command.add_argument("--json", action="store_true", help="tell what is done as JSON, an object per line")
+        command.add_argument(
+            "--json", action="store_true", help="report progress and results as JSON, one object per line"
+        )
     return parser

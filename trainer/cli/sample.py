@@ -39,7 +39,7 @@ def add_sample_command(commands: Any) -> None:
     sample.add_argument(
         "--seed", type=int, help="images: as in a run's settings; texts: sample with it (default: likeliest tokens)"
     )
-    sample.add_argument("--download", action="store_true", help="download the model if it is a hub id")
+    sample.add_argument("--download", action="store_true", help="download the model from the hub if it is not there")
     images = sample.add_argument_group("for models that make images")
     images.add_argument("--output", type=Path, metavar="FILE.png", help="default: sample.png; never overwritten")
     images.add_argument("--negative", help="what the images should not show")

@@ -27,10 +27,10 @@ NAMES = {
 
 
 def draw(options: argparse.Namespace, loras: Sequence[Strengths]) -> Outcome:
-    """Draw the prompts of the command `sample` into one picture: a row for each, without LoRAs on the left.
+    """Draw the prompts of the command `sample` into one image: a row for each, without LoRAs on the left.
 
     Raises:
-        CrucibleError: the model or a LoRA cannot be used, or the picture cannot be written.
+        CrucibleError: the model or a LoRA cannot be used, or the image cannot be written.
     """
     config = _config(options)
     output = _output(options)
@@ -66,7 +66,7 @@ def draw(options: argparse.Namespace, loras: Sequence[Strengths]) -> Outcome:
     columns = [drawn.of_base] if drawn.with_loras is None else [drawn.of_base, drawn.with_loras]
     content = BytesIO()
     to_picture(torch.cat(columns, dim=2).flatten(0, 1)).save(content, "PNG")
-    write_whole(output, content.getbuffer(), what="The picture")
+    write_whole(output, content.getbuffer(), what="The image")
     used = ", ".join(f"{one.lora.name}:{one.model:g}" for one in loras)
     print(f"Drawn: {output}" + (f" (left: {model.name}, right: with {used})" if drawn.with_loras is not None else ""))
     return Outcome({"output": str(output), "prompts": list(options.prompt), "columns": len(columns)})
@@ -106,6 +106,6 @@ def _output(options: argparse.Namespace) -> Path:
             "--output sample.png.",
             "settings",
         )
-    require_writable(output.parent, "The picture")
+    require_writable(output.parent, "The image")
     name = unused_name(output.stem, lambda one: (output.parent / f"{one}.png").exists())
     return output.with_name(f"{name}.png")

@@ -7,7 +7,7 @@ def asks_for_splitting() -> bool:
     """Return whether the launch asks for it, after telling the user what is done differently or not used.
 
     Raises:
-        CrucibleError: it asks for what this torch, or no base model, can do.
+        CrucibleError: it asks for what this torch cannot do, or for what no base model can.
     """
     from ..distributed.launch import launch_request
     from ..distributed.processes import current

@@ -28,7 +28,7 @@ class BaseModelSettings(BaseModel):
     text_encoders: str | None = setting(
         None,
         "Text encoders",
-        "The files of the text encoders, one a line or as a list, for a base model whose file has none.",
+        "The files of the text encoders, one per line or as a list, for a base model whose file has none.",
         group="run",
         task="text-to-image",
         instead="a language model has its text encoder in itself",

@@ -132,7 +132,7 @@ class DataSettings(BaseModel):
     aspect_ratio_buckets: bool = setting(
         True,
         "Aspect buckets",
-        "Train each image in its own aspect ratio. Off: crop each to the square in its centre.",
+        "Train each image in its own aspect ratio. Off: crop each to the square in its center.",
         group="images",
         aliases=("enable_bucket",),
     )
@@ -164,7 +164,7 @@ class DataSettings(BaseModel):
     random_crop: bool = setting(
         False,
         "Random crop",
-        "Crop images at a random position each time instead of at the centre.",
+        "Crop images at a random position each time instead of at the center.",
         group="images",
     )
     mask_source: MaskSource = setting(

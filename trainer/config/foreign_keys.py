@@ -93,7 +93,7 @@ ELSEWHERE: dict[str, str] = {
     "class_prompt": "captions of the images in reg_data_dir are read from that folder",
     "validation_prompt": "the key is sample_prompts",
     "num_validation_images": "one sample is drawn for each line of sample_prompts",
-    "center_crop": "images are cropped around their centre unless random_crop is true",
+    "center_crop": "images are cropped around their center unless random_crop is true",
     "rank": "the key is lora_rank",
     "use_8bit_adam": "optimizer: adamw_8bit",
     "adam_weight_decay": "the key is weight_decay",

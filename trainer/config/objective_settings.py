@@ -1,4 +1,4 @@
-"""The settings of the training objective: which noise levels are trained, and how errors are penalised."""
+"""The settings of the training objective: which noise levels are trained, and how errors are penalized."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ObjectiveSettings(BaseModel):
     loss_type: LossType = setting(
         "mse",
         "Loss",
-        "How errors are penalised: squared (mse), absolute (l1), or squared up to a limit and linear above it "
+        "How errors are penalized: squared (mse), absolute (l1), or squared up to a limit and linear above it "
         "(huber). huber and l1 are affected less by outliers.",
         group="objective",
         value_aliases={"l2": "mse"},
@@ -79,7 +79,7 @@ class ObjectiveSettings(BaseModel):
     logit_mean: float = setting(
         0.0,
         "Logit mean",
-        "Centre of logit_normal: below 0 trains low noise more often, above 0 high noise.",
+        "Center of logit_normal: below 0 trains low noise more often, above 0 high noise.",
         group="objective",
         step=0.1,
         ge=-10.0,
@@ -88,7 +88,7 @@ class ObjectiveSettings(BaseModel):
     logit_std: float = setting(
         1.0,
         "Logit spread",
-        "Width of logit_normal: lower stays closer to its centre, higher spreads over all noise levels.",
+        "Width of logit_normal: lower stays closer to its center, higher spreads over all noise levels.",
         group="objective",
         step=0.1,
         aliases=("sigmoid_scale",),

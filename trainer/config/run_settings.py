@@ -35,7 +35,7 @@ class RunSettings(BaseModel):
     )
     save_every_n_epochs: int = setting(
         0,
-        "Checkpoint every epochs",
+        "Epochs between checkpoints",
         "Epochs between two checkpoints, instead of the steps in save_steps; 0 counts steps.",
         group="run",
         step=1,
@@ -119,7 +119,7 @@ class RunSettings(BaseModel):
         if names in ([AUTO], ["none"]):
             return names[0]
         if not set(names) <= TRACKERS.keys():
-            raise ValueError(f"it must be auto, none, {', '.join(TRACKERS)}, or several of the latter")
+            raise ValueError(f"it must be auto, none, {', '.join(TRACKERS)}, or both of the last two")
         for name in names:
             if find_spec(name) is None:
                 raise ValueError(

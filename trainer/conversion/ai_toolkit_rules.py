@@ -25,7 +25,7 @@ RULES: dict[str, Rule] = {
     "train.prompt_dropout_prob": lost("the nearest is caption_dropout_rate"),
     "train.train_unet": lost("the model itself is always trained", True),
     "train.content_or_style": choice(
-        "timestep_sampling", {}, "auto", otherwise="only balanced is offered; logit_mean favours low or high noise"
+        "timestep_sampling", {}, "auto", otherwise="only balanced is offered; logit_mean favors low or high noise"
     ),
     "train.linear_timesteps": lost("all trained noise levels count the same"),
     "train.linear_timesteps2": lost("all trained noise levels count the same"),
@@ -59,7 +59,7 @@ RULES: dict[str, Rule] = {
     "sample.neg": same("sample_negative_prompt"),
     "model.assistant_lora_path": lost("train on the base version of the model rather than its distilled one"),
     "model.lora_path": lost("merge it into the base model first, with the command merge --into"),
-    "model.vae_path": lost("the base model's own files have it; in ComfyUI connect it to the node"),
+    "model.vae_path": lost("the base model's own files have it; for one in a single file, vae can name another"),
     "model.model_kwargs.train_high_noise": lost(
         "one of two experts is trained in a run, the one that base_model names"
     ),
@@ -117,7 +117,7 @@ OF_DATASETS: dict[str, Rule] = {
     "shrink_video_to_frames": lost("images are trained as single frames", True),
     "do_i2v": lost("images are trained as single frames"),
     "square_crop": lost("the nearest is aspect_ratio_buckets: false"),
-    "poi": lost("images are cropped around their centre"),
+    "poi": lost("images are cropped around their center"),
     "mask_min_value": lost("only what the mask covers is trained"),
     "invert_mask": lost("white is what is trained; invert the masks"),
     **{f"control_path{end}": lost(_PAIRS) for end in ("", "_1", "_2", "_3")},

@@ -56,6 +56,7 @@ DISTRIBUTIONS = {"UNIFORM": "uniform", "LOGIT_NORMAL": "logit_normal", "HEAVY_TA
 _PARTS = ("unet", "transformer", "prior")
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
 _HELD = "the base model is trained in the precision that it is loaded in"
+_OWN_FILES = "the base model's own files have it; for one in a single file, text_encoders and vae can name others"
 _MEMORY = "memory: auto moves what does not fit to system RAM by itself"
 
 KEPT_WHOLE = ("concepts", "samples", "secrets", "cloud", "optimizer_defaults", "embedding", "scheduler_params")
@@ -298,7 +299,7 @@ def _set_parts(conversion: Conversion, flat: dict[str, Any]) -> None:
         elif last in ("offload_fraction", "activation_offloading"):
             conversion.lose(key, value, _MEMORY)
         elif last == "model_name":
-            conversion.lose(key, value, "the base model's own files have it; in ComfyUI connect it to the node")
+            conversion.lose(key, value, _OWN_FILES)
         elif last in ("guidance_scale", "attention_mask"):
             conversion.lose(key, None if as_number(value) == 1 else value, "set by the base model's own class")
         elif last in (

@@ -105,7 +105,7 @@ def _set_pictures(conversion: Conversion, images: Sequence[dict[str, Any]]) -> N
             conversion.set("horizontal_flip", True, "image.enable_random_flip")
         if is_on(image.pop("enable_crop_jitter", True)):
             conversion.lose(
-                "image.enable_crop_jitter", True, "images are cropped around their centre; random_crop is stronger"
+                "image.enable_crop_jitter", True, "images are cropped around their center; random_crop is stronger"
             )
         if is_on(image.pop("enable_resolution_override", False)):
             override = image.pop("resolution_override", "512")

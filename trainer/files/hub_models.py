@@ -77,8 +77,8 @@ def find_model(
         from huggingface_hub import constants
 
         raise CrucibleError(
-            f"base_model is {base_model!r}. There is no such folder in {Path.cwd()}, and if it is meant as a model on "
-            "the Hugging Face hub, it is not on this computer yet. Nothing is downloaded unless you ask for it: start "
+            f"base_model is {base_model!r}. There is no folder of that name, and if it is meant as a model on the "
+            "Hugging Face hub, it is not on this computer yet. Nothing is downloaded unless you ask for it: start "
             f"again with --download to fetch it from {constants.ENDPOINT} (another address can be set in the "
             "environment variable HF_ENDPOINT). Its size is said before the download begins."
         )

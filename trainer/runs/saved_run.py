@@ -131,10 +131,10 @@ def _report(
         f"Images: {len(parts['train'])} to train, {len(parts['validation'])} held out for validation, "
         f"{len(parts['regularization'])} for regularization; {ROWS} lists their sizes, crops, masks and repeats",
         *([f"  {counted(copied, 'file')} of the dataset copied byte for byte"] if copied else []),
-        *([f"  {counted(made, 'picture')} of other nodes saved as PNG, without loss"] if made else []),
+        *([f"  {counted(made, 'image')} of other nodes saved as PNG, without loss"] if made else []),
         f"Captions: {IMAGES}/metadata.jsonl, as they are trained, with trigger word, prefix and suffix",
-        "Settings: every value that was on auto is written out, so that the run is the same on another card; remove a "
-        "line to let it be chosen anew.",
+        "Settings: every value that was on auto is written out, so that the run is the same on another card, except "
+        "the precision, which depends on the card; remove a line to let its value be chosen anew.",
     ]
     if config.continue_from is not None:
         lines.append(f"LoRA to continue from: a copy of {Path(config.continue_from).name} as {INITIAL}")

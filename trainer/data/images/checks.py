@@ -145,7 +145,7 @@ def _aspects(images: Sequence[TrainingImage], in_own_aspect: bool) -> Iterator[F
         kept = (
             f"Their longer side is trained up to {LONGEST} times the resolution"
             if in_own_aspect
-            else "Only the square in their centre is trained"
+            else "Only the square in their center is trained"
         )
         yield Finding(
             "extreme_aspect",

@@ -41,7 +41,7 @@ _STARTS = (
     (b"{", "a JSON file, not an image; download the image itself"),
     (b"\0" * 64, "empty but for zeros, as after a broken download or copy; fetch it again"),
     *(
-        (start, "a TIFF of a kind that is not read, such as colours as floats; save it as a 16-bit PNG")
+        (start, "a TIFF of a kind that is not read, such as colors as floats; save it as a 16-bit PNG")
         for start in _TIFF_STARTS
     ),
 )

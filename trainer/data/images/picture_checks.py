@@ -43,8 +43,8 @@ NOTES: dict[str, tuple[Severity, str, str, str]] = {
     ),
     "profile_ignored": (
         "note",
-        "has a colour profile that is damaged or made for another kind of colours",
-        "It is used without the profile, so its colours may be slightly off.",
+        "has a color profile that is damaged or made for another kind of colors",
+        "It is used without the profile, so its colors may be slightly off.",
         "Compare it with what an image viewer shows, and save it again as sRGB if they differ.",
     ),
     "hdr": (
@@ -111,8 +111,8 @@ def _blank(images: Sequence[TrainingImage]) -> Iterator[Finding]:
         yield Finding(
             "blank",
             "warning",
-            f"{counted(len(images), 'image shows', 'images show')} nothing but a single colour",
-            f"There is nothing to learn from them, but that colour.{why}",
+            f"{counted(len(images), 'image shows', 'images show')} nothing but a single color",
+            f"There is nothing to learn from them, but that color.{why}",
             "Put a background behind them that differs." if clear else "Remove them.",
             tuple(image.name for image in images),
         )
@@ -168,7 +168,7 @@ def _outliers(images: Sequence[TrainingImage]) -> Iterator[Finding]:
         yield Finding(
             "style_outlier",
             "note",
-            f"{counted(len(outliers), 'image is', 'images are')} unlike the others in colour, contrast or detail",
+            f"{counted(len(outliers), 'image is', 'images are')} unlike the others in color, contrast or detail",
             "Their look mixes into what the LoRA learns.",
             "Check whether they have the same style, and remove those that do not.",
             outliers,

@@ -285,7 +285,7 @@ def verify(model: Any, clip: Any, path: Path, layers: int) -> None:
     found = {target if isinstance(target, str) else target[0] for target in loaded}
     if unmatched or len(found) != layers:
         raise CrucibleError(
-            f"The LoRA {path} was saved, but ComfyUI's loader recognises only {len(found)} of its {layers} layers"
+            f"The LoRA {path} was saved, but ComfyUI's loader recognizes only {len(found)} of its {layers} layers"
             f"{': no match for ' + ', '.join(unmatched[:3]) if unmatched else ''}. Used as it is, it would have less "
             "effect than it was trained to have. Please report this with the name of the base model."
         )

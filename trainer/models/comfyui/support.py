@@ -22,7 +22,7 @@ _NOT_TRAINABLE = {
         "MiniMaxH3",
     ),
     "generates 3D shapes": ("Hunyuan3Dv2", "Hunyuan3Dv2_1", "Trellis2", "TripoSplat"),
-    "analyses images and does not generate any": ("RT_DETR_v4", "DepthAnything3", "SAM3", "Lotus"),
+    "analyzes images and does not generate any": ("RT_DETR_v4", "DepthAnything3", "SAM3", "Lotus"),
     "starts from an image, not from a caption alone": (
         "SVD_img2vid",
         "SV3D_u",

@@ -161,7 +161,7 @@ def test_white_on_transparency_is_blank(folder: Path) -> None:
         logo.save(folder / f"{number}.png")
     (finding,) = [one for one in report(folder, trigger_word="a girl").findings if one.kind == "blank"]
     assert finding.images == ("0.png", "1.png", "2.png")
-    assert "single colour" in finding.what
+    assert "single color" in finding.what
 
 
 def test_blur_of_16_bit_scans_is_told(folder: Path) -> None:

@@ -57,9 +57,10 @@ def _convert_config(options: argparse.Namespace) -> Outcome:
             print(f"To train here: {text}.")
         missing = [name for name in ("base_model", "train_data_dir") if name not in conversion.settings]
         if missing:
-            print(f"Add {' and '.join(missing)} before you train: the file does not say it.")
-        print(f"Relative paths in it count from the folder of the new file. Check them, then: check {path}")
-        print(f"Saved {path}.\n")
+            print(f"Add {' and '.join(missing)} before you train: the file does not name it.")
+        print(f"Saved {path}.")
+        print("Relative paths in it count from its folder. Correct them if need be, then run:")
+        print(f"  python -m trainer check {path}\n")
     if len(conversions) > 1:
         print(f"These are {len(conversions)} trainings, so {len(conversions)} files were written.")
     return Outcome({"outputs": written})

@@ -50,7 +50,7 @@ RULES: dict[str, Rule] = {
     "huber_scale": lost("huber_delta is the whole limit", 1.0),
     "min_timestep": lost("all noise levels are trained; logit_mean and logit_std say which most often"),
     "max_timestep": lost("all noise levels are trained; logit_mean and logit_std say which most often", 1000),
-    "guidance_scale": lost("guidance-distilled models are trained as their own class in ComfyUI or diffusers does it"),
+    "guidance_scale": lost("decided by the base model's own class in ComfyUI or diffusers"),
     "model_prediction_type": lost("the model predicts what it was made to predict", "raw"),
     "apply_t5_attn_mask": lost("prompts are encoded as the base model samples with them"),
     "apply_lg_attn_mask": lost("prompts are encoded as the base model samples with them"),

@@ -10,6 +10,8 @@ from ...demo import MODEL_DIR as DEMO_MODEL_DIR
 from ...errors import CrucibleError
 from ...files.hub import DownloadProgress
 from ...files.hub_models import HubModels, find_model
+from ...formats.header import ENDINGS
+from ...messages.suggestions import nearest_path
 from .folder import DiffusersFolder, read_folder
 from .pipeline_files import INDEX, wanted_files
 from .single_file import open_single_file
@@ -48,6 +50,13 @@ def open_source(
     """
     if base_model == DEMO:
         return read_folder(DEMO_MODEL_DIR, DEMO)
+    written = Path(base_model).expanduser()
+    if base_model.lower().endswith(ENDINGS) and not written.exists():
+        raise CrucibleError(
+            f"base_model is {base_model!r}, but there is no such file, so there is nothing to train on. "
+            f"{nearest_path(written)} Correct the path, or set COMFYUI_PATH to a ComfyUI that has the file in its "
+            "model folders, where it is found by its name."
+        )
     path = find_model(base_model, IMAGE_MODELS, download=download, progress=progress, announce=announce)
     if path.is_file():
         return open_single_file(path, download=download, progress=progress, announce=announce)

@@ -137,3 +137,11 @@ def test_the_command_line_downloads_image_models(hub: Hub, tmp_path: Path, capsy
     assert "--download" in capsys.readouterr().err
     assert main(["check", str(config), "--download"]) == 0, capsys.readouterr().err
     assert "Downloading owner/painter" in "".join(capsys.readouterr())
+
+
+def test_a_missing_file_says_where_a_comfyui_would_look(tmp_path: Path) -> None:
+    (tmp_path / "painter.safetensors").touch()
+    with pytest.raises(CrucibleError) as error:
+        open_source(str(tmp_path / "paintre.safetensors"))
+    for fact in ("no such file", "paintre.safetensors", "painter.safetensors", "COMFYUI_PATH"):
+        assert fact in str(error.value)

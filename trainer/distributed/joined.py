@@ -82,6 +82,9 @@ class JoinedProcesses(Processes):
         CrucibleError: the other processes cannot be reached.
     """
 
+    _settled: BaseException | None = None
+    """The last error that is not one of `processes` and was raised here after all had learned of it."""
+
     def __init__(self) -> None:
         on_cards = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "false").lower() != "true"
         if on_cards:
@@ -136,13 +139,16 @@ class JoinedProcesses(Processes):
 
     def _bytes_from_main(self, content: bytes) -> bytes:
         size = torch.tensor([len(content)])
-        self.wait(dist.broadcast(size, 0, async_op=True))
+        self.broadcast(size)
         received = torch.empty(int(size), dtype=torch.uint8)
         if self.is_main and content:
             received.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         for part in received.split(CHUNK):
-            self.wait(dist.broadcast(part, 0, async_op=True))
+            self.broadcast(part)
         return received.numpy().tobytes()
+
+    def broadcast(self, tensor: Tensor) -> None:
+        self.wait(dist.broadcast(tensor, 0, async_op=True))
 
     def sum(self, tensor: Tensor) -> None:
         self.wait(dist.all_reduce(tensor, async_op=True))
@@ -156,7 +162,8 @@ class JoinedProcesses(Processes):
         except (OutOfMemoryTogether, FailedElsewhere, LostProcess):
             raise  # the others know already
         except BaseException as error:
-            self.settle(error, is_oom)
+            if error is not self._settled:  # by an exchange inside the action, after which the others raise, too
+                self.settle(error, is_oom)
             raise
         return self._results(self.gather(outcome), None)
 
@@ -182,11 +189,14 @@ class JoinedProcesses(Processes):
         failed = {rank: text for rank, (kind, text) in enumerate(outcomes) if kind == "failed"}
         if failed:
             if self.rank in failed and error is not None:
+                self._settled = error
                 raise error
             rank = min(failed)
             raise FailedElsewhere(self._failure(rank, failed[rank]))
         if any(kind == "stopped" for kind, _ in outcomes):
-            raise error if outcomes[self.rank][0] == "stopped" and error is not None else KeyboardInterrupt
+            is_own = outcomes[self.rank][0] == "stopped" and error is not None
+            self._settled = error if is_own else KeyboardInterrupt()
+            raise self._settled
         short = {rank: text for rank, (kind, text) in enumerate(outcomes) if kind == "oom"}
         if short:
             told = "; ".join(f"{self.name(rank)}: {text}" for rank, text in short.items())

@@ -90,6 +90,9 @@ class Processes:
         """Return the main process's state: nested lists, tuples and dicts of CPU tensors and plain values."""
         return state
 
+    def broadcast(self, tensor: Tensor) -> None:
+        """Give a tensor, in place, the values that it has in the main process; it has the same shape in all of them."""
+
     def sum(self, tensor: Tensor) -> None:
         """Add up a tensor over all processes, in place; it has the same shape in all of them."""
 

@@ -111,7 +111,7 @@ def _take_weights(module: nn.Module, device: torch.device) -> None:
     taken: dict[Tensor, Any] = {}
     for _, tensor in _tensors(module):
         whole = torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.detach().to(device).contiguous()
-        dist.broadcast(whole, 0)
+        current().broadcast(whole)
         taken[tensor] = nn.Parameter(whole, requires_grad=False) if isinstance(tensor, nn.Parameter) else whole
     for part in module.modules():
         tables: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)

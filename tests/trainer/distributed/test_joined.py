@@ -88,6 +88,31 @@ def test_an_inner_failure_counts_once(tmp_path):
     run_together(2, work, tmp_path)
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failure_in_an_inner_exchange_counts_once(tmp_path, failing):
+    """One that has told of its error does not tell it again at the outer exchange, where nobody would listen."""
+
+    def work(processes: Processes) -> None:
+        def inner(error: BaseException) -> None:
+            processes.together(lambda: raise_(error) if processes.rank == failing else None)
+
+        expected = CrucibleError if processes.rank == failing else FailedElsewhere
+        with pytest.raises(expected, match="broken image"):
+            processes.together(lambda: inner(CrucibleError("broken image")))
+        assert processes.gather(processes.rank) == [0, 1]  # they are still in step
+
+        def stopped() -> None:
+            if processes.rank == failing:
+                raise KeyboardInterrupt
+            processes.together(lambda: None)
+
+        with pytest.raises(KeyboardInterrupt):
+            processes.together(stopped)
+        assert processes.gather(processes.rank) == [0, 1]
+
+    run_together(2, work, tmp_path)
+
+
 def test_a_failure_outside_of_exchanges_reaches_the_others(tmp_path):
     def work(processes: Processes) -> None:
         if processes.rank == 1:

@@ -194,9 +194,9 @@ class JoinedProcesses(Processes):
             rank = min(failed)
             raise FailedElsewhere(self._failure(rank, failed[rank]))
         if any(kind == "stopped" for kind, _ in outcomes):
-            is_own = outcomes[self.rank][0] == "stopped" and error is not None
-            self._settled = error if is_own else KeyboardInterrupt()
-            raise self._settled
+            stop = error if outcomes[self.rank][0] == "stopped" and error is not None else KeyboardInterrupt()
+            self._settled = stop
+            raise stop
         short = {rank: text for rank, (kind, text) in enumerate(outcomes) if kind == "oom"}
         if short:
             told = "; ".join(f"{self.name(rank)}: {text}" for rank, text in short.items())

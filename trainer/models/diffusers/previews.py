@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ class DiffusersPreviewer(Previewer):
             "output_type": "pt",
         }
         positive, negative = self._encoded(prompt), self._encoded(sampling.negative)
-        with self.engine.autocast():
+        with self.engine.autocast(), _exactly_decoded(self._pipeline.vae):
             picture = self._pipeline.family.draw(self._pipeline.whole, positive, negative, sampling, shared)
         return picture.permute(0, 2, 3, 1).to("cpu", torch.float32)
 
@@ -83,3 +84,22 @@ class DiffusersPreviewer(Previewer):
         if self._pipeline.family.is_flow:
             where["dtype"] = self.engine.compute
         return embedding.to(**where), None if pooled is None else pooled.to(**where)
+
+
+@contextmanager
+def _exactly_decoded(vae: Any) -> Iterator[None]:
+    """Let a VAE decode in its own dtype inside the context where float16 is computed in: SDXL's makes NaN of it."""
+    decode = vae.decode
+
+    def decoded(latents: Tensor, *args: Any, **kwargs: Any) -> Any:
+        kind = latents.device.type
+        if not torch.is_autocast_enabled(kind) or torch.get_autocast_dtype(kind) is not torch.float16:
+            return decode(latents, *args, **kwargs)
+        with torch.autocast(kind, enabled=False):
+            return decode(latents.to(vae.dtype), *args, **kwargs)
+
+    vae.decode = decoded
+    try:
+        yield
+    finally:
+        del vae.decode

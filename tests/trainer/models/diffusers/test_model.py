@@ -143,6 +143,20 @@ def test_samplers_that_diffusers_lacks_are_refused(
         model.previewer.require(Sampling(("",), 64, 64, 1, 2, 1.0, sampler, scheduler))
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float32), ("bf16", torch.bfloat16)])
+def test_samples_are_not_decoded_in_float16(precision: str, dtype: torch.dtype, folders: Any) -> None:
+    model = DiffusersBaseModel(str(folders("sdxl")))
+    found: list[torch.dtype] = []
+    sampling = Sampling(("a cat",), 64, 64, 1, 1, 1.0, "euler", "normal")
+    with model.session(precision):
+        model.previewer.prepare([sampling])
+        last = model._pipeline.vae.decoder.conv_out
+        hook = last.register_forward_hook(lambda module, inputs, output: found.append(output.dtype))
+        assert model.previewer.draw(sampling).isfinite().all()
+        hook.remove()
+    assert found == [dtype]
+
+
 def test_an_image_that_cannot_be_cut_into_patches_names_the_setting(folders: Any) -> None:
     model = DiffusersBaseModel(str(folders("sd3")))
     encoders = model._as_encoders()

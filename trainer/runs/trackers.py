@@ -84,7 +84,7 @@ def _started(name: str, config: ResolvedConfig, files: RunFiles, steps: int) -> 
     from accelerate import PartialState
     from accelerate.tracking import TensorBoardTracker, WandBTracker
 
-    PartialState()
+    PartialState(cpu=True)  # so that it neither looks for a card nor, if the launch names it, for DeepSpeed
     settings = config.model_dump(mode="json", exclude_none=True)
     if name == "tensorboard":
         tracker: Any = TensorBoardTracker("", files.folder, purge_step=steps + 1)

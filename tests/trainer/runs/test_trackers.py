@@ -9,13 +9,16 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from accelerate import PartialState
 from lora_crucible.config import ResolvedConfig, parse_config
+from lora_crucible.distributed.processes import Processes
 from lora_crucible.errors import CrucibleError
 from lora_crucible.events.step import RowResult, StepReport
 from lora_crucible.runs import trackers
 from lora_crucible.runs.best_effort import BestEffort
 from lora_crucible.runs.paths import RunFiles
 from lora_crucible.runs.trackers import Trackers
+from several import run_together
 
 STEPS = [
     StepReport(1, 0.5, (RowResult("cat.png", 0.4, 0.3),), {"model": 0.0, "text encoder": 0.0}, 1.5, 0.25, 1.25),
@@ -83,6 +86,19 @@ def test_a_broken_tracker_is_noted_once_and_stops_nothing(tmp_path, monkeypatch)
     monkeypatch.delattr("torch.utils.tensorboard.SummaryWriter")
     (note,) = sent(tmp_path, settings("tensorboard")).notes
     assert "TensorBoard could not be written" in note
+
+
+def test_a_launch_with_deepspeed_does_not_need_deepspeed(tmp_path, monkeypatch):
+    """accelerate would look for it where it only has to know which process this is."""
+
+    def work(processes: Processes) -> None:
+        PartialState._reset_state()
+        if processes.is_main:
+            assert sent(tmp_path / "run", settings("tensorboard")).notes == []
+
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr("accelerate.state.is_deepspeed_available", lambda: False)
+    run_together(2, work, tmp_path)
 
 
 def test_only_the_process_that_writes_has_trackers(tmp_path):

@@ -23,7 +23,7 @@ _SECTIONS = (
 
 def yaml_of(conversion: Conversion) -> str:
     """Return the config as YAML, with where each value comes from, and what was lost, as comments."""
-    lines = [f"# Converted from {conversion.source}: {conversion.program}."]
+    lines = [f"# {_on_one_line(f'Converted from {conversion.source}: {conversion.program}.')}"]
     for name in SETTINGS:
         if name in conversion.settings:
             lines += _lines(name, conversion.settings[name], conversion.reasons.get(name, ""))
@@ -32,7 +32,7 @@ def yaml_of(conversion: Conversion) -> str:
         if texts:
             lines += ["", f"# {title}:"]
             for text in texts:
-                lines += textwrap.wrap(text, WIDTH, initial_indent="#   ", subsequent_indent="#     ")
+                lines += textwrap.wrap(_on_one_line(text), WIDTH, initial_indent="#   ", subsequent_indent="#     ")
     return "\n".join(lines) + "\n"
 
 
@@ -58,9 +58,14 @@ def report_of(conversion: Conversion) -> str:
 def _lines(name: str, value: Any, reason: str) -> list[str]:
     written = value.splitlines() if isinstance(value, str) and "\n" in value else value
     text = yaml.safe_dump({name: written}, allow_unicode=True, width=10_000).rstrip()
-    comment = " ".join(reason.split())
+    comment = _on_one_line(reason)
     if not comment:
         return text.splitlines()
     if "\n" in text:
         return [f"# {comment}", *text.splitlines()]
     return [f"{text}  # {comment}"]
+
+
+def _on_one_line(text: str) -> str:
+    """Return a text without line breaks, of which YAML knows more than textwrap: after one, a comment has ended."""
+    return " ".join(text.split())

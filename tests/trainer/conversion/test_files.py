@@ -15,6 +15,7 @@ import yaml
 from lora_crucible.config import setting as settings
 from lora_crucible.config.schema import TrainingConfig
 from lora_crucible.config.yaml_file import checked, read_settings
+from lora_crucible.conversion.conversion import Conversion
 from lora_crucible.conversion.convert import convert
 from lora_crucible.conversion.write import report_of, yaml_of
 
@@ -257,3 +258,12 @@ def test_every_line_of_the_yaml_is_yaml_or_a_comment() -> None:
         for conversion in convert([FILES / name]):
             loaded = yaml.safe_load(yaml_of(conversion))
             assert set(loaded) == set(conversion.settings)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028"])
+def test_no_name_of_a_file_and_no_value_ends_a_comment(end: str) -> None:
+    conversion = Conversion("a program", f"a{end}base_model: other.toml", "a")
+    conversion.set("lora_rank", 4, f"rank{end}lora_alpha: 1")
+    conversion.lose("notes", f"none{end}seed: 1")
+    conversion.guess(f"something{end}epochs: 3")
+    assert yaml.safe_load(yaml_of(conversion)) == {"lora_rank": 4}

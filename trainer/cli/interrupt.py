@@ -36,10 +36,16 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` inside the context wherever a signal arrives that asks to stop."""
+    """Raise `Stopped` inside the context wherever a signal arrives that asks to stop.
+
+    One that comes right after another changes nothing, because what the first one stops is still being told.
+    """
+    before: list[float] = []
 
     def stop(number: int, frame: Any) -> None:
-        raise Stopped(number)
+        before.append(time.monotonic())
+        if len(before) == 1 or before[-1] - before[-2] > SECONDS_APART:
+            raise Stopped(number)
 
     with _handled_by(stop):
         yield

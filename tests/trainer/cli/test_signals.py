@@ -54,6 +54,15 @@ def test_other_commands_stop_at_once():
     assert raised.value.status == 143
 
 
+def test_a_signal_that_comes_twice_stops_a_command_once():
+    """The terminal sends Ctrl-C to all, and what trains several configs passes it on to the one that trains."""
+    with stopped_by_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except Stopped:
+            os.kill(os.getpid(), signal.SIGINT)  # raises nothing that would hide how the command ended
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 def test_under_nohup_a_lost_connection_stops_nothing():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -85,6 +85,12 @@ def _outcome(options: argparse.Namespace, display: Display) -> Outcome:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             text = f"The disk is full: {error}. Free some space on it, then start again."
             return _failed(display, ExitStatus.DISK, text, kind="disk")
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            text = (
+                f"{error.filename} is longer than the name of a file or folder can be, so nothing can be read or "
+                "written there. Correct the path."
+            )
+            return _failed(display, ExitStatus.SETTINGS, text, kind="settings")
         display.close()
         traceback.print_exc()
         text = f"Something went wrong that should not have ({type(error).__name__}: {error}). Please report the above."

@@ -51,7 +51,7 @@ def find_path(written: str, folder: Path, kind: PathKind, environ: Mapping[str, 
     """
     if written == DEMO:
         return FoundPath(written)
-    if (folder / written).exists():
+    if os.path.exists(folder / written):  # False for what is no possible name of a file, too
         return FoundPath(written) if _is_absolute(written) else FoundPath(_joined(folder, written), was_relative=True)
     variables = os.environ if environ is None else environ
     names = dict.fromkeys(next(filter(None, match.groups())) for match in VARIABLE.finditer(written))
@@ -79,9 +79,9 @@ def counted_from(folder: Path, found: Mapping[str, str]) -> str:
     elsewhere = [
         str(here / relative)
         for name, path in found.items()
-        if name != "output_dir" and not Path(path).exists()
+        if name != "output_dir" and not os.path.exists(path)
         for relative in [os.path.relpath(path, folder)]
-        if here != folder and (here / relative).exists()
+        if here != folder and os.path.exists(here / relative)
     ]
     if elsewhere:
         text += (

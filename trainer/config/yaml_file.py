@@ -69,7 +69,9 @@ class WrittenSettings:
         given = with_paths(WrittenSettings("the options", values, places, ()), folder)
         found = self.replaced({key: given.values[key] for key in values})
         lines = {**self.lines, **places}
-        return replace(found, lines=lines, problems=(*self.problems, *given.problems))
+        # A path that is not used may well have a variable that is not set.
+        remaining = [one for one in self.problems if any(key in found.values and key not in values for key in one.keys)]
+        return replace(found, lines=lines, problems=(*remaining, *given.problems))
 
 
 def _value_of_option(option: str, key: str, text: str) -> Any:

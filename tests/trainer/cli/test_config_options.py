@@ -70,6 +70,14 @@ def test_mistakes_in_options_are_told_like_those_of_the_file(tmp_path, options, 
     assert raised.value.kind == "settings"
 
 
+def test_a_variable_that_is_not_set_is_no_mistake_where_an_option_replaces_it(tmp_path):
+    text = "output_dir: $NOWHERE_AT_ALL/x\nreg_data_dir: $NOR_THERE/y\n"
+    with pytest.raises(CrucibleError) as raised:
+        read(tmp_path, text, "--set", f"output_dir={tmp_path}")
+    assert "NOR_THERE" in str(raised.value)
+    assert "NOWHERE_AT_ALL" not in str(raised.value)
+
+
 def test_mistakes_of_the_file_and_of_options_are_told_together(tmp_path):
     with pytest.raises(CrucibleError, match=r"line 3: lora_alpha = -1(.|\n)*--set: seed = x"):
         read(tmp_path, "lora_alpha: -1\n", "--set", "seed=x")

@@ -155,6 +155,8 @@ def test_settings_that_are_wrong(command, line, status, facts, tmp_path, capsys)
         ("base_model: demo\ntrain_data_dir: empty\n", 3, "empty"),
         ("base_model: demo\ntrain_data_dir: demo\noutput_dir: c.yaml\n", 6, "c.yaml"),
         ("base_model: demo\n", 2, "train_data_dir"),
+        (f"base_model: {'m' * 300}.safetensors\ntrain_data_dir: demo\n", 2, "longer than the name of a file"),
+        (f"base_model: demo\ntrain_data_dir: {'d' * 300}\n", 2, "longer than the name of a file"),
     ],
 )
 def test_a_model_data_or_a_folder_that_is_none(command, lines, status, fact, tmp_path, capsys):

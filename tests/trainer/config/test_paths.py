@@ -87,6 +87,11 @@ def test_unset_variables_are_mistakes_like_any_other(tmp_path: Path, monkeypatch
     )
 
 
+def test_a_path_that_is_too_long_for_a_file_is_a_path_like_any_other(tmp_path: Path, here: Path) -> None:
+    config, _ = read(tmp_path, f"train_data_dir: {'x' * 300}\n")
+    assert config.train_data_dir == str(tmp_path / ("x" * 300))
+
+
 def test_a_file_with_a_dollar_in_its_name_is_within_reach(tmp_path: Path) -> None:
     (tmp_path / "cost$cats").mkdir()
     config, _ = read(tmp_path, "train_data_dir: cost$cats\n")

@@ -47,6 +47,9 @@ def test_they_tell_each_other_values_states_and_sums(tmp_path):
         assert received["weights"][1].dtype is torch.bool
         assert (received["step"], received[5]) == ((3, None), "five")
         assert processes.state_from_main(None) is None
+        given = torch.full((2,), 5.0 + rank)
+        processes.broadcast(given)
+        assert given.tolist() == [5.0, 5.0]
         total = torch.full((4,), 10.0**rank)
         processes.sum(total)
         assert total.tolist() == [111.0] * 4

@@ -131,10 +131,10 @@ def _convert(denoiser: Any, device: torch.device, dtype: torch.dtype) -> None:
     if not kept:
         denoiser.to(device, dtype)
         return
-    denoiser.to(device)
-    for name, parameter in denoiser.named_parameters():
+    for name, parameter in denoiser.named_parameters():  # first, because the device may have no room for all in float32
         if not kept & set(name.split(".")):
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(device, dtype)
+    denoiser.to(device)
 
 
 def _loaded(source: DiffusersFolder, given: Mapping[str, nn.Module]) -> Any:

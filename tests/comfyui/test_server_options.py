@@ -19,6 +19,7 @@ MOST_WIDGETS = 12
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 OTHERS = {"base_model", "output_dir", "output_name", "resume_from_checkpoint", "continue_from", "metadata_path"}
 OTHERS |= {"task_type", "chat_template", "load_in_4bit"}
+OTHERS |= {"loader", "text_encoders", "clip_type", "vae", "save_every_n_epochs", "reserve_memory", "report_to"}
 """Settings that come from the connected model, from the node that trains, or from the command line alone."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CrucibleError, errors_about
+from .comfyui import enter_comfyui
 from .opening import _load
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def add_config_options(parser: argparse.ArgumentParser, *, several: bool = False
     parser.add_argument(
         "--reserve_memory", metavar="GB", help="memory to leave free for other programs, the same as reserve_memory: GB"
     )
-    parser.add_argument(
-        "--download", action="store_true", help="download the model from the hub if it is not there"
-    )
+    parser.add_argument("--download", action="store_true", help="download the model from the hub if it is not there")
 
 
 def configs_of(options: argparse.Namespace) -> list[str]:
@@ -99,7 +98,7 @@ def read_config_of(options: argparse.Namespace) -> tuple[TrainingConfig, list[st
         written, guess = with_task(read_written(file).overridden(_overrides(options), Path.cwd()))
         notes = list(filter(None, (guess, *written.notes)))
         try:
-            return checked(written), notes
+            config = checked(written)
         except CrucibleError as error:
             raise CrucibleError("\n".join([*notes, str(error)]), error.kind) from error
         return config, [*notes, *filter(None, [_slow_on_a_cpu(config.mixed_precision)])]
@@ -111,32 +110,25 @@ def config_and_dataset(options: argparse.Namespace) -> tuple[TrainingConfig, Dat
     Raises:
         CrucibleError: the config or its dataset cannot be read, or they lack something.
     """
-    with errors_about("settings"):
-        config = _read(options)
-    with errors_about("data"):
-        return config, _load(config)
+    from .task import require_task
 
-
-def _read(options: argparse.Namespace) -> TrainingConfig:
-    from ..config.yaml_file import checked, read_written
-    from .task import require_task, with_task
-
-    (file,) = configs_of(options)
-    written, guess = with_task(read_written(file).overridden(_overrides(options), Path.cwd()))
-    for line in filter(None, (guess, *written.notes)):
+    config, notes = read_config_of(options)
+    for line in notes:
         print(line)
-    config = checked(written)
     missing = [name for name in ("base_model", "train_data_dir") if getattr(config, name) is None]
     if missing:
         raise CrucibleError(
             f"The config file has no {' and no '.join(missing)}, so there is nothing to train on. Add "
             f"{' and '.join(f'`{name}: …`' for name in missing)}; the value `demo` stands for the model and the "
-            "images that come with the package."
+            "images that come with the package.",
+            "settings",
         )
     assert config.base_model is not None
     assert config.train_data_dir is not None
-    require_task(config.task_type, config.base_model, config.train_data_dir)
-    return config
+    with errors_about("settings"):
+        require_task(config.task_type, config.base_model, config.train_data_dir)
+    with errors_about("data"):
+        return config, _load(config)
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, tuple[str, str]]:

@@ -57,8 +57,7 @@ class Display:
         """Show a line of text about the progress."""
 
     def warn(self, text: str) -> None:
-        """Show a warning, also where nothing else is shown."""
-        print(text, file=sys.stderr, flush=True)
+        """Show a warning."""
 
     def planned(self, start: RunStart) -> None:
         """Show what a run is about to do."""
@@ -182,6 +181,9 @@ class Lines(Display):
 
     def say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
+
+    def warn(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
     def stepped(self, report: StepReport, steps: int) -> None:
         every = max(steps // LINES, 1)

@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer COMMAND`.
+"""The command line of `python -m trainer`.
 
 Only the standard library is imported when this module loads, so that it can report missing packages.
 """
@@ -34,7 +34,19 @@ from .sample import add_sample_command
 from .several import RESULT
 from .train import add_train_command
 
-COMMANDS = "demo | train | check | caption | merge | resize | convert | convert-config | sample | doctor"
+ADD_COMMANDS: tuple[Callable[[Any], None], ...] = (
+    add_demo_command,
+    add_train_command,
+    add_check_command,
+    add_caption_command,
+    add_sample_command,
+    add_lora_commands,
+    add_convert_config_command,
+    add_doctor_command,
+)
+
+QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+"""Variables that keep libraries from telling their makers what is used, unless the user has set them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # peft imports bitsandbytes wherever it is installed, which then tells what could make 4 bits faster on this CPU.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with safe_output() as output:
-        options = _parser().parse_args(arguments)
+        typed = sys.argv[1:] if arguments is None else arguments
+        options = _parser().parse_args(typed, argparse.Namespace(arguments=typed))
         with _shown(options, cast(TextIO, output)) as display, stopped_by_signals():
             outcome = _outcome(options, display)
             facts = {"command": options.name, "exit": int(outcome.status), **display.run, **outcome.facts}
@@ -116,7 +129,7 @@ def _shown(options: argparse.Namespace, output: TextIO) -> Iterator[Display]:
     """Choose what shows the progress of a command, and let it show warnings, too.
 
     With `--json`, what is meant for people goes to the standard error stream. A process beside the one that writes
-    the files of a run shows warnings and errors only.
+    the files of a run shows errors only.
     """
     with ExitStack() as stack:
         display: Display

@@ -29,13 +29,11 @@ def _load(config: TrainingConfig) -> Dataset:
     from ..distributed.processes import current
 
     facts = cache_folder(Path(config.output_dir).expanduser()) / "facts"
-    quiet = not current().is_main
-    with tqdm(total=0, desc="Checking", unit="image", dynamic_ncols=True, leave=False, disable=quiet) as bar:
 
     def checked(done: int, total: int) -> None:
         display().working("Checking", done, total, "image")
 
-        return current().first_per_machine(lambda: load_dataset(config.data, facts_folder=facts, progress=checked))
+    return current().first_per_machine(lambda: load_dataset(config.data, facts_folder=facts, progress=checked))
 
 
 def open_base_model(
@@ -51,17 +49,19 @@ def open_base_model(
     Raises:
         CrucibleError: there is no such model, or it cannot be trained.
     """
+    with errors_about("model"):
+        return _opened(config, check_interrupt, weights=weights, download=download)
+
+
+def _opened(config: TrainingConfig, check_interrupt: Callable[[], None], *, weights: bool, download: bool) -> BaseModel:
+    from ..distributed.processes import current
+
     split = weights and asks_for_splitting()
     if config.task_type == "text-generation":
-        from ..distributed.processes import current
         from .texts import language_model
 
-        return language_model(config, check_interrupt, weights=weights, split=split, download=download)
-    if download:
-        raise CrucibleError(
-            f"--download fetches language models only, but this config trains images on {config.base_model}. Download "
-            "the model in diffusers' format yourself, set base_model to its folder, and leave --download out."
-        )
+        opened = partial(language_model, config, check_interrupt, weights=weights, download=download, split=split)
+        return current().first_per_machine(opened) if download else opened()
     refuse_unused_files(config)
     if opened_by_comfyui(config):
         if split:

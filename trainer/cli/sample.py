@@ -59,7 +59,8 @@ def add_sample_command(commands: Any) -> None:
 def _sample(options: argparse.Namespace) -> Outcome:
     loras = [stacked(text) for text in options.lora]
     with errors_about("model"):
-        makes_texts = _makes_texts(options.base_model, loras)
+        asks_for_images = any(getattr(options, name) is not None for name in FOR_IMAGES)
+        makes_texts = _makes_texts(options.base_model, loras, asks_for_images)
     what, foreign = ("texts", FOR_IMAGES) if makes_texts else ("images", FOR_TEXTS)
     if given := [f"--{name}" for name in foreign if getattr(options, name) is not None]:
         raise CrucibleError(
@@ -76,8 +77,8 @@ def _sample(options: argparse.Namespace) -> Outcome:
     return draw(options, loras)
 
 
-def _makes_texts(base_model: str, loras: Sequence[Strengths]) -> bool:
-    """Return whether a base model is a language model; what its name leaves open, the LoRAs tell."""
+def _makes_texts(base_model: str, loras: Sequence[Strengths], asks_for_images: bool) -> bool:
+    """Return whether a base model is a language model; what its name leaves open, the LoRAs or other options tell."""
     if loras and not Path(base_model).expanduser().exists():
         from ..merging.architecture import architecture_of_all
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .display import display
+
 
 def asks_for_splitting() -> bool:
     """Return whether the launch asks for it, after telling the user what is done differently or not used.
@@ -14,12 +16,14 @@ def asks_for_splitting() -> bool:
     from ..models.split_refusals import require_splitting
 
     request, processes = launch_request(), current()
-    for note in request.notes:
-        print(note)
+    for note in request.notes if processes.is_main else ():
+        display().say(note)
     if not request.splits:
         return False
     if processes.count == 1:
-        print(f"{request.by} splits the base model over several processes, but this one is alone, so it stays whole.")
+        display().say(
+            f"{request.by} splits the base model over several processes, but this one is alone, so it stays whole."
+        )
         return False
     require_splitting()
     return True

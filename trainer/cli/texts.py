@@ -40,18 +40,18 @@ def language_model(
         check_interrupt()
         display().working("Downloading", done, total, "B", file)
 
-        return TransformersBaseModel(
-            config.base_model,
-            check_interrupt,
-            make_renderer=lambda tokenizer: ChatRenderer(tokenizer, config.chat_template, config.train_on_prompts),
-            weights=weights,
-            load_in_4bit=config.load_in_4bit,
-            split=split,
-            max_seq_length=config.max_seq_length,
-            download=download,
-            progress=progress,
-            announce=bar.write,
-        )
+    return TransformersBaseModel(
+        config.base_model,
+        check_interrupt,
+        make_renderer=lambda tokenizer: ChatRenderer(tokenizer, config.chat_template, config.train_on_prompts),
+        weights=weights,
+        load_in_4bit=config.load_in_4bit,
+        split=split,
+        max_seq_length=config.max_seq_length,
+        download=download,
+        progress=progress,
+        announce=display().say,
+    )
 
 
 def write_cleaned(config: TrainingConfig, target: Path) -> str:

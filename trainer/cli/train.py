@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any
 from ..distributed.launch import are_several
 from ..errors import CrucibleError
 from .config_options import add_config_options, arguments_of, config_and_dataset, configs_of
+from .display import display
 from .exit_status import Outcome
 from .idle_threads import let_idle_threads_sleep
-from .run import _run
+from .opening import base_model_remarks, open_base_model
+from .run import _run, facts_of
+from .settings_help import HelpWithSettings
 from .with_others import with_others
+
+if TYPE_CHECKING:
+    from ..config import TrainingConfig
+    from ..data.base import Dataset
 
 
 def add_train_command(commands: Any) -> None:
@@ -43,6 +50,12 @@ def _train(options: argparse.Namespace) -> Outcome:
     if len(configs) > 1:
         from .several import train_several
 
+        if options.save_run is not None:
+            raise CrucibleError(
+                f"--save_run {options.save_run} writes one run to a folder, but {len(configs)} configs are named. Save "
+                "them one after the other, each to a folder of its own.",
+                "settings",
+            )
         return train_several(configs, [*arguments_of(options), *["--retrain"] * options.retrain], options.json)
     let_idle_threads_sleep()
     with with_others():

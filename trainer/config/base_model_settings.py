@@ -33,6 +33,7 @@ class BaseModelSettings(BaseModel):
         task="text-to-image",
         instead="a language model has its text encoder in itself",
         multiline=True,
+        path="path",
         aliases=("text_encoder_path", "clip_path"),
     )
     clip_type: str | None = setting(
@@ -51,6 +52,7 @@ class BaseModelSettings(BaseModel):
         group="run",
         task="text-to-image",
         instead="language models have none",
+        path="path",
         aliases=("vae_path", "vae_model", "ae"),
     )
 

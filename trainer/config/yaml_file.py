@@ -145,12 +145,12 @@ def with_paths(written: WrittenSettings, folder: Path) -> WrittenSettings:
             text = read_path(name, value) if kind else None
             if not kind or text is None:
                 continue
-            found = find_path(text, folder, kind)
-            if found.unset:
-                problems.append(_unset(key, text, found.unset))
-            values[key] = found.path
-            if found.was_relative:
-                relative[name] = found.path
+            found = [find_path(line.strip(), folder, kind) for line in text.splitlines() if line.strip()]
+            if unset := tuple(variable for one in found for variable in one.unset):
+                problems.append(_unset(key, text, unset))
+            values[key] = "\n".join(one.path for one in found)
+            if any(one.was_relative for one in found):
+                relative[name] = ", ".join(one.path for one in found)
     if not any("output_dir" in (meant_by(key, value) or ()) for key, value in written.values.items()):
         output = find_path(SETTINGS["output_dir"].default, folder, "path").path
         values["output_dir"] = output

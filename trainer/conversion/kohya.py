@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.foreign_keys import ELSEWHERE
+from ..config.paths import OF_MODELS
 from ..errors import CrucibleError
 from .conversion import (
     Conversion,
@@ -48,6 +49,10 @@ OF_FLOW_MODELS = (
 """Parts of the names of scripts and model types for flow models."""
 
 
+ENCODERS = ("clip_l", "clip_g", "t5xxl", "t5", "text_encoder", "text_encoder1", "text_encoder2", "gemma2", "qwen3")
+"""The arguments that name a file of a text encoder, in the order that models list them."""
+
+
 def convert_kohya(
     values: dict[str, Any], conversion: Conversion, *, script: str = "", datasets: Datasets | None = None
 ) -> Conversion:
@@ -73,7 +78,7 @@ def convert_kohya(
     is_flow = is_musubi or any(word in kind for word in OF_FLOW_MODELS) or "timestep_sampling" in values
     values.pop("model_type", None)
     processes = as_number(values.pop("num_processes", None)) or 1
-    _set_vae(conversion, values)
+    _set_parts(conversion, values)
     set_network(conversion, values, is_flow=is_flow)
     _set_rates(conversion, values, trains_text=not is_musubi)
     _set_optimizer(conversion, values)
@@ -107,12 +112,17 @@ def _set_processes(conversion: Conversion, processes: int) -> None:
     )
 
 
-def _set_vae(conversion: Conversion, values: dict[str, Any]) -> None:
-    """Translate the path of a VAE, if there is a setting for one; its key is otherwise answered like any other."""
-    from ..config.schema import SETTINGS
-
-    if "vae" in SETTINGS and not is_off(values.get("vae")):
-        conversion.set("vae", values.pop("vae"), "vae")
+def _set_parts(conversion: Conversion, values: dict[str, Any]) -> None:
+    """Translate the files of text encoders and VAE, which a base model in a single file may need."""
+    base_model = str(values.get("pretrained_model_name_or_path") or values.get("dit") or "")
+    if Path(base_model).suffix.lower() not in OF_MODELS:
+        return  # a folder and a model on the hub have their own
+    keys = [key for key in ENCODERS if not is_off(values.get(key))]
+    if keys:
+        conversion.set("text_encoders", [str(values.pop(key)) for key in keys], ", ".join(keys))
+    for key in ("vae", "ae"):
+        if not is_off(values.get(key)):
+            conversion.set("vae", values.pop(key), key)
 
 
 def _set_rates(conversion: Conversion, values: dict[str, Any], *, trains_text: bool) -> None:

@@ -76,6 +76,7 @@ class Watch:
         self._suspects = self._is_waiting = self._left = self._told = False
         self._trouble: BaseException | None = None
         self._since = 0.0
+        self._answered = time.monotonic()  # the store, which blocks whoever asks it while its process is halted
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
@@ -97,10 +98,16 @@ class Watch:
         Raises:
             LostProcess, FailedElsewhere, KeyboardInterrupt: what happened to the other process.
         """
+        self._notice_silence()
         if self._trouble is not None:
             if not self._told:
                 self._told, self._since = True, time.monotonic()
             raise self._trouble
+
+    def _notice_silence(self) -> None:
+        """Take the main process for lost if the store that it holds no longer answers the thread that asks it."""
+        if time.monotonic() - self._answered > SILENT_SECONDS:
+            self._lose(0, f"the place where all processes meet has not answered for {SILENT_SECONDS:.0f} s")
 
     def explain(self, error: RuntimeError) -> None:
         """Raise the reason why a collective failed, which takes some seconds to find out.
@@ -144,13 +151,15 @@ class Watch:
                         return
                 time.sleep(BEAT_SECONDS / 10)
             return
-        while True:
-            with self._lock:
-                if self._store.check([done]):
-                    self._store.add(gone, 1)
-                    return
-            if isinstance(self._trouble, LostProcess) and self._lost == 0:
-                return
+        while not (isinstance(self._trouble, LostProcess) and self._lost == 0):
+            self._notice_silence()
+            if self._lock.acquire(timeout=BEAT_SECONDS):
+                try:
+                    if self._store.check([done]):
+                        self._store.add(gone, 1)
+                        return
+                finally:
+                    self._lock.release()
             time.sleep(BEAT_SECONDS / 10)
 
     def end(self) -> None:
@@ -175,6 +184,7 @@ class Watch:
                 self._lose(0, "the place where all processes meet is gone with it")
                 failed = None
             else:
+                self._answered = time.monotonic()
                 self._look(values)
             if failed is not None:
                 self._hear(*json.loads(failed))

@@ -317,7 +317,9 @@ class StepMemory:
         plan, config = self.plan, self._config
         in_all, on_device = self._controls.weights_size()
         place = f"on {self._device.type}"
-        if on_device < in_all:
+        if current().joint:
+            place = f"split over {current().count} processes, of which each holds {size_text(on_device)}"
+        elif on_device < in_all:
             place += f", {size_text(in_all - on_device)} of it in main memory (RAM)"
         lines = [
             f"Memory: {plan.micro_batch} at a time in batches of {config.batch_size}, gradient "

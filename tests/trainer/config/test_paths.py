@@ -43,6 +43,12 @@ def test_relative_paths_count_from_the_config_file_and_that_is_said(tmp_path: Pa
     assert f"{name} = {tmp_path / 'cfg' / 'things' / 'one.safetensors'}" in note
 
 
+def test_each_of_several_paths_counts_from_the_config_file(tmp_path: Path, here: Path) -> None:
+    config, (note,) = read(tmp_path / "cfg", "text_encoders: [clip_l.safetensors, /models/t5.safetensors]\n")
+    assert config.text_encoder_files == (str(tmp_path / "cfg" / "clip_l.safetensors"), "/models/t5.safetensors")
+    assert f"text_encoders = {tmp_path / 'cfg' / 'clip_l.safetensors'}, /models/t5.safetensors" in note
+
+
 def test_the_output_folder_is_beside_the_config_file_too(tmp_path: Path, here: Path) -> None:
     config, notes = read(tmp_path / "cfg", "base_model: demo\ntrain_data_dir: demo\n")
     assert config.output_dir == str(tmp_path / "cfg" / "output")

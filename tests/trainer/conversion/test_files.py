@@ -43,8 +43,11 @@ class Expected:
 EXPECTED = [
     Expected(
         ("kohya_ss_flux.json",), 12, 6, 4e-4, None, 6, ("max_train_steps", 900), 1, 768,
-        ("min_snr_gamma = 5: flow models have no", "ae = /models/ae.safetensors", "--w", "fp8_base"),
-        (("sample_steps", 24), ("sample_cfg", 3.5), ("timestep_sampling", "logit_normal"), ("timestep_shift", 1)),
+        ("min_snr_gamma = 5: flow models have no", "--w", "fp8_base"),
+        (
+            ("vae", "/models/ae.safetensors"), ("text_encoders", "/models/clip_l.safetensors\n/models/t5.safetensors"),
+            ("sample_steps", 24), ("sample_cfg", 3.5), ("timestep_sampling", "logit_normal"), ("timestep_shift", 1),
+        ),
     ),
     Expected(
         ("kohya_ss_sdxl_lokr.json",), 24, 12, 1.0, 1.0, 6, ("epochs", 9), 1, 896,

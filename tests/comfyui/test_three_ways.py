@@ -27,6 +27,9 @@ save_precision: fp32
 SAME_LOSS, SAME_PICTURE = 1e-4, 2
 """The largest relative difference of a loss, and the largest difference of a pixel, of 255."""
 
+PREFIX = "three_ways_"
+"""What the names of the LoRAs begin with, because all tests share the server's folders."""
+
 
 @pytest.fixture(scope="module")
 def three_ways(server, new_graph, comfyui_path, prepared_python, tmp_path_factory):
@@ -42,22 +45,22 @@ def three_ways(server, new_graph, comfyui_path, prepared_python, tmp_path_factor
         vae=graph.vae,
         dataset=dataset["dataset"],
         config=config["config"],
-        output_name="graph",
+        output_name=f"{PREFIX}graph",
     )
     server.run(graph.prompt)
-    found = {"graph": losses(server.output / "crucible" / "graph")}
+    found = {"graph": losses(server.output / "crucible" / f"{PREFIX}graph")}
     listed = server.output / "loras"
     for loader in ("comfyui", "diffusers"):
         folder = tmp_path_factory.mktemp(loader)
-        (folder / "one.yaml").write_text(f"{YAML}output_name: {loader}\nloader: {loader}\n")
+        (folder / "one.yaml").write_text(f"{YAML}output_name: {PREFIX}{loader}\nloader: {loader}\n")
         said = typed("train", folder / "one.yaml", comfyui=comfyui_path, python=prepared_python)
         assert (f"Running in ComfyUI's Python ({prepared_python})" in said) == (loader == "comfyui")
-        found[loader] = losses(folder / "output" / loader)
-        shutil.copy(folder / "output" / f"{loader}.safetensors", listed)
+        found[loader] = losses(folder / "output" / f"{PREFIX}{loader}")
+        shutil.copy(folder / "output" / f"{PREFIX}{loader}.safetensors", listed)
     graph = new_graph()
     graph.draw("base", graph.model)
     for name in found:
-        loaded = graph.core_lora(f"{name}.safetensors")
+        loaded = graph.core_lora(f"{PREFIX}{name}.safetensors")
         graph.draw(name, loaded["MODEL"], loaded["CLIP"])
     return found, server.run(graph.prompt).pictures
 

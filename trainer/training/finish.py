@@ -69,8 +69,7 @@ class Finish:
     def measure(self, state: TrainingState, adapters: Adapters) -> None:
         """Measure what the model makes with the LoRA and without it, and write what was compared."""
         seconds = state.previews.seconds_per_sampling_step
-        measured = self._run.evaluation.measure(adapters, state.seconds, seconds)
-        for name, content in measured.items() if self._engine.writes else ():
+        for name, content in self._run.evaluation.measure(adapters, state.seconds, seconds).items():
             with self._best_effort.writing(f"The file {name}"):
                 self._files.write_shown(name, content)
 

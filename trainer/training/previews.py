@@ -14,7 +14,6 @@ from ..config import ResolvedConfig
 from ..config.sample_prompts import read_prompts
 from ..data.base import Dataset
 from ..data.spread import spread
-from ..distributed.processes import current
 from ..files.pictures import side_by_side
 from ..hardware.out_of_memory import twice
 from ..models.base import BaseModel
@@ -106,7 +105,7 @@ class PreviewSamples:
 
         Returns:
             All samples of the round: images side by side in one, or a tuple of texts; None after an out-of-memory error
-            (OOM), which is noted in the report, and in processes that do not write the files of the run.
+            (OOM), which is noted in the report.
         """
 
         def drawn() -> Samples:
@@ -124,8 +123,6 @@ class PreviewSamples:
         self._sampling_steps += len(samples) * self._sampling.steps
         self.rounds.append(samples)
         self._steps.append(step)
-        if not current().is_main:
-            return None
         with self._best_effort.writing("The samples"):
             self._files.write_samples(step, samples)
             if not isinstance(samples, Tensor):

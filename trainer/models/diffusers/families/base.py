@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...previews import Sampling
+from .latents import image_latent
 
 Encoded = tuple[Tensor, Tensor | None]
 """A caption's embedding (tokens, width), and its pooled embedding (width,), which is None for families without one."""
@@ -85,10 +86,10 @@ class Family(ABC):
     def encode(self, pipeline: Any, text: str, device: torch.device) -> Encoded:
         """Encode a caption on the device of the text encoders, with gradients where they are enabled."""
 
-    @abstractmethod
     def latent(self, vae: Any, pixels: Tensor) -> Tensor:
         """Encode an image (1, 3, height, width) in -1..1, and return the latent as the denoiser expects it, without the
         dimension of the batch."""
+        return image_latent(vae, pixels)
 
     @abstractmethod
     def predict(

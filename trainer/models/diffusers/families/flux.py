@@ -11,7 +11,6 @@ from torch import Tensor
 from ...previews import Sampling
 from .base import Config, Encoded, contexts, pooled
 from .flow import FlowFamily
-from .latents import image_latent
 
 GUIDANCE = 3.5
 """The guidance that FLUX.1 dev is given as an input, in training and for samples: its usual value, and ComfyUI's for
@@ -32,9 +31,6 @@ class Flux(FlowFamily):
     def encode(self, pipeline: Any, text: str, device: torch.device) -> Encoded:
         embedding, pooled_embedding, _ = pipeline.encode_prompt(text, device=device)
         return embedding[0], pooled_embedding[0]
-
-    def latent(self, vae: Any, pixels: Tensor) -> Tensor:
-        return image_latent(vae, pixels)
 
     def predict(
         self, pipeline: Any, noisy: Tensor, sigma: Tensor, drawn: Tensor, captions: Sequence[Encoded]

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ...previews import Sampling
 from .base import Config, Encoded, Family, contexts, pooled
-from .latents import image_latent
 
 _SCHEDULERS = {
     "euler": EulerDiscreteScheduler,
@@ -54,9 +53,6 @@ class StableDiffusion(Family):
             text, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         return embedding[0], rest[0][0] if rest else None
-
-    def latent(self, vae: Any, pixels: Tensor) -> Tensor:
-        return image_latent(vae, pixels)
 
     def predict(
         self, pipeline: Any, noisy: Tensor, sigma: Tensor, drawn: Tensor, captions: Sequence[Encoded]

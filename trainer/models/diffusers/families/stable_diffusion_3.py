@@ -11,7 +11,6 @@ from torch import Tensor
 from ...previews import Sampling
 from .base import Config, Encoded, contexts, pooled
 from .flow import FlowFamily
-from .latents import image_latent
 
 
 class StableDiffusion3(FlowFamily):
@@ -26,9 +25,6 @@ class StableDiffusion3(FlowFamily):
             text, None, None, device=device, do_classifier_free_guidance=False
         )
         return embedding[0], pooled_embedding[0]
-
-    def latent(self, vae: Any, pixels: Tensor) -> Tensor:
-        return image_latent(vae, pixels)
 
     def predict(
         self, pipeline: Any, noisy: Tensor, sigma: Tensor, drawn: Tensor, captions: Sequence[Encoded]

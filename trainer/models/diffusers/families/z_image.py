@@ -11,7 +11,6 @@ from torch import Tensor
 from ...previews import Sampling
 from .base import Config, Encoded
 from .flow import FlowFamily
-from .latents import image_latent
 
 
 class ZImage(FlowFamily):
@@ -24,9 +23,6 @@ class ZImage(FlowFamily):
     def encode(self, pipeline: Any, text: str, device: torch.device) -> Encoded:
         embeddings, _ = pipeline.encode_prompt(text, device=device, do_classifier_free_guidance=False)
         return embeddings[0], None
-
-    def latent(self, vae: Any, pixels: Tensor) -> Tensor:
-        return image_latent(vae, pixels)
 
     def predict(
         self, pipeline: Any, noisy: Tensor, sigma: Tensor, drawn: Tensor, captions: Sequence[Encoded]

@@ -22,27 +22,8 @@ from lora_crucible.training.result import RunResult
 from lora_crucible.training.resume import train_or_resume
 from random_models import save, save_in_shards
 from several import Launch, run_together
+from word_rows import QUICK, ROWS
 
-ROWS = {
-    "red heart": "a red heart",
-    "blue star": "a blue star a blue sun",
-    "moon": "a moon",
-    "sun sun sun": "a sun a sun a star",
-}
-QUICK = {
-    "task_type": "text-generation",
-    "max_train_steps": 8,
-    "batch_size": 2,
-    "gradient_accumulation_steps": 2,
-    "lora_dropout": 0.1,
-    "sample_every_n_steps": 4,
-    "max_new_tokens": 4,
-    "save_precision": "fp32",
-    "measure": "never",
-    "validation_percent": 0,
-    "lr_warmup_steps": 3,
-    "save_steps": 3,
-}
 SETTINGS = QUICK | {"measure": "always", "validation_percent": 40, "validate_every_n_steps": 4, "learning_rate": 1e-2}
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_curves", "checkpoints_in_time")]
 
